@@ -1,0 +1,126 @@
+"""The one command line: `enas COMMAND`, a lazily loading group over the packages' `cli.py`.
+
+A command's module is imported when the command runs, so `enas --help` loads nothing heavy and `enas benchmark`
+never loads torch. What a user can cause ends here: one clear line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class _LazyCommand:
+    package: str
+    attribute: str
+    summary: str
+
+
+_COMMANDS = {
+    "data": _LazyCommand("datasets", "data", "List, inspect, fetch and import data sets."),
+    "search": _LazyCommand("searcher", "search", "Search for an architecture with ENAS."),
+    "spec": _LazyCommand("searcher", "spec", "Show, check, draw and convert architecture specs."),
+    "report": _LazyCommand("searcher", "report", "Write a run's HTML page."),
+    "retrain": _LazyCommand("exporter", "retrain", "Train the architecture of a spec from scratch."),
+    "export": _LazyCommand("exporter", "export", "Convert a retrained network to ONNX and verify it."),
+    "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network."),
+    "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set."),
+    "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model."),
+    "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput."),
+}
+_PACKAGES = ("datasets", "searcher", "exporter", "runtime")
+
+
+class Peers:
+    """What `runtime` may compare a model with, supplied from outside so that it stays free of torch."""
+
+    def torch_eager(self, run: Path, *, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The run's retrained network in eager torch on the CPU: images [B, H, W, C] uint8 -> logits [B, classes]."""
+        return importlib.import_module("exporter.peers").torch_eager(run, threads=threads)
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is asked for."""
+
+    def __init__(self, *, package: str | None, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._lazy = {name: c for name, c in _COMMANDS.items() if package in (None, c.package)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = self._lazy.get(cmd_name)
+        if command is None:
+            return None
+        try:
+            module = importlib.import_module(f"{command.package}.cli")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] in _PACKAGES:
+                raise
+            raise click.ClickException(
+                f"`enas {cmd_name}` needs the package '{error.name}': pip install 'enas-toolchain[train]'"
+            ) from error
+        return getattr(module, command.attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in self._lazy.items()])
+
+
+def _is_users_mistake(error: Exception) -> bool:
+    """Our own ValueError families say what a user can cause; the file system's errors speak for themselves."""
+    ours = type(error).__module__.partition(".")[0] in _PACKAGES
+    return (isinstance(error, ValueError) and ours) or isinstance(error, OSError)
+
+
+def build_group(package: str | None = None) -> click.Group:
+    """The commands of one package, or of all."""
+    return _LazyGroup(
+        package=package,
+        name="enas",
+        help="From labelled data to a small, fast, deployed network: ENAS search, retraining, ONNX, benchmark.",
+        context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    )
+
+
+def main(package: str | None = None) -> None:
+    """Run the command line of all packages, or of one (`python -m runtime`).
+
+    Exits 0 on success, 1 on a failed check, 2 on a user's mistake, 130 when interrupted.
+    """
+    try:
+        status = build_group(package).main(obj=Peers(), standalone_mode=False)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code if isinstance(error, click.UsageError) else 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        status = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output has gone (`enas … | head`): nothing to say, and nobody to say it to.
+        sys.stderr.close()
+        status = 128 + signal.SIGPIPE
+    except Exception as error:
+        if not _is_users_mistake(error):
+            raise
+        click.echo(f"error: {error}", err=True)
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

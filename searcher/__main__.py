@@ -1,0 +1,3 @@
+from enas import main
+
+main(package="searcher")
