@@ -1,0 +1,189 @@
+"""Reading documents a person may have written: every problem found is reported, each with its place.
+
+Knows of JSON and TOML tables and of dataclasses; knows nothing of what they describe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+T = TypeVar("T")
+
+
+class DocumentError(ValueError):
+    """A document breaks its rules. `problems` holds one line for each."""
+
+    def __init__(self, source: str, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
+
+
+class ArchitectureError(DocumentError):
+    """An architecture, or a spec that holds one, breaks the rules of its space."""
+
+
+class Problems:
+    """Collects what is wrong with one document, so that all of it can be reported together."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._found: list[str] = []
+
+    def add(self, problem: str) -> None:
+        self._found.append(problem)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def raise_if_any(self, error: type[DocumentError] = DocumentError) -> None:
+        """Raises: `error`, with all problems, if there are any."""
+        if self._found:
+            raise error(self.source, self._found)
+
+
+def unknown(kind: str, word: object, allowed: Collection[str]) -> str:
+    """`unknown operation 'sepconv3x3'; expected one of …; did you mean 'sep_conv_3x3'?`"""
+    close = difflib.get_close_matches(str(word), allowed, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown {kind} {word!r}; expected one of {', '.join(allowed)}{hint}"
+
+
+def read_json(path: Path, error: type[DocumentError] = DocumentError) -> Any:
+    """Parse a JSON file strictly: no trailing text, no repeated keys, no NaN.
+
+    Raises: `error`: the file is missing or is not JSON; OSError: it cannot be read.
+    """
+
+    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise ValueError(f"the key {repeated[0]!r} stands twice in one object")
+        return dict(pairs)
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=without_repeats, parse_constant=refuse)
+    except FileNotFoundError:
+        raise error(str(path), ["no such file"]) from None
+    except (UnicodeDecodeError, RecursionError) as problem:
+        raise error(str(path), [f"not a JSON text ({type(problem).__name__})"]) from None
+    except ValueError as problem:
+        raise error(str(path), [f"not valid JSON: {problem}"]) from None
+
+
+def check_keys(
+    document: Mapping[str, Any],
+    *,
+    place: str,
+    required: Collection[str],
+    optional: Collection[str] = (),
+    problems: Problems,
+) -> None:
+    """Note every key that is missing or not known at `place`."""
+    allowed = [*required, *optional]
+    for key in document:
+        if key not in allowed:
+            problems.add(f"{place + ': ' if place else ''}{unknown('key', key, allowed)}")
+    for key in required:
+        if key not in document:
+            problems.add(f"{join(place, key)} is missing")
+
+
+def join(place: str, key: str) -> str:
+    """The place of `key` inside `place`: `network` and `cells` give `network.cells`."""
+    return f"{place}.{key}" if place else key
+
+
+def read_dataclass(cls: type[T], document: object, *, place: str, problems: Problems) -> T | None:
+    """An instance of a frozen dataclass from a table; None, with the reasons noted, if it cannot be made.
+
+    Fields may be int, float, bool, str, a Literal, a homogeneous tuple, an optional of these, or a dataclass. Fields
+    with a default may be left out.
+    """
+    if not isinstance(document, Mapping):
+        problems.add(f"{place or 'the document'} is {_kind(document)}; expected a table of keys and values")
+        return None
+    before = len(problems)
+    hints = typing.get_type_hints(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    has_default = {f.name for f in fields if f.default is not dataclasses.MISSING}
+    check_keys(
+        document,
+        place=place,
+        required=[f.name for f in fields if f.name not in has_default],
+        optional=[f.name for f in fields if f.name in has_default],
+        problems=problems,
+    )
+    values = {
+        f.name: _read_value(hints[f.name], document[f.name], place=join(place, f.name), problems=problems)
+        for f in fields
+        if f.name in document
+    }
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except ValueError as problem:
+        problems.add(f"{place}: {problem}" if place else str(problem))
+        return None
+
+
+def write_dataclass(value: object) -> Any:
+    """The table `read_dataclass` reads back. None is written by leaving the key out (TOML has no null)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        table = {f.name: write_dataclass(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {key: entry for key, entry in table.items() if entry is not None}
+    if isinstance(value, tuple):
+        return [write_dataclass(item) for item in value]
+    return value
+
+
+def _read_value(hint: Any, value: object, *, place: str, problems: Problems) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+        return _read_value(hint, value, place=place, problems=problems)
+    if dataclasses.is_dataclass(hint):
+        return read_dataclass(hint, value, place=place, problems=problems)  # type: ignore[arg-type]
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed:
+            problems.add(f"{place}: {unknown('value', value, [str(a) for a in allowed])}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            problems.add(f"{place} is {_kind(value)}; expected a list")
+            return ()
+        (item, *_) = typing.get_args(hint)
+        return tuple(
+            _read_value(item, entry, place=f"{place}[{i}]", problems=problems) for i, entry in enumerate(value)
+        )
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        problems.add(f"{place} is {_kind(value)}; expected {_NAMES.get(hint, hint.__name__)}")
+    return value
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    return "null" if value is None else repr(value)

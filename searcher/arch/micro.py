@@ -1,0 +1,286 @@
+"""The micro space: a normal and a reduction cell, repeated to make a convolutional network.
+
+A cell has two inputs, nodes 0 (the output of the cell before the previous one) and 1 (of the previous one). Every
+further node adds up two operations, each applied to an earlier node. Nodes that no other node reads, the *loose ends*,
+make the cell's output.
+
+Source: Pham et al. 2018, section 2.4. The order of OPERATIONS is that of the published integer encoding.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
+from searcher.arch.document import ArchitectureError, Problems, check_keys, unknown
+
+# Order matters: the controller's and the published encoding's index is the position in this tuple.
+OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
+NUM_INPUTS = 2
+SLOTS = (0, 1)
+CellKind = Literal["normal", "reduction"]
+CELL_KINDS: tuple[CellKind, CellKind] = ("normal", "reduction")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node adds operations[0] of node inputs[0] and operations[1] of node inputs[1]."""
+
+    inputs: tuple[int, int]
+    operations: tuple[str, str]
+
+
+Cell = tuple[Node, ...]
+
+
+def loose_ends(cell: Cell) -> tuple[int, ...]:
+    """The nodes that no node of the cell reads, in order; the cell's inputs count when they are unused."""
+    used = {source for node in cell for source in node.inputs}
+    return tuple(i for i in range(NUM_INPUTS + len(cell)) if i not in used)
+
+
+@dataclass(frozen=True)
+class MicroArchitecture:
+    """Both cells. Node k of the tuple is node k + 2 of the cell.
+
+    Raises: ArchitectureError: a node reads itself or a later one, or an operation is unknown.
+    """
+
+    normal: Cell
+    reduction: Cell
+
+    def __post_init__(self) -> None:
+        problems = Problems("architecture")
+        for kind in CELL_KINDS:
+            for position, node in enumerate(self.cell(kind)):
+                for problem in _node_problems(position, node.inputs, node.operations):
+                    problems.add(f"{kind}[{position}].{problem}")
+        problems.raise_if_any(ArchitectureError)
+
+    def cell(self, kind: CellKind) -> Cell:
+        return self.normal if kind == "normal" else self.reduction
+
+    def used(self) -> dict[tuple[str, ...], set[Any]]:
+        """What a network of this architecture needs: at each site, the chosen candidates (see `nn/banks.py`)."""
+        sites: dict[tuple[str, ...], set[Any]] = {}
+        for kind in CELL_KINDS:
+            cell = self.cell(kind)
+            sites[kind, "leaves"] = set(loose_ends(cell))
+            for index, node in enumerate(cell, start=NUM_INPUTS):
+                for slot in SLOTS:
+                    sites[kind, str(index), str(slot)] = {(node.inputs[slot], node.operations[slot])}
+        return sites
+
+
+@dataclass(frozen=True)
+class MicroSize:
+    """How often the cells are repeated and how wide: the `network` section of a spec, and of a search's config."""
+
+    cells: int
+    # All cells, the two reduction cells among them.
+    channels: int
+    # Of the first cell; each reduction cell doubles them.
+    stem_stride: int = 1
+    # Power of two: how much smaller than the picture the first cell's input is, per side.
+
+    def __post_init__(self) -> None:
+        if self.cells < 3:
+            raise ValueError(f"cells is {self.cells}; at least 3 are needed, two of which reduce")
+        if self.channels < 2:
+            raise ValueError(f"channels is {self.channels}; at least 2 are needed")
+        if self.stem_stride not in (1, 2, 4, 8, 16):
+            raise ValueError(f"stem_stride is {self.stem_stride}; expected 1, 2, 4, 8 or 16")
+
+    @property
+    def reduction_cells(self) -> tuple[int, int]:
+        """Positions of the two reduction cells. Source: the authors' code; 8 cells give 2 and 5, 17 give 5 and 11."""
+        third = (self.cells - 2) // 3
+        return third, 2 * third + 1
+
+    def kind(self, position: int) -> CellKind:
+        return "reduction" if position in self.reduction_cells else "normal"
+
+
+@dataclass(frozen=True)
+class MicroSpace:
+    """All micro architectures with `num_nodes` nodes a cell, the two inputs not counted."""
+
+    num_nodes: int = 5
+
+    def __post_init__(self) -> None:
+        if self.num_nodes < 1:
+            raise ValueError(f"num_nodes is {self.num_nodes}; a cell needs at least one node")
+
+    @property
+    def size(self) -> int:
+        """The number of ways to make all decisions.
+
+        The paper counts (5 · (B - 2)!)^4 with B nodes in all, which leaves out repeated factors of 5; this is exact.
+        """
+        per_cell = math.prod(
+            (num_candidates * len(OPERATIONS)) ** 2
+            for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes)
+        )
+        return per_cell**2
+
+    def steps(self) -> tuple[Step, ...]:
+        """What the controller decides, in order: for each cell and node, both inputs, then both operations."""
+        sequence: list[Step] = []
+        for kind in CELL_KINDS:
+            sequence.append(Inputs(NUM_INPUTS))
+            for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes):
+                sequence += [Pointer(num_candidates)] * 2 + [Choice(OPERATIONS, scope=kind)] * 2 + [Anchor()]
+        return tuple(sequence)
+
+    def from_tokens(self, tokens: Sequence[int]) -> MicroArchitecture:
+        """The architecture of a row of tokens (4 a node: input, input, operation, operation)."""
+        nodes = [
+            Node((first, second), (OPERATIONS[op_first], OPERATIONS[op_second]))
+            for first, second, op_first, op_second in _rows_of_4(tokens, 2 * self.num_nodes)
+        ]
+        return MicroArchitecture(tuple(nodes[: self.num_nodes]), tuple(nodes[self.num_nodes :]))
+
+    def to_tokens(self, architecture: MicroArchitecture) -> list[int]:
+        """The inverse of `from_tokens`."""
+        return [
+            token
+            for kind in CELL_KINDS
+            for node in architecture.cell(kind)
+            for token in (*node.inputs, *map(OPERATIONS.index, node.operations))
+        ]
+
+    def random(self, rng: random.Random) -> MicroArchitecture:
+        """An architecture with every decision uniform and independent."""
+
+        def cell() -> Cell:
+            return tuple(
+                Node(
+                    (rng.randrange(num_candidates), rng.randrange(num_candidates)),
+                    (rng.choice(OPERATIONS), rng.choice(OPERATIONS)),
+                )
+                for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes)
+            )
+
+        return MicroArchitecture(cell(), cell())
+
+
+def to_document(architecture: MicroArchitecture) -> dict[str, Any]:
+    """The `architecture` section of a spec."""
+    return {
+        kind: [
+            {"node": index, "inputs": list(node.inputs), "operations": list(node.operations)}
+            for index, node in enumerate(architecture.cell(kind), start=NUM_INPUTS)
+        ]
+        for kind in CELL_KINDS
+    }
+
+
+def from_document(document: object, *, place: str, problems: Problems) -> MicroArchitecture | None:
+    """Read the `architecture` section of a spec; None, with the reasons noted, if it breaks a rule."""
+    if not isinstance(document, Mapping):
+        problems.add(f"{place} must be an object with the keys normal and reduction")
+        return None
+    before = len(problems)
+    check_keys(document, place=place, required=CELL_KINDS, problems=problems)
+    cells = {
+        kind: tuple(_read_cell(document[kind], place=f"{place}.{kind}", problems=problems))
+        for kind in CELL_KINDS
+        if kind in document
+    }
+    if len(problems) == before and len(cells["normal"]) != len(cells["reduction"]):
+        problems.add(
+            f"{place}.reduction has {len(cells['reduction'])} nodes, but {place}.normal has {len(cells['normal'])}"
+        )
+    return None if len(problems) > before else MicroArchitecture(cells["normal"], cells["reduction"])
+
+
+def from_published(text: str) -> MicroArchitecture:
+    """Read the published encoding: per node `input operation input operation`, normal cell first.
+
+    Raises: ArchitectureError: not whole numbers, not a whole number of nodes, or an index out of range.
+    Source: the authors' README; nodes are numbered from 2, operations as in OPERATIONS.
+    """
+    source = "published encoding"
+    try:
+        numbers = [int(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ArchitectureError(source, ["expected whole numbers separated by blanks"]) from None
+    if not numbers or len(numbers) % 8:
+        raise ArchitectureError(
+            source, [f"{len(numbers)} numbers; expected 4 for each node of both cells, e.g. 40 for 5 nodes a cell"]
+        )
+    rows = list(_rows_of_4(numbers, len(numbers) // 4))
+    for position, (_, first, _, second) in enumerate(rows):
+        for operation in (first, second):
+            if not 0 <= operation < len(OPERATIONS):
+                raise ArchitectureError(
+                    source, [f"row {position + 1}: operation {operation}; expected 0 to {len(OPERATIONS) - 1}"]
+                )
+    nodes = [Node((a, b), (OPERATIONS[op_a], OPERATIONS[op_b])) for a, op_a, b, op_b in rows]
+    half = len(nodes) // 2
+    return MicroArchitecture(tuple(nodes[:half]), tuple(nodes[half:]))
+
+
+def to_published(architecture: MicroArchitecture) -> str:
+    """The inverse of `from_published`: two lines, the normal and the reduction cell."""
+    return "\n".join(
+        " ".join(
+            f"{source} {OPERATIONS.index(operation)}"
+            for node in architecture.cell(kind)
+            for source, operation in zip(node.inputs, node.operations, strict=True)
+        )
+        for kind in CELL_KINDS
+    )
+
+
+def _rows_of_4(numbers: Sequence[int], num_rows: int) -> Iterator[tuple[int, int, int, int]]:
+    if len(numbers) != 4 * num_rows:
+        raise ArchitectureError("tokens", [f"{len(numbers)} numbers; expected {4 * num_rows}"])
+    for start in range(0, len(numbers), 4):
+        first, second, third, fourth = numbers[start : start + 4]
+        yield first, second, third, fourth
+
+
+def _read_cell(document: object, *, place: str, problems: Problems) -> Iterator[Node]:
+    if not isinstance(document, list) or not document:
+        problems.add(f"{place} must be a list with at least one node")
+        return
+    for position, entry in enumerate(document):
+        node_place = f"{place}[{position}]"
+        if not isinstance(entry, Mapping):
+            problems.add(f"{node_place} must be an object with the keys node, inputs and operations")
+            continue
+        before = len(problems)
+        check_keys(entry, place=node_place, required=("node", "inputs", "operations"), problems=problems)
+        if len(problems) > before:
+            continue
+        expected = position + NUM_INPUTS
+        if entry["node"] != expected or isinstance(entry["node"], bool):
+            problems.add(f"{node_place}.node is {entry['node']!r}; expected {expected}: nodes stand in order from 2")
+        for key in ("inputs", "operations"):
+            if not isinstance(entry[key], list) or len(entry[key]) != 2:
+                problems.add(f"{node_place}.{key} must be a list of two")
+        if len(problems) > before:
+            continue
+        for problem in _node_problems(position, entry["inputs"], entry["operations"]):
+            problems.add(f"{node_place}.{problem}")
+        if len(problems) == before:
+            yield Node(tuple(entry["inputs"]), tuple(entry["operations"]))
+
+
+def _node_problems(position: int, inputs: Sequence[object], operations: Sequence[object]) -> Iterator[str]:
+    node = position + NUM_INPUTS
+    for slot, source in enumerate(inputs):
+        if type(source) is not int or not 0 <= source < node:
+            yield f"inputs[{slot}] is {source!r}, but node {node} can only read nodes 0 to {node - 1}"
+    for slot, operation in enumerate(operations):
+        if operation not in OPERATIONS:
+            yield f"operations[{slot}]: {unknown('operation', operation, OPERATIONS)}"
+
+
+SPACE = MicroSpace
+SIZE = MicroSize

@@ -1,0 +1,57 @@
+"""The search spaces by name. A space is a module that describes itself; nothing else knows how many there are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from searcher.arch import micro
+from searcher.arch.decisions import Step
+from searcher.arch.document import ArchitectureError, Problems, unknown
+
+
+class Space(Protocol):
+    """What can be decided, and how decisions, as tokens, name an architecture."""
+
+    @property
+    def size(self) -> int: ...
+
+    def steps(self) -> tuple[Step, ...]: ...
+
+    def from_tokens(self, tokens: Sequence[int]) -> Any: ...
+
+    def to_tokens(self, architecture: Any) -> list[int]: ...
+
+    def random(self, rng: random.Random) -> Any: ...
+
+
+class SpaceModule(Protocol):
+    """What a module `arch/<space>.py` offers to the rest of the house."""
+
+    @property
+    def SPACE(self) -> type[Any]: ...  # noqa: N802 - a class, named as the modules name it
+
+    @property
+    def SIZE(self) -> type[Any]: ...  # noqa: N802
+
+    def to_document(self, architecture: Any) -> Any: ...
+
+    def from_document(self, document: object, *, place: str, problems: Problems) -> Any | None: ...
+
+    def to_published(self, architecture: Any) -> str: ...
+
+    def from_published(self, text: str) -> Any: ...
+
+
+SPACES: dict[str, SpaceModule] = {"micro": micro}
+
+
+def space_module(name: str) -> SpaceModule:
+    """The module that describes the space `name`.
+
+    Raises: ArchitectureError: there is no such space.
+    """
+    if name not in SPACES:
+        raise ArchitectureError("space", [unknown("space", name, tuple(SPACES))])
+    return SPACES[name]

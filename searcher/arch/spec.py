@@ -1,0 +1,144 @@
+"""The architecture spec, `spec.json`: the only thing that passes from search to export.
+
+Validated on reading and on writing, and stable under a round trip: equal specs are equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets.files import write_text
+from searcher.arch.document import (
+    ArchitectureError,
+    Problems,
+    check_keys,
+    read_dataclass,
+    read_json,
+    unknown,
+    write_dataclass,
+)
+from searcher.arch.spaces import SPACES
+
+SCHEMA = 1
+IMAGE_CLASSIFICATION = "image-classification"
+_LINE_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the network is for."""
+
+    dataset: str
+    # A data set's name, or the path of a store.
+    kind: str
+    input_shape: tuple[int, ...]
+    # Height, width, channels.
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind != IMAGE_CLASSIFICATION:
+            raise ValueError(unknown("kind", self.kind, (IMAGE_CLASSIFICATION,)))
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise ValueError(f"input_shape is {list(self.input_shape)}; expected [height, width, channels]")
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes must name at least two different classes")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An architecture, the size of its network, and its task.
+
+    `network` is the space's size dataclass; `provenance` says how the architecture was found and may be empty.
+    """
+
+    space: str
+    architecture: Any
+    network: Any
+    task: Task
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The document's text. Raises: ArchitectureError: it would not be read back."""
+        document = self.to_document()
+        parse_spec(document, source="spec")
+        return _format(document) + "\n"
+
+    def to_document(self) -> dict[str, Any]:
+        document = {
+            "schema": SCHEMA,
+            "space": self.space,
+            "architecture": SPACES[self.space].to_document(self.architecture),
+            "network": write_dataclass(self.network),
+            "task": write_dataclass(self.task),
+        }
+        if self.provenance:
+            document["provenance"] = dict(self.provenance)
+        return document
+
+
+def parse_spec(document: object, *, source: str) -> Spec:
+    """The spec a parsed JSON document stands for.
+
+    Raises: ArchitectureError, naming `source`: every place that breaks a rule, and the rule.
+    """
+    problems = Problems(source)
+    if not isinstance(document, Mapping):
+        raise ArchitectureError(source, ["the document must be a JSON object"])
+    check_keys(
+        document,
+        place="",
+        required=("schema", "space", "architecture", "network", "task"),
+        optional=("provenance",),
+        problems=problems,
+    )
+    if "schema" in document and (document["schema"] != SCHEMA or isinstance(document["schema"], bool)):
+        problems.add(f"schema is {document['schema']!r}; this version reads schema {SCHEMA}")
+        problems.raise_if_any(ArchitectureError)
+    space = document.get("space")
+    if "space" in document and (not isinstance(space, str) or space not in SPACES):
+        problems.add(f"space: {unknown('space', space, tuple(SPACES))}")
+        problems.raise_if_any(ArchitectureError)
+    architecture = network = task = None
+    if isinstance(space, str):
+        module = SPACES[space]
+        if "architecture" in document:
+            architecture = module.from_document(document["architecture"], place="architecture", problems=problems)
+        if "network" in document:
+            network = read_dataclass(module.SIZE, document["network"], place="network", problems=problems)
+    if "task" in document:
+        task = read_dataclass(Task, document["task"], place="task", problems=problems)
+    provenance = document.get("provenance", {})
+    if not isinstance(provenance, Mapping):
+        problems.add("provenance must be an object")
+    problems.raise_if_any(ArchitectureError)
+    assert isinstance(space, str)
+    assert architecture is not None
+    assert network is not None
+    assert task is not None
+    return Spec(space=space, architecture=architecture, network=network, task=task, provenance=provenance)
+
+
+def read_spec(path: Path) -> Spec:
+    """Read and validate a spec file. Raises: ArchitectureError."""
+    return parse_spec(read_json(path, ArchitectureError), source=path.name)
+
+
+def write_spec(path: Path, spec: Spec) -> None:
+    """Write a spec file, whole or not at all. Raises: ArchitectureError: the spec is not valid."""
+    write_text(path, spec.to_json())
+
+
+def _format(value: Any, indent: str = "") -> str:
+    """JSON with whatever fits on a line kept on one line, so that a node of a cell is a line."""
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if len(indent) + len(flat) <= _LINE_WIDTH - 20 or not isinstance(value, dict | list) or not value:
+        return flat
+    inner = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{inner}{json.dumps(k, ensure_ascii=False)}: {_format(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(items) + "\n" + indent + "}"
+    return "[\n" + ",\n".join(inner + _format(v, inner) for v in value) + "\n" + indent + "]"
