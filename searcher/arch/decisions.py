@@ -67,8 +67,6 @@ def num_tokens(steps: Sequence[Step]) -> int:
     return sum(_tokens_of(step) for step in steps)
 
 
-
-
 def _tokens_of(step: Step) -> int:
     if isinstance(step, Subset):
         return step.num_candidates

@@ -122,8 +122,7 @@ class MicroSpace:
         The paper counts (5 · (B - 2)!)^4 with B nodes in all, which leaves out repeated factors of 5; this is exact.
         """
         per_cell = math.prod(
-            (num_candidates * len(OPERATIONS)) ** 2
-            for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes)
+            (num_candidates * len(OPERATIONS)) ** 2 for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes)
         )
         return per_cell**2
 

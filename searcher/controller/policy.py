@@ -1,0 +1,197 @@
+"""The controller: an LSTM that makes a space's decisions one after the other, for a batch of architectures at once.
+
+Sees a sequence of decisions and nothing of networks. See `arch/decisions.py` for what a step is and what the LSTM reads
+after it.
+Source: Pham et al. 2018, sections 2.1 to 2.4; logits as in Bello et al. 2017.
+"""
+
+# B architectures, T tokens, N anchors, H hidden size, K options
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step, Subset, num_tokens
+
+
+class Sample(NamedTuple):
+    """A batch of architectures as tokens, with what the policy thought of them.
+
+    tokens: [B, T] int64. log_prob: [B], natural log of the probability of all the row's tokens. entropy: [B], nats, the
+    sum over the row's decisions of the entropy of each, given the decisions before it.
+    """
+
+    tokens: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+
+
+class Policy(Protocol):
+    """How architectures are drawn. `LstmPolicy` learns; `RandomPolicy` does not."""
+
+    def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample: ...
+
+    def parameters(self) -> Sequence[nn.Parameter]: ...
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The controller's size and the shape of its logits."""
+
+    kind: Literal["lstm", "random"] = "lstm"
+    # random draws every decision uniformly and learns nothing: the control to compare a search with.
+    hidden_size: int = 64
+    # Of the LSTM, its embeddings and its attention. Paper: 100; the authors' code: 64.
+    temperature: float = 1.0
+    # Logits are divided by it, before the tanh. Paper: 5.
+    tanh_constant: float = 1.5
+    # Logits are limited to ± this, so that the policy stays able to explore. Paper: 2.5.
+    operation_tanh_divisor: float = 1.0
+    # Logits of operations are limited to ± tanh_constant / this. Authors' micro code: 2.5.
+    operation_bias: tuple[float, ...] = ()
+    # Constant added to the operation logits of the first cell only. Authors' micro code: 0.25, 0.25, then -0.25.
+    operation_logit_start: tuple[float, ...] = ()
+    # Start of the operation logits' learned bias, inside the tanh. Authors' micro code: 10, 10, 0, 0, 0.
+    weight_range: float = 0.1
+    # Weights start uniform in ± this. Paper and code: 0.1.
+
+    def __post_init__(self) -> None:
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size is {self.hidden_size}; at least 1 is needed")
+        for name in ("temperature", "tanh_constant", "operation_tanh_divisor", "weight_range"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+
+class LstmPolicy(nn.Module):
+    """The learning controller for one sequence of steps."""
+
+    def __init__(self, steps: Sequence[Step], config: PolicyConfig, *, seed: int) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self._steps = tuple(steps)
+        self._config = config
+        choices = [step for step in steps if isinstance(step, Choice)]
+        self._first_scope = choices[0].scope
+        self.start = nn.Parameter(torch.empty(1, hidden))
+        self.lstm = nn.LSTMCell(hidden, hidden, bias=False)
+        self.embeddings = nn.ModuleDict({_table(c): nn.Embedding(len(c.options), hidden) for c in choices})
+        self.classifiers = nn.ModuleDict({_table(c): nn.Linear(hidden, len(c.options)) for c in choices})
+        self.anchor_projection = nn.Linear(hidden, hidden, bias=False)
+        self.query_projection = nn.Linear(hidden, hidden, bias=False)
+        self.attention = nn.Linear(hidden, 1, bias=False)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -config.weight_range, config.weight_range, generator=generator)
+        for choice in choices:
+            bias = self.classifiers[_table(choice)].bias
+            nn.init.zeros_(bias)
+            if config.operation_logit_start:
+                _check_length("operation_logit_start", config.operation_logit_start, choice)
+                bias.data.copy_(torch.tensor(config.operation_logit_start))
+            if config.operation_bias:
+                _check_length("operation_bias", config.operation_bias, choice)
+        # A buffer, so that it moves with the policy; constant, so that it is not in the checkpoint.
+        self.register_buffer("_bias", torch.tensor(config.operation_bias), persistent=False)
+
+    def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample:
+        """Draw `batch_size` architectures in one pass; log_prob and entropy carry gradients.
+
+        Uniform numbers come from `generator`, on the CPU: one seed gives the same architectures on every device.
+        """
+        uniforms = torch.rand(batch_size, num_tokens(self._steps), generator=generator)
+        return self._run(uniforms.to(self.start.device), given=None)
+
+    def score(self, tokens: Tensor) -> Sample:
+        """log_prob and entropy of given architectures, tokens [B, T]."""
+        return self._run(torch.zeros_like(tokens, dtype=torch.float32), given=tokens)
+
+    def _run(self, uniforms: Tensor, *, given: Tensor | None) -> Sample:
+        batch_size = uniforms.shape[0]
+        state = (self.start.new_zeros(batch_size, self._config.hidden_size),) * 2
+        start = self.start.expand(batch_size, -1)  # [B, H]
+        x = start
+        anchors: list[Tensor] = []  # each [B, H]
+        projected: list[Tensor] = []  # W1 · anchor, each [B, H]
+        tokens: list[Tensor] = []  # each [B]
+        log_prob = uniforms.new_zeros(batch_size)
+        entropy = uniforms.new_zeros(batch_size)
+
+        def decide(logits: Tensor) -> Tensor:
+            """Draw one option per row of [B, K], or take the given one, and count it."""
+            nonlocal log_prob, entropy
+            log_probs = logits.log_softmax(dim=-1)
+            probs = log_probs.exp()
+            if given is None:
+                # Inverse of the cumulative distribution; the last bin is open, so rounding cannot pass its end.
+                token = (probs.detach().cumsum(-1)[:, :-1] < uniforms[:, len(tokens), None]).sum(-1)
+            else:
+                token = given[:, len(tokens)]
+            tokens.append(token)
+            log_prob = log_prob + log_probs.gather(1, token[:, None]).squeeze(1)
+            entropy = entropy - (probs * log_probs).sum(-1)
+            return token
+
+        for step in self._steps:
+            if isinstance(step, Inputs):
+                anchors, projected = [], []
+                x = start
+                for _ in range(step.count):
+                    state = self.lstm(x, state)
+                    anchors.append(torch.zeros_like(state[0]))
+                    # The blank anchors keep a projection of their own: that of the state which stood for them.
+                    projected.append(self.anchor_projection(state[0]))
+                continue
+            state = self.lstm(x, state)
+            hidden = state[0]
+            if isinstance(step, Choice):
+                token = decide(self._choice_logits(hidden, step))
+                x = self.embeddings[_table(step)](token)
+            elif isinstance(step, Pointer):
+                token = decide(self._limit(self._attend(hidden, projected[: step.num_candidates])))
+                candidates = torch.stack(anchors[: step.num_candidates], dim=1)  # [B, N, H]
+                x = candidates[torch.arange(batch_size, device=x.device), token]
+            elif isinstance(step, Subset):
+                # The logits of taking and of leaving a candidate are q and -q, so P(take) = sigmoid(2q).
+                scores = self._attend(hidden, projected[: step.num_candidates])
+                both = self._limit(torch.stack([-scores, scores], dim=-1))  # [B, N, 2]
+                taken = torch.stack([decide(both[:, j]) for j in range(step.num_candidates)], dim=1)  # [B, N]
+                candidates = torch.stack(anchors[: step.num_candidates], dim=1)
+                total = (taken[:, :, None] * candidates).sum(1)
+                x = total / (1 + taken.sum(1, keepdim=True))
+                anchors.append(hidden)
+                projected.append(self.anchor_projection(hidden))
+            else:
+                assert isinstance(step, Anchor)
+                anchors.append(hidden)
+                projected.append(self.anchor_projection(hidden))
+                x = start
+        return Sample(torch.stack(tokens, dim=1), log_prob, entropy)
+
+    def _attend(self, hidden: Tensor, projected: list[Tensor]) -> Tensor:
+        """v · tanh(W1 · anchor + W2 · h) for every anchor: [B, N]."""
+        keys = torch.stack(projected, dim=1) + self.query_projection(hidden)[:, None]
+        return self.attention(keys.tanh()).squeeze(-1)
+
+    def _choice_logits(self, hidden: Tensor, choice: Choice) -> Tensor:
+        logits = self._limit(self.classifiers[_table(choice)](hidden))
+        logits = logits / self._config.operation_tanh_divisor
+        return logits + self._bias if len(self._bias) and choice.scope == self._first_scope else logits
+
+    def _limit(self, logits: Tensor) -> Tensor:
+        return self._config.tanh_constant * torch.tanh(logits / self._config.temperature)
+
+
+def _table(choice: Choice) -> str:
+    """Choices between the same options share weights under this name."""
+    return "-".join(choice.options)
+
+
+def _check_length(name: str, values: Sequence[float], choice: Choice) -> None:
+    if len(values) != len(choice.options):
+        raise ValueError(f"{name} has {len(values)} values; expected one for each of {', '.join(choice.options)}")

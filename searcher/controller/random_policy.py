@@ -1,0 +1,42 @@
+"""The control: a policy that draws every decision uniformly and never learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from searcher.arch.decisions import Choice, Pointer, Step, Subset
+from searcher.controller.policy import Sample
+
+
+class RandomPolicy:
+    """Uniform over every decision of a sequence of steps; stands wherever `LstmPolicy` can."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._num_options = torch.tensor(list(_option_counts(steps)))  # [T]
+
+    def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample:
+        """Draw `batch_size` architectures. See `Sample` for shapes and units."""
+        uniforms = torch.rand(batch_size, len(self._num_options), generator=generator, dtype=torch.float64)
+        return self.score((uniforms * self._num_options).long())
+
+    def score(self, tokens: Tensor) -> Sample:
+        """log_prob and entropy of given architectures, tokens [B, T]."""
+        entropy = torch.full((len(tokens),), sum(math.log(n) for n in self._num_options.tolist()))
+        return Sample(tokens, -entropy, entropy)
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        return []
+
+
+def _option_counts(steps: Sequence[Step]) -> Iterator[int]:
+    for step in steps:
+        if isinstance(step, Choice):
+            yield len(step.options)
+        elif isinstance(step, Pointer):
+            yield step.num_candidates
+        elif isinstance(step, Subset):
+            yield from [2] * step.num_candidates

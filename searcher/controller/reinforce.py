@@ -1,0 +1,90 @@
+"""REINFORCE: how rewards become a gradient of the policy.
+
+The reward of an architecture is its child model's validation accuracy, in [0, 1], with the supernet's weights.
+Source: Pham et al. 2018, section 2.2.
+"""
+
+# B architectures of one policy step
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from searcher.controller.policy import Sample
+
+
+@dataclass(frozen=True)
+class ReinforceConfig:
+    """The policy's loss and optimiser."""
+
+    learning_rate: float = 3.5e-3
+    # Adam's. Paper: 3.5e-4; the authors' micro code: 3.5e-3.
+    adam_betas: tuple[float, ...] = (0.9, 0.999)
+    # Authors' code: 0, 0.999.
+    adam_eps: float = 1e-8
+    # Authors' code: 1e-3.
+    baseline: Literal["leave_one_out", "moving_average"] = "leave_one_out"
+    # What is taken off a reward: the mean of the step's other rewards, or an average over past steps (paper).
+    baseline_decay: float = 0.99
+    # Of the moving average.
+    entropy_weight: float = 1e-4
+    # Nats times this count as reward. Paper: 0.1 for convolutional networks.
+    entropy_in: Literal["loss", "reward"] = "loss"
+    # loss: differentiated, a bonus that flattens the policy. reward: a constant in the reward (paper and code).
+    entropy_reduction: Literal["sum", "mean"] = "sum"
+    # Over an architecture's decisions.
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if len(self.adam_betas) != 2:
+            raise ValueError("adam_betas must be two numbers")
+        if not 0 <= self.baseline_decay < 1:
+            raise ValueError(f"baseline_decay is {self.baseline_decay}; expected 0 up to, not including, 1")
+
+
+class Baseline:
+    """What a reward is measured against. `value` is the moving average, nan before the first rewards."""
+
+    def __init__(self, config: ReinforceConfig) -> None:
+        self._config = config
+        self.value = math.nan
+
+    def __call__(self, rewards: Tensor) -> Tensor:
+        """The baseline of each of the rewards [B]; the moving average takes them in afterwards.
+
+        Raises: ValueError: leave-one-out needs at least two rewards.
+        """
+        mean = rewards.mean().item()
+        first = math.isnan(self.value)
+        before = mean if first else self.value
+        decay = self._config.baseline_decay
+        self.value = mean if first else decay * self.value + (1 - decay) * mean
+        if self._config.baseline == "moving_average":
+            return torch.full_like(rewards, before)
+        if len(rewards) < 2:
+            raise ValueError("the leave-one-out baseline needs at least two architectures a policy step")
+        return (rewards.sum() - rewards) / (len(rewards) - 1)
+
+
+def reinforce_loss(sample: Sample, rewards: Tensor, *, baseline: Baseline, config: ReinforceConfig) -> Tensor:
+    """The loss whose gradient is the REINFORCE estimate, averaged over the batch.
+
+    Args: rewards: [B], in [0, 1]. Returns: scalar.
+    Raises: ValueError: a reward is not finite.
+    Source: Pham et al. 2018, section 2.2. The authors' code calls the negative of our log_prob `log_prob`.
+    """
+    if not torch.isfinite(rewards).all():
+        raise ValueError("a reward is not finite")
+    num_decisions = sample.tokens.shape[1]
+    entropy = sample.entropy / num_decisions if config.entropy_reduction == "mean" else sample.entropy
+    if config.entropy_in == "reward":
+        rewards = rewards + config.entropy_weight * entropy.detach()
+    advantage = rewards - baseline(rewards)
+    loss = -(advantage * sample.log_prob).mean()
+    return loss - config.entropy_weight * entropy.mean() if config.entropy_in == "loss" else loss

@@ -1,0 +1,54 @@
+"""Which weights a network holds: all candidates (a supernet) or one architecture's own (a fixed network).
+
+A wiring names each of its sites and the candidates there, and asks the bank which to build. Names of parameters do not
+depend on the bank, so the weights of a fixed network are a subset of its supernet's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Candidate = TypeVar("Candidate")
+Site = tuple[str, ...]
+
+
+class Bank(Protocol):
+    def select(self, site: Site, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """The candidates to build at `site`."""
+        ...
+
+
+class SharedOps:
+    """Every candidate: the bank of a supernet."""
+
+    def select(self, site: Site, candidates: Iterable[Candidate]) -> list[Candidate]:
+        return list(candidates)
+
+
+class FixedOps:
+    """Only what an architecture uses: `used` maps each site to the candidates chosen there."""
+
+    def __init__(self, used: Mapping[Site, Set[Any]]) -> None:
+        self._used = used
+
+    def select(self, site: Site, candidates: Iterable[Candidate]) -> list[Candidate]:
+        return [candidate for candidate in candidates if candidate in self._used[site]]
+
+
+class OperationBank(nn.Module):
+    """The operations at one site, each addressed by (source node, operation name): [B, C, H, W] -> the operation's."""
+
+    def __init__(self, candidates: Iterable[tuple[int, str]], make: Callable[[int, str], nn.Module]) -> None:
+        super().__init__()
+        for source, name in candidates:
+            self.add_module(_key(source, name), make(source, name))
+
+    def forward(self, x: Tensor, source: int, name: str) -> Tensor:
+        return getattr(self, _key(source, name))(x)
+
+
+def _key(source: int, name: str) -> str:
+    return f"from{source}_{name}"

@@ -1,0 +1,115 @@
+"""Layers that several networks and operations are made of. All keep the field's order ReLU, convolution, norm."""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Norm = Callable[[int], nn.Module]
+
+
+def batch_norm(*, running_statistics: bool) -> Norm:
+    """Batch norm over C channels, in evaluation too on the batch's own statistics unless `running_statistics`.
+
+    A supernet has no use for running averages: they would mix many child models and fit none.
+    """
+    return partial(nn.BatchNorm2d, eps=1e-5, momentum=0.1, track_running_stats=running_statistics)
+
+
+class ReluConvNorm(nn.Module):
+    """ReLU, 1×1 convolution, norm: [B, in_channels, H, W] -> [B, out_channels, H, W]."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(functional.relu(x)))
+
+
+class FactorizedReduction(nn.Module):
+    """Halve a map without losing half of it: [B, in_channels, H, W] -> [B, out_channels, ⌈H/2⌉, ⌈W/2⌉].
+
+    Two 1×1 convolutions read the even pixels and, one to the right and below, the odd ones; one norm follows. At odd
+    sizes the shifted map is filled up with a row and a column of zeros.
+    Source: the authors' code, `_factorized_reduction`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
+        self.odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, bias=False)
+        self.norm = norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        halves = [self.even(x[:, :, ::2, ::2]), self.odd(shifted[:, :, ::2, ::2])]
+        return self.norm(torch.cat(halves, dim=1))
+
+
+class Stem(nn.Sequential):
+    """The first layers: 3×3 convolutions with norms that shrink the picture by `stride` a side.
+
+    One convolution does for a stride of 1 or 2; each further halving takes one more, with a ReLU between.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> None:
+        layers: list[nn.Module] = []
+        while stride > 2:
+            layers += [_conv3x3(in_channels, out_channels, stride=2), norm(out_channels), nn.ReLU()]
+            in_channels, stride = out_channels, stride // 2
+        super().__init__(*layers, _conv3x3(in_channels, out_channels, stride=stride), norm(out_channels))
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier on an inner map of [height, width], for training only: [B, C, H, W] -> [B, num_classes].
+
+    Pooling 5×5 at stride 3 as published where the map is that large, over the whole map where it is smaller.
+    Source: the authors' code, `aux_head`; loss weight 0.4.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, *, height: int, width: int, norm: Norm) -> None:
+        super().__init__()
+        kernel = (min(5, height), min(5, width))
+        pooled = ((height - kernel[0]) // 3 + 1, (width - kernel[1]) // 3 + 1)
+        self.pool = nn.AvgPool2d(kernel, stride=3)
+        self.squeeze = nn.Conv2d(in_channels, 128, 1, bias=False)
+        self.squeeze_norm = norm(128)
+        # As TensorFlow's SAME: an even kernel is padded by one more pixel after the map than before it.
+        self.pad = nn.ZeroPad2d(tuple(p for k in reversed(pooled) for p in ((k - 1) // 2, k // 2)))
+        self.expand = nn.Conv2d(128, 768, pooled, bias=False)
+        self.expand_norm = norm(768)
+        self.classifier = nn.Linear(768, num_classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(functional.relu(x))
+        x = functional.relu(self.squeeze_norm(self.squeeze(x)))
+        x = functional.relu(self.expand_norm(self.expand(self.pad(x))))
+        return self.classifier(x.mean(dim=(2, 3)))
+
+
+def drop_path(x: Tensor, prob: float) -> Tensor:
+    """Zero whole samples of a branch with probability `prob`, and scale the others so that the mean stays.
+
+    x: [B, C, H, W]; draws from the global generator of x's device.
+    """
+    mask = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= prob
+    return x * mask.to(x.dtype).div_(1.0 - prob)
+
+
+def initialise(network: nn.Module, *, generator: torch.Generator) -> None:
+    """He-normal weights for every convolution and linear layer, as the paper has it; norms start as the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+
+
+def _conv3x3(in_channels: int, out_channels: int, *, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
