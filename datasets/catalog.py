@@ -1,0 +1,147 @@
+"""The data sets known by name, where each comes from, and where its store lies.
+
+A name is that of an embedded set, of one that can be fetched, or of one that a person imported; a path to an .h5 file
+serves everywhere a name does. Stores that are not embedded lie in the data folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.sources import cifar, fashion_mnist
+from datasets.sources.download import RemoteFile, download
+from datasets.store import ImageStore, StoreError, TextStore, open_store
+
+_EMBEDDED = Path(__file__).parent / "embedded"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where a data set's originals are published, and how they become a store."""
+
+    files: tuple[RemoteFile, ...]
+    build: Callable[[Path, Path], None]
+    """Writes the store (second path) from the folder of originals (first path)."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set known by name."""
+
+    name: str
+    summary: str
+    remote: Remote | None = None
+    """None: the store ships with the package."""
+
+
+_ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("fashion-mnist-mini", "12,000 clothing images 28×28×1 in 10 classes"),
+        Entry("shakespeare", "The complete works, 1.3 M words, vocabulary of 10,000"),
+        Entry(
+            "fashion-mnist",
+            "70,000 clothing images 28×28×1 in 10 classes",
+            Remote(fashion_mnist.FILES, fashion_mnist.build),
+        ),
+        Entry(
+            "cifar10",
+            "60,000 photographs 32×32×3 in 10 classes",
+            Remote((cifar.CIFAR10.file,), cifar.CIFAR10.build),
+        ),
+        Entry(
+            "cifar100",
+            "60,000 photographs 32×32×3 in 100 classes",
+            Remote((cifar.CIFAR100.file,), cifar.CIFAR100.build),
+        ),
+    )
+}
+
+
+def entries() -> tuple[Entry, ...]:
+    """All data sets known by name, embedded ones first."""
+    return tuple(_ENTRIES.values())
+
+
+def imported() -> tuple[str, ...]:
+    """Names of the stores in the data folder that are not known by name: a person's own."""
+    return tuple(sorted(path.stem for path in data_folder().glob("*.h5") if path.stem not in _ENTRIES))
+
+
+def data_folder() -> Path:
+    """Where stores that are not embedded lie: $ENAS_DATA, else $XDG_DATA_HOME/enas, else ~/.local/share/enas."""
+    if folder := os.environ.get("ENAS_DATA"):
+        return Path(folder)
+    if folder := os.environ.get("XDG_DATA_HOME"):
+        return Path(folder) / "enas"
+    return Path.home() / ".local" / "share" / "enas"
+
+
+def store_path(name: str) -> Path:
+    """Where the store called `name` lies or would lie."""
+    entry = _ENTRIES.get(name)
+    folder = _EMBEDDED if entry and entry.remote is None else data_folder()
+    return folder / f"{name}.h5"
+
+
+def locate(name_or_path: str) -> Path:
+    """The store's file, which exists.
+
+    Raises: StoreError: no data set has that name, it is not fetched yet, or there is no such file.
+    """
+    if name_or_path.endswith(".h5") or "/" in name_or_path or os.sep in name_or_path:
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise StoreError(f"{path}: no such file")
+        return path
+    path = store_path(name_or_path)
+    if path.is_file():
+        return path
+    if name_or_path in _ENTRIES:
+        raise StoreError(f"data set '{name_or_path}' is not here yet: enas data fetch {name_or_path}")
+    raise StoreError(unknown_name(name_or_path, [*_ENTRIES, *imported()]))
+
+
+def load(name_or_path: str) -> ImageStore | TextStore:
+    """Open the store of that name or path.
+
+    Raises: StoreError: as `locate`, or the store is damaged.
+    """
+    return open_store(locate(name_or_path))
+
+
+def fetch(name: str, *, originals: Path | None = None, out: Path | None = None) -> Path:
+    """Build the store of a data set known by name, from its published originals.
+
+    Args: originals: a folder that holds them; by default they are downloaded, and removed once the store is whole.
+        out: the store's path; by default its place in the data folder.
+    Returns: the store's path.
+    Raises: StoreError: no such set, it is embedded, the network fails, or the originals are damaged.
+    """
+    fetchable = [entry.name for entry in entries() if entry.remote]
+    entry = _ENTRIES.get(name)
+    if entry is None:
+        raise StoreError(unknown_name(name, fetchable))
+    if entry.remote is None:
+        raise StoreError(f"data set '{name}' ships with the package: there is nothing to fetch")
+    out = out or store_path(name)
+    if originals is not None:
+        entry.remote.build(originals, out)
+        return out
+    downloads = data_folder() / "downloads" / name
+    received = [download(file, downloads) for file in entry.remote.files]
+    entry.remote.build(downloads, out)
+    for file in received:
+        file.unlink()
+    downloads.rmdir()
+    return out
+
+
+def unknown_name(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    suggestion = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown data set '{name}'; expected one of {', '.join(known)}, or a path to an .h5 store{suggestion}"

@@ -1,0 +1,94 @@
+"""One file from an address to a folder: resumed where it broke off, shown as it comes, checked against its digest.
+
+Knows nothing of data sets. The bytes so far stand in `<name>.part`, and take the name once the digest is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets.store import StoreError
+
+_BLOCK_BYTES = 1 << 18
+_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that somebody else publishes."""
+
+    url: str
+    sha256: str
+    num_bytes: int
+    """Length as published: shown before a download starts."""
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def download(file: RemoteFile, folder: Path) -> Path:
+    """Bring `file` into `folder`, or take the one that is there if its digest is right.
+
+    Returns: its path.
+    Raises: StoreError: the address cannot be reached, or what came is not the published file.
+    """
+    path = folder / file.name
+    if path.is_file() and _sha256(path) == file.sha256:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{file.name}.part"
+    try:
+        _receive(file, part)
+    except urllib.error.HTTPError as error:
+        raise StoreError(f"{file.url}: the server answered {error.code} {error.reason}") from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise StoreError(
+            f"{file.url}: cannot be reached or broke off ({reason}); run the same command again when the network is back, "
+            "it goes on where it stopped, or give it the files with --from FOLDER"
+        ) from error
+    found = _sha256(part)
+    if found != file.sha256:
+        part.unlink()
+        raise StoreError(
+            f"{file.url}: what came is not the published file (sha256 {found}, expected {file.sha256}); "
+            "it was removed: run the same command again"
+        )
+    part.replace(path)
+    return path
+
+
+def _receive(file: RemoteFile, part: Path) -> None:
+    """Append to `part` what it lacks; a server that knows no ranges sends all of it anew."""
+    have = part.stat().st_size if part.exists() else 0
+    if have >= file.num_bytes:  # nothing left to ask for: whole, or wrong, which the digest will tell
+        return
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        progress = tqdm(
+            desc=file.name,
+            total=file.num_bytes,
+            initial=have if resumed else 0,
+            unit="B",
+            unit_scale=True,
+            disable=not sys.stderr.isatty(),
+        )
+        with part.open("ab" if resumed else "wb") as target, progress:
+            while block := response.read(_BLOCK_BYTES):
+                target.write(block)
+                progress.update(len(block))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

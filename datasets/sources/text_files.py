@@ -1,0 +1,61 @@
+"""A text store from plain text files, one a split: tokens separated by blanks, each line's end a token of its own.
+
+The form in which Penn Treebank and WikiText are distributed: words outside the vocabulary already stand as `<unk>`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from datasets.store import StoreError, write_text_store
+
+END_OF_LINE = "<eos>"
+
+
+def build(
+    files: Mapping[str, Path],
+    path: Path,
+    *,
+    name: str,
+    source: str,
+    licence: str,
+) -> None:
+    """Write the text store at `path`. Token numbers go by frequency in train, then alphabetically.
+
+    Args: files: text file of each split.
+    Raises: StoreError: a file is missing or not UTF-8, or valid or test has a word that train lacks.
+    """
+    words = {split: _read_words(file) for split, file in files.items()}
+    frequency = Counter(words.get("train", []))
+    vocabulary = sorted(frequency, key=lambda word: (-frequency[word], word))
+    number = {word: index for index, word in enumerate(vocabulary)}
+    for split, file in files.items():
+        unknown = sorted(set(words[split]) - number.keys())
+        if unknown:
+            raise StoreError(
+                f"{file}: {len(unknown)} words are not in train's vocabulary (first: '{unknown[0]}'); "
+                "write them as <unk> in all splits"
+            )
+    write_text_store(
+        path,
+        name=name,
+        splits={split: np.array([number[word] for word in text], np.int64) for split, text in words.items()},
+        vocabulary=vocabulary,
+        source=source,
+        licence=licence,
+    )
+
+
+def _read_words(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return list(chain.from_iterable([*line.split(), END_OF_LINE] for line in lines))
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path}: not UTF-8 text ({error.reason})") from error
