@@ -1,0 +1,130 @@
+"""How often an exported model is right: a split of a data set store, scored in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime import statistics
+from runtime.model import Model
+from runtime.statistics import Estimate
+
+if TYPE_CHECKING:
+    from datasets.store import ImageStore
+
+# N images, H height, W width, C channels, K classes
+
+
+class EvaluationError(ValueError):
+    """A model cannot be scored on a data set."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    name: str
+    count: int
+    recall: float | None
+    """Share of this class's images that were recognised; None without an image."""
+    precision: float | None
+    """Share of the images given this class that are of it; None if none was."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    """[K, K] int64: row the label, column what the model said."""
+
+    @property
+    def count(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def correct(self) -> int:
+        return int(np.trace(self.confusion))
+
+    @property
+    def accuracy(self) -> Estimate:
+        return statistics.share(self.correct, self.count)
+
+    @property
+    def per_class(self) -> list[ClassScore]:
+        hits = np.diag(self.confusion)
+        labelled, said = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        return [
+            ClassScore(
+                name,
+                int(labelled[k]),
+                float(hits[k] / labelled[k]) if labelled[k] else None,
+                float(hits[k] / said[k]) if said[k] else None,
+            )
+            for k, name in enumerate(self.classes)
+        ]
+
+    @property
+    def mistakes(self) -> list[list[tuple[str, int]]]:
+        """For every class, what its images were taken for instead and how often, most often first."""
+        return [
+            [(self.classes[k], int(row[k])) for k in np.argsort(-row, kind="stable") if k != label and row[k] > 0]
+            for label, row in enumerate(self.confusion)
+        ]
+
+
+def evaluate(
+    model: Model,
+    *,
+    store: ImageStore,
+    split: str,
+    batch_size: int,
+    advance: Callable[[int], object] = lambda num_images: None,
+) -> Evaluation:
+    """Score `model` on a split.
+
+    Args: advance: told the number of images after every batch, to draw progress with.
+    Raises: EvaluationError: the store's images or classes are not the model's, the split is empty, or a logit is not
+        finite.
+    """
+    _check_match(model, store)
+    labels = store.labels(split)
+    if len(labels) == 0:
+        raise EvaluationError(f"{store.name}: the split {split!r} holds no image")
+    confusion = np.zeros((len(model.classes), len(model.classes)), dtype=np.int64)
+    for start, images in _batches(store, split, batch_size=batch_size):
+        logits = model.predict(images).logits
+        if not np.isfinite(logits).all():
+            raise EvaluationError(f"{model.path}: a logit is not finite in images {start} to {start + len(images) - 1}")
+        np.add.at(confusion, (labels[start : start + len(images)], logits.argmax(axis=1)), 1)
+        advance(len(images))
+    return Evaluation(model.classes, confusion)
+
+
+def _batches(store: ImageStore, split: str, *, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The number of the first image and the images of every batch, read in pieces of about one compressed chunk."""
+    piece = batch_size * math.ceil(store.chunk_length / batch_size)
+    for offset in range(0, store.counts[split], piece):
+        images = store.read(split, offset, min(offset + piece, store.counts[split]))
+        for start in range(0, len(images), batch_size):
+            yield offset + start, images[start : start + batch_size]
+
+
+def _check_match(model: Model, store: ImageStore) -> None:
+    if tuple(store.image_shape) != model.image_shape:
+        theirs, ours = (" × ".join(map(str, shape)) for shape in (store.image_shape, model.image_shape))
+        raise EvaluationError(f"{store.name}: images are {theirs}, but {model.path} takes {ours}")
+    if tuple(store.classes) != model.classes:
+        raise EvaluationError(f"{store.name}: {_class_difference(store, model)}")
+
+
+def _class_difference(store: ImageStore, model: Model) -> str:
+    if len(store.classes) != len(model.classes):
+        return f"{len(store.classes)} classes, but {model.path} knows {len(model.classes)}"
+    index, theirs, ours = next(
+        (index, theirs, ours)
+        for index, (theirs, ours) in enumerate(zip(store.classes, model.classes, strict=True))
+        if theirs != ours
+    )
+    return f"class {index} is {theirs!r}, but {model.path} knows it as {ours!r}"

@@ -1,0 +1,91 @@
+"""A picture file made into a model's input, as the model's `enas.preprocess` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# H height, W width, C channels
+
+_MAX_PIXELS = 100_000_000
+_MODES = {1: "L", 3: "RGB"}
+_RESIZES = ("squash", "center_crop")
+
+
+class ImageError(ValueError):
+    """A picture file cannot be used."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes a model's input."""
+
+    resize: str
+    """`squash` takes the whole picture out of proportion, `center_crop` the largest middle part in proportion."""
+    height: int
+    width: int
+    channels: int
+    """1 greyscale (a colour picture gives its luminance), 3 colour."""
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("resize", self.resize, _RESIZES),
+            ("channels", self.channels, tuple(_MODES)),
+            ("interpolation", self.interpolation, ("bilinear",)),
+        ):
+            if value not in allowed:
+                raise ImageError(f"{name} is {value!r}, but must be one of {', '.join(map(str, allowed))}")
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Preprocess:
+        """Raises: ImageError: a key is missing, unknown, or has a value that is not allowed."""
+        try:
+            return cls(**document)
+        except TypeError as error:
+            raise ImageError(str(error).replace("Preprocess.__init__() ", "")) from error
+
+
+def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
+    """The PNG or JPEG file at `path` as [H, W, C] uint8.
+
+    Raises: ImageError: not such a file, damaged, or of more than 100 million pixels.
+    """
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            # The header is read, the pixels are not: a small file may unfold to more than the memory holds.
+            if picture.width * picture.height > _MAX_PIXELS:
+                raise ImageError(
+                    f"{path}: {picture.width}×{picture.height} pixels; at most {_MAX_PIXELS:,} are allowed"
+                )
+            return _fit(_colours(ImageOps.exif_transpose(picture), preprocess.channels), preprocess)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a PNG or JPEG picture") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: too many pixels; at most {_MAX_PIXELS:,} are allowed") from None
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"{path}: cannot be read: {error}") from error
+
+
+def _colours(picture: Image.Image, channels: int) -> Image.Image:
+    if picture.mode.startswith("I"):
+        # Sixteen bits a pixel, which Pillow's own conversion would clip to white.
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
+    return picture.convert(_MODES[channels])
+
+
+def _fit(picture: Image.Image, preprocess: Preprocess) -> np.ndarray:
+    size = (preprocess.width, preprocess.height)
+    if preprocess.resize == "squash":
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    else:
+        picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels.reshape(preprocess.height, preprocess.width, preprocess.channels)  # [H, W] -> [H, W, 1] if grey

@@ -1,0 +1,155 @@
+"""The machine a measurement was made on: what it is, and what else it was doing meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+# Other processes' share of the usable cores, and the hypervisor's, beyond which a run is called noisy.
+_NOISY_OTHERS = 0.05
+_NOISY_STEAL = 0.01
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What stays the same during a run."""
+
+    cpu: str
+    cores: int
+    usable_cores: int
+    """Those this process may run on."""
+    memory_bytes: int | None
+    system: str
+    versions: dict[str, str]
+
+    @classmethod
+    def inspect(cls) -> Machine:
+        return cls(
+            cpu=_cpu_model(),
+            cores=os.cpu_count() or 1,
+            usable_cores=usable_cores(),
+            memory_bytes=_memory_bytes(),
+            system=platform.platform(),
+            versions={"python": platform.python_version(), **_versions("numpy", "onnxruntime", "enas-toolchain")},
+        )
+
+    def describe(self) -> str:
+        cores = f"{self.usable_cores} of {self.cores}" if self.usable_cores != self.cores else f"{self.cores}"
+        memory = f", {self.memory_bytes / 2**30:.1f} GiB" if self.memory_bytes else ""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items() if name != "enas-toolchain")
+        return f"{self.cpu}, {cores} cores{memory} · {self.system} · {versions}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Counters at one moment; two of them say what happened in between."""
+
+    time_s: float
+    own_cpu_s: float
+    busy_cpu_s: float | None
+    """All processes', this one's included; None where the system does not say."""
+    stolen_cpu_s: float | None
+    """What the hypervisor gave to others."""
+    involuntary_switches: int | None
+    load_average: float | None
+    """Over the last minute."""
+
+    @classmethod
+    def take(cls) -> Reading:
+        own = os.times()
+        busy, stolen = _cpu_seconds()
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        return cls(time.monotonic(), own.user + own.system, busy, stolen, _involuntary_switches(), load)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What else the machine did between two readings."""
+
+    seconds: float
+    others_share: float | None
+    """CPU time of all other processes, as a share of the usable cores' time."""
+    steal_share: float | None
+    involuntary_switches: int | None
+    load_average_before: float | None
+    load_average_after: float | None
+
+    @classmethod
+    def between(cls, before: Reading, after: Reading, *, cores: int) -> Activity:
+        seconds = after.time_s - before.time_s
+        capacity_s = max(seconds, 1e-9) * cores
+        others = steal = switches = None
+        if before.busy_cpu_s is not None and after.busy_cpu_s is not None:
+            busy = after.busy_cpu_s - before.busy_cpu_s
+            others = max(0.0, busy - (after.own_cpu_s - before.own_cpu_s)) / capacity_s
+        if before.stolen_cpu_s is not None and after.stolen_cpu_s is not None:
+            steal = (after.stolen_cpu_s - before.stolen_cpu_s) / capacity_s
+        if before.involuntary_switches is not None and after.involuntary_switches is not None:
+            switches = after.involuntary_switches - before.involuntary_switches
+        return cls(seconds, others, steal, switches, before.load_average, after.load_average)
+
+    def disturbances(self) -> list[str]:
+        """Why a run in this time is to be called noisy; empty if the machine was quiet."""
+        reasons = []
+        if self.others_share is not None and self.others_share > _NOISY_OTHERS:
+            reasons.append(f"other processes took {self.others_share:.0%} of the cores")
+        if self.steal_share is not None and self.steal_share > _NOISY_STEAL:
+            reasons.append(f"the hypervisor took {self.steal_share:.1%} of the cores")
+        return reasons
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Installed versions; onnxruntime comes in two packages, of which either may be there."""
+    found = {}
+    for package in packages:
+        for name in (package, f"{package}-gpu"):
+            try:
+                found[name] = version(name)
+                break
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def _cpu_seconds() -> tuple[float | None, float | None]:
+    """Seconds since boot that all cores were busy, and that the hypervisor took."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
+        user, nice, system, _idle, _iowait, irq, softirq, steal = (int(ticks) for ticks in fields[:8])
+    except (OSError, ValueError):
+        return None, None
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + irq + softirq) / ticks_per_s, steal / ticks_per_s
+
+
+def _involuntary_switches() -> int | None:
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -1,0 +1,196 @@
+"""One exported model: its bytes, its session, its metadata, and `predict`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from runtime.images import ImageError, Preprocess
+from runtime.providers import Provider, Session, open_session
+
+# B batch, H height, W width, C channels, K classes
+
+_INPUT = "images"
+_OUTPUTS = ("logits", "probabilities")
+_PREFIX = "enas."
+
+
+class ArtifactError(ValueError):
+    """A file is not a model we can use."""
+
+
+class InputError(ValueError):
+    """An array is not what the model takes."""
+
+
+class Prediction(NamedTuple):
+    logits: np.ndarray
+    """[B, K] float32."""
+    probabilities: np.ndarray
+    """[B, K] float32, rows sum to 1."""
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """The outcome of replaying the inputs that a model carries."""
+
+    passed: bool
+    count: int
+    max_difference: float
+    """Largest |logit - recorded logit|."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An exported model, open and checked: input `images` uint8 [B, H, W, C], outputs `logits` and `probabilities`."""
+
+    path: Path
+    sha256: str
+    num_bytes: int
+    session: Session
+    image_shape: tuple[int, int, int]
+    """H, W, C."""
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    metadata: Mapping[str, Any]
+    """Every `enas.*` entry, parsed, without its prefix: `spec`, `golden`, `drawing`, `accuracy`, `precision`, …"""
+
+    @classmethod
+    def open(cls, path: Path, *, provider: Provider = "auto", threads: int | None = None) -> Model:
+        """Open a model file, or the `model.onnx` of a run directory.
+
+        The session is made of the very bytes that `sha256` is of.
+
+        Raises: ArtifactError: not a whole ONNX file, or not one of ours. ProviderError: CUDA cannot be had.
+        """
+        path, data = _read(Path(path))
+        try:
+            session = open_session(data, provider=provider, threads=threads)
+        except Exception as error:
+            # onnxruntime's errors derive from Exception alone.
+            if type(error).__module__.startswith("onnxruntime"):
+                raise ArtifactError(f"{path}: {_explain(error, num_bytes=len(data))}") from error
+            raise
+        metadata, problems = _parse_metadata(session.ort.get_modelmeta().custom_metadata_map)
+        if not metadata and not problems:
+            raise ArtifactError(f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
+        problems += _signature_problems(session.ort) + _metadata_problems(metadata)
+        if problems:
+            raise ArtifactError(f"{path}: not a whole model of `enas export`: {'; '.join(problems)}")
+        return cls(
+            path=path,
+            sha256=hashlib.sha256(data).hexdigest(),
+            num_bytes=len(data),
+            session=session,
+            image_shape=tuple(session.ort.get_inputs()[0].shape[1:]),
+            classes=tuple(metadata["classes"]),
+            preprocess=Preprocess.from_json(metadata["preprocess"]),
+            metadata=metadata,
+        )
+
+    def predict(self, images: np.ndarray) -> Prediction:
+        """Logits and probabilities of `images` [B, H, W, C] uint8, B >= 1. Raises: InputError: other images."""
+        self._check(images)
+        return Prediction(*self.session.ort.run(_OUTPUTS, {_INPUT: images}))
+
+    def bind(self, images: np.ndarray) -> Callable[[], list[np.ndarray]]:
+        """`predict` of these images as a call without arguments and without checks, for measuring."""
+        self._check(images)
+        return partial(self.session.ort.run, _OUTPUTS, {_INPUT: images})
+
+    def check_golden(self) -> GoldenCheck:
+        """Run the inputs that the model carries and compare with the logits it carries.
+
+        Raises: ArtifactError: it carries none, or they cannot be read.
+        """
+        try:
+            golden = self.metadata["golden"]
+            pixels = np.frombuffer(base64.b64decode(golden["images"], validate=True), dtype=np.uint8)
+            images = pixels.reshape(golden["shape"])
+            expected = np.array(golden["logits"], dtype=np.float32)
+            atol, rtol = float(golden["atol"]), float(golden["rtol"])
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ArtifactError(f"{self.path}: enas.golden: {reason}") from error
+        logits = self.predict(images).logits
+        if logits.shape != expected.shape:
+            raise ArtifactError(f"{self.path}: enas.golden: logits of shape {expected.shape} for {len(images)} images")
+        difference = np.abs(logits - expected)
+        passed = bool(np.all(difference <= atol + rtol * np.abs(expected)))
+        return GoldenCheck(passed, len(images), float(difference.max()))
+
+    def _check(self, images: np.ndarray) -> None:
+        expected = ", ".join(map(str, self.image_shape))
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.image_shape:
+            found = ", ".join(map(str, images.shape))
+            raise InputError(f"images are {images.dtype} [{found}], but the model takes uint8 [batch, {expected}]")
+        if len(images) == 0:
+            raise InputError("the batch holds no image")
+
+
+def _read(path: Path) -> tuple[Path, bytes]:
+    if path.is_dir():
+        if not (path / "model.onnx").exists():
+            raise ArtifactError(f"{path}: no model.onnx in this directory; `enas export` writes it")
+        path = path / "model.onnx"
+    try:
+        return path, path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file or directory") from None
+
+
+def _explain(error: Exception, *, num_bytes: int) -> str:
+    message = str(error)
+    if num_bytes == 0:
+        return "the file is empty"
+    if "INVALID_PROTOBUF" in message or "No graph was found" in message:
+        return f"not an ONNX file, or one cut short ({num_bytes:,} bytes)"
+    # `[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model. …`: what follows the codes is for people.
+    return f"onnxruntime cannot load it: {message.rpartition(' : ')[2].splitlines()[0]}"
+
+
+def _parse_metadata(entries: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    metadata, problems = {}, []
+    for key, text in entries.items():
+        if key.startswith(_PREFIX):
+            try:
+                metadata[key.removeprefix(_PREFIX)] = json.loads(text)
+            except json.JSONDecodeError as error:
+                problems.append(f"{key} is not JSON ({error})")
+    return metadata, problems
+
+
+def _metadata_problems(metadata: Mapping[str, Any]) -> list[str]:
+    problems = []
+    classes = metadata.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        problems.append("enas.classes is not a list of names")
+    try:
+        if not isinstance(metadata.get("preprocess"), dict):
+            raise ImageError("not an object")
+        Preprocess.from_json(metadata["preprocess"])
+    except ImageError as error:
+        problems.append(f"enas.preprocess: {error}")
+    return problems
+
+
+def _signature_problems(ort: Any) -> list[str]:
+    inputs, outputs = ort.get_inputs(), {output.name for output in ort.get_outputs()}
+    problems = []
+    if [i.name for i in inputs] != [_INPUT]:
+        problems.append(f"its inputs are {', '.join(i.name for i in inputs) or 'none'}, expected {_INPUT}")
+    elif inputs[0].type != "tensor(uint8)" or [type(size) for size in inputs[0].shape[1:]] != [int, int, int]:
+        problems.append(
+            f"{_INPUT} is {inputs[0].type} {inputs[0].shape}, expected tensor(uint8) [batch, height, width, channels]"
+        )
+    problems += [f"it has no output {name}" for name in _OUTPUTS if name not in outputs]
+    return problems

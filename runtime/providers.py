@@ -1,0 +1,158 @@
+"""Where a model runs: opening an onnxruntime session on a provider, and the truth about what it got.
+
+onnxruntime lists CUDA as available wherever its CUDA build is installed, and answers a session that asks for it with
+two log lines and the CPU. So nothing here believes the list: what counts is what the session says after its creation,
+provider by provider and node by node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime
+
+Provider = Literal["auto", "cpu", "cuda"]
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_NAMES = {_CPU: "CPU", _CUDA: "CUDA"}
+# An explicit CUDA session in which one of these runs elsewhere is a fallback in all but name. A few shape computations
+# onnxruntime leaves on the CPU on purpose.
+_HEAVY_OPERATIONS = frozenset(
+    {"Conv", "FusedConv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MaxPool", "AveragePool"}
+)
+_SILENT = 4
+_WARNINGS = 2
+
+
+class ProviderError(ValueError):
+    """The provider that was asked for cannot be had."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """An onnxruntime session and where it really runs."""
+
+    ort: Any
+    providers: tuple[str, ...]
+    """As the session reports them after its creation."""
+    nodes: Mapping[str, int]
+    """Provider -> nodes assigned to it; empty where this onnxruntime cannot tell."""
+    remark: str | None
+    """Why `auto` did not take CUDA."""
+    load_ms: float
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        return "cuda" if _CUDA in self.providers else "cpu"
+
+    def describe(self) -> str:
+        """For people: `CPU`, `CUDA (97 nodes, 2 on CPU)`, `CPU (CUDA cannot be used: …)`."""
+        if self.device == "cpu":
+            return f"CPU ({self.remark})" if self.remark else "CPU"
+        elsewhere = [f", {count} on {_NAMES.get(name, name)}" for name, count in self.nodes.items() if name != _CUDA]
+        return f"CUDA ({self.nodes.get(_CUDA, 0)} nodes{''.join(elsewhere)})" if self.nodes else "CUDA"
+
+
+def open_session(model: bytes, *, provider: Provider, threads: int | None) -> Session:
+    """A session on `provider`; `auto` takes CUDA if it really works.
+
+    Args: threads: intra-op threads; None leaves the number to onnxruntime.
+    Raises: ProviderError: CUDA was asked for and cannot be had. onnxruntime's own errors: the model cannot be loaded.
+    """
+    obstacles: Sequence[str] = ()
+    if provider != "cpu":
+        obstacles = cuda_obstacles()
+        if not obstacles:
+            try:
+                session = _create(model, [_CUDA, _CPU], threads=threads)
+                obstacles = fallbacks(session)
+                if not obstacles:
+                    return session
+            except Exception as error:
+                obstacles = (str(error).splitlines()[0],)
+    # Before the complaint about CUDA: a broken file is the more useful thing to hear of.
+    remark = f"CUDA cannot be used: {'; '.join(obstacles)}" if obstacles else None
+    session = _create(model, [_CPU], threads=threads, remark=remark)
+    if provider == "cuda":
+        raise ProviderError(f"{remark}; the libraries come with: pip install 'enas-toolchain[runtime-cuda]'")
+    return session
+
+
+def cuda_obstacles() -> tuple[str, ...]:
+    """What stands between onnxruntime and CUDA, before any session is made; empty if nothing seems to."""
+    if _CUDA not in onnxruntime.get_available_providers():
+        return ("this onnxruntime is built without it, onnxruntime-gpu has it",)
+    if sys.platform != "linux":
+        return ()
+    if hasattr(onnxruntime, "preload_dlls"):
+        # It loads the libraries of the nvidia-* packages, and prints about those it does not find.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+            onnxruntime.preload_dlls()
+    library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    reasons = [
+        "no NVIDIA driver (libcuda.so.1)" if _load_failure("libcuda.so.1") else None,
+        _load_failure(str(library)) if library.exists() else None,
+    ]
+    return tuple(reason for reason in reasons if reason)
+
+
+def fallbacks(session: Session) -> tuple[str, ...]:
+    """Why a session that asked for CUDA does not really run there; empty if it does."""
+    if session.device != "cuda":
+        return (f"the session came up on {', '.join(session.providers)}",)
+    heavy = session.ort.get_provider_graph_assignment_info() if session.nodes else ()
+    strays = Counter(
+        node.op_type
+        for subgraph in heavy
+        if subgraph.ep_name != _CUDA
+        for node in subgraph.get_nodes()
+        if node.op_type in _HEAVY_OPERATIONS
+    )
+    return tuple(f"{count} {operation} nodes run elsewhere" for operation, count in strays.items())
+
+
+def _load_failure(library: str) -> str | None:
+    """What the loader says is missing, `libcublasLt.so.13 is missing`; None if the library loads."""
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        name, separator, _ = str(error).partition(": cannot open shared object file")
+        return f"{name} is missing" if separator else str(error)
+    return None
+
+
+def _create(model: bytes, providers: list[str], *, threads: int | None, remark: str | None = None) -> Session:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    start = time.perf_counter()
+    with _silence():
+        ort = onnxruntime.InferenceSession(model, options, providers=providers)
+    load_ms = (time.perf_counter() - start) * 1e3
+    nodes: Counter[str] = Counter()
+    if hasattr(ort, "get_provider_graph_assignment_info"):
+        for subgraph in ort.get_provider_graph_assignment_info():
+            nodes[subgraph.ep_name] += len(subgraph.get_nodes())
+    return Session(ort, tuple(ort.get_providers()), nodes, remark, load_ms)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """onnxruntime logs what it then raises, or what we say better."""
+    onnxruntime.set_default_logger_severity(_SILENT)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)
