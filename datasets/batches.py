@@ -1,8 +1,8 @@
 """Batches of images on a device: kept there as bytes, augmented there a batch at a time.
 
-A split that fits the memory budget lies on the device whole; a larger one streams through a buffer of random chunks that a
-thread reads ahead. Nothing random is remembered: an epoch's order and a step's augmentation are functions of (seed, epoch,
-step), drawn on the CPU, so an epoch can start at any step, and looks the same on every device.
+A split that fits the memory budget lies on the device whole; a larger one streams through a buffer of random chunks
+that a thread reads ahead. Nothing random is remembered: an epoch's order and a step's augmentation are functions of
+(seed, epoch, step), drawn on the CPU, so an epoch can start at any step, and looks the same on every device.
 """
 
 # N images of the split, B batch, H W C an image's height, width and channels, P crop padding
@@ -37,8 +37,8 @@ class Augmentation:
     flip: bool = False
     """Mirror left to right with probability one half."""
     cutout: int = 0
-    """Side in pixels of a square set to the mean (zero after normalisation), its centre uniform over the image and its parts
-    outside dropped; 0: no cutout. Source: DeVries and Taylor 2017, arXiv:1708.04552."""
+    """Side in pixels of a square set to the mean (zero after normalisation), its centre uniform over the image and its
+    parts outside dropped; 0: no cutout. Source: DeVries and Taylor 2017, arXiv:1708.04552."""
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
@@ -110,7 +110,7 @@ class ImageBatches:
             if augmentation is not None:
                 choices = _draw(numpy_generator(seed, "augment", epoch, step), augmentation, pixels.shape)
                 choices = choices.to(pixels.device)
-                pixels = _crop_and_flip(pixels, choices, augmentation.crop_padding)
+                pixels = _crop_and_flip(pixels, choices, augmentation)
             images = self._normalise(pixels)
             if augmentation is not None and choices is not None and augmentation.cutout:
                 _cut_out(images, choices, augmentation.cutout)
@@ -132,7 +132,7 @@ class ImageBatches:
 
 
 def _draw(generator: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]) -> Tensor:
-    """What each image of a batch draws: int64 [5, B], rows: crop's top and left, mirrored or not, cutout's top and left."""
+    """What each image of a batch draws: int64 [5, B]: crop's top and left, mirrored or not, cutout's top and left."""
     batch, height, width, _ = shape
     offsets = 2 * augmentation.crop_padding + 1
     bounds = (offsets, offsets, 1 + augmentation.flip, height, width)
@@ -141,17 +141,19 @@ def _draw(generator: np.random.Generator, augmentation: Augmentation, shape: Seq
     return torch.from_numpy(choices)
 
 
-def _crop_and_flip(pixels: Tensor, choices: Tensor, padding: int) -> Tensor:
+def _crop_and_flip(pixels: Tensor, choices: Tensor, augmentation: Augmentation) -> Tensor:
     """uint8 [B, H, W, C], the same shape after.
 
-    Plain and mirrored images stand padded one after another in one buffer; a row of a result is a run of W*C of its bytes, so
-    every batch is one gather of B*H runs, whatever was drawn. 130 µs for 128 images 32×32×3 on two cores.
+    Plain and mirrored images stand padded in one buffer; a row of a result is a run of W*C of its bytes, so whatever
+    was drawn, a batch is one gather of B*H runs: 130 µs for 128 images 32×32×3 on two cores.
     """
     batch, height, width, channels = pixels.shape
-    mirrored = pixels.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)  # flip is fastest on a channels_last view
-    padded = pixels.new_zeros(2, batch, height + 2 * padding, width + 2 * padding, channels)
+    padding = augmentation.crop_padding
+    padded = pixels.new_zeros(1 + augmentation.flip, batch, height + 2 * padding, width + 2 * padding, channels)
     inner = padded[:, :, padding : padding + height, padding : padding + width]
-    inner[0], inner[1] = pixels, mirrored
+    inner[0] = pixels
+    if augmentation.flip:
+        inner[1] = pixels.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)  # flip is fastest on a channels_last view
 
     top, left, flipped = choices[:3, :, None]  # [B, 1] each
     image = torch.arange(batch, device=pixels.device)[:, None] + flipped * batch
@@ -217,8 +219,8 @@ class _Resident:
 class _Streaming:
     """Pixels in the store's file, read by chunks into a buffer that mixes many of them.
 
-    The file's chunks come in random order, and inside a buffer's length of that order all images are shuffled together. While
-    one buffer is handed out the next is read. Three buffers fit the budget: one in use, one being read, and one changing hands.
+    The file's chunks come in random order, and inside a buffer's length of that order all images are shuffled together.
+    While one buffer is handed out the next is read. The budget is for three: in use, being read, and changing hands.
     """
 
     def __init__(self, store: ImageStore, split: str, *, device: torch.device, memory_budget_bytes: int) -> None:

@@ -103,7 +103,7 @@ def locate(name_or_path: str) -> Path:
         return path
     if name_or_path in _ENTRIES:
         raise StoreError(f"data set '{name_or_path}' is not here yet: enas data fetch {name_or_path}")
-    raise StoreError(unknown_name(name_or_path, [*_ENTRIES, *imported()]))
+    raise _unknown(name_or_path, [*_ENTRIES, *imported(), "a path to an .h5 file"])
 
 
 def load(name_or_path: str) -> ImageStore | TextStore:
@@ -114,21 +114,22 @@ def load(name_or_path: str) -> ImageStore | TextStore:
     return open_store(locate(name_or_path))
 
 
-def fetch(name: str, *, originals: Path | None = None, out: Path | None = None) -> Path:
+def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, force: bool = False) -> Path:
     """Build the store of a data set known by name, from its published originals.
 
     Args: originals: a folder that holds them; by default they are downloaded, and removed once the store is whole.
-        out: the store's path; by default its place in the data folder.
+        out: the store's path; by default its place in the data folder. force: replace what stands there.
     Returns: the store's path.
-    Raises: StoreError: no such set, it is embedded, the network fails, or the originals are damaged.
+    Raises: StoreError: no such set, it is embedded or here already, the network fails, or the originals are damaged.
     """
     fetchable = [entry.name for entry in entries() if entry.remote]
     entry = _ENTRIES.get(name)
     if entry is None:
-        raise StoreError(unknown_name(name, fetchable))
+        raise _unknown(name, fetchable)
     if entry.remote is None:
         raise StoreError(f"data set '{name}' ships with the package: there is nothing to fetch")
     out = out or store_path(name)
+    refuse_existing(out, force=force)
     if originals is not None:
         entry.remote.build(originals, out)
         return out
@@ -141,7 +142,18 @@ def fetch(name: str, *, originals: Path | None = None, out: Path | None = None) 
     return out
 
 
-def unknown_name(name: str, known: list[str]) -> str:
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raises: StoreError: something stands at `path`, and nobody said to replace it."""
+    if path.exists() and not force:
+        raise StoreError(f"{path}: is there already; --force replaces it")
+
+
+def is_known(name: str) -> bool:
+    """Whether the name belongs to a data set of the catalogue, so that a person's own may not take it."""
+    return name in _ENTRIES
+
+
+def _unknown(name: str, known: list[str]) -> StoreError:
     close = difflib.get_close_matches(name.lower(), known, n=1)
     suggestion = f"; did you mean '{close[0]}'?" if close else ""
-    return f"unknown data set '{name}'; expected one of {', '.join(known)}, or a path to an .h5 store{suggestion}"
+    return StoreError(f"unknown data set '{name}'; expected one of {', '.join(known)}{suggestion}")

@@ -21,8 +21,8 @@ def stratified_split(
 ) -> dict[str, np.ndarray]:
     """Divide the examples of every class in the same proportions.
 
-    The unit is a group: all its members go where its first one goes, and proportions are those of groups. The first split takes
-    what the others leave; a class of fewer groups than splits goes wholly to the first.
+    The unit is a group: all its members go where its first one goes, and proportions are those of groups. The first
+    split takes what the others leave; a class of fewer groups than splits goes wholly to the first.
 
     Args: labels: [N], class of each example. fractions: of each split, summing to 1, the first being train.
         groups: [N], equal numbers for examples that may not be separated; by default each stands alone.

@@ -1,12 +1,13 @@
 """The data set store: one HDF5 file that holds everything a data set is.
 
-    /                 format, version, kind, name, source, licence, complete  (attributes)
-    /<split>          sha256, and for train: mean, std                        (attributes; split: train, valid, test)
+    /                 format, version, kind, name, source, licence, complete; images: resize      (attributes)
+    /<split>          sha256; images, train: mean, std                                            (attributes)
     images            /classes UTF-8;     /<split>/images uint8 [N, H, W, C], /<split>/labels int64 [N]
     text              /vocabulary UTF-8;  /<split>/tokens uint16 or uint32 [N], one flat stream
+    <split>           train, and mostly valid and test
 
-Knows nothing of where data comes from, of torch, or of batches. A store is written whole or not at all, `complete` being
-its last attribute; it is checked once, on opening, without reading its pixels. `verify` reads them all.
+Knows nothing of where data comes from, of torch, or of batches. A store is written whole or not at all, `complete`
+being its last attribute; it is checked once, on opening, without reading its pixels. `verify` reads them all.
 """
 
 # N images or tokens of a split, H W C of an image
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import h5py
 import numpy as np
@@ -30,6 +31,10 @@ SPLITS = ("train", "valid", "test")
 FORMAT = "enas-data-set"
 VERSION = 1
 CHUNK_BYTES = 1 << 20
+
+Resize: TypeAlias = Literal["squash", "center_crop"]
+"""How a raw picture is brought to a store's size: `squash` takes all of it out of proportion, `center_crop` the largest
+middle part in proportion; both bilinear."""
 
 ImageChunk: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Images uint8 [n, H, W, C] and their labels int64 [n]."""
@@ -61,6 +66,8 @@ class ImageStore:
     sha256: Mapping[str, str]
     """Of each split's pixels followed by its labels, as the arrays lie in memory on a little-endian machine."""
 
+    resize: Resize = "squash"
+    """What was done to the pictures, and a new one needs too."""
     kind: Literal["images"] = "images"
 
     def images(self, split: str) -> np.ndarray:
@@ -99,8 +106,8 @@ class ImageStore:
         for split, count in self.counts.items():
             digest = hashlib.sha256()
             for start in range(0, count, self.chunk_length):
-                digest.update(self.read(split, start, min(start + self.chunk_length, count)))
-            digest.update(self.labels(split))
+                digest.update(self.read(split, start, min(start + self.chunk_length, count)).data)
+            digest.update(self.labels(split).data)
             _compare_digest(self.path, split, digest.hexdigest(), self.sha256[split])
 
     def _count(self, split: str) -> int:
@@ -134,7 +141,7 @@ class TextStore:
         Raises: StoreError: a split's bytes are not those that were written.
         """
         for split in self.counts:
-            digest = hashlib.sha256(self.tokens(split)).hexdigest()
+            digest = hashlib.sha256(self.tokens(split).data).hexdigest()
             _compare_digest(self.path, split, digest, self.sha256[split])
 
 
@@ -171,6 +178,7 @@ def open_store(path: Path) -> ImageStore | TextStore:
             mean=tuple(file["train"].attrs["mean"].tolist()),
             std=tuple(file["train"].attrs["std"].tolist()),
             image_shape=(height, width, channels),
+            resize=file.attrs["resize"],
             counts={split: len(file[split]["labels"]) for split in splits},
             **common,
         )
@@ -199,6 +207,8 @@ def _header_problems(file: h5py.File) -> list[str]:
 
 def _image_problems(file: h5py.File) -> list[str]:
     problems = _string_list_problems(file, "classes")
+    if file.attrs.get("resize") not in get_args(Resize):
+        problems.append(f"resize is {file.attrs.get('resize')!r}, expected one of {', '.join(get_args(Resize))}")
     num_classes = len(file["classes"]) if not problems else 0
     shapes = {}
     for split in (split for split in SPLITS if split in file):
@@ -296,15 +306,17 @@ def write_image_store(
     classes: Sequence[str],
     source: str,
     licence: str,
+    resize: Resize = "squash",
 ) -> None:
     """Write an image store, whole or not at all; equal input gives equal bytes.
 
     Args: splits: of each split either its images and labels, or an iterable of such chunks, read one at a time.
-    Raises: StoreError: sizes differ, a split or a class of train is empty, a type or label is wrong, or the disk is full.
+    Raises: StoreError: sizes differ, a split or a class of train is empty, a type or a label is wrong, or the disk is
+        full.
     """
     _check_strings("classes", classes)
     _check_split_names(splits)
-    with _writing(path, kind="images", name=name, source=source, licence=licence) as file:
+    with _writing(path, kind="images", name=name, source=source, licence=licence, resize=resize) as file:
         file.create_dataset("classes", data=list(classes), dtype=h5py.string_dtype("utf-8"))
         shape: tuple[int, ...] | None = None
         for split in (split for split in SPLITS if split in splits):
@@ -348,14 +360,14 @@ def _write_images(
         start = len(dataset)
         dataset.resize(start + len(images), axis=0)
         dataset[start:] = images
-        digest.update(np.ascontiguousarray(images))
+        digest.update(np.ascontiguousarray(images).data)
         all_labels.append(np.asarray(labels, "<i8"))
         for channel in range(shape[2]):
             histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
     if shape is None or histogram is None:
         raise StoreError(f"split '{split}' is empty")
     labels = np.concatenate(all_labels)
-    digest.update(labels)
+    digest.update(labels.data)
     group.create_dataset("labels", data=labels, chunks=(min(len(labels), CHUNK_BYTES // 8),), compression="gzip")
     group.attrs["sha256"] = digest.hexdigest()
     if split == "train":
@@ -411,7 +423,7 @@ def write_text_store(
             group = file.create_group(split)
             chunk = min(len(tokens), CHUNK_BYTES // tokens.itemsize)
             group.create_dataset("tokens", data=tokens, chunks=(chunk,), compression="gzip", compression_opts=9)
-            group.attrs["sha256"] = hashlib.sha256(tokens).hexdigest()
+            group.attrs["sha256"] = hashlib.sha256(tokens.data).hexdigest()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ _SEED = 2018
 
 
 def build_fashion_mnist_mini(originals: Path, path: Path) -> None:
-    """Draw 900 train and 100 valid images a class from the original train part, and 200 test images a class from its test part."""
+    """Draw 900 train and 100 valid images a class from the original train part, 200 test images a class from test."""
     train, test = (fashion_mnist.read_part(originals, part) for part in ("train", "t10k"))
     drawn = _draw(train[1], per_class=1000, stream="train")  # [10, 1000]
     parts = {
@@ -57,9 +57,7 @@ def build_shakespeare(originals: Path, path: Path) -> None:
 def _draw(labels: np.ndarray, *, per_class: int, stream: str) -> np.ndarray:
     """Indices of `per_class` random examples of every class: [classes, per_class]."""
     generator = numpy_generator(_SEED, "fashion-mnist-mini", stream)
-    return np.stack(
-        [generator.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
-    )
+    return np.stack([generator.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)])
 
 
 @click.command()

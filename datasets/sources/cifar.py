@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,8 +40,8 @@ class Cifar:
     classes_key: str
 
     def build(self, folder: Path, path: Path, *, seed: int = 0) -> None:
-        """Write the store at `path` from the archive in `folder`, or from its unpacked members; a tenth of train, by class,
-        becomes valid.
+        """Write the store at `path` from the archive in `folder`, or from its unpacked members; a tenth of train, by
+        class, becomes valid.
 
         Raises: StoreError: a file is missing, damaged, or holds something other than arrays.
         """
@@ -70,9 +70,7 @@ class Cifar:
             raise StoreError(f"{folder}: holds neither {self.file.name} nor a folder {self.folder} with all its files")
         try:
             with tarfile.open(archive) as tar:
-                return {
-                    name: _unpickle(_member(tar, f"{self.folder}/{name}"), f"{archive}: {name}") for name in names
-                }
+                return {name: _unpickle(_member(tar, f"{self.folder}/{name}"), f"{archive}: {name}") for name in names}
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise StoreError(f"{archive}: damaged ({error}); download it again") from error
         except KeyError as error:
@@ -150,7 +148,7 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
 class _ArrayUnpickler(pickle.Unpickler):
     """Makes numbers, strings, lists, dicts and byte arrays, and refuses to look up anything else."""
 
-    _ALLOWED = {
+    _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
         ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
         ("numpy", "ndarray"): _Array,

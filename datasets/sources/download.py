@@ -11,6 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,8 +54,8 @@ def download(file: RemoteFile, folder: Path) -> Path:
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise StoreError(
-            f"{file.url}: cannot be reached or broke off ({reason}); run the same command again when the network is back, "
-            "it goes on where it stopped, or give it the files with --from FOLDER"
+            f"{file.url}: cannot be reached or broke off ({reason}); run the same command again when the network is "
+            "back, it goes on where it stopped, or give it the files with --from FOLDER"
         ) from error
     found = _sha256(part)
     if found != file.sha256:
@@ -74,7 +75,9 @@ def _receive(file: RemoteFile, part: Path) -> None:
         return
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        resumed = response.status == HTTPStatus.PARTIAL_CONTENT
+        if not sys.stderr.isatty():
+            print(f"{file.name}: {have if resumed else 0:,} of {file.num_bytes:,} bytes are here", file=sys.stderr)
         progress = tqdm(
             desc=file.name,
             total=file.num_bytes,

@@ -1,7 +1,7 @@
 """Fashion-MNIST from its four original idx files, plain or gzipped.
 
-Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747. idx: two zero bytes, type code, number of axes, then each axis as a
-big-endian 32-bit number, then the values.
+An idx file is two zero bytes, a type code, the number of axes, the length of each as a big-endian 32-bit number, and
+the values. Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte")
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise StoreError(
-            f"{folder}: {part} has images {list(images.shape)} and labels {list(labels.shape)}, expected [N, H, W] and [N]"
+            f"{folder}: {part} has images {list(images.shape)} and labels {list(labels.shape)}, "
+            "expected [N, H, W] and [N]"
         )
     return images[..., None], labels.astype(np.int64)
 
