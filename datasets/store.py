@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,11 +199,11 @@ def _header_problems(file: h5py.File) -> list[str]:
         problems.append(f"kind is {attributes.get('kind')!r}, expected 'images' or 'text'")
     if "train" not in file:
         problems.append("it has no split 'train'")
-    problems += [
-        f"{split}: attribute 'sha256' is missing"
-        for split in SPLITS
-        if split in file and "sha256" not in file[split].attrs
-    ]
+    for split in (split for split in SPLITS if split in file):
+        if not isinstance(file[split], h5py.Group):
+            problems.append(f"'{split}' is not a group")
+        elif "sha256" not in file[split].attrs:
+            problems.append(f"{split}: attribute 'sha256' is missing")
     return problems
 
 
@@ -237,6 +239,8 @@ def _image_problems(file: h5py.File) -> list[str]:
         values = np.asarray(file["train"].attrs.get(key, ()))
         if "train" in shapes and (values.shape != shapes["train"][-1:] or not np.isfinite(values).all()):
             problems.append(f"train: attribute '{key}' must hold one finite number a channel")
+        elif key == "std" and not (values > 0).all():
+            problems.append("train: attribute 'std' must be above 0")
     return problems
 
 
@@ -316,7 +320,7 @@ def write_image_store(
     """
     _check_strings("classes", classes)
     _check_split_names(splits)
-    with _writing(path, kind="images", name=name, source=source, licence=licence, resize=resize) as file:
+    with _writing(path, kind="images", name=name, source=source, licence=licence, resize=resize) as (file, sink):
         file.create_dataset("classes", data=list(classes), dtype=h5py.string_dtype("utf-8"))
         shape: tuple[int, ...] | None = None
         for split in (split for split in SPLITS if split in splits):
@@ -327,6 +331,7 @@ def write_image_store(
                 chunks=[chunks] if isinstance(chunks, tuple) else chunks,
                 shape=shape,
                 classes=classes,
+                sink=sink,
             )
 
 
@@ -337,6 +342,7 @@ def _write_images(
     chunks: Iterable[ImageChunk],
     shape: tuple[int, ...] | None,
     classes: Sequence[str],
+    sink: _Sink,
 ) -> tuple[int, ...]:
     """Write one split chunk by chunk; `shape` is that of earlier splits. Returns: the images' H, W, C."""
     digest = hashlib.sha256()
@@ -360,6 +366,7 @@ def _write_images(
         start = len(dataset)
         dataset.resize(start + len(images), axis=0)
         dataset[start:] = images
+        sink.raise_failure()
         digest.update(np.ascontiguousarray(images).data)
         all_labels.append(np.asarray(labels, "<i8"))
         for channel in range(shape[2]):
@@ -404,7 +411,7 @@ def write_text_store(
     _check_strings("vocabulary", vocabulary)
     _check_split_names(splits)
     dtype = np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32
-    with _writing(path, kind="text", name=name, source=source, licence=licence) as file:
+    with _writing(path, kind="text", name=name, source=source, licence=licence) as (file, _):
         file.create_dataset(
             "vocabulary", data=list(vocabulary), dtype=h5py.string_dtype("utf-8"), chunks=True, compression="gzip"
         )
@@ -427,18 +434,51 @@ def write_text_store(
 
 
 @contextmanager
-def _writing(path: Path, **attributes: str) -> Iterator[h5py.File]:
+def _writing(path: Path, **attributes: str) -> Iterator[tuple[h5py.File, _Sink]]:
     """A new store under a temporary name, which is marked complete and renamed when the block ends well."""
     try:
-        # A compressed chunk is written once only if the chunk cache can hold it until it is full.
-        with whole_file(path) as temporary, h5py.File(temporary, "w", rdcc_nbytes=8 * CHUNK_BYTES) as file:
-            file.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
-            yield file
-            file.attrs["complete"] = True
+        with whole_file(path) as temporary, _Sink(temporary) as sink:
+            # A compressed chunk is written once only if the chunk cache can hold it until it is full.
+            with h5py.File(sink, "w", rdcc_nbytes=8 * CHUNK_BYTES) as file:
+                file.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
+                yield file, sink
+                file.attrs["complete"] = True
+            sink.raise_failure()
     except OSError as error:
-        full = error.errno == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
-        raise StoreError(f"{path}: could not be written: {reason}; what stood there before is untouched") from error
+        raise StoreError(
+            f"{path}: could not be written: {error.strerror or error}; what stood there before is untouched"
+        ) from error
+
+
+class _Sink(io.FileIO):
+    """A file that keeps its first failure to itself, to be raised later: HDF5 crashes when the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+b")
+        self._failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        length = memoryview(data).nbytes
+        with self._remembering():
+            if super().write(data) < length:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return length
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._remembering():
+            super().truncate(size)
+        return size or 0
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failure = self._failure or error
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
 
 def _check_chunk(
