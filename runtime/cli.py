@@ -67,6 +67,17 @@ _provider_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Write a JSON document to stdout.")
 
 
+def _announced(model: Model) -> Model:
+    """Say on stderr where a model runs."""
+    session = model.session
+    click.echo(f"runs on {session.describe()}" + (f" ({session.remark})" if session.remark else ""), err=True)
+    return model
+
+
+def _command() -> list[str]:
+    return ["enas", *sys.argv[1:]]
+
+
 # --- benchmark --------------------------------------------------------------------------------------------------------
 
 
@@ -99,6 +110,14 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Write a JSO
     metavar="SECONDS",
 )
 @click.option(
+    "--iterations",
+    "-r",
+    "min_samples",
+    type=click.IntRange(min=1),
+    default=64,
+    help="Samples to take even if the time is over, up to five times as long; 64 support a p90.",
+)
+@click.option(
     "--warmup",
     "warmup_s",
     type=click.FloatRange(min=0),
@@ -120,6 +139,7 @@ def benchmark(
     intra_op_threads: int | None,
     provider: Provider,
     duration_s: float,
+    min_samples: int,
     warmup_s: float,
     compare_torch: bool,
     seed: int,
@@ -147,7 +167,7 @@ def benchmark(
         opened,
         peers={_TORCH: _torch_eager(ctx.obj, models, threads=threads)} if compare_torch else {},
         batch_sizes=list(dict.fromkeys(size for sizes in batch_sizes for size in sizes)),
-        plan=Plan(duration_s=duration_s, warmup_s=warmup_s),
+        plan=Plan(duration_s=duration_s, min_samples=min_samples, warmup_s=warmup_s),
         threads=threads,
         seed=seed,
     )
@@ -194,10 +214,6 @@ def _output_in_run(models: Sequence[Path]) -> Path | None:
     return None if run is None else run / "benchmark.json"
 
 
-def _command() -> list[str]:
-    return ["enas", *sys.argv[1:]]
-
-
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
@@ -220,11 +236,11 @@ def evaluate(
     from runtime.model import Model
     from runtime.progress import progress
 
-    opened = Model.open(model, provider=provider)
+    opened = _announced(Model.open(model, provider=provider))
     store = catalog.load(dataset or _trained_on(opened))
     if store.kind != "images":
         raise OptionError(f"{store.name} is a data set of {store.kind}, but {model} classifies images")
-    count = store.counts[split]
+    count = store.counts.get(split, 0)
     with progress(f"scoring {count:,} images of {store.name}, {split}", total=count) as advance:
         result = score(opened, store=store, split=split, batch_size=batch_size, advance=advance)
     if as_json:
@@ -271,7 +287,7 @@ def _evaluation_text(result: Evaluation, *, model: Model, store: ImageStore, spl
     assert interval is not None
     return "\n".join(
         [
-            f"{model.path} · sha256 {model.sha256[:12]} · runs on {model.session.describe()}",
+            f"{model.path} · sha256 {model.sha256[:12]}",
             f"{store.name}, {split}: accuracy {result.accuracy.value:.2%} "
             f"(95 % interval {interval.low:.2%} – {interval.high:.2%}, {result.correct:,} of {result.count:,} images)",
             "",
@@ -299,7 +315,7 @@ def predict(*, model: Path, images: tuple[Path, ...], top: int, provider: Provid
     from runtime.images import prepare
     from runtime.model import Model
 
-    opened = Model.open(model, provider=provider)
+    opened = _announced(Model.open(model, provider=provider))
     predictions = []
     for start in range(0, len(images), _PREDICT_BATCH):
         paths = images[start : start + _PREDICT_BATCH]

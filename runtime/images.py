@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # H height, W width, C channels
 
-_MAX_PIXELS = 100_000_000
+_MAX_PIXELS = 80_000_000
+# Pillow warns of large pictures a little above that limit; ours is an error already.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# What Pillow raises on a damaged file, beside its own errors.
+_DAMAGES = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+_TOO_LARGE = f"too large a picture; at most {_MAX_PIXELS // 10**6} million pixels are allowed"
 _MODES = {1: "L", 3: "RGB"}
 _RESIZES = ("squash", "center_crop")
 
@@ -54,23 +62,23 @@ class Preprocess:
 def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
     """The PNG or JPEG file at `path` as [H, W, C] uint8.
 
-    Raises: ImageError: not such a file, damaged, or of more than 100 million pixels.
+    Raises: ImageError: not such a file, damaged, or of more than 80 million pixels.
     """
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             # The header is read, the pixels are not: a small file may unfold to more than the memory holds.
             if picture.width * picture.height > _MAX_PIXELS:
-                raise ImageError(
-                    f"{path}: {picture.width}×{picture.height} pixels; at most {_MAX_PIXELS:,} are allowed"
-                )
+                raise ImageError(f"{path}: {_TOO_LARGE}")
             return _fit(_colours(ImageOps.exif_transpose(picture), preprocess.channels), preprocess)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a PNG or JPEG picture") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: too many pixels; at most {_MAX_PIXELS:,} are allowed") from None
-    except (OSError, SyntaxError) as error:
+        raise ImageError(f"{path}: {_TOO_LARGE}") from None
+    except ImageError:
+        raise
+    except _DAMAGES as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
 
 

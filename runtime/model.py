@@ -84,6 +84,8 @@ class Model:
         if not metadata and not problems:
             raise ArtifactError(f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
         problems += _signature_problems(session.ort) + _metadata_problems(metadata)
+        if not problems:
+            problems += _disagreements(session.ort, metadata)
         if problems:
             raise ArtifactError(f"{path}: not a whole model of `enas export`: {'; '.join(problems)}")
         return cls(
@@ -193,4 +195,16 @@ def _signature_problems(ort: Any) -> list[str]:
             f"{_INPUT} is {inputs[0].type} {inputs[0].shape}, expected tensor(uint8) [batch, height, width, channels]"
         )
     problems += [f"it has no output {name}" for name in _OUTPUTS if name not in outputs]
+    return problems
+
+
+def _disagreements(ort: Any, metadata: Mapping[str, Any]) -> list[str]:
+    """Where the graph and the metadata, each sound, do not say the same."""
+    problems = []
+    prepared = [metadata["preprocess"][key] for key in ("height", "width", "channels")]
+    if prepared != (taken := ort.get_inputs()[0].shape[1:]):
+        problems.append(f"enas.preprocess makes images of {prepared}, but the graph takes {taken}")
+    logits = next(output for output in ort.get_outputs() if output.name == "logits")
+    if logits.shape[-1] != len(metadata["classes"]):
+        problems.append(f"enas.classes names {len(metadata['classes'])} classes, but logits are {logits.shape}")
     return problems

@@ -48,7 +48,7 @@ class Session:
     nodes: Mapping[str, int]
     """Provider -> nodes assigned to it; empty where this onnxruntime cannot tell."""
     remark: str | None
-    """Why `auto` did not take CUDA."""
+    """Why `auto` did not take CUDA; None where it did, or was not asked to choose."""
     load_ms: float
 
     @property
@@ -56,11 +56,11 @@ class Session:
         return "cuda" if _CUDA in self.providers else "cpu"
 
     def describe(self) -> str:
-        """For people: `CPU`, `CUDA (97 nodes, 2 on CPU)`, `CPU (CUDA cannot be used: …)`."""
-        if self.device == "cpu":
-            return f"CPU ({self.remark})" if self.remark else "CPU"
+        """For people: `CPU`, or `CUDA (97 nodes, 2 on CPU)`."""
+        if self.device == "cpu" or not self.nodes:
+            return self.device.upper()
         elsewhere = [f", {count} on {_NAMES.get(name, name)}" for name, count in self.nodes.items() if name != _CUDA]
-        return f"CUDA ({self.nodes.get(_CUDA, 0)} nodes{''.join(elsewhere)})" if self.nodes else "CUDA"
+        return f"CUDA ({self.nodes.get(_CUDA, 0)} nodes{''.join(elsewhere)})"
 
 
 def open_session(model: bytes, *, provider: Provider, threads: int | None) -> Session:
@@ -94,7 +94,7 @@ def cuda_obstacles() -> tuple[str, ...]:
         return ("this onnxruntime is built without it, onnxruntime-gpu has it",)
     if sys.platform != "linux":
         return ()
-    if hasattr(onnxruntime, "preload_dlls"):
+    if hasattr(onnxruntime, "preload_dlls"):  # onnxruntime 1.21
         # It loads the libraries of the nvidia-* packages, and prints about those it does not find.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
             onnxruntime.preload_dlls()
@@ -102,6 +102,8 @@ def cuda_obstacles() -> tuple[str, ...]:
     reasons = [
         "no NVIDIA driver (libcuda.so.1)" if _load_failure("libcuda.so.1") else None,
         _load_failure(str(library)) if library.exists() else None,
+        # Loaded late, by the first convolution: a session without it comes up and then fails.
+        _load_failure("libcudnn.so.9"),
     ]
     return tuple(reason for reason in reasons if reason)
 
@@ -110,10 +112,10 @@ def fallbacks(session: Session) -> tuple[str, ...]:
     """Why a session that asked for CUDA does not really run there; empty if it does."""
     if session.device != "cuda":
         return (f"the session came up on {', '.join(session.providers)}",)
-    heavy = session.ort.get_provider_graph_assignment_info() if session.nodes else ()
+    subgraphs = session.ort.get_provider_graph_assignment_info() if session.nodes else ()
     strays = Counter(
         node.op_type
-        for subgraph in heavy
+        for subgraph in subgraphs
         if subgraph.ep_name != _CUDA
         for node in subgraph.get_nodes()
         if node.op_type in _HEAVY_OPERATIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -102,7 +103,9 @@ def markdown(sweep: Sweep) -> str:
 
 def _conditions(sweep: Sweep) -> list[str]:
     models = [f"{name}: {describe_model(model)}" for name, model in sweep.models.items()]
-    return [*models, sweep.machine.describe(), f"{sweep.threads} intra-op threads, random images, one call at a time"]
+    remarks = dict.fromkeys(model.session.remark for model in sweep.models.values() if model.session.remark)
+    how = f"{sweep.threads} intra-op threads, random images, one call at a time"
+    return [*models, *remarks, sweep.machine.describe(), how]
 
 
 def describe_model(model: Model) -> str:
@@ -114,11 +117,11 @@ def describe_model(model: Model) -> str:
     match model.metadata:
         case {"accuracy": {"split": split, "value": float(value), "count": int(count)}}:
             parts.append(f"accuracy {value:.2%} ({split}, {count:,} images)")
-    return " · ".join([*parts, f"runs on {model.session.describe()}"])
+    return " · ".join([*parts, f"opens in {_number(model.session.load_ms)} ms, runs on {model.session.describe()}"])
 
 
 def _cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    header = ["", "batch", "first ms", "median ms", "95 % interval", "p90", "p99", "images/s", "samples"]
+    header = ["", "batch", "first ms", "median ms", "95 % interval", "p90 ms", "p99 ms", "images/s", "samples"]
     if sweep.baseline is not None:
         header.append(f"speed vs {sweep.baseline}")
     rows = []
@@ -147,11 +150,11 @@ def _remarks(sweep: Sweep) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """About three significant digits."""
+    """Three significant digits, and all that stand before the point."""
     if value is None:
         return ABSENT
-    decimals = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:,.{decimals}f}"
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:,.{max(0, decimals)}f}"
 
 
 def _value(estimate: Estimate | None) -> str:

@@ -1,0 +1,57 @@
+import os
+from dataclasses import replace
+
+import pytest
+
+from runtime.machine import Activity, Machine, Reading
+
+BEFORE = Reading(time_s=0, own_cpu_s=0, busy_cpu_s=100, stolen_cpu_s=0, involuntary_switches=5, load_average=0.5)
+
+
+def test_the_machine_says_what_it_is() -> None:
+    machine = Machine.inspect()
+    assert 1 <= machine.usable_cores <= machine.cores
+    assert machine.versions.keys() >= {"python", "numpy"}
+    assert machine.cpu in machine.describe()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a settable affinity")
+def test_only_the_cores_this_process_may_use_count() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert Machine.inspect().usable_cores == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_a_quiet_machine_gives_no_reason_for_doubt() -> None:
+    after = replace(BEFORE, time_s=10, own_cpu_s=9, busy_cpu_s=109.5)
+    assert Activity.between(BEFORE, after, cores=2).disturbances() == []
+
+
+def test_others_that_take_the_cores_are_told() -> None:
+    after = replace(BEFORE, time_s=10, own_cpu_s=10, busy_cpu_s=116)
+    assert Activity.between(BEFORE, after, cores=2).disturbances() == ["other processes took 30% of the cores"]
+
+
+def test_a_hypervisor_that_takes_the_cores_is_told() -> None:
+    after = replace(BEFORE, time_s=10, own_cpu_s=10, busy_cpu_s=110, stolen_cpu_s=1)
+    assert Activity.between(BEFORE, after, cores=2).disturbances() == ["the hypervisor took 5.0% of the cores"]
+
+
+def test_a_system_that_keeps_its_counters_to_itself_is_not_called_noisy() -> None:
+    before, after = (
+        replace(BEFORE, time_s=time_s, busy_cpu_s=None, stolen_cpu_s=None, involuntary_switches=None)
+        for time_s in (0, 10)
+    )
+    activity = Activity.between(before, after, cores=2)
+    assert (activity.others_share, activity.steal_share, activity.involuntary_switches) == (None, None, None)
+    assert activity.disturbances() == []
+
+
+def test_two_readings_follow_each_other() -> None:
+    first, second = Reading.take(), Reading.take()
+    activity = Activity.between(first, second, cores=1)
+    assert activity.seconds >= 0
+    assert activity.involuntary_switches is None or activity.involuntary_switches >= 0

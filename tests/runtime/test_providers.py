@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from runtime import providers
+from runtime.model import ArtifactError, Model
+from runtime.providers import ProviderError
+
+
+def test_a_session_says_where_its_nodes_run(model_path: Path) -> None:
+    session = Model.open(model_path, provider="cpu").session
+    assert session.providers == ("CPUExecutionProvider",)
+    assert session.device == "cpu"
+    assert session.nodes == {"CPUExecutionProvider": 7}
+    assert session.describe() == "CPU"
+    assert session.remark is None
+
+
+def test_threads_are_handed_to_onnxruntime(model_path: Path) -> None:
+    session = Model.open(model_path, provider="cpu", threads=1).session
+    assert session.ort.get_session_options().intra_op_num_threads == 1
+
+
+def test_cuda_that_cannot_be_had_is_an_error_that_names_what_is_missing(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        providers, "cuda_obstacles", lambda: ("no NVIDIA driver (libcuda.so.1)", "libcublas is missing")
+    )
+    with pytest.raises(ProviderError) as caught:
+        Model.open(model_path, provider="cuda")
+    assert str(caught.value) == (
+        "CUDA cannot be used: no NVIDIA driver (libcuda.so.1); libcublas is missing; "
+        "the libraries come with: pip install 'enas-toolchain[runtime-cuda]'"
+    )
+
+
+def test_auto_falls_back_and_says_why(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "cuda_obstacles", lambda: ("no NVIDIA driver (libcuda.so.1)",))
+    session = Model.open(model_path, provider="auto").session
+    assert session.device == "cpu"
+    assert session.remark == "CUDA cannot be used: no NVIDIA driver (libcuda.so.1)"
+
+
+def _without_cuda() -> bool:
+    return bool(providers.cuda_obstacles())
+
+
+@pytest.mark.skipif("not _without_cuda()", reason="CUDA works here")
+def test_a_session_that_came_up_on_the_cpu_is_not_believed_to_be_on_cuda(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The checks before the session find nothing: what the session says afterwards has to be enough.
+    monkeypatch.setattr(providers, "cuda_obstacles", lambda: ())
+    with pytest.raises(ProviderError, match="CUDA cannot be used: the session came up on CPUExecutionProvider"):
+        Model.open(model_path, provider="cuda")
+    assert Model.open(model_path, provider="auto").session.device == "cpu"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("_without_cuda()", reason="needs CUDA")
+def test_cuda_runs_every_heavy_node(model_path: Path) -> None:
+    session = Model.open(model_path, provider="cuda").session
+    assert session.device == "cuda"
+    assert session.nodes["CUDAExecutionProvider"] > 0
+
+
+def test_a_broken_file_is_told_before_missing_cuda(tmp_path: Path) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("this is not a model")
+    with pytest.raises(ArtifactError, match="not an ONNX file"):
+        Model.open(path, provider="cuda")
