@@ -105,8 +105,17 @@ def join(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 
 
-def read_dataclass(cls: type[T], document: object, *, place: str, problems: Problems) -> T | None:
+def read_dataclass(
+    cls: type[T],
+    document: object,
+    *,
+    place: str,
+    problems: Problems,
+    types: Mapping[str, type[Any]] | None = None,
+) -> T | None:
     """An instance of a frozen dataclass from a table; None, with the reasons noted, if it cannot be made.
+
+    `types` says what fields are whose annotation leaves it open.
 
     Fields may be int, float, bool, str, a Literal, a homogeneous tuple, an optional of these, or a dataclass. Fields
     with a default may be left out.
@@ -115,7 +124,7 @@ def read_dataclass(cls: type[T], document: object, *, place: str, problems: Prob
         problems.add(f"{place or 'the document'} is {_kind(document)}; expected a table of keys and values")
         return None
     before = len(problems)
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls) | dict(types or {})
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     has_default = {f.name for f in fields if f.default is not dataclasses.MISSING}
     check_keys(

@@ -81,11 +81,11 @@ class MicroSize:
     """How often the cells are repeated and how wide: the `network` section of a spec, and of a search's config."""
 
     cells: int
-    # All cells, the two reduction cells among them.
+    """All cells, the two reduction cells among them."""
     channels: int
-    # Of the first cell; each reduction cell doubles them.
+    """Of the first cell; each reduction cell doubles them."""
     stem_stride: int = 1
-    # Power of two: how much smaller than the picture the first cell's input is, per side.
+    """Power of two: how much smaller than the picture the first cell's input is, per side."""
 
     def __post_init__(self) -> None:
         if self.cells < 3:

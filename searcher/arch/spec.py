@@ -33,10 +33,10 @@ class Task:
     """What the network is for."""
 
     dataset: str
-    # A data set's name, or the path of a store.
+    """A data set's name, or the path of a store."""
     kind: str
     input_shape: tuple[int, ...]
-    # Height, width, channels.
+    """Height, width, channels."""
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:

@@ -34,9 +34,13 @@ class Sample(NamedTuple):
 class Policy(Protocol):
     """How architectures are drawn. `LstmPolicy` learns; `RandomPolicy` does not."""
 
-    def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample: ...
+    def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample:
+        """Draw `batch_size` architectures."""
+        ...
 
-    def parameters(self) -> Sequence[nn.Parameter]: ...
+    def score(self, tokens: Tensor) -> Sample:
+        """log_prob and entropy of given architectures, tokens [B, T]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,21 @@ class PolicyConfig:
     """The controller's size and the shape of its logits."""
 
     kind: Literal["lstm", "random"] = "lstm"
-    # random draws every decision uniformly and learns nothing: the control to compare a search with.
+    """random draws every decision uniformly and learns nothing: the control to compare a search with."""
     hidden_size: int = 64
-    # Of the LSTM, its embeddings and its attention. Paper: 100; the authors' code: 64.
+    """Of the LSTM, its embeddings and its attention. Paper: 100; the authors' code: 64."""
     temperature: float = 1.0
-    # Logits are divided by it, before the tanh. Paper: 5.
+    """Logits are divided by it, before the tanh. Paper: 5."""
     tanh_constant: float = 1.5
-    # Logits are limited to ± this, so that the policy stays able to explore. Paper: 2.5.
+    """Logits are limited to ± this, so that the policy stays able to explore. Paper: 2.5."""
     operation_tanh_divisor: float = 1.0
-    # Logits of operations are limited to ± tanh_constant / this. Authors' micro code: 2.5.
+    """Logits of operations are limited to ± tanh_constant / this. Authors' micro code: 2.5."""
     operation_bias: tuple[float, ...] = ()
-    # Constant added to the operation logits of the first cell only. Authors' micro code: 0.25, 0.25, then -0.25.
+    """Constant added to the operation logits of the first cell only. Authors' micro code: 0.25, 0.25, then -0.25."""
     operation_logit_start: tuple[float, ...] = ()
-    # Start of the operation logits' learned bias, inside the tanh. Authors' micro code: 10, 10, 0, 0, 0.
+    """Start of the operation logits' learned bias, inside the tanh. Authors' micro code: 10, 10, 0, 0, 0."""
     weight_range: float = 0.1
-    # Weights start uniform in ± this. Paper and code: 0.1.
+    """Weights start uniform in ± this. Paper and code: 0.1."""
 
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
@@ -89,14 +93,16 @@ class LstmPolicy(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -config.weight_range, config.weight_range, generator=generator)
         for choice in choices:
-            bias = self.classifiers[_table(choice)].bias
-            nn.init.zeros_(bias)
+            classifier = self.classifiers[_table(choice)]
+            assert isinstance(classifier, nn.Linear)
+            nn.init.zeros_(classifier.bias)
             if config.operation_logit_start:
                 _check_length("operation_logit_start", config.operation_logit_start, choice)
-                bias.data.copy_(torch.tensor(config.operation_logit_start))
+                classifier.bias.data.copy_(torch.tensor(config.operation_logit_start))
             if config.operation_bias:
                 _check_length("operation_bias", config.operation_bias, choice)
         # A buffer, so that it moves with the policy; constant, so that it is not in the checkpoint.
+        self._bias: Tensor
         self.register_buffer("_bias", torch.tensor(config.operation_bias), persistent=False)
 
     def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample:

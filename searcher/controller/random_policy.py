@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from searcher.arch.decisions import Choice, Pointer, Step, Subset
 from searcher.controller.policy import Sample
@@ -27,9 +27,6 @@ class RandomPolicy:
         """log_prob and entropy of given architectures, tokens [B, T]."""
         entropy = torch.full((len(tokens),), sum(math.log(n) for n in self._num_options.tolist()))
         return Sample(tokens, -entropy, entropy)
-
-    def parameters(self) -> Sequence[nn.Parameter]:
-        return []
 
 
 def _option_counts(steps: Sequence[Step]) -> Iterator[int]:

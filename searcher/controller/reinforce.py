@@ -23,21 +23,21 @@ class ReinforceConfig:
     """The policy's loss and optimiser."""
 
     learning_rate: float = 3.5e-3
-    # Adam's. Paper: 3.5e-4; the authors' micro code: 3.5e-3.
+    """Adam's. Paper: 3.5e-4; the authors' micro code: 3.5e-3."""
     adam_betas: tuple[float, ...] = (0.9, 0.999)
-    # Authors' code: 0, 0.999.
+    """Authors' code: 0, 0.999."""
     adam_eps: float = 1e-8
-    # Authors' code: 1e-3.
+    """Authors' code: 1e-3."""
     baseline: Literal["leave_one_out", "moving_average"] = "leave_one_out"
-    # What is taken off a reward: the mean of the step's other rewards, or an average over past steps (paper).
+    """What is taken off a reward: the mean of the step's other rewards, or an average over past steps (paper)."""
     baseline_decay: float = 0.99
-    # Of the moving average.
+    """Of the moving average."""
     entropy_weight: float = 1e-4
-    # Nats times this count as reward. Paper: 0.1 for convolutional networks.
+    """Nats times this count as reward. Paper: 0.1 for convolutional networks."""
     entropy_in: Literal["loss", "reward"] = "loss"
-    # loss: differentiated, a bonus that flattens the policy. reward: a constant in the reward (paper and code).
+    """loss: differentiated, a bonus that flattens the policy. reward: a constant in the reward (paper and code)."""
     entropy_reduction: Literal["sum", "mean"] = "sum"
-    # Over an architecture's decisions.
+    """Over an architecture's decisions."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:

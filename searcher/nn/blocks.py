@@ -83,7 +83,8 @@ class AuxiliaryHead(nn.Module):
         self.squeeze = nn.Conv2d(in_channels, 128, 1, bias=False)
         self.squeeze_norm = norm(128)
         # As TensorFlow's SAME: an even kernel is padded by one more pixel after the map than before it.
-        self.pad = nn.ZeroPad2d(tuple(p for k in reversed(pooled) for p in ((k - 1) // 2, k // 2)))
+        (top, bottom), (left, right) = (((k - 1) // 2, k // 2) for k in pooled)
+        self.pad = nn.ZeroPad2d((left, right, top, bottom))
         self.expand = nn.Conv2d(128, 768, pooled, bias=False)
         self.expand_norm = norm(768)
         self.classifier = nn.Linear(768, num_classes, bias=False)

@@ -182,7 +182,8 @@ class LeafProjection(nn.Module):
         self.norm = norm(channels)
 
     def forward(self, tensors: list[Tensor], leaves: tuple[int, ...]) -> Tensor:
-        weight = torch.cat([self.blocks[str(leaf)].weight for leaf in leaves], dim=1)  # [C, n*C, 1, 1]
+        weights: list[Tensor] = [self.blocks[str(leaf)].weight for leaf in leaves]  # type: ignore[misc]
+        weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
         return self.norm(functional.conv2d(functional.relu(torch.cat(tensors, dim=1)), weight))
 
 

@@ -1,0 +1,142 @@
+"""From a trained policy and supernet to one architecture.
+
+Knows of a policy, of scoring architectures with shared weights, and of validation images.
+"""
+
+# B batch, n architectures
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datasets.batches import ImageBatches
+from datasets.seeds import numpy_generator, stream_seed
+from searcher.arch.spaces import Space
+from searcher.controller.policy import Policy
+from searcher.training.device import Precision, autocast
+
+
+@dataclass(frozen=True)
+class DeriveConfig:
+    """Sample, score all on the same few minibatches, score the best on all of valid, take the best of those."""
+
+    num_samples: int = 100
+    """Architectures drawn from the policy; repeated ones count once. Paper: "several"."""
+    num_batches: int = 10
+    """Validation minibatches on which all are scored. Paper: 1."""
+    num_finalists: int = 10
+    """Of them, scored on the whole validation split; 1 leaves this out, as the paper does."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "num_batches", "num_finalists"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+
+
+PAPER_DERIVATION = DeriveConfig(num_samples=10, num_batches=1, num_finalists=1)
+"""As published: the best of a few on a single minibatch."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """The architecture chosen, and what is known of the choice. Rewards are accuracies in [0, 1]."""
+
+    architecture: Any
+    reward: float
+    """Of the chosen one: on the whole validation split, or on the minibatches if there was no final."""
+    sampled_rewards: tuple[float, ...]
+    """Of every different architecture drawn, on the minibatches."""
+    finalist_rewards: tuple[float, ...]
+    """Of the finalists, on the whole validation split."""
+
+
+@torch.inference_mode()
+def score(
+    supernet: nn.Module, architectures: Sequence[Any], images: Tensor, labels: Tensor, *, precision: Precision = "auto"
+) -> Tensor:
+    """The accuracy of each architecture on one minibatch with the shared weights: [n] float32, in [0, 1].
+
+    Nothing is augmented or dropped, and norms use the minibatch's statistics.
+    """
+    supernet.eval()
+    accuracies = []
+    for architecture in architectures:
+        with autocast(images.device, precision):
+            logits, _ = supernet(images, architecture)
+        accuracies.append((logits.argmax(1) == labels).float().mean())
+    return torch.stack(accuracies)
+
+
+def derive(
+    policy: Policy,
+    space: Space,
+    supernet: nn.Module,
+    valid: ImageBatches,
+    config: DeriveConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    precision: Precision = "auto",
+    on_score: Callable[[], None] = lambda: None,
+) -> Derived:
+    """Choose the architecture to retrain. `on_score` is called after each architecture scored; it may raise to stop."""
+    generator = torch.Generator().manual_seed(stream_seed(seed, "derive"))
+    with torch.no_grad():
+        tokens = policy.sample(config.num_samples, generator=generator).tokens
+    candidates = list(dict.fromkeys(space.from_tokens(row) for row in tokens.tolist()))
+    minibatches = list(_minibatches(valid, batch_size=batch_size, count=config.num_batches, seed=seed))
+
+    def scored(architecture: Any, batches: Sequence[tuple[Tensor, Tensor, int]]) -> float:
+        """Accuracy over the last `count` images of each batch (images, labels, count)."""
+        correct = seen = 0.0
+        for images, labels, count in batches:
+            with torch.inference_mode(), autocast(images.device, precision):
+                logits, _ = supernet.eval()(images, architecture)
+            correct += (logits.argmax(1) == labels)[-count:].sum().item()
+            seen += count
+        on_score()
+        return correct / seen
+
+    rewards = [scored(architecture, minibatches) for architecture in candidates]
+    order = sorted(range(len(candidates)), key=lambda i: -rewards[i])
+    finalists = order[: config.num_finalists]
+    finals: list[float] = []
+    best = finalists[0]
+    reward = rewards[best]
+    if len(finalists) > 1:
+        whole = list(_whole(valid, batch_size=batch_size))
+        finals = [scored(candidates[i], whole) for i in finalists]
+        reward = max(finals)
+        best = finalists[finals.index(reward)]
+    return Derived(candidates[best], reward, tuple(rewards), tuple(finals))
+
+
+def num_scorings(config: DeriveConfig) -> int:
+    """How often `derive` calls `on_score`, at most."""
+    return config.num_samples + (config.num_finalists if config.num_finalists > 1 else 0)
+
+
+def _minibatches(
+    valid: ImageBatches, *, batch_size: int, count: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """`count` different minibatches of valid images, or as many as there are."""
+    size = min(batch_size, valid.num_images)
+    order = numpy_generator(seed, "derive").permutation(valid.num_images)
+    for start in range(0, min(count * size, valid.num_images - size + 1), size):
+        yield *valid.batch(order[start : start + size]), size
+
+
+def _whole(valid: ImageBatches, *, batch_size: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """The whole split in batches of one size, since norms use the batch's statistics.
+
+    The last batch reaches back over images already seen; only its last `count` are to be counted.
+    """
+    size = min(batch_size, valid.num_images)
+    for start in range(0, valid.num_images, size):
+        stop = min(start + size, valid.num_images)
+        yield *valid.batch(range(stop - size, stop)), stop - start

@@ -1,0 +1,69 @@
+"""Which device a run uses, and the settings that make arithmetic fast on it."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class DeviceError(ValueError):
+    """The device a user asked for cannot be had."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called auto, cpu or cuda; auto takes CUDA where it works.
+
+    Raises: DeviceError: cuda was asked for by name and does not work here.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    problem = _cuda_problem()
+    if problem is None:
+        return torch.device("cuda")
+    if name == "auto":
+        return torch.device("cpu")
+    raise DeviceError(f"--device cuda: {problem}; use --device cpu, or auto")
+
+
+def prepare(device: torch.device) -> None:
+    """Set what the whole process computes with. Call before the first tensor operation.
+
+    Threads take the flag for denormal numbers from the one that starts them, so it must be set before there are any;
+    a small supernet trains up to four times as fast with it.
+    """
+    torch.set_flush_denormal(True)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+
+
+def describe(device: torch.device) -> str:
+    """What to tell a person, and to write into a run's records."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context for forward passes: bfloat16 on CUDA unless told otherwise, else plain float32."""
+    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def _cuda_problem() -> str | None:
+    if not torch.backends.cuda.is_built():
+        return f"this torch ({torch.__version__}) was built without CUDA"
+    if not torch.cuda.is_available():
+        return "no CUDA device or driver was found"
+    try:
+        torch.zeros(1, device="cuda").add_(1).item()
+    except RuntimeError as error:
+        return f"the CUDA device does not work ({str(error).splitlines()[0]})"
+    return None

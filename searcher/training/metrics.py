@@ -1,0 +1,56 @@
+"""A run's metrics: JSON lines for programs, TensorBoard events for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """Appends records to `metrics.jsonl` and their numbers to TensorBoard files beside it.
+
+    The file grows as the run does; `position` belongs into the run's checkpoint, and opening the log at a checkpoint's
+    position cuts off what was written after it.
+    """
+
+    def __init__(self, folder: Path, *, position: int = 0, step: int = 0) -> None:
+        self._path = folder / "metrics.jsonl"
+        with open(self._path, "ab") as file:
+            file.truncate(position)
+        # Importing it takes a second, so only a run that logs pays for it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    @property
+    def position(self) -> int:
+        """Length of the file in bytes."""
+        return self._path.stat().st_size
+
+    def append(self, record: dict[str, Any], *, step: int) -> None:
+        """Add one line, on disk when this returns; floats are rounded to 6 significant digits."""
+        rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in record.items()}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for key, value in rounded.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(key, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file; a last line cut short by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

@@ -1,0 +1,99 @@
+"""The weights' optimiser, Nesterov SGD, and its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SgdConfig:
+    """Nesterov SGD with a cosine schedule, warm restarts as an option."""
+
+    learning_rate: float
+    """At the start of each cosine."""
+    final_learning_rate: float
+    """At the end of each cosine."""
+    warmup_epochs: float = 0.0
+    """Linear rise from zero at the very beginning."""
+    restart_epochs: int = 0
+    """Length of the first cosine, in epochs; 0 for a single one over the whole training. Paper: 10."""
+    restart_factor: int = 2
+    """How much longer each further cosine is. Paper: 2."""
+    momentum: float = 0.9
+    """Paper: 0.9."""
+    weight_decay: float = 1e-4
+    """PyTorch's, i.e. twice the factor of the squared norm in the loss. Paper: 1e-4; authors' code: 2e-4."""
+    decay_norms: bool = False
+    """Whether the norms' scales and shifts decay too, as in the authors' code."""
+    clip_norm: float = 5.0
+    """Bound on the global norm of the gradient; 0 for none. Paper and code: 5, without effect in the latter."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.final_learning_rate <= self.learning_rate or self.learning_rate <= 0:
+            raise ValueError("expected 0 <= final_learning_rate <= learning_rate, and learning_rate above 0")
+        if self.restart_epochs < 0 or self.restart_factor < 1:
+            raise ValueError("expected restart_epochs of at least 0 and restart_factor of at least 1")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; expected 0 up to, not including, 1")
+        for name in ("warmup_epochs", "weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+
+
+def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:
+    """The rate at a point of training, `epoch` counting in fractions.
+
+    Source: Loshchilov and Hutter 2017 (SGDR), as the paper uses it.
+    """
+    if epoch < config.warmup_epochs:
+        return config.learning_rate * epoch / config.warmup_epochs
+    if config.restart_epochs == 0:
+        start, length = config.warmup_epochs, max(num_epochs - config.warmup_epochs, 1e-9)
+    else:
+        start, length = 0.0, float(config.restart_epochs)
+        while epoch >= start + length:
+            start, length = start + length, length * config.restart_factor
+    progress = min((epoch - start) / length, 1.0)
+    span = config.learning_rate - config.final_learning_rate
+    return config.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
+
+
+def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
+    """SGD over all parameters; those a step gave no gradient are left alone, without decay or momentum."""
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for module in network.modules():
+        is_norm = isinstance(module, nn.BatchNorm2d)
+        for name, parameter in module.named_parameters(recurse=False):
+            spare = (is_norm or name == "bias") and not config.decay_norms
+            (spared if spare else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        fused=True,
+    )
+    if config.momentum > 0:
+        # The fused step wants all momenta from the start; from zero they become what SGD would have begun them with.
+        for parameter in network.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor | None:
+    """Scale the gradients of `parameters` in place so that their global norm is at most `max_norm`; 0 does nothing.
+
+    Returns: the norm before, a scalar on the device; None where nothing was done.
+    """
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm) if max_norm > 0 else None

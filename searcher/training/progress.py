@@ -1,0 +1,46 @@
+"""Progress of long work: a bar on a terminal, a plain line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class Progress:
+    """A bar of `total` steps on stderr; on anything but a terminal only the lines given to `line` are printed."""
+
+    def __init__(self, title: str, *, total: int, done: int = 0) -> None:
+        # disable=None switches the bar off where stderr is not a terminal.
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=title,
+            disable=None,
+            unit="step",
+            smoothing=0.05,
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining} {rate_fmt}{postfix}",
+        )
+
+    def step(self, **figures: str) -> None:
+        """One step more; `figures` stand behind the bar."""
+        if figures:
+            self._bar.set_postfix(figures, refresh=False)
+        self._bar.update(1)
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar.disable:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

@@ -1,0 +1,151 @@
+"""One stage of a run on disk: `runs/<name>/search/` and `runs/<name>/retrain/`.
+
+A stage is unfinished until its `summary.json` stands; `config.toml` holds all that is needed to repeat it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import tomllib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from datasets.files import write_text
+from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
+from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.training.metrics import MetricsLog
+
+Config = TypeVar("Config")
+_RECORDED_PACKAGES = ("torch", "numpy", "h5py", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
+
+
+class RunError(ValueError):
+    """A run directory is not in the state that a command needs."""
+
+
+class RunFolder:
+    """A stage's files. Made by `open`; `finished` tells whether there is anything left to do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, config: Any, *, resume: bool, force: bool, again: str) -> RunFolder:
+        """Begin a stage, or find the one begun.
+
+        Args: config: the stage's dataclass. resume: go on with what is there, if anything is. force: delete what is
+        there. again: the command the user typed, for advice.
+        Raises: RunError: the folder exists and neither flag was given, or it was made with another configuration.
+        """
+        folder = cls(path)
+        if path.exists() and any(path.iterdir()) and not folder.config_path.exists():
+            raise RunError(f"{path} holds other files than a run's (no config.toml): choose another run directory")
+        if path.exists() and force:
+            shutil.rmtree(path)
+        if folder.config_path.exists():
+            if not resume:
+                state = "finished" if folder.finished else "unfinished"
+                raise RunError(
+                    f"{path} already holds {_article(state)} {state} run: "
+                    f"`{again} --resume` goes on with it, `{again} --force` starts anew"
+                )
+            differences = _differences(tomllib.loads(folder.config_path.read_text("utf-8")), _table(config))
+            if differences:
+                raise RunError(
+                    f"{path} was made with another configuration ({'; '.join(differences)}): "
+                    f"choose another run directory, or start anew with `{again} --force`"
+                )
+        else:
+            write_text(folder.config_path, tomli_w.dumps(_table(config)))
+        return folder
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def summary_path(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def finished(self) -> bool:
+        return self.summary_path.exists()
+
+    def save(self, state: Mapping[str, Any], metrics: MetricsLog) -> None:
+        """Write the checkpoint, together with the place in the metrics that belongs to it."""
+        save_checkpoint(self.checkpoint_path, {**state, "metrics_position": metrics.position})
+
+    def restore(self) -> tuple[dict[str, Any] | None, MetricsLog]:
+        """The last checkpoint, if there is one, and the metrics cut back to it."""
+        if not self.checkpoint_path.exists():
+            return None, MetricsLog(self.path)
+        state = load_checkpoint(self.checkpoint_path)
+        try:
+            return state, MetricsLog(self.path, position=state["metrics_position"], step=state["epoch"])
+        except KeyError as error:
+            raise CheckpointError(
+                f"{self.checkpoint_path}: not this version's checkpoint ({error} is missing)"
+            ) from None
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary, which marks the stage as finished."""
+        write_text(self.summary_path, json.dumps(summary, indent=2) + "\n")
+
+
+def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | None = None) -> Config:
+    """A stage's configuration, or one a person has written.
+
+    Raises: DocumentError: not TOML, an unknown or missing key, or a value out of range.
+    """
+    problems = Problems(str(path))
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DocumentError(str(path), ["no such file"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
+    config = read_dataclass(cls, document, place="", problems=problems, types=types)
+    problems.raise_if_any()
+    assert config is not None
+    return config
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions, for a run's records."""
+    found = {"python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _table(config: Any) -> dict[str, Any]:
+    return write_dataclass(config)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> list[str]:
+    """`seed was 0, now 1`, for every value that differs."""
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += _differences(before, now, f"{place}{key}.")
+        elif before != now:
+            found.append(f"{place}{key} was {before!r}, now {now!r}")
+    return found
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
