@@ -49,6 +49,9 @@ class Preprocess:
         ):
             if value not in allowed:
                 raise ImageError(f"{name} is {value!r}, but must be one of {', '.join(map(str, allowed))}")
+        for name, size in (("height", self.height), ("width", self.width)):
+            if not isinstance(size, int) or size < 1:
+                raise ImageError(f"{name} is {size!r}, but must be a whole number above 0")
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Preprocess:
