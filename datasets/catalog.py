@@ -103,7 +103,7 @@ def locate(name_or_path: str) -> Path:
         return path
     if name_or_path in _ENTRIES:
         raise StoreError(f"data set '{name_or_path}' is not here yet: enas data fetch {name_or_path}")
-    raise _unknown(name_or_path, [*_ENTRIES, *imported(), "a path to an .h5 file"])
+    raise _unknown(name_or_path, [*_ENTRIES, *imported(), "or a path to an .h5 file"])
 
 
 def load(name_or_path: str) -> ImageStore | TextStore:

@@ -50,6 +50,8 @@ def download(file: RemoteFile, folder: Path) -> Path:
     try:
         _receive(file, part)
     except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()  # what is here goes past the server's file: the next try begins anew
         raise StoreError(f"{file.url}: the server answered {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
@@ -90,6 +92,8 @@ def _receive(file: RemoteFile, part: Path) -> None:
             while block := response.read(_BLOCK_BYTES):
                 target.write(block)
                 progress.update(len(block))
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ the values. Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747.
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -93,9 +94,9 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) < 4 or data[:3] != bytes((0, 0, _UBYTE)):
         raise StoreError(f"{found}: not an idx file of unsigned bytes")
     header_length = 4 + 4 * data[3]
-    shape = tuple(np.frombuffer(data[4:header_length], ">u4").tolist())
-    if len(shape) != data[3] or len(data) - header_length != int(np.prod(shape)):
-        raise StoreError(
-            f"{found}: cut short or too long: {len(data) - header_length} bytes for an array {list(shape)}"
-        )
+    if len(data) < header_length:
+        raise StoreError(f"{found}: cut short inside its header; download it again")
+    shape = np.frombuffer(data, ">u4", count=data[3], offset=4).tolist()
+    if len(data) - header_length != math.prod(shape):
+        raise StoreError(f"{found}: {len(data) - header_length} bytes for an array {shape}; download it again")
     return np.frombuffer(data, np.uint8, offset=header_length).reshape(shape)

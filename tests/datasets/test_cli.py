@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets import catalog
+from datasets.sources.download import RemoteFile
+from tests.datasets.conftest import Outcome, write_small_store
+from tests.datasets.test_fashion_mnist import idx, originals  # noqa: F401
+from tests.datasets.test_image_folder import make_folder, save
+
+Run = Callable[..., Outcome]
+
+
+def test_list_shows_every_set_and_how_to_get_it(run: Run, data_folder: Path) -> None:
+    write_small_store(data_folder / "pets.h5")
+    outcome = run("list")
+    assert outcome.status == 0
+    assert "fashion-mnist-mini  embedded" in outcome.stdout
+    assert "enas data fetch cifar10 " in outcome.stdout
+    assert "pets                imported                       80 images 8×6×3 in 3 classes" in outcome.stdout
+
+
+def test_list_goes_on_past_a_damaged_store(run: Run, data_folder: Path) -> None:
+    path = write_small_store(data_folder / "pets.h5").path
+    path.write_bytes(path.read_bytes()[:1000])
+    rows = json.loads(run("list", "--json").stdout)
+    assert rows[-1]["state"] == "damaged"
+    assert "cut short" in rows[-1]["summary"]
+
+
+def test_info_is_json_where_a_program_reads_it(run: Run) -> None:
+    facts = json.loads(run("info", "fashion-mnist-mini", "--json").stdout)
+    assert facts["image_shape"] == [28, 28, 1]
+    assert facts["class_counts"]["test"] == [200] * 10
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist-mini", "shakespeare"])
+def test_info_verifies_a_store_when_asked(run: Run, name: str) -> None:
+    outcome = run("info", name, "--verify")
+    assert outcome.status == 0
+    assert "licence" in outcome.stdout
+    assert outcome.stdout.rstrip().endswith("verified)")
+
+
+def test_a_set_of_many_classes_shows_the_first_ones(run: Run, tmp_path: Path) -> None:
+    from datasets.store import write_image_store
+
+    classes = [f"class {number}" for number in range(30)]
+    splits = {"train": (np.zeros((30, 2, 2, 1), np.uint8), np.arange(30))}
+    write_image_store(tmp_path / "x.h5", name="x", splits=splits, classes=classes, source="", licence="")
+    assert "and 10 classes more\n" in run("info", tmp_path / "x.h5").stdout
+
+
+def test_fetch_builds_a_store_from_the_original_files(run: Run, originals: Path) -> None:  # noqa: F811
+    outcome = run("fetch", "fashion-mnist", "--from", originals)
+    assert outcome.status == 0
+    assert outcome.stdout.endswith("fashion-mnist.h5: 220 images 4×4×1 in 10 classes\n")
+    assert run("info", "fashion-mnist").status == 0
+
+
+def test_fetch_replaces_a_store_only_when_told(run: Run, originals: Path, tmp_path: Path) -> None:  # noqa: F811
+    arguments = ("fetch", "fashion-mnist", "--from", originals, "--out", tmp_path / "f.h5")
+    assert run(*arguments).status == 0
+    refused = run(*arguments)
+    assert (refused.status, refused.stdout) == (2, "")
+    assert refused.stderr == f"error: {tmp_path}/f.h5: is there already; --force replaces it\n"
+    assert run(*arguments, "--force").status == 0
+
+
+def test_fetch_downloads_builds_and_tidies_up(
+    run: Run,
+    originals: Path,  # noqa: F811
+    data_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The originals come from file: addresses, so that no network is needed."""
+    files = tuple(
+        RemoteFile(path.as_uri(), sha256=_sha256(path), num_bytes=path.stat().st_size)
+        for path in sorted(originals.iterdir())
+    )
+    entry = catalog._ENTRIES["fashion-mnist"]
+    assert entry.remote is not None
+    monkeypatch.setitem(catalog._ENTRIES, "fashion-mnist", replace(entry, remote=replace(entry.remote, files=files)))
+    outcome = run("fetch", "fashion-mnist")
+    assert outcome.status == 0, outcome.stderr
+    assert sorted(path.name for path in data_folder.rglob("*.*")) == ["fashion-mnist.h5"]
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_import_builds_a_store_and_lists_what_it_left_out(run: Run, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "my pets", size=(9, 7))
+    save(folder / "cat" / "large.jpg", size=(30, 20))
+    (folder / "dog" / "notes.txt").write_text("?")
+    outcome = run("import", folder, "--name", "pets", "--size", "8x6", "--fit", "crop")
+    assert outcome.status == 0
+    assert outcome.stdout.endswith("pets.h5: 21 images 8×6×3 in 2 classes\n")
+    assert "1 files cannot be read and were left out:\n" in outcome.stderr
+    assert "notes.txt: not a picture" in outcome.stderr
+    assert catalog.load("pets").name == "pets"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "fashion-mnits"], "did you mean 'fashion-mnist'?"),
+        (["info", "cifar10"], "data set 'cifar10' is not here yet: enas data fetch cifar10"),
+        (["info", "gone.h5"], "gone.h5: no such file"),
+        (["fetch", "cifar"], "unknown data set 'cifar'; expected one of fashion-mnist, cifar10, cifar100"),
+        (["fetch", "cifar10", "--from", "."], "holds neither cifar-10-python.tar.gz nor a folder cifar-10-batches-py"),
+        (["import", "gone", "--name", "pets"], "gone: no such folder"),
+        (["import", ".", "--name", "cifar10"], "the name 'cifar10' is taken by a published data set"),
+        (["import", ".", "--name", "../pets"], "'../pets' is not a name for a data set"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line(run: Run, arguments: list[str], message: str) -> None:
+    outcome = run(*arguments)
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("error: ")
+    assert outcome.stderr.count("\n") == 1
+    assert message in outcome.stderr
+
+
+def test_a_size_that_is_none_is_refused(run: Run) -> None:
+    outcome = run("import", ".", "--name", "pets", "--size", "32by32")
+    assert outcome.status == 2
+    assert "'32by32' is not a size: expected N or HxW in pixels" in outcome.stderr
+
+
+def test_the_data_command_loads_no_torch() -> None:
+    program = "import sys, datasets.cli, datasets.catalog; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
