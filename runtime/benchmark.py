@@ -155,10 +155,9 @@ def _take_turns(
     contestants: Sequence[Contestant], series: Sequence[Series], *, plan: Plan, progress: _Progress
 ) -> None:
     pairs = list(zip(contestants, series, strict=True))
-    counts = dict.fromkeys(range(len(pairs)), 0)
-    start = time.perf_counter()
     planned_s = plan.duration_s * len(pairs)
-    while True:
+    fewest_samples, elapsed_s, start = 0, 0.0, time.perf_counter()
+    while elapsed_s < planned_s or (fewest_samples < plan.min_samples and elapsed_s < planned_s * plan.patience):
         for contestant, one in pairs:
             if len(pairs) > 1:
                 contestant.call()
@@ -168,13 +167,8 @@ def _take_turns(
             _turn(contestant.call, seconds=plan.turn_s, min_calls=1, durations=durations)
             progress.tick()
         pairs.reverse()
-        for index, one in enumerate(series):
-            counts[index] += len(one.turns[-1])
-        elapsed = time.perf_counter() - start
-        if elapsed >= planned_s and min(counts.values()) >= plan.min_samples:
-            return
-        if elapsed >= planned_s * plan.patience:
-            return
+        fewest_samples += min(len(one.turns[-1]) for one in series)
+        elapsed_s = time.perf_counter() - start
 
 
 def _turn(call: Callable[[], object], *, seconds: float, min_calls: int, durations: list[int]) -> None:

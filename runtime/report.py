@@ -14,10 +14,8 @@ from runtime.sweep import Point, Sweep
 from runtime.tables import ABSENT, aligned
 
 _SCHEMA = 1
-_PERCENTILE_RULE = (
-    "the q-quantile of n samples is the ceil(q*n)-th smallest; stated where MLPerf's early-stopping rule at 99 % "
-    "confidence supports it (n >= 64 for p90, 130 for p95, 662 for p99, 6636 for p99.9), null elsewhere"
-)
+# The percentiles of the table; the document has all.
+_SHOWN = (0.90, 0.99)
 
 
 # --- for programs -----------------------------------------------------------------------------------------------------
@@ -33,19 +31,22 @@ def document(sweep: Sweep, *, command: Sequence[str]) -> dict[str, Any]:
         "started": sweep.started.isoformat(timespec="seconds"),
         "is_partial": sweep.is_partial,
         "disturbances": sweep.disturbances(),
-        "percentile_rule": _PERCENTILE_RULE,
+        "percentile_rule": {
+            "value": "the ceil(q * n)-th smallest of n samples",
+            "fewest_samples": {_percentile(q): statistics.fewest_samples(q) for q in statistics.PERCENTILES},
+        },
         "intra_op_threads": sweep.threads,
         "seed": sweep.seed,
         "plan": asdict(sweep.plan),
         "machine": asdict(sweep.machine),
         "activity": asdict(sweep.activity),
         "baseline": sweep.baseline,
-        "models": [{"name": name, **_describe(model)} for name, model in sweep.models.items()],
+        "models": [{"name": name, **_describe_model(model)} for name, model in sweep.models.items()],
         "points": [_describe_point(point) for point in sweep.points],
     }
 
 
-def _describe(model: Model) -> dict[str, Any]:
+def _describe_model(model: Model) -> dict[str, Any]:
     return {
         "file": str(model.path),
         "sha256": model.sha256,
@@ -73,7 +74,7 @@ def _describe_point(point: Point) -> dict[str, Any]:
             "median_ms": asdict(statistics.median(samples)),
             "mean_ms": float(samples.mean()),
             "percentiles_ms": {
-                f"p{q * 100:g}": None if estimate is None else asdict(estimate)
+                _percentile(q): None if estimate is None else asdict(estimate)
                 for q, estimate in statistics.percentiles(samples).items()
             },
             "spread": statistics.spread(samples),
@@ -102,13 +103,13 @@ def markdown(sweep: Sweep) -> str:
 
 
 def _conditions(sweep: Sweep) -> list[str]:
-    models = [f"{name}: {describe_model(model)}" for name, model in sweep.models.items()]
+    models = [f"{name}: {_model_line(model)}" for name, model in sweep.models.items()]
     remarks = dict.fromkeys(model.session.remark for model in sweep.models.values() if model.session.remark)
     how = f"{sweep.threads} intra-op threads, random images, one call at a time"
     return [*models, *remarks, sweep.machine.describe(), how]
 
 
-def describe_model(model: Model) -> str:
+def _model_line(model: Model) -> str:
     """Size, hash, precision, accuracy and where it runs, in one line."""
     parts = [f"{model.num_bytes / 1e3:,.0f} kB", f"sha256 {model.sha256[:12]}"]
     match model.metadata:
@@ -121,7 +122,8 @@ def describe_model(model: Model) -> str:
 
 
 def _cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    header = ["", "batch", "first ms", "median ms", "95 % interval", "p90 ms", "p99 ms", "images/s", "samples"]
+    header = ["", "batch", "first ms", "median ms", "95 % interval", *(f"{_percentile(q)} ms" for q in _SHOWN)]
+    header += ["images/s", "samples"]
     if sweep.baseline is not None:
         header.append(f"speed vs {sweep.baseline}")
     rows = []
@@ -130,10 +132,10 @@ def _cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
         row = [series.name, str(point.batch_size), _number(series.first_ms)]
         if samples.size:
             middle, tails = statistics.median(samples), statistics.percentiles(samples)
-            row += [_number(middle.value), _interval(middle.interval), _value(tails[0.90]), _value(tails[0.99])]
+            row += [_number(middle.value), _interval(middle.interval), *(_value(tails[q]) for q in _SHOWN)]
             row += [f"{point.images_per_s:,.0f}", f"{samples.size:,}"]
         else:
-            row += [ABSENT] * 5 + ["0"]
+            row += [ABSENT] * (len(_SHOWN) + 3) + ["0"]
         if sweep.baseline is not None:
             row.append("1" if series.name == sweep.baseline else _speed(point.speed))
         rows.append(row)
@@ -144,9 +146,14 @@ def _remarks(sweep: Sweep) -> list[str]:
     lines = ["PARTIAL: interrupted; these are the samples taken until then."] if sweep.is_partial else []
     if disturbances := sweep.disturbances():
         lines.append(f"NOISY: {'; '.join(disturbances)}.")
-    if any(not statistics.supports(point.series.samples_ms.size, 0.99) for point in sweep.points):
-        lines.append(f"{ABSENT} too few samples (p90 takes 64, p99 takes 662): a longer --duration gives more.")
+    if any(not statistics.supports(point.series.samples_ms.size, max(_SHOWN)) for point in sweep.points):
+        needed = ", ".join(f"{_percentile(q)} takes {statistics.fewest_samples(q)}" for q in _SHOWN)
+        lines.append(f"{ABSENT} too few samples ({needed}): a longer --duration gives more.")
     return lines
+
+
+def _percentile(q: float) -> str:
+    return f"p{q * 100:g}"
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,8 @@ Intervals are at 95 % confidence and rank-based, so they assume nothing about th
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +46,12 @@ def supports(count: int, q: float) -> bool:
     none_above = q**count
     one_above = count * (1 - q) * q ** (count - 1)
     return none_above + one_above <= 0.01
+
+
+@functools.cache
+def fewest_samples(q: float) -> int:
+    """The smallest count that supports the q-quantile."""
+    return next(count for count in itertools.count(1) if supports(count, q))
 
 
 def quantile(samples: np.ndarray, q: float) -> Estimate:

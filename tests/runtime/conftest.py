@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ SHAPE = (6, 8, 1)
 # Logits of a mean brightness m in [0, 1]: largest at 0 for dark, 0.5 for grey, 1 for bright.
 WEIGHT = np.array([[-8.0, 0.0, 8.0]], dtype=np.float32)
 BIAS = np.array([3.0, 1.0, -5.0], dtype=np.float32)
-
-WriteModel = Callable[..., Path]
 
 
 def expected_logits(images: np.ndarray) -> np.ndarray:

@@ -95,6 +95,7 @@ def test_the_document_holds_every_sample_and_what_they_hang_on(sweep: Sweep) -> 
     assert document["schema"] == 1
     assert document["command"] == ["enas", "benchmark", "tiny.onnx"]
     assert document["started"] == "2026-01-02T03:04:05+00:00"
+    assert document["percentile_rule"]["fewest_samples"] == {"p90": 64, "p95": 130, "p99": 662, "p99.9": 6636}
     assert document["machine"]["cpu"] == "Test CPU"
     assert document["models"][0]["sha256"] == model.sha256
     assert document["models"][0]["providers"] == ["CPUExecutionProvider"]

@@ -9,6 +9,7 @@ from runtime.statistics import Interval
 
 @pytest.mark.parametrize(("q", "fewest"), [(0.90, 64), (0.95, 130), (0.97, 219), (0.99, 662), (0.999, 6636)])
 def test_a_percentile_takes_as_many_samples_as_mlperf_asks(q: float, fewest: int) -> None:
+    assert statistics.fewest_samples(q) == fewest
     assert statistics.supports(fewest, q)
     assert not statistics.supports(fewest - 1, q)
 
