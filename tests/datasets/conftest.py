@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import enas
+from datasets.sources.download import RemoteFile
 from datasets.store import ImageStore, open_store, write_image_store
 
 
@@ -68,3 +73,73 @@ def write_small_store(
     store = open_store(path)
     assert isinstance(store, ImageStore)
     return store
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An idx file of unsigned bytes."""
+    return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def originals(tmp_path: Path) -> Path:
+    """Fashion-MNIST's four files in small: 200 train and 20 test images of 4×4, gzipped."""
+    folder = tmp_path / "originals"
+    folder.mkdir()
+    for part, count in (("train", 200), ("t10k", 20)):
+        images = np.random.default_rng(count).integers(0, 256, (count, 4, 4))
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.arange(count) % 10)))
+    return folder
+
+
+class Server(ThreadingHTTPServer):
+    """Serves published files on the loopback; knows ranges unless told otherwise, and can hang up early."""
+
+    knows_ranges = True
+    hang_up_after: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {}
+        self.requested_ranges: list[str | None] = []
+
+    def publish(self, name: str, content: bytes) -> RemoteFile:
+        self.files[f"/{name}"] = content
+        return RemoteFile(
+            f"http://127.0.0.1:{self.server_port}/{name}",
+            sha256=hashlib.sha256(content).hexdigest(),
+            num_bytes=len(content),
+        )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        self.server.requested_ranges.append(wanted)
+        content = self.server.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.knows_ranges else 0
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : self.server.hang_up_after])
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from datasets import catalog
-from datasets.sources.download import RemoteFile
-from tests.datasets.conftest import Outcome, write_small_store
-from tests.datasets.test_fashion_mnist import idx, originals  # noqa: F401
+from datasets.store import write_image_store
+from tests.datasets.conftest import Outcome, Server, write_small_store
 from tests.datasets.test_image_folder import make_folder, save
 
 Run = Callable[..., Outcome]
@@ -51,22 +50,20 @@ def test_info_verifies_a_store_when_asked(run: Run, name: str) -> None:
 
 
 def test_a_set_of_many_classes_shows_the_first_ones(run: Run, tmp_path: Path) -> None:
-    from datasets.store import write_image_store
-
     classes = [f"class {number}" for number in range(30)]
     splits = {"train": (np.zeros((30, 2, 2, 1), np.uint8), np.arange(30))}
     write_image_store(tmp_path / "x.h5", name="x", splits=splits, classes=classes, source="", licence="")
     assert "and 10 classes more\n" in run("info", tmp_path / "x.h5").stdout
 
 
-def test_fetch_builds_a_store_from_the_original_files(run: Run, originals: Path) -> None:  # noqa: F811
+def test_fetch_builds_a_store_from_the_original_files(run: Run, originals: Path) -> None:
     outcome = run("fetch", "fashion-mnist", "--from", originals)
     assert outcome.status == 0
     assert outcome.stdout.endswith("fashion-mnist.h5: 220 images 4×4×1 in 10 classes\n")
     assert run("info", "fashion-mnist").status == 0
 
 
-def test_fetch_replaces_a_store_only_when_told(run: Run, originals: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_fetch_replaces_a_store_only_when_told(run: Run, originals: Path, tmp_path: Path) -> None:
     arguments = ("fetch", "fashion-mnist", "--from", originals, "--out", tmp_path / "f.h5")
     assert run(*arguments).status == 0
     refused = run(*arguments)
@@ -76,28 +73,16 @@ def test_fetch_replaces_a_store_only_when_told(run: Run, originals: Path, tmp_pa
 
 
 def test_fetch_downloads_builds_and_tidies_up(
-    run: Run,
-    originals: Path,  # noqa: F811
-    data_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Run, originals: Path, server: Server, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The originals come from file: addresses, so that no network is needed."""
-    files = tuple(
-        RemoteFile(path.as_uri(), sha256=_sha256(path), num_bytes=path.stat().st_size)
-        for path in sorted(originals.iterdir())
-    )
+    files = tuple(server.publish(path.name, path.read_bytes()) for path in sorted(originals.iterdir()))
     entry = catalog._ENTRIES["fashion-mnist"]
     assert entry.remote is not None
-    monkeypatch.setitem(catalog._ENTRIES, "fashion-mnist", replace(entry, remote=replace(entry.remote, files=files)))
+    here = replace(entry, remote=replace(entry.remote, files=files))
+    monkeypatch.setitem(catalog._ENTRIES, "fashion-mnist", here)
     outcome = run("fetch", "fashion-mnist")
     assert outcome.status == 0, outcome.stderr
     assert sorted(path.name for path in data_folder.rglob("*.*")) == ["fashion-mnist.h5"]
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_import_builds_a_store_and_lists_what_it_left_out(run: Run, tmp_path: Path) -> None:

@@ -10,22 +10,7 @@ import pytest
 
 from datasets.sources import fashion_mnist
 from datasets.store import ImageStore, StoreError, open_store
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
-
-
-@pytest.fixture
-def originals(tmp_path: Path) -> Path:
-    """The four files, 200 train and 20 test images of 4×4, gzipped."""
-    folder = tmp_path / "originals"
-    folder.mkdir()
-    for part, count in (("train", 200), ("t10k", 20)):
-        images = np.random.default_rng(count).integers(0, 256, (count, 4, 4))
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.arange(count) % 10)))
-    return folder
+from tests.datasets.conftest import idx
 
 
 def test_a_tenth_of_train_becomes_valid_by_class(originals: Path, tmp_path: Path) -> None:
