@@ -106,20 +106,24 @@ class ImageBatches:
             order = order[: self.num_steps(batch_size, drop_last) * batch_size]
         labels = self._labels[torch.from_numpy(order).to(self._labels.device)]
         for step, pixels in enumerate(self._images.walk(order, batch_size, start_step), start_step):
-            choices = None
-            if augmentation is not None:
-                choices = _draw(numpy_generator(seed, "augment", epoch, step), augmentation, pixels.shape)
-                choices = choices.to(pixels.device)
-                pixels = _crop_and_flip(pixels, choices, augmentation)
-            images = self._normalise(pixels)
-            if augmentation is not None and choices is not None and augmentation.cutout:
-                _cut_out(images, choices, augmentation.cutout)
+            if augmentation is None:
+                images = self._normalise(pixels)
+            else:
+                images = self._augment(pixels, augmentation, numpy_generator(seed, "augment", epoch, step))
             yield images, labels[step * batch_size : (step + 1) * batch_size]
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """The images of the split at `indices` [B], unaugmented, in the form that `epoch` yields."""
         numbers = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         return self._normalise(self._images.pick(numbers.numpy())), self._labels[numbers.to(self._labels.device)]
+
+    def _augment(self, pixels: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+        """uint8 [B, H, W, C] -> float32 [B, C, H, W]: cropped and mirrored as bytes, cut out once normalised."""
+        choices = _draw(generator, augmentation, pixels.shape).to(pixels.device)
+        images = self._normalise(_crop_and_flip(pixels, choices, augmentation))
+        if augmentation.cutout:
+            _cut_out(images, choices, augmentation.cutout)
+        return images
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [B, H, W, C] -> float32 [B, C, H, W], channels_last: the memory stays as it was."""
@@ -186,10 +190,10 @@ class _Images(Protocol):
     """H, W, C."""
 
     def order(self, generator: np.random.Generator | None, batch_size: int) -> np.ndarray:
-        """All image numbers [N] in the order of an epoch; without a generator, ascending."""
+        """All image numbers [N] in the order of an epoch of that batch size; without a generator, ascending."""
 
     def walk(self, order: np.ndarray, batch_size: int, start_step: int) -> Iterator[Tensor]:
-        """The images uint8 [B, H, W, C] of the batches of `order` from `start_step` on."""
+        """The images uint8 [B, H, W, C] of each batch of `order`, from `start_step` on."""
 
     def pick(self, indices: np.ndarray) -> Tensor:
         """The images uint8 [B, H, W, C] at `indices` [B]."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -240,7 +242,10 @@ def _check_readable(folder: Path, report: ImportReport, num_files: int) -> None:
 # --- second pass: pixels ---------------------------------------------------------------------------------------------
 
 # Damaged files make Pillow's decoders raise any of these.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def _read_pixels(

@@ -10,6 +10,7 @@ from PIL import Image
 from datasets.sources import image_folder
 from datasets.sources.image_folder import ImportReport
 from datasets.store import ImageStore, StoreError, open_store
+from runtime.images import Preprocess, prepare
 
 
 def save(path: Path, *, size: tuple[int, int] = (8, 6), mode: str = "RGB", seed: int | None = None) -> Path:
@@ -153,6 +154,19 @@ def test_sixteen_bit_grey_keeps_its_upper_bits(tmp_path: Path) -> None:
     Image.fromarray(deep).save(folder / "cat" / "deep.png")
     store, _ = build(folder)
     assert (deep >> 8).astype(np.uint8).tobytes() in all_images(store)
+
+
+@pytest.mark.parametrize("resize", ["squash", "center_crop"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_becomes_what_the_runtime_makes_of_it(tmp_path: Path, resize: str, channels: int) -> None:
+    """Or a model would meet other pixels in service than in training."""
+    folder = make_folder(tmp_path / "pets", count=3, mode="RGBA", size=(19, 31))
+    save(folder / "cat" / "photo.jpg", size=(40, 23))
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(folder / "dog" / "deep.png")
+    store, _ = build(folder, size=(16, 12), resize=resize, channels=channels)
+    rule = Preprocess(resize=resize, height=16, width=12, channels=channels)
+    expected = [prepare(path, preprocess=rule).tobytes() for path in folder.rglob("*.*")]
+    assert all_images(store) == sorted(expected)
 
 
 # --- what is left out and what is refused ----------------------------------------------------------------------------
