@@ -18,6 +18,7 @@ import errno
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,21 +75,21 @@ class ImageStore:
 
     def images(self, split: str) -> np.ndarray:
         """All images of a split: uint8 [N, H, W, C]."""
-        return self.read(split, 0, self._count(split))
+        return self.read(split, 0, _count_of(self, split))
 
     def labels(self, split: str) -> np.ndarray:
         """All labels of a split: int64 [N]."""
-        self._count(split)
+        _count_of(self, split)
         return _read(self.path, f"{split}/labels")
 
     def read(self, split: str, start: int, stop: int) -> np.ndarray:
         """The images of one range of a split: uint8 [stop - start, H, W, C]."""
-        self._count(split)
+        _count_of(self, split)
         return _read(self.path, f"{split}/images", start, stop)
 
     def nbytes(self, split: str) -> int:
         """Bytes of a split's pixels when they are in memory."""
-        return self._count(split) * self.image_nbytes
+        return _count_of(self, split) * self.image_nbytes
 
     @property
     def image_nbytes(self) -> int:
@@ -111,9 +112,6 @@ class ImageStore:
                 digest.update(self.read(split, start, min(start + self.chunk_length, count)).data)
             digest.update(self.labels(split).data)
             _compare_digest(self.path, split, digest.hexdigest(), self.sha256[split])
-
-    def _count(self, split: str) -> int:
-        return _count_of(self, split)
 
 
 @dataclass(frozen=True)
@@ -504,9 +502,9 @@ def _check_chunk(
 def _check_strings(what: str, strings: Sequence[str]) -> None:
     if not strings:
         raise StoreError(f"{what} is empty")
-    doubled = sorted({string for string in strings if strings.count(string) > 1}) if len(strings) < 1000 else []
-    if len(set(strings)) != len(strings):
-        raise StoreError(f"{what} names something twice" + (f": {_listed(doubled)}" if doubled else ""))
+    doubled = [string for string, count in Counter(strings).items() if count > 1]
+    if doubled:
+        raise StoreError(f"{what} names something twice: {_listed(doubled)}")
 
 
 def _check_split_names(splits: Mapping[str, object]) -> None:

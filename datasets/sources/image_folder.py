@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from datasets.seeds import numpy_generator
 from datasets.splits import stratified_split
 from datasets.store import CHUNK_BYTES, SPLITS, ImageChunk, Resize, StoreError, write_image_store
 
@@ -80,7 +81,7 @@ def build(
     _check_readable(folder, report, num_files)
     _check_classes(pictures, classes)
     report.leaked = _leaks(pictures)
-    pictures = _fill_missing_splits(pictures, seed=seed)
+    pictures = _mixed(_fill_missing_splits(pictures, seed=seed), seed=seed)
     everything = [picture for split in pictures.values() for picture in split]
     size = size or _common_size(everything)
     channels = channels or (1 if all(picture.is_grey for picture in everything) else 3)
@@ -198,6 +199,14 @@ def _fill_missing_splits(given: dict[str, list[_Picture]], *, seed: int) -> dict
             )
     taken = {split: [train[row] for row in rows.tolist()] for split, rows in parts.items()}
     return {split: taken.get(split, given.get(split, [])) for split in SPLITS}
+
+
+def _mixed(pictures: dict[str, list[_Picture]], *, seed: int) -> dict[str, list[_Picture]]:
+    """Every split in random order: a store too large for memory is read by chunks, which should hold all classes."""
+    return {
+        split: [members[number] for number in numpy_generator(seed, "mix", split).permutation(len(members)).tolist()]
+        for split, members in pictures.items()
+    }
 
 
 def _leaks(given: dict[str, list[_Picture]]) -> list[tuple[Path, Path]]:

@@ -60,6 +60,11 @@ def test_a_seed_gives_the_same_store_again(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_the_classes_are_mixed_so_that_a_chunk_holds_several(tmp_path: Path) -> None:
+    store, _ = build(make_folder(tmp_path / "pets", count=20))
+    assert set(store.labels("train")[:8].tolist()) == {0, 1}
+
+
 def test_identical_files_stay_in_one_split(tmp_path: Path) -> None:
     folder = tmp_path / "pets"
     for name in ("cat", "dog"):
@@ -199,7 +204,7 @@ def test_a_folder_of_mostly_unreadable_files_is_refused(tmp_path: Path) -> None:
 def test_mixed_sizes_without_a_size_are_refused_with_both(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pets")
     save(folder / "dog" / "wide.png", size=(8, 16))
-    with pytest.raises(StoreError, match=r"cat/\d\.png is 8×6, .*dog/wide\.png is 8×16; give the size of all with --s"):
+    with pytest.raises(StoreError, match=r"is 8×6, .*dog/wide\.png is 8×16; give the size of all with --size"):
         build(folder)
     assert not (tmp_path / "x.h5").exists()
 
