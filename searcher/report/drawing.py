@@ -1,0 +1,302 @@
+"""A spec as an SVG drawing: the network from stem to classifier, and the graphs of its architecture.
+
+One self-contained document that follows the reader's light or dark setting, needs no font of its own, and has the same
+bytes for the same spec.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from searcher.arch.spec import Spec
+from searcher.report.graph import Graph, GraphNode, Stage, graphs_of, outline_of
+from searcher.report.layout import Box, Curve, Item, Layout, lay_out
+from searcher.report.svg import FONT, element, number, shortened, text, text_width
+from searcher.report.text import describe_spec, headline, shape_text, task_line
+
+_FONT_PX = 12.0
+_MARGIN = 24.0
+_PANEL_PADDING = 18.0
+_PANEL_HEAD = 46.0
+_CHIP_HEIGHT = 26.0
+_CHIP_PADDING = 8.0
+_CHIP_GAP = 6.0
+_CARD_PADDING = 6.0
+_CARD_FOOT = 24.0
+_PLAIN_CARD_HEIGHT = 42.0
+_STAGE_HEIGHT = 44.0
+_STAGE_GAP = 22.0
+_MAX_PER_RANK = 3
+_WIDEST_ROW = 1240.0
+"""Graphs stand side by side up to this width, px, and below each other beyond it."""
+
+# Families of operations with the word that gives them away. The hues are Okabe and Ito's, which the colour-blind tell
+# apart too; every chip also carries its name.
+_FAMILIES = (("conv", "convolution"), ("pool", "pooling"), ("identity", "identity"))
+_OTHER_FAMILY = "activation"
+_STYLE = """
+.arch{font:12px FONT}
+.arch text{fill:#1f2328}.arch .muted{fill:#59636e}.arch .h1{font-size:17px;font-weight:600}
+.arch .h2{font-size:14px;font-weight:600}.arch .b{font-weight:600}.arch .mid{text-anchor:middle}
+.arch .paper{fill:#fff;stroke:#d1d9e0}.arch .panel{fill:#f6f8fa;stroke:#d1d9e0}
+.arch .card{fill:#fff;stroke:#afb8c1}.arch .input{fill:#eaeef2;stroke:#818b98}
+.arch .output{fill:#fff;stroke:#8250a0;stroke-width:1.6}
+.arch .line{fill:none;stroke:#59636e;stroke-width:1.5}.arch .leaf{stroke:#8250a0}
+.arch .halo{fill:none;stroke:#f6f8fa;stroke-width:5}
+.arch .tip{fill:#59636e}.arch .tip.leaf{fill:#8250a0;stroke:none}
+.arch .convolution{fill:#d7e9f7;stroke:#0072b2}.arch .pooling{fill:#fde6c8;stroke:#c96a00}
+.arch .identity{fill:#d3f0e5;stroke:#008a64}.arch .activation{fill:#f6deec;stroke:#b3578d}
+@media screen and (prefers-color-scheme:dark){
+.arch text{fill:#e6edf3}.arch .muted{fill:#9da7b3}
+.arch .paper{fill:#0d1117;stroke:#30363d}.arch .panel{fill:#151b23;stroke:#30363d}
+.arch .card{fill:#0d1117;stroke:#59636e}.arch .input{fill:#262c36;stroke:#818b98}
+.arch .output{fill:#0d1117;stroke:#c297e0}
+.arch .line{stroke:#9da7b3}.arch .leaf{stroke:#c297e0}.arch .halo{stroke:#151b23}
+.arch .tip{fill:#9da7b3}.arch .tip.leaf{fill:#c297e0}
+.arch .convolution{fill:#0c3553;stroke:#56b4e9}.arch .pooling{fill:#4f2c06;stroke:#e69f00}
+.arch .identity{fill:#06402f;stroke:#2fc89b}.arch .activation{fill:#4b2239;stroke:#d98cb9}}
+""".replace("FONT", FONT).replace("\n", "")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A piece of the drawing with its size; its markup begins at 0, 0."""
+
+    width: float
+    height: float
+    markup: str
+
+
+def draw_spec(spec: Spec) -> str:
+    """The SVG document of a spec."""
+    graphs = graphs_of(spec)
+    parts = [_outline(outline_of(spec)), _panels(graphs), _legend(graphs)]
+    width = max(part.width for part in parts) + 2 * _MARGIN
+    title = shortened(headline(spec), 17, width - 2 * _MARGIN)
+    placed = [
+        text(title, _MARGIN, _MARGIN + 14, "h1"),
+        text(task_line(spec), _MARGIN, _MARGIN + 34, "muted"),
+    ]
+    y = _MARGIN + 54
+    for part in parts:
+        placed.append(_moved(part.markup, _MARGIN, y))
+        y += part.height + _MARGIN
+    return (
+        element(
+            "svg",
+            element("title", _escaped(headline(spec))),
+            element("desc", _escaped(describe_spec(spec))),
+            element("style", _STYLE),
+            element("rect", class_="paper", x=0.5, y=0.5, width=width - 1, height=y - 1, rx=10),
+            *placed,
+            xmlns="http://www.w3.org/2000/svg",
+            class_="arch",
+            role="img",
+            viewBox=f"0 0 {number(width)} {number(y)}",
+            width=width,
+            height=y,
+        )
+        + "\n"
+    )
+
+
+def _escaped(words: str) -> str:
+    return words.replace("&", "&amp;").replace("<", "&lt;")
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+def _panels(graphs: Sequence[Graph]) -> _Part:
+    """Graphs in frames of one height side by side, or, where that is too wide, of one width below each other."""
+    chip_width = max(text_width(_label(name), _FONT_PX) for name in _operations(graphs)) + 2 * _CHIP_PADDING
+    layouts = [
+        lay_out([_item(node, chip_width) for node in graph.nodes], max_per_rank=_MAX_PER_RANK) for graph in graphs
+    ]
+    sizes = [_panel_size(graph, layout) for graph, layout in zip(graphs, layouts, strict=True)]
+    widths, heights = (list(sides) for sides in zip(*sizes, strict=True))
+    row_width = sum(widths) + _MARGIN * (len(graphs) - 1)
+    beside = row_width <= _WIDEST_ROW
+    if beside:
+        heights = [max(heights)] * len(graphs)
+        corners = list(zip(_starts(widths), itertools.repeat(0.0)))
+    else:
+        widths = [max(widths)] * len(graphs)
+        corners = list(zip(itertools.repeat(0.0), _starts(heights)))
+    markup = "".join(
+        _moved(_panel(graph, layout, chip_width, width, height), *corner)
+        for graph, layout, width, height, corner in zip(graphs, layouts, widths, heights, corners, strict=True)
+    )
+    return _Part(corners[-1][0] + widths[-1], corners[-1][1] + heights[-1], markup)
+
+
+def _starts(sizes: Sequence[float]) -> list[float]:
+    """Where each begins of things in a row, a margin between them."""
+    return [0.0, *itertools.accumulate(size + _MARGIN for size in sizes[:-1])]
+
+
+def _panel_size(graph: Graph, layout: Layout) -> tuple[float, float]:
+    inner = max(layout.width, text_width(graph.title, 14), text_width(graph.caption, _FONT_PX))
+    return inner + 2 * _PANEL_PADDING, layout.height + _PANEL_HEAD + 2 * _PANEL_PADDING
+
+
+def _panel(graph: Graph, layout: Layout, chip_width: float, width: float, height: float) -> str:
+    """A graph in its frame, under its title."""
+    return "".join(
+        [
+            element("rect", class_="panel", x=0.5, y=0.5, width=width - 1, height=height - 1, rx=8),
+            text(graph.title[:1].upper() + graph.title[1:], _PANEL_PADDING, _PANEL_PADDING + 12, "h2"),
+            text(graph.caption, _PANEL_PADDING, _PANEL_PADDING + 30, "muted"),
+            _moved(
+                "".join([*_lines(graph, layout), *(_card(node, layout, chip_width) for node in graph.nodes)]),
+                (width - layout.width) / 2,
+                _PANEL_PADDING + _PANEL_HEAD,
+            ),
+        ]
+    )
+
+
+def _item(node: GraphNode, chip_width: float) -> Item:
+    """The box a node needs: a chip for each operation, or its name and caption."""
+    num_edges = len(node.edges)
+    sources = tuple(edge.source for edge in node.edges)
+    if _has_operations(node):
+        width = num_edges * chip_width + (num_edges - 1) * _CHIP_GAP + 2 * _CARD_PADDING
+        entries = [_CARD_PADDING + i * (chip_width + _CHIP_GAP) + chip_width / 2 for i in range(num_edges)]
+        return Item(node.name, width, _CARD_PADDING + _CHIP_HEIGHT + _CARD_FOOT, sources, tuple(entries))
+    width = max(text_width(node.name, _FONT_PX), text_width(node.caption, _FONT_PX)) + 2 * _CHIP_PADDING
+    entries = [width * (i + 1) / (num_edges + 1) for i in range(num_edges)]
+    return Item(node.name, width, _PLAIN_CARD_HEIGHT, sources, tuple(entries))
+
+
+def _card(node: GraphNode, layout: Layout, chip_width: float) -> str:
+    box = layout.boxes[node.name]
+    class_ = "card" if node.role == "node" else node.role
+    frame = element("rect", class_=class_, x=box.left, y=box.top, width=box.width, height=box.height, rx=7)
+    if not _has_operations(node):
+        name = text(node.name, box.centre, box.top + 18, "b mid")
+        return frame + name + text(node.caption, box.centre, box.top + 33, "muted mid")
+    chips = [
+        _chip(node.edges[index].operation or "", Box(left, box.top + _CARD_PADDING, chip_width, _CHIP_HEIGHT))
+        for left, index in zip(
+            (box.left + _CARD_PADDING + i * (chip_width + _CHIP_GAP) for i in itertools.count()),
+            layout.entry_order[node.name],
+            strict=False,
+        )
+    ]
+    join = "+ " if len(node.edges) > 1 else ""
+    return frame + "".join(chips) + text(f"{join}{node.name}", box.centre, box.bottom - 8, "b mid")
+
+
+def _chip(operation: str, box: Box) -> str:
+    return element(
+        "rect", class_=_family(operation), x=box.left, y=box.top, width=box.width, height=box.height, rx=5
+    ) + text(_label(operation), box.centre, box.top + 17, "mid")
+
+
+def _lines(graph: Graph, layout: Layout) -> Iterator[str]:
+    """Everything that leaves a box as one path, under a halo that lets it pass over the lines drawn before."""
+    last = {edge.source for node in graph.nodes if node.role == "output" for edge in node.edges}
+    for key, curves in layout.curves.items():
+        if not curves:
+            continue
+        path = "".join(map(_curve, curves))
+        leaf = " leaf" if key in last else ""
+        yield element("path", class_="halo", d=path)
+        yield element("path", class_=f"line{leaf}", d=path)
+        tips = "".join(_tip(curve.end) for curve in curves if curve.enters)
+        if tips:
+            yield element("path", class_=f"tip{leaf}", d=tips)
+
+
+def _curve(curve: Curve) -> str:
+    (x, y), (end_x, end_y), bend = curve.start, curve.end, curve.bend
+    through = [(x, sum(bend) / 2), (end_x, sum(bend) / 2), (end_x, bend[1])]
+    points = " ".join(f"{number(px)} {number(py)}" for px, py in through)
+    return f"M{number(x)} {number(y)}V{number(bend[0])}C{points}V{number(end_y)}"
+
+
+def _tip(at: tuple[float, float]) -> str:
+    x, y = at
+    return f"M{number(x)} {number(y)}l-3.5 -7h7z"
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+
+def _outline(stages: Sequence[Stage]) -> _Part:
+    """The stages from left to right; one that halves the map narrows."""
+    x = 0.0
+    pieces = []
+    for stage in stages:
+        name = f"{stage.count} × {stage.name}" if stage.count > 1 else stage.name
+        size = shape_text(stage.shape)
+        width = max(text_width(name, _FONT_PX), text_width(size, _FONT_PX)) + 20
+        if x:
+            y = _STAGE_HEIGHT / 2
+            pieces.append(element("path", class_="line", d=f"M{number(x - _STAGE_GAP)} {number(y)}h{_STAGE_GAP - 6}"))
+            pieces.append(element("path", class_="tip", d=f"M{number(x)} {number(y)}l-7 -3.5v7z"))
+        pieces.append(_stage_shape(stage, x, width))
+        pieces.append(text(name, x + width / 2, 19, "b mid"))
+        pieces.append(text(size, x + width / 2, 35, "muted mid"))
+        x += width + _STAGE_GAP
+    return _Part(x - _STAGE_GAP, _STAGE_HEIGHT, "".join(pieces))
+
+
+def _stage_shape(stage: Stage, x: float, width: float) -> str:
+    if stage.reduces:
+        corners = [(0.0, -5.0), (width, 5.0), (width, _STAGE_HEIGHT - 5), (0.0, _STAGE_HEIGHT + 5)]
+        points = " ".join(f"{number(x + dx)},{number(dy)}" for dx, dy in corners)
+        return element("polygon", class_="input", points=points)
+    class_ = "card" if stage.width is not None else "panel"
+    return element("rect", class_=class_, x=x, y=0, width=width, height=_STAGE_HEIGHT, rx=7)
+
+
+# --- legend -----------------------------------------------------------------------------------------------------------
+
+
+def _legend(graphs: Sequence[Graph]) -> _Part:
+    """What the colours and the violet line mean; only what occurs."""
+    x = 0.0
+    pieces = []
+    for family in dict.fromkeys(_family(name) for name in sorted(_operations(graphs), key=_family_rank)):
+        pieces.append(element("rect", class_=family, x=x, y=1, width=18, height=12, rx=3))
+        pieces.append(text(family, x + 25, 11, "muted"))
+        x += 25 + text_width(family, _FONT_PX) + 22
+    for class_, words in (("line", "read by an operation"), ("line leaf", "loose end, to the output")):
+        pieces.append(element("path", class_=class_, d=f"M{number(x)} 7h18"))
+        pieces.append(text(words, x + 25, 11, "muted"))
+        x += 25 + text_width(words, _FONT_PX) + 22
+    return _Part(x - 22, 14, "".join(pieces))
+
+
+def _moved(markup: str, x: float, y: float) -> str:
+    return element("g", markup, transform=f"translate({number(x)} {number(y)})")
+
+
+def _operations(graphs: Sequence[Graph]) -> set[str]:
+    return {edge.operation for graph in graphs for node in graph.nodes for edge in node.edges if edge.operation}
+
+
+def _has_operations(node: GraphNode) -> bool:
+    return any(edge.operation for edge in node.edges)
+
+
+def _label(operation: str) -> str:
+    """`sep_conv_3x3` as people write it: `sep conv 3×3`."""
+    *words, last = operation.split("_")
+    sides = last.split("x")
+    if len(sides) == 2 and all(side.isdigit() for side in sides):
+        last = "×".join(sides)
+    return " ".join([*words, last])
+
+
+def _family(operation: str) -> str:
+    return next((family for word, family in _FAMILIES if word in operation), _OTHER_FAMILY)
+
+
+def _family_rank(operation: str) -> tuple[int, str]:
+    families = [family for _, family in _FAMILIES] + [_OTHER_FAMILY]
+    return families.index(_family(operation)), operation

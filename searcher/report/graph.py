@@ -1,0 +1,135 @@
+"""An architecture as graphs to be shown: what reads what through which operation, and the network around it.
+
+The one description behind the drawing and the text. Each space says here how its architectures look as graphs; nothing
+here knows of pixels, SVG or torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from searcher.arch.micro import CELL_KINDS, NUM_INPUTS, CellKind, MicroArchitecture, MicroSize, loose_ends
+from searcher.arch.spec import Spec
+
+Role = Literal["input", "node", "output"]
+
+
+@dataclass(frozen=True)
+class GraphEdge:
+    """What a node reads, and the operation it applies to it; without one, it takes it as it is."""
+
+    source: str
+    operation: str | None = None
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """Joins what its edges bring: an `output` concatenates, a `node` adds up, an `input` has none."""
+
+    name: str
+    """Unique in its graph."""
+    edges: tuple[GraphEdge, ...] = ()
+    role: Role = "node"
+    caption: str = ""
+    """A few words on what it is, where the name does not say it."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which each comes after all it reads."""
+
+    title: str
+    caption: str
+    nodes: tuple[GraphNode, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the network: `count` equal parts one after another, and the shape in which each leaves its output."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Height, width, channels; of the classifier, the number of classes alone."""
+    count: int = 1
+    width: int | None = None
+    """Channels of the operations inside, where there are some."""
+    reduces: bool = False
+    """Whether it halves the map."""
+
+
+def graphs_of(spec: Spec) -> tuple[Graph, ...]:
+    """The architecture's graphs: for micro, the normal and the reduction cell."""
+    return _GRAPHS[spec.space](spec)
+
+
+def outline_of(spec: Spec) -> tuple[Stage, ...]:
+    """The whole network from stem to classifier."""
+    return _OUTLINES[spec.space](spec)
+
+
+# --- micro ------------------------------------------------------------------------------------------------------------
+
+_INPUT_NAMES = ("prev-prev", "prev")
+_INPUT_CAPTIONS = ("last cell but one", "last cell")
+_CELL_CAPTIONS: dict[CellKind, str] = {
+    "normal": "keeps the size of the map",
+    "reduction": "halves the map: operations on its inputs have stride 2",
+}
+
+
+def _micro_graphs(spec: Spec) -> tuple[Graph, ...]:
+    return tuple(_micro_cell(spec.architecture, kind) for kind in CELL_KINDS)
+
+
+def _micro_cell(architecture: MicroArchitecture, kind: CellKind) -> Graph:
+    cell = architecture.cell(kind)
+    names = [*_INPUT_NAMES, *(f"node {index}" for index in range(NUM_INPUTS, NUM_INPUTS + len(cell)))]
+    inputs = [
+        GraphNode(name, role="input", caption=caption)
+        for name, caption in zip(_INPUT_NAMES, _INPUT_CAPTIONS, strict=True)
+    ]
+    nodes = [
+        GraphNode(
+            name,
+            tuple(
+                GraphEdge(names[source], operation)
+                for source, operation in zip(node.inputs, node.operations, strict=True)
+            ),
+        )
+        for name, node in zip(names[NUM_INPUTS:], cell, strict=True)
+    ]
+    leaves = tuple(GraphEdge(names[leaf]) for leaf in loose_ends(cell))
+    output = GraphNode("output", leaves, role="output", caption="loose ends, concatenated")
+    return Graph(f"{kind} cell", _CELL_CAPTIONS[kind], (*inputs, *nodes, output))
+
+
+def _micro_outline(spec: Spec) -> tuple[Stage, ...]:
+    """Runs of equal cells, with the sizes that `nn/micro.py` gives them in the final form."""
+    size: MicroSize = spec.network
+    height, width = (math.ceil(side / size.stem_stride) for side in spec.task.input_shape[:2])
+    stages = [Stage("stem", (height, width, 3 * size.channels))]
+    channels = size.channels
+    for kind, run in itertools.groupby(size.kind(position) for position in range(size.cells)):
+        for count in _stretches(kind, len(list(run))):
+            if kind == "reduction":
+                channels *= 2
+                height, width = math.ceil(height / 2), math.ceil(width / 2)
+            shape = (height, width, channels * len(loose_ends(spec.architecture.cell(kind))))
+            stages.append(Stage(kind, shape, count=count, width=channels, reduces=kind == "reduction"))
+    return (*stages, Stage("classifier", (len(spec.task.classes),)))
+
+
+def _stretches(kind: CellKind, length: int) -> Iterator[int]:
+    """Normal cells in a row are one stage; every reduction cell has a shape of its own."""
+    if kind == "normal":
+        yield length
+    else:
+        yield from itertools.repeat(1, length)
+
+
+_GRAPHS: dict[str, Callable[[Spec], tuple[Graph, ...]]] = {"micro": _micro_graphs}
+_OUTLINES: dict[str, Callable[[Spec], tuple[Stage, ...]]] = {"micro": _micro_outline}

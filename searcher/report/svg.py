@@ -1,0 +1,48 @@
+"""Writing SVG: elements, escaped text, short numbers. Knows nothing of what is drawn."""
+
+from __future__ import annotations
+
+from html import escape
+
+FONT = "ui-sans-serif,system-ui,sans-serif"
+_WIDEST_ADVANCE_EM = 0.58
+"""Mean advance of a letter in the widest usual sans-serif (DejaVu Sans): boxes so sized hold their text anywhere."""
+
+
+def element(tag: str, *children: str, **attributes: str | float | None) -> str:
+    """`<tag attributes>children</tag>`. Children are markup; `stroke_width` is written stroke-width, `class_` class."""
+    written = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    return f"<{tag}{written}>{''.join(children)}</{tag}>" if children else f"<{tag}{written}/>"
+
+
+def text(words: str, x: float, y: float, class_: str | None = None, **attributes: str | float | None) -> str:
+    """A line of text whose baseline begins at x, y."""
+    return element("text", escape(words), x=x, y=y, class_=class_, **attributes)
+
+
+def number(value: float) -> str:
+    """At most one decimal: a tenth of a pixel is finer than anybody sees."""
+    rounded = round(value, 1) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return f"{rounded:g}" if abs(rounded) < 1e5 else f"{rounded:.0f}"
+
+
+def text_width(words: str, size_px: float) -> float:
+    """An upper estimate of how wide `words` come out, whatever the font."""
+    return len(words) * size_px * _WIDEST_ADVANCE_EM
+
+
+def shortened(words: str, size_px: float, width: float) -> str:
+    """`words`, cut in the middle where they would be wider than `width`."""
+    longest = max(5, int(width / (size_px * _WIDEST_ADVANCE_EM)))
+    if len(words) <= longest:
+        return words
+    head = longest // 2
+    return f"{words[:head]}…{words[len(words) - (longest - head - 1) :]}"
+
+
+def _value(value: str | float | None) -> str:
+    return escape(value) if isinstance(value, str) else number(value or 0.0)

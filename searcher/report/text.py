@@ -1,0 +1,60 @@
+"""An architecture as text for a terminal: each node as a formula, and the outline of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from searcher.arch.spec import Spec
+from searcher.report.graph import Graph, GraphEdge, GraphNode, graphs_of, outline_of
+
+
+def headline(spec: Spec) -> str:
+    """`micro network for fashion-mnist-mini`: what a spec is, in a few words."""
+    return f"{spec.space} network for {spec.task.dataset}"
+
+
+def task_line(spec: Spec) -> str:
+    """`images 28×28×1 → 10 classes`."""
+    return f"images {shape_text(spec.task.input_shape)} → {len(spec.task.classes)} classes"
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """`14×14×64`."""
+    return "×".join(map(str, shape))
+
+
+def describe_spec(spec: Spec) -> str:
+    """The whole spec, one formula a line: `node 4 = sep_conv_5x5(prev) + identity(node 2)`."""
+    sections = [f"{headline(spec)}: {task_line(spec)}"]
+    sections += ["\n".join(_graph_lines(graph)) for graph in graphs_of(spec)]
+    return "\n\n".join([*sections, "\n".join(_outline_lines(spec))]) + "\n"
+
+
+def _graph_lines(graph: Graph) -> Iterator[str]:
+    yield f"{graph.title}: {graph.caption}"
+    width = max(len(node.name) for node in graph.nodes)
+    for node in graph.nodes:
+        yield f"  {node.name:{width}} = {_formula(node)}"
+
+
+def _formula(node: GraphNode) -> str:
+    if node.role == "input":
+        return f"output of the {node.caption}"
+    terms = [_term(edge) for edge in node.edges]
+    return f"concat({', '.join(terms)})" if node.role == "output" else " + ".join(terms)
+
+
+def _term(edge: GraphEdge) -> str:
+    return edge.source if edge.operation is None else f"{edge.operation}({edge.source})"
+
+
+def _outline_lines(spec: Spec) -> Iterator[str]:
+    yield "network: output of each stage"
+    rows = [
+        (f"{stage.count} × {stage.name}" if stage.count > 1 else stage.name, shape_text(stage.shape), stage.width)
+        for stage in outline_of(spec)
+    ]
+    name_width, shape_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for name, shape, width in rows:
+        inside = f"  operations on {width} channels" if width is not None else ""
+        yield f"  {name:{name_width}}  {shape:{shape_width}}{inside}".rstrip()
