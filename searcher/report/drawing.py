@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from searcher.arch.spec import Spec
 from searcher.report.graph import Graph, GraphNode, Stage, graphs_of, outline_of
 from searcher.report.layout import Box, Curve, Item, Layout, lay_out
-from searcher.report.svg import FONT, element, number, shortened, text, text_width
+from searcher.report.svg import FONT, element, escaped, number, shortened, text, text_width
 from searcher.report.text import describe_spec, headline, shape_text, task_line
 
 _FONT_PX = 12.0
@@ -86,8 +86,8 @@ def draw_spec(spec: Spec) -> str:
     return (
         element(
             "svg",
-            element("title", _escaped(headline(spec))),
-            element("desc", _escaped(describe_spec(spec))),
+            element("title", escaped(headline(spec))),
+            element("desc", escaped(describe_spec(spec))),
             element("style", _STYLE),
             element("rect", class_="paper", x=0.5, y=0.5, width=width - 1, height=y - 1, rx=10),
             *placed,
@@ -100,10 +100,6 @@ def draw_spec(spec: Spec) -> str:
         )
         + "\n"
     )
-
-
-def _escaped(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;")
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------
@@ -121,10 +117,10 @@ def _panels(graphs: Sequence[Graph]) -> _Part:
     beside = row_width <= _WIDEST_ROW
     if beside:
         heights = [max(heights)] * len(graphs)
-        corners = list(zip(_starts(widths), itertools.repeat(0.0)))
+        corners = [(x, 0.0) for x in _starts(widths)]
     else:
         widths = [max(widths)] * len(graphs)
-        corners = list(zip(itertools.repeat(0.0), _starts(heights)))
+        corners = [(0.0, y) for y in _starts(heights)]
     markup = "".join(
         _moved(_panel(graph, layout, chip_width, width, height), *corner)
         for graph, layout, width, height, corner in zip(graphs, layouts, widths, heights, corners, strict=True)
@@ -231,8 +227,7 @@ def _outline(stages: Sequence[Stage]) -> _Part:
     x = 0.0
     pieces = []
     for stage in stages:
-        name = f"{stage.count} × {stage.name}" if stage.count > 1 else stage.name
-        size = shape_text(stage.shape)
+        name, size = stage.title, shape_text(stage.shape)
         width = max(text_width(name, _FONT_PX), text_width(size, _FONT_PX)) + 20
         if x:
             y = _STAGE_HEIGHT / 2

@@ -49,7 +49,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of the network: `count` equal parts one after another, and the shape in which each leaves its output."""
+    """A stretch of the network: `count` equal parts one after another, each with an output of `shape`."""
 
     name: str
     shape: tuple[int, ...]
@@ -59,6 +59,10 @@ class Stage:
     """Channels of the operations inside, where there are some."""
     reduces: bool = False
     """Whether it halves the map."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.count} × {self.name}" if self.count > 1 else self.name
 
 
 def graphs_of(spec: Spec) -> tuple[Graph, ...]:

@@ -182,12 +182,21 @@ def _with_few_crossings(levels: list[list[_Slot]], links: Sequence[tuple[_Slot, 
         down = sweep % 2 == 0
         neighbours = above if down else below
         for rank in range(1, len(order)) if down else range(len(order) - 2, -1, -1):
-            places = _places(order)
-            order[rank].sort(key=lambda slot, p=places: _mean([p[n] for n in neighbours.get(slot, [])], p[slot]))
+            order[rank] = _by_neighbours(order[rank], neighbours, _places(order))
         order = _swapped(order, links)
         if (cost := _cost(order, links)) < best_cost:
             best, best_cost = [list(level) for level in order], cost
     return best
+
+
+def _by_neighbours(
+    level: Sequence[_Slot], neighbours: Mapping[_Slot, Sequence[_Slot]], places: Mapping[_Slot, float]
+) -> list[_Slot]:
+    def wanted(slot: _Slot) -> float:
+        others = neighbours.get(slot)
+        return sum(places[other] for other in others) / len(others) if others else places[slot]
+
+    return sorted(level, key=wanted)
 
 
 def _swapped(levels: list[list[_Slot]], links: Sequence[tuple[_Slot, _Slot]]) -> list[list[_Slot]]:
@@ -221,12 +230,11 @@ def _entry_order(
 ) -> dict[str, tuple[int, ...]]:
     """The entries of a box stand as their lines arrive, so that these do not cross at its door."""
     places = _places(levels)
-    return {
-        item.key: tuple(
-            sorted(range(len(item.sources)), key=lambda i, it=item: places[it.sources[i], ranks[it.key] - 1])
-        )
-        for item in items
-    }
+    order = {}
+    for item in items:
+        arrivals = [places[source, ranks[item.key] - 1] for source in item.sources]
+        order[item.key] = tuple(sorted(range(len(arrivals)), key=arrivals.__getitem__))
+    return order
 
 
 def _centres(
@@ -276,7 +284,3 @@ def _neighbours(links: Sequence[tuple[_Slot, _Slot]]) -> tuple[dict[_Slot, list[
 def _places(levels: Sequence[Sequence[_Slot]]) -> dict[_Slot, float]:
     """Where in its level each slot stands, from the middle."""
     return {slot: place - (len(level) - 1) / 2 for level in levels for place, slot in enumerate(level)}
-
-
-def _mean(values: Sequence[float], default: float) -> float:
-    return sum(values) / len(values) if values else default

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from html import escape
+import html
+import re
 
 FONT = "ui-sans-serif,system-ui,sans-serif"
 _WIDEST_ADVANCE_EM = 0.58
 """Mean advance of a letter in the widest usual sans-serif (DejaVu Sans): boxes so sized hold their text anywhere."""
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def element(tag: str, *children: str, **attributes: str | float | None) -> str:
@@ -21,7 +23,12 @@ def element(tag: str, *children: str, **attributes: str | float | None) -> str:
 
 def text(words: str, x: float, y: float, class_: str | None = None, **attributes: str | float | None) -> str:
     """A line of text whose baseline begins at x, y."""
-    return element("text", escape(words), x=x, y=y, class_=class_, **attributes)
+    return element("text", escaped(words), x=x, y=y, class_=class_, **attributes)
+
+
+def escaped(words: str) -> str:
+    """`words` as markup; characters that XML cannot hold are replaced."""
+    return html.escape(_NOT_XML.sub("\ufffd", words), quote=False)
 
 
 def number(value: float) -> str:
@@ -45,4 +52,4 @@ def shortened(words: str, size_px: float, width: float) -> str:
 
 
 def _value(value: str | float | None) -> str:
-    return escape(value) if isinstance(value, str) else number(value or 0.0)
+    return html.escape(_NOT_XML.sub("\ufffd", value)) if isinstance(value, str) else number(value or 0.0)

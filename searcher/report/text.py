@@ -50,11 +50,9 @@ def _term(edge: GraphEdge) -> str:
 
 def _outline_lines(spec: Spec) -> Iterator[str]:
     yield "network: output of each stage"
-    rows = [
-        (f"{stage.count} × {stage.name}" if stage.count > 1 else stage.name, shape_text(stage.shape), stage.width)
-        for stage in outline_of(spec)
-    ]
-    name_width, shape_width = (max(len(row[column]) for row in rows) for column in (0, 1))
-    for name, shape, width in rows:
-        inside = f"  operations on {width} channels" if width is not None else ""
-        yield f"  {name:{name_width}}  {shape:{shape_width}}{inside}".rstrip()
+    stages = outline_of(spec)
+    names = [stage.title for stage in stages]
+    shapes = [shape_text(stage.shape) for stage in stages]
+    for stage, name, shape in zip(stages, names, shapes, strict=True):
+        inside = "" if stage.width is None else f"operations on {stage.width} channels"
+        yield f"  {name:{max(map(len, names))}}  {shape:{max(map(len, shapes))}}  {inside}".rstrip()

@@ -1,0 +1,124 @@
+"""What charts have in common: axes with round ticks, a grid, and the look of it all in light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from searcher.report.svg import FONT, element, escaped, number, text
+
+FONT_PX = 12.0
+NUM_COLOURS = 4
+_NUM_TICKS = 5
+
+# Okabe and Ito's hues, darker in light and lighter in dark surroundings; order matters: series take them in turn.
+STYLE = """
+.chart{font:12px FONT;max-width:100%;height:auto}
+.chart text{fill:#1f2328}.chart .muted{fill:#59636e}.chart .b{font-weight:600}.chart .mid{text-anchor:middle}
+.chart .end{text-anchor:end}.chart .grid{stroke:#d1d9e0;fill:none}.chart .axis{stroke:#818b98;fill:none}
+.chart .c0{stroke:#0072b2;fill:#0072b2}.chart .c1{stroke:#b35900;fill:#b35900}
+.chart .c2{stroke:#007a59;fill:#007a59}.chart .c3{stroke:#9c4679;fill:#9c4679}
+.chart .curve{fill:none;stroke-width:2;stroke-linejoin:round}.chart .dashed{stroke-dasharray:5 4}
+.chart .band{stroke:none;fill-opacity:.16}.chart .leader{stroke-width:1;fill:none}.chart .hollow{fill:none;stroke-width:2}
+.chart text{stroke:none}
+@media screen and (prefers-color-scheme:dark){
+.chart text{fill:#e6edf3}.chart .muted{fill:#9da7b3}.chart .grid{stroke:#30363d}.chart .axis{stroke:#818b98}
+.chart .c0{stroke:#56b4e9;fill:#56b4e9}.chart .c1{stroke:#f0a63c;fill:#f0a63c}
+.chart .c2{stroke:#2fc89b;fill:#2fc89b}.chart .c3{stroke:#e0a0c6;fill:#e0a0c6}
+.chart .curve,.chart .hollow{fill:none}.chart .band,.chart text{stroke:none}}
+""".replace("FONT", FONT).replace("\n", "")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Maps values from `low` to `high` to pixels; `ticks` are round numbers within it."""
+
+    low: float
+    high: float
+    start_px: float
+    end_px: float
+    ticks: tuple[float, ...]
+    percent: bool = False
+    """Whether it is written in per cent; the values stay fractions."""
+
+    @classmethod
+    def around(
+        cls,
+        values: Sequence[float],
+        start_px: float,
+        end_px: float,
+        *,
+        whole: bool = False,
+        margin: float = 0.0,
+        percent: bool = False,
+    ) -> Axis:
+        """An axis that holds all values, and `margin` times their range beyond them. `whole`: ticks at integers."""
+        low, high = min(values), max(values)
+        if low == high:
+            low, high = (low - 0.5, high + 0.5) if whole or low == 0 else (low - abs(low) / 10, low + abs(low) / 10)
+        low, high = low - margin * (high - low), high + margin * (high - low)
+        return cls(low, high, start_px, end_px, tuple(round_numbers(low, high, whole=whole)), percent)
+
+    def px(self, value: float) -> float:
+        return self.start_px + (value - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
+
+    def labels(self) -> list[str]:
+        """The ticks in writing, with as many decimals as tell them apart."""
+        factor, unit = (100, " %") if self.percent else (1, "")
+        step = min((b - a for a, b in pairwise(self.ticks)), default=1.0) * factor
+        decimals = max(0, math.ceil(-math.log10(step) - 1e-9))
+        return [f"{tick * factor:.{decimals}f}{unit}" for tick in self.ticks]
+
+
+def round_numbers(low: float, high: float, *, count: int = _NUM_TICKS, whole: bool = False) -> list[float]:
+    """About `count` numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
+    assert low < high
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs((high - low) / step - count))
+    if whole:
+        step = max(1.0, round(step))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def chart(*parts: str, title: str, description: str, width: float, height: float) -> str:
+    """The SVG element around a chart's parts, its title at the top left."""
+    return element(
+        "svg",
+        element("title", escaped(title)),
+        element("desc", escaped(description)),
+        element("style", STYLE),
+        text(title, 0, 14, "b"),
+        *parts,
+        xmlns="http://www.w3.org/2000/svg",
+        class_="chart",
+        role="img",
+        viewBox=f"0 0 {number(width)} {number(height)}",
+        width=width,
+        height=height,
+    )
+
+
+def x_marks(axis: Axis, *, bottom: float, label: str) -> Iterator[str]:
+    """The x axis at the height `bottom`, its ticks and what it measures."""
+    for tick, words in zip(axis.ticks, axis.labels(), strict=True):
+        yield element("path", class_="axis", d=f"M{number(axis.px(tick))} {number(bottom)}v4")
+        yield text(words, axis.px(tick), bottom + 18, "muted mid")
+    yield element("path", class_="axis", d=f"M{number(axis.start_px)} {number(bottom)}H{number(axis.end_px)}")
+    yield text(label, (axis.start_px + axis.end_px) / 2, bottom + 34, "muted mid")
+
+
+def y_marks(axis: Axis, *, left: float, right: float, label: str) -> Iterator[str]:
+    """Grid lines from `left` to `right`, their values, and what they measure, under the title."""
+    for tick, words in zip(axis.ticks, axis.labels(), strict=True):
+        y = axis.px(tick)
+        yield element("path", class_="grid", d=f"M{number(left)} {number(y)}H{number(right)}")
+        yield text(words, left - 7, y + 4, "muted end")
+    yield text(label, 0, 30, "muted")
+
+
+def value_text(value: float, *, percent: bool) -> str:
+    """A value in writing: `77.3 %`, or three significant digits."""
+    return f"{100 * value:.1f} %" if percent else f"{value:.3g}"

@@ -1,0 +1,105 @@
+"""Learning curves as SVG: lines over a common x axis, each labelled where it ends.
+
+Knows of series of numbers; what they mean is in their names and the axes' labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from searcher.report.axes import FONT_PX, NUM_COLOURS, Axis, chart, value_text, x_marks, y_marks
+from searcher.report.spacing import separated
+from searcher.report.svg import element, number, text, text_width
+
+_WIDTH, _HEIGHT = 520.0, 264.0
+_LEFT, _TOP, _BOTTOM = 52.0, 46.0, 40.0
+_LABEL_LINE = 15.0
+_LEAST_RIGHT = 120.0
+"""Room for labels, px, so that charts below each other mostly have one width."""
+_FEW_POINTS = 40
+"""Up to here every point gets a dot, so that a reader sees what was measured."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line. Where y is None or not finite the line is broken, and nothing is made up."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    dashed: bool = False
+    band: Sequence[tuple[float, float]] = ()
+    """Low and high around each y, drawn as an area."""
+
+    def __post_init__(self) -> None:
+        assert len(self.x) == len(self.y)
+        assert len(self.band) in (0, len(self.x))
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        return [point for piece in self.pieces() for point in piece]
+
+    def pieces(self) -> Iterator[list[tuple[float, float]]]:
+        """The stretches without a gap."""
+        pairs = zip(self.x, self.y, strict=True)
+        for known, piece in groupby(pairs, key=lambda pair: pair[1] is not None and math.isfinite(pair[1])):
+            if known:
+                yield [(x, y) for x, y in piece if y is not None]
+
+
+def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, percent: bool = False) -> str:
+    """A chart as an SVG element. Series without a point are left out; one of them must have one.
+
+    Args: x_label: whole numbers, as epochs are. percent: write y in per cent; the values stay fractions.
+    """
+    series = [one for one in series if one.points]
+    assert series, "a chart needs a point"
+    labels = {one.name: f"{one.name} {value_text(one.points[-1][1], percent=percent)}" for one in series}
+    right = max(_LEAST_RIGHT, *(text_width(label, FONT_PX) + 18 for label in labels.values()))
+    points = [point for one in series for point in one.points]
+    heights = [y for _, y in points] + [edge for one in series for low_high in one.band for edge in low_high]
+    x_axis = Axis.around([x for x, _ in points], _LEFT, _WIDTH - right, whole=True)
+    y_axis = Axis.around(heights, _HEIGHT - _BOTTOM, _TOP, margin=0.06, percent=percent)
+    return chart(
+        *y_marks(y_axis, left=x_axis.start_px, right=x_axis.end_px, label=y_label),
+        *x_marks(x_axis, bottom=y_axis.start_px, label=x_label),
+        *(part for index, one in enumerate(series) for part in _curve(one, x_axis, y_axis, f"c{index % NUM_COLOURS}")),
+        *_end_labels(series, labels, x_axis, y_axis),
+        title=title,
+        description=f"Last values: {'; '.join(labels.values())}.",
+        width=_WIDTH,
+        height=_HEIGHT,
+    )
+
+
+def _curve(series: Series, x_axis: Axis, y_axis: Axis, colour: str) -> Iterator[str]:
+    def at(point: tuple[float, float]) -> str:
+        return f"{number(x_axis.px(point[0]))} {number(y_axis.px(point[1]))}"
+
+    if series.band:
+        lows = [(x, low) for x, (low, _) in zip(series.x, series.band, strict=True)]
+        highs = [(x, high) for x, (_, high) in zip(series.x, series.band, strict=True)]
+        yield element("path", class_=f"{colour} band", d=f"M{'L'.join(map(at, lows + highs[::-1]))}Z")
+    path = "".join(f"M{'L'.join(map(at, piece))}" for piece in series.pieces())
+    yield element("path", class_=f"{colour} curve{' dashed' if series.dashed else ''}", d=path)
+    if len(series.points) <= _FEW_POINTS:
+        for x, y in series.points:
+            yield element("circle", class_=colour, cx=x_axis.px(x), cy=y_axis.px(y), r=2)
+
+
+def _end_labels(series: Sequence[Series], labels: Mapping[str, str], x_axis: Axis, y_axis: Axis) -> Iterator[str]:
+    """Name and last value to the right of each line, moved apart where they would touch."""
+    order = sorted(range(len(series)), key=lambda i: y_axis.px(series[i].points[-1][1]))
+    wanted = [y_axis.px(series[i].points[-1][1]) for i in order]
+    places = separated(wanted, [_LABEL_LINE] * (len(order) - 1))
+    overhang = max(0.0, places[-1] - y_axis.start_px)
+    for index, y, place in zip(order, wanted, (place - overhang for place in places), strict=True):
+        one, colour = series[index], f"c{index % NUM_COLOURS}"
+        x = x_axis.px(one.points[-1][0])
+        yield element(
+            "path", class_=f"{colour} leader", d=f"M{number(x)} {number(y)}L{number(x_axis.end_px + 8)} {number(place)}"
+        )
+        yield text(labels[one.name], x_axis.end_px + 12, place + 4, colour)
