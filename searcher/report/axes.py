@@ -18,16 +18,15 @@ STYLE = """
 .chart{font:12px FONT;max-width:100%;height:auto}
 .chart text{fill:#1f2328}.chart .muted{fill:#59636e}.chart .b{font-weight:600}.chart .mid{text-anchor:middle}
 .chart .end{text-anchor:end}.chart .grid{stroke:#d1d9e0;fill:none}.chart .axis{stroke:#818b98;fill:none}
-.chart .c0{stroke:#0072b2;fill:#0072b2}.chart .c1{stroke:#b35900;fill:#b35900}
-.chart .c2{stroke:#007a59;fill:#007a59}.chart .c3{stroke:#9c4679;fill:#9c4679}
-.chart .curve{fill:none;stroke-width:2;stroke-linejoin:round}.chart .dashed{stroke-dasharray:5 4}
-.chart .band{stroke:none;fill-opacity:.16}.chart .leader{stroke-width:1;fill:none}.chart .hollow{fill:none;stroke-width:2}
-.chart text{stroke:none}
+.chart .c0{color:#0072b2}.chart .c1{color:#b35900}.chart .c2{color:#007a59}.chart .c3{color:#9c4679}
+.chart .curve{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
+.chart .leader{fill:none;stroke:currentColor}.chart .ring{fill:none;stroke:currentColor;stroke-width:2}
+.chart .dashed{stroke-dasharray:5 4}.chart .dot,.chart .name{fill:currentColor}
+.chart .band{fill:currentColor;fill-opacity:.16}
 @media screen and (prefers-color-scheme:dark){
 .chart text{fill:#e6edf3}.chart .muted{fill:#9da7b3}.chart .grid{stroke:#30363d}.chart .axis{stroke:#818b98}
-.chart .c0{stroke:#56b4e9;fill:#56b4e9}.chart .c1{stroke:#f0a63c;fill:#f0a63c}
-.chart .c2{stroke:#2fc89b;fill:#2fc89b}.chart .c3{stroke:#e0a0c6;fill:#e0a0c6}
-.chart .curve,.chart .hollow{fill:none}.chart .band,.chart text{stroke:none}}
+.chart .c0{color:#56b4e9}.chart .c1{color:#f0a63c}.chart .c2{color:#2fc89b}.chart .c3{color:#e0a0c6}
+.chart .name{fill:currentColor}}
 """.replace("FONT", FONT).replace("\n", "")
 
 

@@ -87,7 +87,7 @@ def _curve(series: Series, x_axis: Axis, y_axis: Axis, colour: str) -> Iterator[
     yield element("path", class_=f"{colour} curve{' dashed' if series.dashed else ''}", d=path)
     if len(series.points) <= _FEW_POINTS:
         for x, y in series.points:
-            yield element("circle", class_=colour, cx=x_axis.px(x), cy=y_axis.px(y), r=2)
+            yield element("circle", class_=f"{colour} dot", cx=x_axis.px(x), cy=y_axis.px(y), r=2)
 
 
 def _end_labels(series: Sequence[Series], labels: Mapping[str, str], x_axis: Axis, y_axis: Axis) -> Iterator[str]:
@@ -102,4 +102,4 @@ def _end_labels(series: Sequence[Series], labels: Mapping[str, str], x_axis: Axi
         yield element(
             "path", class_=f"{colour} leader", d=f"M{number(x)} {number(y)}L{number(x_axis.end_px + 8)} {number(place)}"
         )
-        yield text(labels[one.name], x_axis.end_px + 12, place + 4, colour)
+        yield text(labels[one.name], x_axis.end_px + 12, place + 4, f"{colour} name")

@@ -55,6 +55,6 @@ def _row(row: Row, columns: Sequence[int], index: int, *, bottom: float, pitch: 
         column = columns[place]
         x, y = column * _PITCH, bottom - _RADIUS - 1 - stacked[column] * pitch
         stacked[column] += 1
-        yield element("circle", class_=f"c{index}", cx=x, cy=y, r=_RADIUS)
+        yield element("circle", class_=f"c{index} dot", cx=x, cy=y, r=_RADIUS)
         if place == row.marked:
-            yield element("circle", class_="c1 hollow", cx=x, cy=y, r=_RADIUS + 3)
+            yield element("circle", class_="c1 ring", cx=x, cy=y, r=_RADIUS + 3)

@@ -1,0 +1,398 @@
+"""A run's page, `report.html`: what was searched, what was found, how training went, what the model does.
+
+Reads what the commands have left in the run directory, in whatever state that is; what is not there yet is named with
+the command that makes it. One file that opens anywhere, with nothing in it from outside and no script.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.files import write_text
+from searcher.arch.document import DocumentError, read_json
+from searcher.arch.spec import Spec, read_spec
+from searcher.report import html
+from searcher.report.curves import Series, line_chart
+from searcher.report.dots import Row, dot_chart
+from searcher.report.drawing import draw_spec
+from searcher.report.text import describe_spec, headline, task_line
+from searcher.training.metrics import read_metrics
+
+REPORT = "report.html"
+_ABSENT = "–"
+
+
+def write_report(run: Path) -> Path:
+    """Write the page of a run directory into it, and return its path.
+
+    Raises: DocumentError: there is no run, or a file of it is damaged.
+    """
+    if not run.is_dir():
+        raise DocumentError(str(run), [f"no such run directory; `enas search --run {_quoted(run)}` makes it"])
+    path = run / REPORT
+    write_text(path, _page(run))
+    return path
+
+
+def _page(run: Path) -> str:
+    spec = read_spec(run / "spec.json") if (run / "spec.json").exists() else None
+    search = _Stage(run / "search")
+    retrain = _Stage(run / "retrain")
+    name = run.resolve().name
+    return html.page(
+        f"{name}: ENAS report",
+        [
+            f"<header><h1>{html.escaped(name)}</h1>",
+            *_introduction(spec, search, retrain),
+            "</header>",
+            html.section("Architecture", _architecture(run, spec)),
+            html.section("Search", _search(run, search)),
+            html.section("Choice of the architecture", _derivation(run, search)),
+            html.section("Retraining", _retraining(run, retrain)),
+            html.section("Verification", _verification(run)),
+            html.section("Benchmark", _benchmark(run)),
+        ],
+    )
+
+
+class _Stage:
+    """What a stage of the run has left: its configuration, metrics and summary, each empty if it is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config: dict[str, Any] = _read_toml(folder / "config.toml")
+        self.summary: dict[str, Any] = _read_object(folder / "summary.json")
+        metrics = folder / "metrics.jsonl"
+        self.records = read_metrics(metrics) if metrics.exists() else []
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.config or self.records)
+
+    def series(self, name: str, key: str, *, dashed: bool = False) -> Series:
+        """The metric `key` over the epochs; empty if it was not recorded."""
+        records = [record for record in self.records if key in record and "epoch" in record]
+        return Series(name, [record["epoch"] for record in records], [record[key] for record in records], dashed=dashed)
+
+
+def _introduction(spec: Spec | None, search: _Stage, retrain: _Stage) -> Iterator[str]:
+    if spec is not None:
+        yield f'<p class="muted">{html.escaped(headline(spec))}: {html.escaped(task_line(spec))}</p>'
+    result = retrain.summary
+    yield html.facts(
+        [
+            ("test accuracy", _percent(result.get("test_accuracy"))),
+            ("validation accuracy", _percent(result.get("valid_accuracy"))),
+            ("parameters", _count(result.get("parameters"))),
+            ("reward in the search", _percent(search.summary.get("reward"))),
+        ],
+        key=True,
+    )
+
+
+# --- architecture -----------------------------------------------------------------------------------------------------
+
+
+def _architecture(run: Path, spec: Spec | None) -> Iterator[str]:
+    if spec is None:
+        yield html.missing("No architecture has been chosen yet", f"enas search --run {_quoted(run)} --resume")
+        return
+    yield draw_spec(spec)
+    yield html.folded("The same as text", describe_spec(spec))
+    yield html.folded("spec.json", spec.to_json())
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+def _search(run: Path, search: _Stage) -> Iterator[str]:
+    if not search.begun:
+        yield html.missing("This run holds no search", f"enas search --run {_quoted(run)}")
+        return
+    config, summary = search.config, search.summary
+    yield html.facts(
+        [
+            ("preset", config.get("preset")),
+            ("data set", config.get("dataset")),
+            ("policy", _section(config, "policy").get("kind")),
+            ("seed", config.get("seed")),
+            ("epochs", _progress(search)),
+            ("time", _duration(summary.get("seconds"))),
+            ("device", summary.get("device")),
+        ]
+    )
+    if not summary:
+        yield html.missing("The search is not finished", f"enas search --run {_quoted(run)} --resume")
+    reward, control = search.series("controller", "reward"), search.series("random", "random_reward", dashed=True)
+    if reward.points and control.points:
+        yield f"<p>{html.escaped(_comparison(reward, control))}</p>"
+    yield _charts(
+        [
+            (
+                "Mean reward of a policy step",
+                "validation accuracy, both on the same minibatches",
+                True,
+                [reward, control, search.series("moving average", "baseline")],
+            ),
+            ("Entropy of the policy", "nats per architecture", False, [search.series("entropy", "entropy")]),
+            ("Training loss of the shared weights", "nats per image", False, [search.series("loss", "loss")]),
+            (
+                "Training accuracy of the shared weights",
+                "of the architectures sampled",
+                True,
+                [search.series("accuracy", "train_accuracy")],
+            ),
+        ]
+    )
+    yield _versions(summary)
+
+
+def _comparison(reward: Series, control: Series) -> str:
+    """What the two curves say in the end, in a sentence."""
+    (epoch, ours), (_, theirs) = reward.points[-1], control.points[-1]
+    points = 100 * (ours - theirs)
+    where = f"in epoch {epoch:g} the policy's architectures score {100 * ours:.1f} % on average"
+    return f"With the same shared weights, {where}, uniformly random ones {100 * theirs:.1f} %: {points:+.1f} points."
+
+
+def _derivation(run: Path, search: _Stage) -> Iterator[str]:
+    sampled = _numbers(search.summary.get("sampled_rewards"))
+    if not sampled:
+        yield html.missing("No architecture has been chosen yet", f"enas search --run {_quoted(run)} --resume")
+        return
+    finals, chosen = _numbers(search.summary.get("finalist_rewards")), search.summary.get("reward")
+    rows = [
+        Row(
+            "sampled",
+            sampled,
+            f"{len(sampled)}, on few minibatches",
+            marked=None if finals else _index(sampled, chosen),
+        )
+    ]
+    if finals:
+        rows.append(Row("finalists", finals, f"{len(finals)}, on the whole split", marked=_index(finals, chosen)))
+    yield (
+        f"<p>{len(sampled)} different architectures were drawn from the trained policy and scored with the shared "
+        f"weights. The ringed one was chosen; its reward is {html.escaped(_percent(chosen) or _ABSENT)}.</p>"
+    )
+    yield dot_chart(rows, title="Rewards at the end of the search", x_label="validation accuracy", percent=True)
+
+
+# --- retraining -------------------------------------------------------------------------------------------------------
+
+
+def _retraining(run: Path, retrain: _Stage) -> Iterator[str]:
+    command = f"enas retrain {_quoted(run)}"
+    if not retrain.begun:
+        yield html.missing("The network has not been trained from scratch yet", command)
+        return
+    result = retrain.summary
+    test_count = _count(result.get("test_count"))
+    yield html.facts(
+        [
+            ("test accuracy", _percent(result.get("test_accuracy"), digits=2)),
+            ("test images", test_count),
+            ("best validation accuracy", _percent(result.get("valid_accuracy"), digits=2)),
+            ("in epoch", result.get("best_epoch")),
+            ("parameters", _count(result.get("parameters"))),
+            ("preset", retrain.config.get("preset")),
+            ("seed", retrain.config.get("seed")),
+            ("epochs", _progress(retrain)),
+            ("time", _duration(result.get("seconds"))),
+            ("device", result.get("device")),
+        ]
+    )
+    if not result:
+        yield html.missing("The retraining is not finished", f"{command} --resume")
+    train = retrain.series("train", "train_accuracy", dashed=True)
+    yield _charts(
+        [
+            ("Accuracy", "of the images", True, [retrain.series("validation", "valid_accuracy"), train]),
+            ("Training loss", "nats per image", False, [retrain.series("loss", "loss")]),
+            ("Learning rate", "", False, [retrain.series("rate", "learning_rate")]),
+        ]
+    )
+    yield _versions(result)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def _verification(run: Path) -> Iterator[str]:
+    failed = _read_object(run / "verification-failed.json")
+    document = _read_object(run / "verification.json")
+    if not failed and not document:
+        yield html.missing("No model has been exported and verified yet", f"enas export {_quoted(run)}")
+    if failed:
+        yield "<p>The last export was refused, because its answers are not those of the trained network:</p>"
+        yield from _verification_of(failed)
+    if document:
+        yield from _verification_of(document)
+
+
+def _verification_of(document: Mapping[str, Any]) -> Iterator[str]:
+    if "passed" in document:
+        yield f"<p>{html.verdict(bool(document['passed']))}: onnxruntime against torch on the same images.</p>"
+    yield _scalars(document, leave_out=("passed",))
+    rows = [row for row in document.get("comparisons", []) if isinstance(row, Mapping)]
+    yield _table_of(rows)
+
+
+def _benchmark(run: Path) -> Iterator[str]:
+    document = _read_object(run / "benchmark.json")
+    if not document:
+        yield html.missing("The model's speed has not been measured yet", f"enas benchmark {_quoted(run)}")
+        return
+    if document.get("is_partial"):
+        yield "<p>The benchmark was interrupted: these are the samples taken until then.</p>"
+    rows = [_benchmark_row(point) for point in document.get("points", []) if isinstance(point, Mapping)]
+    yield _table_of(rows)
+    if disturbances := document.get("disturbances"):
+        yield f'<p class="bad">Noisy: {html.escaped("; ".join(map(str, disturbances)))}.</p>'
+    machine = _section(document, "machine")
+    yield html.facts(
+        [
+            ("processor", machine.get("cpu")),
+            ("cores", machine.get("usable_cores")),
+            ("threads", document.get("intra_op_threads")),
+            ("measured", document.get("started")),
+            *_section(machine, "versions").items(),
+        ]
+    )
+
+
+def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the command's own table; what a point does not state stays empty."""
+    median = point.get("median_ms")
+    interval = _section(median, "interval") if isinstance(median, Mapping) else {}
+    percentiles = _section(point, "percentiles_ms")
+    ends = [interval.get("low"), interval.get("high")]
+    return {
+        "model": point.get("name"),
+        "batch": point.get("batch_size"),
+        "median ms": _value(median),
+        "95 % interval": " – ".join(map(_cell, ends)) if all(end is not None for end in ends) else None,
+        **{f"{name} ms": _value(percentiles.get(name)) for name in ("p90", "p99")},
+        "images/s": _value(point.get("images_per_s")),
+        "samples": point.get("count"),
+    }
+
+
+# --- values in writing ------------------------------------------------------------------------------------------------
+
+
+def _charts(charts: Iterable[tuple[str, str, bool, Sequence[Series]]]) -> str:
+    """The charts (title, y label, whether in per cent, series) of which anything was recorded."""
+    drawn = [
+        line_chart(series, title=title, x_label="epoch", y_label=label, percent=percent)
+        for title, label, percent, series in charts
+        if any(one.points for one in series)
+    ]
+    return f'<div class="charts">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _table_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A column for every key, in the order of the first row that has it."""
+    keys = list(dict.fromkeys(key for row in rows for key in row if not isinstance(row[key], list | dict)))
+    if not keys:
+        return ""
+    return html.table(
+        [html.escaped(key.replace("_", " ")) for key in keys], [[_cell(row.get(k)) for k in keys] for row in rows]
+    )
+
+
+def _scalars(document: Mapping[str, Any], *, leave_out: Sequence[str]) -> str:
+    """All plain values of a document, and those one table down."""
+    found: list[tuple[str, object]] = []
+    for key, value in document.items():
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        for name, entry in inner:
+            if key not in leave_out and isinstance(entry, str | int | float | bool):
+                found.append((f"{key} {name}".strip().replace("_", " "), _plain(entry)))
+    return html.facts(found)
+
+
+def _cell(value: object) -> str:
+    """A value as a table's markup."""
+    if value is None:
+        return _ABSENT
+    return html.verdict(value) if isinstance(value, bool) else html.escaped(_plain(value))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    words = str(value)
+    return words if len(words) < 60 else f"{words[:12]}…"  # a digest
+
+
+def _versions(summary: Mapping[str, Any]) -> str:
+    versions = _section(summary, "versions")
+    listed = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return f'<p class="muted">With {html.escaped(listed)}.</p>' if versions else ""
+
+
+def _progress(stage: _Stage) -> str | None:
+    planned = stage.config.get("num_epochs")
+    return None if planned is None else f"{len(stage.records)} of {planned}"
+
+
+def _percent(value: object, *, digits: int = 1) -> str | None:
+    return f"{100 * value:.{digits}f} %" if isinstance(value, int | float) else None
+
+
+def _count(value: object) -> str | None:
+    return f"{value:,}" if isinstance(value, int) else None
+
+
+def _duration(seconds: object) -> str | None:
+    if not isinstance(seconds, int | float):
+        return None
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _numbers(values: object) -> list[float]:
+    return [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
+
+
+def _index(values: Sequence[float], value: object) -> int | None:
+    return values.index(value) if isinstance(value, int | float) and value in values else None
+
+
+def _value(entry: object) -> object:
+    """An estimate is written as a table with its value and its interval, or plainly."""
+    return entry.get("value") if isinstance(entry, Mapping) else entry
+
+
+def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    document = read_json(path, DocumentError)
+    if not isinstance(document, dict):
+        raise DocumentError(str(path), ["expected a JSON object"])
+    return document
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
+
+
+def _quoted(run: Path) -> str:
+    return shlex.quote(str(run))
