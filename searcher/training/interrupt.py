@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A run was asked to stop, and has written its checkpoint."""
+
+
 class Interrupt:
     """Whether somebody has asked the run to stop; long loops look at it between steps."""
 

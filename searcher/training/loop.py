@@ -28,7 +28,7 @@ from searcher.training.checkpoint import CheckpointError
 from searcher.training.derive import DeriveConfig, derive, num_scorings, score
 from searcher.training.device import Precision, describe
 from searcher.training.epoch import Objective, Totals, train_epoch
-from searcher.training.interrupt import Interrupt
+from searcher.training.interrupt import Interrupt, Stopped
 from searcher.training.optim import SgdConfig, make_sgd
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
@@ -95,10 +95,6 @@ class SearchConfig:
             raise ValueError(f"control_samples is {self.control_samples}; it must not be negative")
         if self.policy.kind == "lstm" and self.reinforce.baseline == "leave_one_out" and self.policy_samples < 2:
             raise ValueError("the leave_one_out baseline needs policy_samples of at least 2")
-
-
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The run was asked to stop, and has written its checkpoint."""
 
 
 class Search:

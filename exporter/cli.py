@@ -1,0 +1,160 @@
+"""The commands `enas retrain`, `enas export` and `enas verify`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import click
+
+_INTERRUPTED = 130
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.command()
+@click.argument("source", metavar="RUN|SPEC", type=click.Path(path_type=Path))
+@click.option("--preset", help="Settings: quick, standard, paper or reference.  [default: the search's]")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="A config.toml instead of a preset.")
+@click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory, where SPEC is a file.")
+@click.option("--dataset", help="Name of a data set or path of a store.  [default: the spec's]")
+@click.option("--channels", type=click.IntRange(min=2), help="Width of the first cell.  [default: the spec's]")
+@click.option("--cells", type=click.IntRange(min=3), help="Number of cells.  [default: the spec's]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
+@click.option("--seed", type=click.IntRange(min=0), help="Fixes the run.  [default: the search's, or 0]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished retraining, if there is one.")
+@click.option("--force", is_flag=True, help="Delete an existing retraining first.")
+def retrain(
+    source: Path,
+    preset: str | None,
+    config_file: Path | None,
+    run_path: Path | None,
+    dataset: str | None,
+    channels: int | None,
+    cells: int | None,
+    epochs: int | None,
+    seed: int | None,
+    device: str,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Train the network of a run's spec.json, or of a spec file, from scratch.
+
+    The best epoch is chosen on the valid split; the test split is scored once, at the end.
+    """
+    from datasets.catalog import load
+    from datasets.store import ImageStore, StoreError
+    from exporter.presets import retrain_preset
+    from exporter.retrain import RetrainConfig, spec_digest
+    from exporter.retrain import retrain as run_retrain
+    from searcher.arch.spec import read_spec
+    from searcher.training import device as devices
+    from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.run_folder import RunError, RunFolder, read_config
+
+    if source.is_dir() or not source.suffix:
+        run_path = run_path or source
+        spec_path = source / "spec.json"
+        if not spec_path.exists():
+            raise RunError(f"{source}: no spec.json here; make it with `enas search --run {source}`")
+    else:
+        if run_path is None:
+            raise RunError("say where to train this spec: --run DIRECTORY")
+        spec_path = source
+    spec = read_spec(spec_path)
+    if dataset is not None:
+        spec = replace(spec, task=replace(spec.task, dataset=dataset))
+    changes = {name: value for name, value in (("channels", channels), ("cells", cells)) if value is not None}
+    spec = replace(spec, network=replace(spec.network, **changes))
+    store = load(spec.task.dataset)
+    if not isinstance(store, ImageStore):
+        raise StoreError(f"{spec.task.dataset} holds text; the spec needs images")
+    if config_file is not None:
+        config = read_config(config_file, RetrainConfig)
+    else:
+        config = retrain_preset(preset or spec.provenance.get("preset") or "quick")
+    if seed is None and config_file is None:
+        seed = spec.provenance.get("seed")
+    config = replace(
+        config,
+        spec_sha256=spec_digest(spec),
+        seed=config.seed if seed is None else seed,
+        num_epochs=epochs or config.num_epochs,
+    )
+
+    torch_device = devices.resolve_device(device)
+    devices.prepare(torch_device)
+    again = f"enas retrain {source}" + (f" --run {run_path}" if run_path != source else "")
+    folder = RunFolder.open(run_path / "retrain", config, resume=resume, force=force, again=again)
+    if folder.finished:
+        click.echo(f"{run_path}: the retraining is finished", err=True)
+        return
+    click.echo(f"retraining in {run_path} on {devices.describe(torch_device)}", err=True)
+    with catch_signals() as interrupt:
+        try:
+            summary = run_retrain(spec, config, store=store, folder=folder, device=torch_device, interrupt=interrupt)
+        except Stopped:
+            click.echo(f"stopped; go on with: {again} --resume and the other options as before", err=True)
+            click.get_current_context().exit(_INTERRUPTED)
+    click.echo(
+        f"test accuracy {summary['test_accuracy']:.2%} of {summary['test_count']} images "
+        f"(valid {summary['valid_accuracy']:.2%}, epoch {summary['best_epoch']}; {summary['parameters']:,} parameters)"
+    )
+    click.echo(f"next: enas export {run_path}", err=True)
+
+
+@click.command()
+@_RUN
+@click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset.")
+@click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
+@click.option("--rtol", type=float, default=1e-4, help="See --atol.")
+@click.option("--resume", is_flag=True, help="Do nothing where the run's model is already that of its weights.")
+def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> None:
+    """Convert a run's retrained network to model.onnx, verified against torch.
+
+    Exits 1, writing no model, if the two differ on the test split or on edge cases.
+    """
+    from exporter.convert import Tolerance
+    from exporter.export import MODEL, VerificationError, is_current
+    from exporter.export import export as run_export
+    from exporter.verify import describe
+
+    tolerance = Tolerance(atol, rtol)
+    if resume and is_current(run, opset=opset, tolerance=tolerance):
+        click.echo(f"{run}: {MODEL} is verified and up to date", err=True)
+        return
+
+    def log(line: str) -> None:
+        click.echo(line, err=True)
+
+    try:
+        verification = run_export(run, opset=opset, tolerance=tolerance, log=log)
+    except VerificationError as error:
+        click.echo(describe(error.verification))
+        click.echo(f"error: {error}", err=True)
+        click.get_current_context().exit(1)
+    click.echo(describe(verification))
+    model = run / MODEL
+    click.echo(f"wrote {model} ({model.stat().st_size:,} bytes); next: enas benchmark {run}", err=True)
+
+
+@click.command()
+@_RUN
+@click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
+@click.option("--rtol", type=float, default=1e-4, help="See --atol.")
+@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", help="onnxruntime's provider.")
+def verify(run: Path, atol: float, rtol: float, provider: Literal["auto", "cpu", "cuda"]) -> None:
+    """Compare a run's model.onnx with its retrained network again.
+
+    Exits 1 if they differ on the test split or on edge cases.
+    """
+    from exporter.convert import Tolerance
+    from exporter.export import verify_run
+    from exporter.verify import describe
+
+    verification = verify_run(run, tolerance=Tolerance(atol, rtol), provider=provider)
+    click.echo(describe(verification))
+    if not verification.passed:
+        click.echo(f"error: {run}: the model does not match its torch network", err=True)
+        click.get_current_context().exit(1)
