@@ -2,44 +2,68 @@
 
 from __future__ import annotations
 
+import os
+import random as random_module
+import shlex
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
+from click.core import ParameterSource
+
+from datasets.files import write_text
 
 if TYPE_CHECKING:
+    from datasets.store import ImageStore
     from searcher.arch.spec import Spec
 
 _INTERRUPTED = 130
+_MISTAKE = 2
+_PATH = click.Path(path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_space_option = click.option("--space", default="micro", help="Search space: micro.")
+_dataset_option = click.option(
+    "--dataset", show_default="the preset's own", help="Name of a data set, or path of a store."
+)
+_preset_option = click.option("--preset", default="quick", help="Settings: quick, standard, paper or reference.")
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
 
 
 @click.command()
-@click.option("--space", default="micro", help="Search space: micro.")
-@click.option("--preset", default="quick", help="Settings: quick, standard, paper or reference.")
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="A config.toml to use instead of a preset."
-)
-@click.option("--dataset", help="Name of a data set or path of a store.  [default: the preset's own]")
+@_space_option
+@_preset_option
+@click.option("--config", "config_file", type=_PATH, metavar="FILE", help="A config.toml to use instead of a preset.")
+@_dataset_option
 @click.option(
     "--run",
     "run_path",
-    type=click.Path(path_type=Path),
-    help="Run directory.  [default: runs/<space>-<dataset>-<preset>]",
+    type=_PATH,
+    metavar="RUN",
+    show_default="runs/<space>-<dataset>-<preset>",
+    help="Run directory, made if it is not there.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Fixes the run.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), show_default="the config's, or 0", help="Fixes the run.")
 @click.option(
-    "--policy", type=click.Choice(["lstm", "random"]), help="The controller, or uniform random search.  [default: lstm]"
+    "--policy",
+    type=click.Choice(["lstm", "random"]),
+    show_default="the config's, or lstm",
+    help="The controller, or uniform random search.",
 )
 @click.option(
     "--derive",
     "derivation",
     type=click.Choice(["thorough", "paper"]),
     default="thorough",
-    help="How the architecture is chosen in the end.",
+    help="How the architecture is chosen in the end: in rounds, or as published, the best of 10 on one minibatch.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
-@click.option("--resume", is_flag=True, help="Go on with an unfinished run, if there is one.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished search, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing search in the run directory first.")
 def search(
     space: str,
@@ -55,9 +79,8 @@ def search(
     force: bool,
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
-    from datasets.catalog import load
-    from datasets.store import ImageStore, StoreError
     from searcher.presets import DEFAULT_DATASETS, search_preset
+    from searcher.report.text import describe_spec
     from searcher.training import device as devices
     from searcher.training.derive import PAPER_DERIVATION
     from searcher.training.interrupt import catch_signals
@@ -71,9 +94,7 @@ def search(
     else:
         search_preset(space, preset, image_size=32)  # a wrong name is told before a data set is looked for
         dataset = dataset or DEFAULT_DATASETS[preset]
-    store = load(dataset)
-    if not isinstance(store, ImageStore):
-        raise StoreError(f"{dataset} holds text; the space {space} needs images")
+    store = _image_store(dataset, space=space)
     if config_file is None:
         config = search_preset(space, preset, image_size=max(store.image_shape[:2]))
     config = replace(config, dataset=dataset)
@@ -87,7 +108,7 @@ def search(
     run_path = run_path or Path("runs") / f"{config.space}-{_name_of(dataset)}-{config.preset}"
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    again = f"enas search --run {run_path}"
+    again = _command_as_given(run_path)
     folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again)
     if folder.finished:
         click.echo(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
@@ -97,10 +118,21 @@ def search(
         try:
             spec = run_search(config, store=store, folder=folder, device=torch_device, interrupt=interrupt)
         except Stopped:
-            click.echo(f"stopped; go on with: {again} --resume and the other options as before", err=True)
+            click.echo(f"stopped; go on with: {again} --resume", err=True)
             click.get_current_context().exit(_INTERRUPTED)
-    _show(spec)
-    click.echo(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {run_path}", err=True)
+    click.echo(describe_spec(spec), nl=False)
+    click.echo(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
+
+
+def _command_as_given(run_path: Path) -> str:
+    """`enas search --run RUN` and what else the user has set, but for --resume and --force."""
+    ctx = click.get_current_context()
+    words = ["enas", "search", "--run", str(run_path)]
+    for option in ctx.command.params:
+        given = option.name is not None and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        if given and option.name not in ("run_path", "resume", "force"):
+            words += [option.opts[0], str(ctx.params[option.name])]
+    return shlex.join(words)
 
 
 def _name_of(dataset: str) -> str:
@@ -108,5 +140,197 @@ def _name_of(dataset: str) -> str:
     return Path(dataset).stem if dataset.endswith(".h5") else dataset
 
 
-def _show(spec: Spec) -> None:
-    click.echo(spec.to_json(), nl=False)
+def _image_store(dataset: str, *, space: str) -> ImageStore:
+    from datasets.catalog import load
+    from datasets.store import ImageStore, StoreError
+
+    store = load(dataset)
+    if not isinstance(store, ImageStore):
+        raise StoreError(f"{dataset} holds text; the space {space} needs images")
+    return store
+
+
+# --- spec -------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def spec() -> None:
+    """Show, check, draw and convert architecture specs.
+
+    A spec is a spec.json, which names an architecture, the size of its network and its task. SPEC is such a file or a
+    run directory that holds one.
+    """
+
+
+def _output_options(command: _Command) -> _Command:
+    command = click.option("--force", is_flag=True, help="Replace an existing file.")(command)
+    return click.option("--out", type=_PATH, metavar="FILE", show_default="stdout", help="Where the spec goes.")(
+        command
+    )
+
+
+@spec.command()
+@click.argument("path", metavar="SPEC", type=_PATH)
+@click.option("--svg", type=_PATH, metavar="FILE", help="Draw the architecture into this file, too.")
+def show(path: Path, svg: Path | None) -> None:
+    """Write out an architecture and its network, node by node."""
+    from searcher.report.drawing import draw_spec
+    from searcher.report.text import describe_spec
+
+    found = _read(path)
+    click.echo(describe_spec(found), nl=False)
+    if svg is not None:
+        write_text(svg, draw_spec(found))
+        click.echo(f"wrote {svg}", err=True)
+
+
+@spec.command()
+@click.argument("paths", metavar="SPEC...", nargs=-1, required=True, type=_PATH)
+def validate(paths: tuple[Path, ...]) -> None:
+    """Check specs and name every problem. Exits 2 if there is one."""
+    from searcher.arch.document import ArchitectureError
+    from searcher.report.text import headline
+
+    broken = False
+    for path in paths:
+        try:
+            click.echo(f"{path}: ok, {headline(_read(path))}")
+        except (ArchitectureError, OSError) as error:
+            click.echo(str(error), err=True)
+            broken = True
+    if broken:
+        click.get_current_context().exit(_MISTAKE)
+
+
+@spec.command()
+@_space_option
+@_dataset_option
+@_preset_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Fixes the architecture.")
+@_output_options
+def random(space: str, dataset: str | None, preset: str, seed: int, out: Path | None, force: bool) -> None:
+    """Draw an architecture with every decision uniform and independent.
+
+    The network gets the size that a search with the preset would give it.
+    """
+    made = _make_spec(
+        space,
+        dataset=dataset,
+        preset=preset,
+        architecture=lambda options: options.random(random_module.Random(seed)),
+        provenance={"source": "uniformly random", "preset": preset, "seed": seed},
+    )
+    _write(made, out, force=force)
+
+
+@spec.command("import")
+@click.argument("text_or_file")
+@_space_option
+@_dataset_option
+@_preset_option
+@_output_options
+def import_(text_or_file: str, space: str, dataset: str | None, preset: str, out: Path | None, force: bool) -> None:
+    """Make a spec of an architecture in the published integer encoding.
+
+    TEXT_OR_FILE is the encoding itself, a file that holds it, or - for stdin. For the space micro it has, for every
+    node of the normal and then of the reduction cell: input, operation, input, operation. The network gets the size
+    that a search with the preset would give it.
+    """
+    from searcher.arch.spaces import space_module
+
+    architecture = space_module(space).from_published(_encoding(text_or_file))
+    made = _make_spec(
+        space,
+        dataset=dataset,
+        preset=preset,
+        architecture=lambda _: architecture,
+        provenance={"source": "published encoding", "preset": preset},
+    )
+    _write(made, out, force=force)
+
+
+@spec.command()
+@click.argument("path", metavar="SPEC", type=_PATH)
+def export(path: Path) -> None:
+    """Write an architecture in the published integer encoding."""
+    from searcher.arch.spaces import space_module
+
+    found = _read(path)
+    click.echo(space_module(found.space).to_published(found.architecture))
+
+
+def _read(path: Path) -> Spec:
+    """The spec at a path, or of a run. Raises: ArchitectureError, with the path as it was typed."""
+    from searcher.arch.document import ArchitectureError, read_json
+    from searcher.arch.spec import parse_spec
+
+    if path.is_dir():
+        run, path = path, path / "spec.json"
+        if not path.exists():
+            makes_it = f"`enas search --run {shlex.quote(str(run))}` makes it"
+            raise ArchitectureError(str(path), [f"no such file; {makes_it}"])
+    return parse_spec(read_json(path, ArchitectureError), source=str(path))
+
+
+def _make_spec(
+    space: str,
+    *,
+    dataset: str | None,
+    preset: str,
+    architecture: Callable[[Any], Any],
+    provenance: dict[str, Any],
+) -> Spec:
+    """A spec for a data set. Args: architecture: gets the preset's options of the space."""
+    from searcher.arch.spec import IMAGE_CLASSIFICATION, Spec, Task
+    from searcher.presets import DEFAULT_DATASETS, search_preset
+
+    search_preset(space, preset, image_size=32)  # a wrong name is told before a data set is looked for
+    dataset = dataset or DEFAULT_DATASETS[preset]
+    store = _image_store(dataset, space=space)
+    config = search_preset(space, preset, image_size=max(store.image_shape[:2]))
+    return Spec(
+        space=space,
+        architecture=architecture(config.search_space),
+        network=config.final_network,
+        task=Task(dataset, IMAGE_CLASSIFICATION, input_shape=store.image_shape, classes=store.classes),
+        provenance=provenance,
+    )
+
+
+def _encoding(text_or_file: str) -> str:
+    from searcher.arch.document import ArchitectureError
+
+    if text_or_file == "-":
+        return sys.stdin.read()
+    if os.path.isfile(text_or_file):
+        return Path(text_or_file).read_text(encoding="utf-8")
+    if any(letter.isalpha() for letter in text_or_file):
+        raise ArchitectureError(text_or_file, ["no such file, and not the whole numbers of an encoding either"])
+    return text_or_file
+
+
+def _write(made: Spec, out: Path | None, *, force: bool) -> None:
+    from searcher.arch.document import ArchitectureError
+
+    if out is None:
+        click.echo(made.to_json(), nl=False)
+        return
+    if out.exists() and not force:
+        raise ArchitectureError(str(out), ["is there already; --force replaces it"])
+    write_text(out, made.to_json())
+    click.echo(f"wrote {out}", err=True)
+
+
+# --- report -----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=_PATH)
+def report(run: Path) -> None:
+    """Write a run's page, report.html, from whatever the run directory holds so far.
+
+    One file with the architecture, learning curves and results, which opens offline. Prints its path.
+    """
+    from searcher.report.page import write_report
+
+    click.echo(write_report(run))
