@@ -1,0 +1,80 @@
+# make search retrain export: from labelled images to a verified model.onnx. `make` alone lists the targets.
+
+SPACE   ?= micro
+PRESET  ?= quick
+DEVICE  ?= auto
+SEED    ?= 0
+DATASET ?=
+RUN     ?=
+
+PYTHON ?= python3
+VENV   := .venv
+ENAS   := $(VENV)/bin/enas
+READY  := $(VENV)/.ready
+
+# A run's name is that of its space, data set and preset; the default data set is the preset's own.
+dataset-of-quick     := fashion-mnist-mini
+dataset-of-standard  := fashion-mnist
+dataset-of-paper     := cifar10
+dataset-of-reference := cifar10
+DATASET_NAME := $(or $(DATASET),$(dataset-of-$(PRESET)),$(PRESET))
+RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRESET))
+
+# `make search retrain export` keeps its order under -j.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help install search retrain export verify evaluate benchmark report test test-slow test-gpu lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED)"
+
+install: $(READY) ## Make .venv and install the pinned packages
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+search: $(READY) ## Find an architecture with ENAS and write the run's spec.json
+	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) --resume
+
+retrain: $(READY) ## Train the network of the run's spec.json from scratch
+	$(ENAS) retrain $(RUN_DIR) --device $(DEVICE) --resume
+
+export: $(READY) ## Convert the retrained network to ONNX and verify it
+	$(ENAS) export $(RUN_DIR) --resume
+
+verify: $(READY) ## Compare the run's model.onnx with its torch network again
+	$(ENAS) verify $(RUN_DIR)
+
+evaluate: $(READY) ## Score the run's model.onnx on the test split
+	$(ENAS) evaluate $(RUN_DIR)
+
+benchmark: $(READY) ## Measure the run's latency, beside torch
+	$(ENAS) benchmark $(RUN_DIR) --compare-torch
+
+report: $(READY) ## Write the run's HTML page
+	$(ENAS) report $(RUN_DIR)
+
+test: $(READY) ## Run the tests
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(READY) ## Run the tests that take minutes
+	$(VENV)/bin/python -m pytest --run-slow -m slow
+
+test-gpu: $(READY) ## Run the tests that need a CUDA device
+	$(VENV)/bin/python -m pytest --run-gpu -m gpu
+
+lint: $(READY) ## Check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(READY) ## Measure what the README claims is fast
+	$(VENV)/bin/python -m tests.benchmarks
+
+clean: ## Remove .venv; runs stay
+	rm -rf $(VENV) *.egg-info
