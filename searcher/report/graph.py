@@ -78,7 +78,7 @@ def outline_of(spec: Spec) -> tuple[Stage, ...]:
 # --- micro ------------------------------------------------------------------------------------------------------------
 
 _INPUT_NAMES = ("prev-prev", "prev")
-_INPUT_CAPTIONS = ("last cell but one", "last cell")
+_INPUT_CAPTIONS = ("previous cell but one", "previous cell")
 _CELL_CAPTIONS: dict[CellKind, str] = {
     "normal": "keeps the size of the map",
     "reduction": "halves the map: operations on its inputs have stride 2",

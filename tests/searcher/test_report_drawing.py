@@ -1,0 +1,142 @@
+import itertools
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hypothesis import given, settings
+
+from searcher.arch.spec import Spec
+from searcher.report.drawing import draw_spec
+from searcher.report.svg import text_width
+from tests.searcher.test_report_graph import make_spec, published_spec, specs
+
+SVG = "{http://www.w3.org/2000/svg}"
+FAMILIES = ("convolution", "pooling", "identity")
+CARDS = ("card", "input", "output")
+
+Rectangle = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+def _placed(element: ET.Element, x: float = 0, y: float = 0) -> Iterator[tuple[ET.Element, float, float]]:
+    """Every element with the translation it stands under."""
+    if (transform := element.get("transform")) is not None:
+        dx, dy = transform.removeprefix("translate(").removesuffix(")").split()
+        x, y = x + float(dx), y + float(dy)
+    yield element, x, y
+    for child in element:
+        yield from _placed(child, x, y)
+
+
+def _rectangles(root: ET.Element, classes: tuple[str, ...]) -> list[Rectangle]:
+    found = []
+    for element, x, y in _placed(root):
+        if element.tag == f"{SVG}rect" and element.get("class") in classes:
+            left, top = x + float(element.get("x", 0)), y + float(element.get("y", 0))
+            found.append((left, top, left + float(element.get("width", 0)), top + float(element.get("height", 0))))
+    return found
+
+
+def _labels(root: ET.Element) -> list[tuple[str, Rectangle]]:
+    """All words with an upper estimate of the room they take."""
+    found = []
+    for element, x, y in _placed(root):
+        if element.tag == f"{SVG}text":
+            words, classes = element.text or "", (element.get("class") or "").split()
+            width = text_width(words, 17 if "h1" in classes else 14 if "h2" in classes else 12)
+            left = x + float(element.get("x", 0)) - (width / 2 if "mid" in classes else 0)
+            base = y + float(element.get("y", 0))
+            found.append((words, (left, base - 9, left + width, base + 2)))
+    return found
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    slack = 0.2  # coordinates are written to a tenth of a pixel
+    return a[0] < b[2] - slack and b[0] < a[2] - slack and a[1] < b[3] - slack and b[1] < a[3] - slack
+
+
+def _contains(outer: Rectangle, inner: Rectangle) -> bool:
+    return outer[0] <= inner[0] + 0.2 and outer[1] <= inner[1] and inner[2] <= outer[2] + 0.2 and inner[3] <= outer[3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(specs())
+def test_every_node_and_operation_appears(spec: Spec) -> None:
+    words = [words for words, _ in _labels(ET.fromstring(draw_spec(spec)))]
+    for cell in (spec.architecture.normal, spec.architecture.reduction):
+        for index in range(2, 2 + len(cell)):
+            assert words.count(f"+ node {index}") == 2
+    chosen = [
+        operation.replace("_", " ").replace("3x3", "3×3").replace("5x5", "5×5")
+        for cell in (spec.architecture.normal, spec.architecture.reduction)
+        for node in cell
+        for operation in node.operations
+    ]
+    legend = ["identity"] if "identity" in chosen else []
+    operations = [w for w in words if w == "identity" or w.endswith(("3×3", "5×5"))]
+    assert sorted(operations) == sorted(chosen + legend)
+
+
+@settings(max_examples=40, deadline=None)
+@given(specs())
+def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
+    root = ET.fromstring(draw_spec(spec))
+    cards, chips = _rectangles(root, CARDS), _rectangles(root, FAMILIES)
+    assert not any(_overlap(a, b) for a, b in itertools.combinations(cards, 2))
+    assert not any(_overlap(a, b) for a, b in itertools.combinations(chips, 2))
+    labels = _labels(root)
+    touching = [(a, b) for (a, ra), (b, rb) in itertools.combinations(labels, 2) if _overlap(ra, rb)]
+    assert touching == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(specs())
+def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
+    root = ET.fromstring(draw_spec(spec))
+    labels = _labels(root)
+    for box in _rectangles(root, (*CARDS, *FAMILIES)):
+        for words, room in labels:
+            assert not _overlap(box, room) or _contains(box, room), words
+
+
+@settings(max_examples=40, deadline=None)
+@given(specs())
+def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
+    root = ET.fromstring(draw_spec(spec))
+    paper = (0.0, 0.0, float(root.get("width", 0)), float(root.get("height", 0)))
+    for rectangle in [*_rectangles(root, ("panel", *CARDS)), *(room for _, room in _labels(root))]:
+        assert _contains(paper, rectangle)
+
+
+@settings(max_examples=20, deadline=None)
+@given(specs())
+def test_equal_specs_give_equal_bytes_and_few_of_them(spec: Spec) -> None:
+    drawing = draw_spec(spec)
+    assert drawing == draw_spec(replace(spec))
+    assert len(draw_spec(published_spec()).encode()) < 30_000
+
+
+def test_a_drawing_names_and_describes_itself() -> None:
+    root = ET.fromstring(draw_spec(published_spec()))
+    assert root.get("role") == "img"
+    assert root.findtext(f"{SVG}title") == "micro network for cifar10"
+    assert "node 4    = identity(prev-prev) + sep_conv_5x5(prev)" in (root.findtext(f"{SVG}desc") or "")
+
+
+def test_a_data_set_s_name_cannot_break_out_of_the_markup() -> None:
+    spec = published_spec()
+    hostile = '</title><script>"&\x00'
+    root = ET.fromstring(draw_spec(make_spec(spec.architecture, spec.network, dataset=hostile)))
+    assert root.findtext(f"{SVG}title") == 'micro network for </title><script>"&�'
+    assert root.find(f".//{SVG}script") is None
+
+
+def test_a_long_path_is_cut_to_the_width_of_the_drawing() -> None:
+    spec = published_spec()
+    root = ET.fromstring(
+        draw_spec(make_spec(spec.architecture, spec.network, dataset="/data/" + "long/" * 60 + "x.h5"))
+    )
+    title, room = _labels(root)[0]
+    assert "…" in title
+    assert title.endswith("x.h5")
+    assert room[2] <= float(root.get("width", 0))

@@ -1,0 +1,82 @@
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from searcher.arch.micro import OPERATIONS, MicroArchitecture, MicroSize, MicroSpace, Node, from_published
+from searcher.arch.spec import IMAGE_CLASSIFICATION, Spec, Task
+from searcher.report.graph import GraphEdge, Stage, graphs_of, outline_of
+
+PUBLISHED = """
+0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1
+1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1
+"""
+
+
+def make_spec(architecture: MicroArchitecture, size: MicroSize, *, dataset: str = "cifar10") -> Spec:
+    classes = tuple(f"class {index}" for index in range(10))
+    return Spec("micro", architecture, size, Task(dataset, IMAGE_CLASSIFICATION, (32, 32, 3), classes))
+
+
+def published_spec() -> Spec:
+    return make_spec(from_published(PUBLISHED), MicroSize(cells=17, channels=36))
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> Spec:
+    """Uniformly random architectures of all sizes."""
+    space = MicroSpace(draw(st.integers(1, 8)))
+    size = MicroSize(draw(st.integers(3, 20)), draw(st.integers(2, 64)), draw(st.sampled_from([1, 2, 4])))
+    return make_spec(space.random(random.Random(draw(st.integers(0, 10_000)))), size)
+
+
+@given(specs())
+def test_a_graph_has_every_operation_of_its_cell_in_order(spec: Spec) -> None:
+    for graph, cell in zip(graphs_of(spec), (spec.architecture.normal, spec.architecture.reduction), strict=True):
+        drawn = [edge.operation for node in graph.nodes for edge in node.edges if edge.operation]
+        assert drawn == [operation for node in cell for operation in node.operations]
+
+
+@given(specs())
+def test_every_node_comes_after_what_it_reads_and_leads_to_the_output(spec: Spec) -> None:
+    for graph in graphs_of(spec):
+        seen: set[str] = set()
+        read: set[str] = set()
+        for node in graph.nodes:
+            sources = {edge.source for edge in node.edges}
+            assert sources <= seen
+            seen.add(node.name)
+            read |= sources
+        assert seen - read == {"output"}
+
+
+def test_an_input_that_no_node_reads_goes_to_the_output() -> None:
+    cell = (Node((1, 1), (OPERATIONS[0], OPERATIONS[4])),)
+    graph, _ = graphs_of(make_spec(MicroArchitecture(cell, cell), MicroSize(3, 2)))
+    assert graph.nodes[-1].edges == (GraphEdge("prev-prev"), GraphEdge("node 2"))
+
+
+def test_the_outline_joins_normal_cells_and_follows_sizes_to_the_classifier() -> None:
+    assert outline_of(published_spec()) == (
+        Stage("stem", (32, 32, 108)),
+        Stage("normal", (32, 32, 180), count=5, width=36),
+        Stage("reduction", (16, 16, 288), width=72, reduces=True),
+        Stage("normal", (16, 16, 360), count=5, width=72),
+        Stage("reduction", (8, 8, 576), width=144, reduces=True),
+        Stage("normal", (8, 8, 720), count=5, width=144),
+        Stage("classifier", (10,)),
+    )
+
+
+def test_the_smallest_network_begins_with_two_reduction_cells() -> None:
+    names = [stage.name for stage in outline_of(make_spec(from_published(PUBLISHED), MicroSize(3, 2)))]
+    assert names == ["stem", "reduction", "reduction", "normal", "classifier"]
+
+
+def test_the_outline_has_the_shapes_of_the_network_itself() -> None:
+    from searcher.nn.build import build_network
+
+    spec = make_spec(from_published(PUBLISHED), MicroSize(cells=5, channels=4, stem_stride=2))
+    network = build_network(spec)
+    classifier = next(module for name, module in network.named_modules() if name.endswith("classifier"))
+    assert outline_of(spec)[-2].shape[-1] == classifier.in_features

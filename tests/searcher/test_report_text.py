@@ -1,0 +1,26 @@
+from pathlib import Path
+
+from searcher.arch.micro import MicroArchitecture, MicroSize, Node
+from searcher.report.text import describe_spec
+from tests.searcher.test_report_graph import make_spec, published_spec
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "published_micro.txt"
+
+
+def test_the_published_architecture_reads_as_the_golden_text() -> None:
+    assert describe_spec(published_spec()) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_a_cell_of_one_node_is_one_formula() -> None:
+    cell = (Node((0, 1), ("identity", "max_pool_3x3")),)
+    lines = describe_spec(make_spec(MicroArchitecture(cell, cell), MicroSize(3, 2))).splitlines()
+    assert lines[5:7] == [
+        "  node 2    = identity(prev-prev) + max_pool_3x3(prev)",
+        "  output    = concat(node 2)",
+    ]
+
+
+def test_no_line_ends_in_a_blank() -> None:
+    text = describe_spec(published_spec())
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert text.endswith("\n")
