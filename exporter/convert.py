@@ -104,18 +104,20 @@ def describe(
     accuracy: Mapping[str, Any],
     drawing: str,
     weights: str,
+    resize: str,
 ) -> None:
     """Write into the model what it is, as JSON strings under `enas.*`.
 
     Args: golden_images: uint8 [n, H, W, C], with their golden_logits [n, classes]. accuracy: split, value in [0, 1],
-    count. weights: where the weights come from, in words.
+    count. weights: where the weights come from, in words. resize: how pictures
+    of the data set were brought to size.
     """
     height, width, channels = spec.task.input_shape
     entries = {
         "enas.spec": spec.to_document(),
         "enas.classes": spec.task.classes,
         "enas.preprocess": {
-            "resize": "squash",
+            "resize": resize,
             "interpolation": "bilinear",
             "height": height,
             "width": width,

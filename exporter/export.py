@@ -118,6 +118,7 @@ def export(
         accuracy={"split": "test", "value": float((logits.argmax(1) == labels).mean()), "count": len(labels)},
         drawing=draw_spec(spec),
         weights=retrained.weights,
+        resize=store.resize,
     )
     data = check(proto)
     with whole_file(run / MODEL) as temporary:

@@ -48,7 +48,7 @@ class Pointer:
 class Subset:
     """Any of the first `num_candidates` anchors, each in or out by itself; h then becomes the next anchor.
 
-    The LSTM next reads the sum of the chosen anchors over one plus their number.
+    The LSTM next reads the sum of the chosen anchors over one plus their number; without candidates, the start embedding.
     """
 
     num_candidates: int

@@ -163,6 +163,11 @@ class LstmPolicy(nn.Module):
                 candidates = torch.stack(anchors[: step.num_candidates], dim=1)  # [B, N, H]
                 x = candidates[torch.arange(batch_size, device=x.device), token]
             elif isinstance(step, Subset):
+                anchors.append(hidden)
+                projected.append(self.anchor_projection(hidden))
+                if step.num_candidates == 0:
+                    x = start
+                    continue
                 # The logits of taking and of leaving a candidate are q and -q, so P(take) = sigmoid(2q).
                 scores = self._attend(hidden, projected[: step.num_candidates])
                 both = self._limit(torch.stack([-scores, scores], dim=-1))  # [B, N, 2]
@@ -170,8 +175,6 @@ class LstmPolicy(nn.Module):
                 candidates = torch.stack(anchors[: step.num_candidates], dim=1)
                 total = (taken[:, :, None] * candidates).sum(1)
                 x = total / (1 + taken.sum(1, keepdim=True))
-                anchors.append(hidden)
-                projected.append(self.anchor_projection(hidden))
             else:
                 assert isinstance(step, Anchor)
                 anchors.append(hidden)

@@ -1,0 +1,84 @@
+"""Operations and blocks against what they are said to compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from searcher.arch.micro import OPERATIONS
+from searcher.nn.blocks import FactorizedReduction, ReluConvNorm, Stem, batch_norm, drop_path
+from searcher.nn.operations import OPERATION_CLASSES, SepConv, make_operation
+
+NORM = batch_norm(running_statistics=False)
+
+
+def test_every_operation_of_the_space_has_a_class_and_none_is_left_over() -> None:
+    assert set(OPERATION_CLASSES) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 2, 7, 8])
+def test_operations_keep_channels_and_divide_sides_rounding_up(name: str, stride: int, side: int) -> None:
+    operation = make_operation(name, 6, stride=stride, norm=NORM)
+    x = torch.randn(3, 6, side, side, requires_grad=True)
+    y = operation(x)
+    assert y.shape == (3, 6, -(-side // stride), -(-side // stride))
+    y.square().sum().backward()
+    assert all(p.grad is not None for p in operation.parameters())
+
+
+def test_average_pooling_does_not_count_padding() -> None:
+    pool = make_operation("avg_pool_3x3", 1, stride=1, norm=NORM)
+    assert torch.equal(pool(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
+
+
+def test_max_pooling_takes_the_largest_neighbour() -> None:
+    x = torch.zeros(1, 1, 3, 3)
+    x[0, 0, 0, 0] = 5.0
+    expected = torch.tensor([[5.0, 5.0, 0.0], [5.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
+    assert torch.equal(make_operation("max_pool_3x3", 1, stride=1, norm=NORM)(x)[0, 0], expected)
+
+
+def test_sep_conv_strides_only_its_first_half() -> None:
+    operation = SepConv(4, stride=2, norm=NORM, kernel_size=5)
+    assert (operation.depthwise1.stride, operation.depthwise2.stride) == ((2, 2), (1, 1))
+    x = torch.randn(2, 4, 8, 8)
+    half = operation.pointwise1(functional.conv2d(x.relu(), operation.depthwise1.weight, None, 2, 2, 1, 4))
+    half = functional.batch_norm(half, None, None, training=True)
+    whole = operation.pointwise2(functional.conv2d(half.relu(), operation.depthwise2.weight, None, 1, 2, 1, 4))
+    torch.testing.assert_close(operation(x), functional.batch_norm(whole, None, None, training=True))
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7), (1, 1)])
+def test_factorised_reduction_reads_even_and_odd_pixels(height: int, width: int) -> None:
+    block = FactorizedReduction(2, 5, norm=torch.nn.Identity)
+    x = torch.randn(1, 2, height, width)
+    expected = torch.zeros(1, 5, -(-height // 2), -(-width // 2))
+    for i in range(expected.shape[2]):
+        for j in range(expected.shape[3]):
+            expected[0, :2, i, j] = block.even.weight[:, :, 0, 0] @ x[0, :, 2 * i, 2 * j]
+            if 2 * i + 1 < height and 2 * j + 1 < width:
+                expected[0, 2:, i, j] = block.odd.weight[:, :, 0, 0] @ x[0, :, 2 * i + 1, 2 * j + 1]
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(1, 33), (2, 17), (4, 9), (8, 5)])
+def test_the_stem_shrinks_a_picture_by_its_stride(stride: int, expected: int) -> None:
+    assert Stem(3, 12, stride=stride, norm=NORM)(torch.randn(2, 3, 33, 33)).shape == (2, 12, expected, expected)
+
+
+def test_drop_path_zeroes_whole_samples_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    y = drop_path(torch.ones(20000, 2, 1, 1), 0.4)
+    assert set(y.unique().tolist()) == {0.0, torch.tensor(1.0).div(0.6).item()}
+    assert torch.equal(y[:, 0], y[:, 1])
+    assert y.mean().item() == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_supernets_norms_use_the_batch_even_in_evaluation() -> None:
+    block = ReluConvNorm(3, 4, norm=NORM).eval()
+    y = block(torch.randn(8, 3, 5, 5) * 7 + 2)
+    torch.testing.assert_close(y.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+    assert not list(block.buffers())

@@ -1,0 +1,167 @@
+"""The spec document: round trips, golden documents, and what each broken one is told."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from searcher.arch.document import ArchitectureError
+from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spec import Spec, Task, parse_spec, read_spec, write_spec
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 7),
+    st.integers(3, 20),
+    st.integers(2, 128),
+    st.lists(st.text(min_size=1, max_size=9), min_size=2, max_size=12, unique=True),
+)
+def test_specs_come_back_as_they_were(seed: int, nodes: int, cells: int, channels: int, classes: list[str]) -> None:
+    spec = Spec(
+        space="micro",
+        architecture=MicroSpace(nodes).random(random.Random(seed)),
+        network=MicroSize(cells, channels, stem_stride=2),
+        task=Task("x", "image-classification", (28, 20, 3), tuple(classes)),
+        provenance={"seed": seed, "reward": 0.5},
+    )
+    text = spec.to_json()
+    again = parse_spec(json.loads(text), source="spec")
+    assert again == spec
+    assert again.to_json() == text
+
+
+def test_the_golden_spec_reads_and_writes_to_the_same_bytes(tmp_path: Path) -> None:
+    spec = read_spec(GOLDEN / "spec.json")
+    write_spec(tmp_path / "spec.json", spec)
+    assert (tmp_path / "spec.json").read_bytes() == (GOLDEN / "spec.json").read_bytes()
+
+
+def test_provenance_may_be_absent() -> None:
+    document = json.loads((GOLDEN / "spec.json").read_text())
+    del document["provenance"]
+    assert parse_spec(document, source="spec").provenance == {}
+
+
+def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def apply(document: dict[str, Any]) -> None:
+        *parents, last = path.split("/")
+        place: Any = document
+        for key in parents:
+            place = place[int(key) if key.isdigit() else key]
+        if value is ...:
+            del place[int(last) if last.isdigit() else last]
+        else:
+            place[int(last) if last.isdigit() else last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("schema", 2, "schema is 2; this version reads schema 1"),
+        ("space", "mikro", "space: unknown space 'mikro'; expected one of micro; did you mean 'micro'?"),
+        (
+            "architecture/normal/2/inputs/1",
+            5,
+            "architecture.normal[2].inputs[1] is 5, but node 4 can only read nodes 0 to 3",
+        ),
+        (
+            "architecture/normal/0/inputs/0",
+            -1,
+            "architecture.normal[0].inputs[0] is -1, but node 2 can only read nodes 0 to 1",
+        ),
+        (
+            "architecture/normal/0/inputs/0",
+            True,
+            "architecture.normal[0].inputs[0] is True, but node 2 can only read nodes 0 to 1",
+        ),
+        (
+            "architecture/reduction/1/operations/0",
+            "sepconv3x3",
+            "architecture.reduction[1].operations[0]: unknown operation 'sepconv3x3'; expected one of sep_conv_3x3, "
+            "sep_conv_5x5, avg_pool_3x3, max_pool_3x3, identity; did you mean 'sep_conv_3x3'?",
+        ),
+        ("architecture/normal/1", ..., "architecture.normal[1].node is 4; expected 3: nodes stand in order from 2"),
+        ("architecture/reduction/4", ..., "architecture.reduction has 4 nodes, but architecture.normal has 5"),
+        ("architecture/reduction", ..., "architecture.reduction is missing"),
+        ("architecture/normal/0/inputs", [0], "architecture.normal[0].inputs must be a list of two"),
+        (
+            "architecture/normal/0/weight",
+            1,
+            "architecture.normal[0]: unknown key 'weight'; expected one of node, inputs, operations",
+        ),
+        ("architecture/normal", [], "architecture.normal must be a list with at least one node"),
+        (
+            "network/cels",
+            3,
+            "network: unknown key 'cels'; expected one of cells, channels, stem_stride; did you mean 'cells'?",
+        ),
+        ("network/cells", "8", "network.cells is '8'; expected a whole number"),
+        ("network/cells", 2, "network: cells is 2; at least 3 are needed, two of which reduce"),
+        ("network/stem_stride", 3, "network: stem_stride is 3; expected 1, 2, 4, 8 or 16"),
+        ("task/kind", "poetry", "task: unknown kind 'poetry'; expected one of image-classification"),
+        ("task/input_shape", [28, 28], "task: input_shape is [28, 28]; expected [height, width, channels]"),
+        ("task/classes", ["a"], "task: classes must name at least two different classes"),
+        ("task/dataset", ..., "task.dataset is missing"),
+        ("provenance", 3, "provenance must be an object"),
+        ("notes", 3, "unknown key 'notes'; expected one of schema, space, architecture, network, task, provenance"),
+    ],
+)
+def test_a_broken_spec_names_the_place_and_the_rule(path: str, value: object, message: str) -> None:
+    document = json.loads((GOLDEN / "spec.json").read_text())
+    change(path, value)(document)
+    with pytest.raises(ArchitectureError) as error:
+        parse_spec(document, source="spec.json")
+    assert f"spec.json: {message}" in str(error.value).splitlines()
+
+
+def test_all_problems_are_reported_together() -> None:
+    document = json.loads((GOLDEN / "spec.json").read_text())
+    broken = copy.deepcopy(document)
+    change("architecture/normal/0/inputs/0", 9)(broken)
+    change("network/channels", "wide")(broken)
+    change("task/classes", [])(broken)
+    with pytest.raises(ArchitectureError) as error:
+        parse_spec(broken, source="spec.json")
+    assert len(error.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema": 1} trailing', "not valid JSON: Extra data"),
+        ('{"schema": 1, "schema": 1}', "not valid JSON: the key 'schema' stands twice in one object"),
+        ('{"schema": NaN}', "not valid JSON: NaN is not JSON"),
+        ('{"schema"', "not valid JSON"),
+        ("[1, 2]", "the document must be a JSON object"),
+        ("[" * 100_000, "not"),
+        ("\udce4", "not a JSON text"),
+    ],
+)
+def test_text_that_is_no_spec_is_told_so(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "spec.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ArchitectureError) as error:
+        read_spec(path)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_invalid_spec_is_not_written(tmp_path: Path) -> None:
+    good = read_spec(GOLDEN / "spec.json")
+    bad = Spec(good.space, good.architecture, good.network, good.task, provenance={"reward": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        write_spec(tmp_path / "spec.json", bad)
+    assert not (tmp_path / "spec.json").exists()

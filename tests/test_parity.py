@@ -1,0 +1,113 @@
+"""A supernet restricted to an architecture is the fixed network with the same weights, for every operation."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from searcher.arch.micro import CELL_KINDS, OPERATIONS, CellKind, MicroArchitecture, MicroSize, MicroSpace, Node
+from searcher.nn.build import BoundNetwork, build_network, build_supernet
+from searcher.nn.micro import MicroNetwork
+from tests.searcher.conftest import CLASSES, make_spec, random_architecture
+
+SIZE = MicroSize(cells=5, channels=4)
+PLAIN = Node((0, 1), ("identity", "identity"))
+
+
+def both_networks(
+    architecture: MicroArchitecture, *, input_shape: tuple[int, int, int] = (12, 12, 1), auxiliary: bool = False
+) -> tuple[MicroNetwork, BoundNetwork]:
+    """The supernet, and the fixed network with the weights of the same names."""
+    supernet = build_supernet(
+        MicroSpace(len(architecture.normal)),
+        SIZE,
+        input_shape=input_shape,
+        num_classes=len(CLASSES),
+        seed=1,
+        auxiliary=auxiliary,
+    )
+    fixed = build_network(
+        make_spec(architecture, SIZE, input_shape=input_shape),
+        seed=2,
+        form="search",
+        running_statistics=False,
+        auxiliary=auxiliary,
+    )
+    missing, _ = fixed.network.load_state_dict(supernet.state_dict(), strict=False)
+    assert missing == []
+    return supernet, fixed
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("kind", CELL_KINDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_every_operation_computes_the_same_in_supernet_and_fixed_network(
+    operation: str, kind: CellKind, training: bool
+) -> None:
+    changed = (Node((0, 1), (operation, operation)), Node((2, 0), (operation, "identity")))
+    plain = (PLAIN, PLAIN)
+    architecture = MicroArchitecture(*(changed if k == kind else plain for k in CELL_KINDS))
+    supernet, fixed = both_networks(architecture)
+    images = torch.randn(4, 1, 12, 12)
+    expected, _ = supernet.train(training)(images, architecture)
+    actual, _ = fixed.train(training)(images)
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_architectures_agree_in_outputs_and_gradients(seed: int) -> None:
+    architecture = random_architecture(seed)
+    supernet, fixed = both_networks(architecture, auxiliary=True)
+    images = torch.randn(4, 1, 12, 12)
+    for network, outputs in ((supernet, supernet(images, architecture)), (fixed, fixed(images))):
+        logits, auxiliary_logits = outputs
+        assert auxiliary_logits is not None
+        (logits.square().mean() + auxiliary_logits.square().mean()).backward()
+        assert network.training
+    shared = dict(supernet.named_parameters())
+    for name, parameter in fixed.network.named_parameters():
+        assert torch.equal(parameter.grad, shared[name].grad), name
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels"), [(16, 16, 3), (28, 28, 1), (30, 30, 1), (33, 33, 3), (17, 31, 3)]
+)
+def test_odd_and_even_sizes_agree(height: int, width: int, channels: int) -> None:
+    architecture = random_architecture(3)
+    supernet, fixed = both_networks(architecture, input_shape=(height, width, channels))
+    images = torch.randn(2, channels, height, width)
+    assert torch.equal(fixed(images)[0], supernet(images, architecture)[0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exactly_the_parameters_an_architecture_uses_get_a_gradient(seed: int) -> None:
+    architecture = random_architecture(seed)
+    supernet, fixed = both_networks(architecture)
+    logits, _ = supernet(torch.randn(4, 1, 12, 12), architecture)
+    logits.square().mean().backward()
+    touched = {name for name, parameter in supernet.named_parameters() if parameter.grad is not None}
+    assert touched == {name for name, _ in fixed.network.named_parameters()}
+
+
+def test_unused_inputs_of_a_reduction_cell_are_halved_and_used() -> None:
+    alone = tuple(Node((0, 0), ("max_pool_3x3", "identity")) for _ in range(2))
+    architecture = MicroArchitecture(normal=alone, reduction=alone)
+    supernet, fixed = both_networks(architecture)
+    names = [name for name, _ in fixed.network.named_parameters() if "leaf_reductions.1" in name]
+    assert names
+    images = torch.randn(2, 1, 12, 12)
+    assert torch.equal(fixed(images)[0], supernet(images, architecture)[0])
+
+
+def test_every_candidate_of_the_supernet_belongs_to_some_architecture() -> None:
+    reached: set[str] = set()
+    for first, second in itertools.product(OPERATIONS, repeat=2):
+        for source in itertools.product(range(2), repeat=2):
+            cell = (Node(source, (first, second)),)
+            architecture = MicroArchitecture(cell, cell)
+            fixed = build_network(make_spec(architecture, SIZE), form="search", running_statistics=False)
+            reached |= {name for name, _ in fixed.network.named_parameters()}
+    supernet = build_supernet(MicroSpace(1), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
+    assert {name for name, _ in supernet.named_parameters()} == reached
