@@ -27,10 +27,10 @@ th,td{padding:5px 12px;border-bottom:1px solid var(--line);text-align:right;whit
 th{font-weight:500;font-size:13px}th:first-child,td:first-child{text-align:left;padding-left:0}
 .good{color:var(--good)}.bad{color:var(--bad);font-weight:600}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:20px 28px;margin:14px 0}
-svg{display:block;max-width:100%;height:auto}summary{cursor:pointer;color:var(--muted)}
+svg{display:block;max-width:100%;height:auto}.scroll>svg{min-width:720px}summary{cursor:pointer;color:var(--muted)}
 .missing{border:1px dashed var(--line);border-radius:8px;padding:12px 16px;color:var(--muted)}
 @media print{body{max-width:none;padding:0;font-size:12px}h2,svg,tr,dl{break-inside:avoid}h2{break-after:avoid}
-.scroll{overflow:visible}}
+.scroll{overflow:visible}.scroll>svg{min-width:0}}
 """.strip()
 
 

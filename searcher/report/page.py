@@ -50,8 +50,7 @@ def _page(run: Path) -> str:
             *_introduction(spec, search, retrain),
             "</header>",
             html.section("Architecture", _architecture(run, spec)),
-            html.section("Search", _search(run, search)),
-            html.section("Choice of the architecture", _derivation(run, search)),
+            html.section("Search", _search(run, search, spec)),
             html.section("Retraining", _retraining(run, retrain)),
             html.section("Verification", _verification(run)),
             html.section("Benchmark", _benchmark(run)),
@@ -100,7 +99,7 @@ def _architecture(run: Path, spec: Spec | None) -> Iterator[str]:
     if spec is None:
         yield html.missing("No architecture has been chosen yet", f"enas search --run {_quoted(run)} --resume")
         return
-    yield draw_spec(spec)
+    yield f'<div class="scroll">{draw_spec(spec)}</div>'
     yield html.folded("The same as text", describe_spec(spec))
     yield html.folded("spec.json", spec.to_json())
 
@@ -108,9 +107,13 @@ def _architecture(run: Path, spec: Spec | None) -> Iterator[str]:
 # --- search -----------------------------------------------------------------------------------------------------------
 
 
-def _search(run: Path, search: _Stage) -> Iterator[str]:
+def _search(run: Path, search: _Stage, spec: Spec | None) -> Iterator[str]:
     if not search.begun:
-        yield html.missing("This run holds no search", f"enas search --run {_quoted(run)}")
+        if spec is None:
+            yield html.missing("Nothing has been searched yet", f"enas search --run {_quoted(run)}")
+        else:
+            yield "<p>The architecture does not come from a search of this run.</p>"
+            yield _scalars(spec.provenance)
         return
     config, summary = search.config, search.summary
     yield html.facts(
@@ -147,6 +150,8 @@ def _search(run: Path, search: _Stage) -> Iterator[str]:
             ),
         ]
     )
+    if sampled := _numbers(summary.get("sampled_rewards")):
+        yield from _derivation(sampled, _numbers(summary.get("finalist_rewards")), summary.get("reward"))
     yield _versions(summary)
 
 
@@ -158,12 +163,8 @@ def _comparison(reward: Series, control: Series) -> str:
     return f"With the same shared weights, {where}, uniformly random ones {100 * theirs:.1f} %: {points:+.1f} points."
 
 
-def _derivation(run: Path, search: _Stage) -> Iterator[str]:
-    sampled = _numbers(search.summary.get("sampled_rewards"))
-    if not sampled:
-        yield html.missing("No architecture has been chosen yet", f"enas search --run {_quoted(run)} --resume")
-        return
-    finals, chosen = _numbers(search.summary.get("finalist_rewards")), search.summary.get("reward")
+def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: object) -> Iterator[str]:
+    """How the architecture was chosen in the end."""
     rows = [
         Row(
             "sampled",
@@ -176,7 +177,7 @@ def _derivation(run: Path, search: _Stage) -> Iterator[str]:
         rows.append(Row("finalists", finals, f"{len(finals)}, on the whole split", marked=_index(finals, chosen)))
     yield (
         f"<p>{len(sampled)} different architectures were drawn from the trained policy and scored with the shared "
-        f"weights. The ringed one was chosen; its reward is {html.escaped(_percent(chosen) or _ABSENT)}.</p>"
+        f"weights after the last epoch. The ringed one was chosen; its reward is {_percent(chosen) or _ABSENT}.</p>"
     )
     yield dot_chart(rows, title="Rewards at the end of the search", x_label="validation accuracy", percent=True)
 
@@ -304,7 +305,7 @@ def _table_of(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _scalars(document: Mapping[str, Any], *, leave_out: Sequence[str]) -> str:
+def _scalars(document: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> str:
     """All plain values of a document, and those one table down."""
     found: list[tuple[str, object]] = []
     for key, value in document.items():

@@ -59,7 +59,7 @@ def test_tick_labels_have_the_decimals_that_tell_them_apart() -> None:
 
 def test_an_axis_of_one_value_has_room_on_both_sides() -> None:
     axis = Axis.around([0.5], 0, 100)
-    assert axis.px(0.5) == 50
+    assert axis.px(0.5) == pytest.approx(50)
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------

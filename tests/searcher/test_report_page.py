@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,6 @@ def test_an_empty_run_names_the_command_for_each_part(run: Path) -> None:
     assert [command.replace("'", "&#x27;") for command in _commands(_page(run))] == [
         f"enas search --run {quoted} --resume",
         f"enas search --run {quoted}",
-        f"enas search --run {quoted} --resume",
         f"enas retrain {quoted}",
         f"enas export {quoted}",
         f"enas benchmark {quoted}",
@@ -163,6 +163,13 @@ def test_an_unfinished_search_shows_its_curves_so_far(run: Path) -> None:
     assert "2 of 3" in page
     assert "The search is not finished" in page
     assert "controller 60.0 %" in page
+
+
+def test_a_spec_that_was_not_searched_for_tells_where_it_comes_from(run: Path) -> None:
+    write_spec(run / "spec.json", replace(published_spec(), provenance={"source": "by hand", "seed": 41}))
+    page = _page(run)
+    assert "The architecture does not come from a search of this run." in page
+    assert "<dt>source</dt><dd>by hand</dd>" in page
 
 
 def test_a_search_without_control_samples_has_no_comparison(run: Path) -> None:
