@@ -2,8 +2,8 @@
 
 Several contestants take turns in rounds, A B, B A, A B, …, each turn a short run of calls. Whatever slows the machine
 for a while slows neighbouring turns alike, so a ratio taken round by round stays true on a noisy machine, and turning
-every other round about cancels a steady drift. Where contestants alternate, the first call of a turn is made and not
-counted: it would pay for the other's caches and still spinning threads.
+every other round about cancels a steady drift. Where contestants alternate, the first calls of a turn are made and not
+counted: they would pay for the other's cold caches and its threads, which spin on for a while.
 """
 
 from __future__ import annotations
@@ -42,15 +42,18 @@ class Plan:
     """Longest warm-up of a contestant; it ends as soon as three windows' medians lie within 10 %."""
     window_s: float = 0.05
     """Length of a warm-up window, three calls at least."""
-    turn_s: float = 0.02
+    turn_s: float = 0.03
     """Length of a turn, one call at least."""
+    settle_s: float = 0.01
+    """Length of what is not counted at the head of a turn, one call at least, where contestants alternate."""
 
     def __post_init__(self) -> None:
         for name in ("duration_s", "min_samples", "window_s", "turn_s"):
             if getattr(self, name) <= 0:
                 raise BenchmarkError(f"{name} is {getattr(self, name)}, but must be more than 0")
-        if self.warmup_s < 0:
-            raise BenchmarkError(f"warmup_s is {self.warmup_s}, but must not be negative")
+        for name in ("warmup_s", "settle_s"):
+            if getattr(self, name) < 0:
+                raise BenchmarkError(f"{name} is {getattr(self, name)}, but must not be negative")
         if self.patience < 1:
             raise BenchmarkError(f"patience is {self.patience}, but must be at least 1")
 
@@ -160,7 +163,7 @@ def _take_turns(
     while elapsed_s < planned_s or (fewest_samples < plan.min_samples and elapsed_s < planned_s * plan.patience):
         for contestant, one in pairs:
             if len(pairs) > 1:
-                contestant.call()
+                _turn(contestant.call, seconds=plan.settle_s, min_calls=1, durations=[])
             durations: list[int] = []
             # In place before it is filled: what an interrupted turn has measured is kept.
             one.turns.append(durations)

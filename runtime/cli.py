@@ -203,6 +203,8 @@ def _torch_eager(peers: Peers | None, models: Sequence[Path], *, threads: int) -
     try:
         return peers.torch_eager(run, threads=threads)
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "exporter":
+            raise
         raise OptionError(
             f"--compare-torch needs the package {error.name!r}: pip install 'enas-toolchain[train]'"
         ) from error

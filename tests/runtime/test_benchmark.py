@@ -1,13 +1,14 @@
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from runtime.benchmark import BenchmarkError, Contestant, Plan, measure
 
-QUICK = Plan(duration_s=0.1, min_samples=10, warmup_s=0.05, window_s=0.005, turn_s=0.005)
+QUICK = Plan(duration_s=0.1, min_samples=10, warmup_s=0.05, window_s=0.005, turn_s=0.005, settle_s=0.001)
 
 
 def _busy(milliseconds: float) -> Callable[[], None]:
@@ -66,12 +67,28 @@ def test_a_call_that_never_gets_steady_ends_the_warm_up_by_its_cap_and_is_told()
 def test_contestants_take_turns_and_the_order_alternates() -> None:
     calls: list[str] = []
     contestants = [Contestant(name, lambda name=name: calls.append(name) or _busy(2)()) for name in "AB"]
-    plan = Plan(duration_s=0.02, min_samples=4, warmup_s=0, turn_s=0.001)
+    plan = Plan(duration_s=0.02, min_samples=4, warmup_s=0, turn_s=0.001, settle_s=0)
     measurement = measure(contestants, plan=plan)
     # One first call each, then turns of one call that is not counted and one that is.
     assert "".join(calls[:2]) == "AB"
     assert "".join(calls[2:18]) == "AABB" + "BBAA" + "AABB" + "BBAA"
     assert [len(turn) for turn in measurement.series[0].turns[:4]] == [1, 1, 1, 1]
+
+
+def test_what_follows_another_contestant_is_not_counted() -> None:
+    last = ""
+
+    def after_the_other(name: str) -> Callable[[], None]:
+        def call() -> None:
+            nonlocal last
+            _busy(3 if name != last else 0.1)()
+            last = name
+
+        return call
+
+    contestants = [Contestant(name, after_the_other(name)) for name in "AB"]
+    for series in measure(contestants, plan=QUICK).series:
+        assert np.quantile(series.samples_ms, 0.9) < 1
 
 
 def test_a_slow_call_gets_its_samples_after_the_time_is_over() -> None:
@@ -87,7 +104,9 @@ def test_patience_has_an_end() -> None:
 
 
 def test_twice_the_work_is_half_the_speed() -> None:
-    slow, fast = measure([Contestant("slow", _busy(0.4)), Contestant("fast", _busy(0.2))], plan=QUICK).series
+    slow, fast = measure(
+        [Contestant("slow", _busy(0.4)), Contestant("fast", _busy(0.2))], plan=replace(QUICK, duration_s=0.3)
+    ).series
     speed = fast.speed_relative_to(slow)
     assert speed is not None
     assert speed.value == pytest.approx(2, rel=0.1)
