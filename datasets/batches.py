@@ -233,7 +233,7 @@ class _Streaming:
         self._buffer_length = max(1, memory_budget_bytes // 3 // store.image_nbytes)
 
     def order(self, generator: np.random.Generator | None, batch_size: int) -> np.ndarray:
-        numbers = np.arange(self._store.counts[self._split])
+        numbers = np.arange(self._store.count(self._split))
         if generator is None:
             return numbers
         chunks = np.split(numbers, range(self._store.chunk_length, len(numbers), self._store.chunk_length))
@@ -272,7 +272,7 @@ class _Streaming:
         chunk_numbers, first = np.unique(indices[by_chunk] // length, return_index=True)
         for number, places in zip(chunk_numbers.tolist(), np.split(by_chunk, first[1:]), strict=True):
             start = number * length
-            stop = min(start + length, self._store.counts[self._split])
+            stop = min(start + length, self._store.count(self._split))
             chunk = torch.from_numpy(self._store.read(self._split, start, stop))
             pixels[torch.from_numpy(places)] = chunk[torch.from_numpy(indices[places] - start)]
         return pixels

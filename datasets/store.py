@@ -73,23 +73,34 @@ class ImageStore:
     """What was done to the pictures, and a new one needs too."""
     kind: Literal["images"] = "images"
 
+    # Wherever a split is named, several joined by `+` are read one after the other: `train+valid`.
+
+    def count(self, split: str) -> int:
+        """Images of a split."""
+        return sum(_count_of(self, part) for part in split.split("+"))
+
     def images(self, split: str) -> np.ndarray:
         """All images of a split: uint8 [N, H, W, C]."""
-        return self.read(split, 0, _count_of(self, split))
+        return self.read(split, 0, self.count(split))
 
     def labels(self, split: str) -> np.ndarray:
         """All labels of a split: int64 [N]."""
-        _count_of(self, split)
-        return _read(self.path, f"{split}/labels")
+        self.count(split)
+        return np.concatenate([_read(self.path, f"{part}/labels") for part in split.split("+")])
 
     def read(self, split: str, start: int, stop: int) -> np.ndarray:
         """The images of one range of a split: uint8 [stop - start, H, W, C]."""
-        _count_of(self, split)
-        return _read(self.path, f"{split}/images", start, stop)
+        pieces = [np.empty((0, *self.image_shape), np.uint8)]
+        for part in split.split("+"):
+            count = _count_of(self, part)
+            if start < count and stop > 0:
+                pieces.append(_read(self.path, f"{part}/images", max(start, 0), min(stop, count)))
+            start, stop = start - count, stop - count
+        return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
 
     def nbytes(self, split: str) -> int:
         """Bytes of a split's pixels when they are in memory."""
-        return _count_of(self, split) * self.image_nbytes
+        return self.count(split) * self.image_nbytes
 
     @property
     def image_nbytes(self) -> int:

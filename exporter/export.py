@@ -10,7 +10,6 @@ from pathlib import Path
 
 import onnx
 import torch
-from searcher.report.drawing import draw_spec
 
 from datasets.catalog import load
 from datasets.files import whole_file, write_text
@@ -21,6 +20,7 @@ from exporter.verify import Verification, torch_logits, verify
 from runtime.model import Model
 from runtime.providers import Provider
 from searcher.arch.spec import Spec, read_spec
+from searcher.report.drawing import draw_spec
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.run_folder import RunError, RunFolder
 

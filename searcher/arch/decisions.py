@@ -48,7 +48,8 @@ class Pointer:
 class Subset:
     """Any of the first `num_candidates` anchors, each in or out by itself; h then becomes the next anchor.
 
-    The LSTM next reads the sum of the chosen anchors over one plus their number; without candidates, the start embedding.
+    The LSTM next reads the sum of the chosen anchors over one plus their number; the start embedding if there are no
+    candidates.
     """
 
     num_candidates: int

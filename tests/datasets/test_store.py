@@ -269,3 +269,14 @@ def test_opening_reads_no_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = write_small_store(tmp_path / "small.h5").path
     monkeypatch.setattr(store_module, "_read", lambda *_: pytest.fail("read a dataset"))
     open_store(path)
+
+
+def test_joined_splits_are_read_one_after_the_other(tmp_path: Path) -> None:
+    store = write_small_store(tmp_path / "small.h5")
+    train, valid = store.images("train"), store.images("valid")
+    both = np.concatenate([train, valid])
+    assert store.count("train+valid") == len(both)
+    assert np.array_equal(store.images("train+valid"), both)
+    assert np.array_equal(store.labels("train+valid"), np.concatenate([store.labels("train"), store.labels("valid")]))
+    for start, stop in ((0, 1), (len(train) - 2, len(train) + 2), (len(train), len(both)), (3, 3)):
+        assert np.array_equal(store.read("train+valid", start, stop), both[start:stop])

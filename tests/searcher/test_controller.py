@@ -60,7 +60,8 @@ def test_architectures_are_drawn_as_often_as_their_probability_says(steps: tuple
         expected = policy.score(rows).log_prob.exp()
     counts = torch.stack([(drawn == row).all(1).sum() for row in rows])
     standard_error = (expected * (1 - expected) / 40_000).sqrt()
-    assert ((counts / 40_000 - expected).abs() < 5 * standard_error + 1e-6).all()
+    # The last term is two draws: what a normal bound does not cover for the rarest rows.
+    assert ((counts / 40_000 - expected).abs() < 5 * standard_error + 2 / 40_000).all()
 
 
 @pytest.mark.parametrize("steps", [SMALL, WITH_SUBSETS, MICRO])
