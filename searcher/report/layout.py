@@ -173,6 +173,9 @@ def _levels(links: Sequence[tuple[_Slot, _Slot]], ranks: Mapping[str, int]) -> l
     return [[slot for slot in slots if slot[1] == rank] for rank in range(max(ranks.values()) + 1)]
 
 
+_Neighbours = Mapping[_Slot, Sequence[_Slot]]
+
+
 def _with_few_crossings(levels: list[list[_Slot]], links: Sequence[tuple[_Slot, _Slot]]) -> list[list[_Slot]]:
     """Order each level by the mean place of its neighbours, to and fro; then swap neighbours while that helps."""
     above, below = _neighbours(links)
@@ -180,18 +183,15 @@ def _with_few_crossings(levels: list[list[_Slot]], links: Sequence[tuple[_Slot, 
     order = [list(level) for level in levels]
     for sweep in range(_ORDER_SWEEPS):
         down = sweep % 2 == 0
-        neighbours = above if down else below
         for rank in range(1, len(order)) if down else range(len(order) - 2, -1, -1):
-            order[rank] = _by_neighbours(order[rank], neighbours, _places(order))
-        order = _swapped(order, links)
+            order[rank] = _by_neighbours(order[rank], above if down else below, _places(order))
+        _swap_while_better(order, above, below)
         if (cost := _cost(order, links)) < best_cost:
             best, best_cost = [list(level) for level in order], cost
     return best
 
 
-def _by_neighbours(
-    level: Sequence[_Slot], neighbours: Mapping[_Slot, Sequence[_Slot]], places: Mapping[_Slot, float]
-) -> list[_Slot]:
+def _by_neighbours(level: Sequence[_Slot], neighbours: _Neighbours, places: Mapping[_Slot, float]) -> list[_Slot]:
     def wanted(slot: _Slot) -> float:
         others = neighbours.get(slot)
         return sum(places[other] for other in others) / len(others) if others else places[slot]
@@ -199,29 +199,40 @@ def _by_neighbours(
     return sorted(level, key=wanted)
 
 
-def _swapped(levels: list[list[_Slot]], links: Sequence[tuple[_Slot, _Slot]]) -> list[list[_Slot]]:
-    cost = _cost(levels, links)
+def _swap_while_better(levels: list[list[_Slot]], above: _Neighbours, below: _Neighbours) -> None:
+    """Each swap lowers the cost of the whole order, of which it changes only the links of the two swapped."""
+    places = _places(levels)
+
+    def cost(first: _Slot, second: _Slot, place: float) -> tuple[int, float]:
+        """Of `first` at `place` with `second` behind it."""
+        crossings, length = 0, 0.0
+        for neighbours in (above, below):
+            firsts = [places[other] for other in neighbours.get(first, ())]
+            seconds = [places[other] for other in neighbours.get(second, ())]
+            crossings += sum(a > b for a in firsts for b in seconds)
+            length += sum(abs(a - place) for a in firsts) + sum(abs(b - place - 1) for b in seconds)
+        return crossings, length
+
     improved = True
     while improved:
         improved = False
         for level in levels:
             for left in range(len(level) - 1):
-                level[left], level[left + 1] = level[left + 1], level[left]
-                if (swapped := _cost(levels, links)) < cost:
-                    cost, improved = swapped, True
-                else:
-                    level[left], level[left + 1] = level[left + 1], level[left]
-    return levels
+                first, second = level[left], level[left + 1]
+                place = places[first]
+                if cost(second, first, place) < cost(first, second, place):
+                    level[left], level[left + 1] = second, first
+                    places[second], places[first] = place, place + 1
+                    improved = True
 
 
 def _cost(levels: Sequence[Sequence[_Slot]], links: Sequence[tuple[_Slot, _Slot]]) -> tuple[int, float]:
     """The number of crossings, then how far links run sideways."""
     places = _places(levels)
-    crossings = sum(
-        (places[a] - places[c]) * (places[b] - places[d]) < 0
-        for (a, b), (c, d) in itertools.combinations(links, 2)
-        if a[1] == c[1]
-    )
+    crossings = 0
+    for rank in range(len(levels)):
+        ends = [(places[upper], places[lower]) for upper, lower in links if upper[1] == rank]
+        crossings += sum((a - c) * (b - d) < 0 for (a, b), (c, d) in itertools.combinations(ends, 2))
     return crossings, sum(abs(places[upper] - places[lower]) for upper, lower in links)
 
 

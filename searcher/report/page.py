@@ -7,20 +7,19 @@ the command that makes it. One file that opens anywhere, with nothing in it from
 from __future__ import annotations
 
 import shlex
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets.files import write_text
-from searcher.arch.document import DocumentError, read_json
+from searcher.arch.document import DocumentError
 from searcher.arch.spec import Spec, read_spec
-from searcher.report import html
+from searcher.report import html, values
 from searcher.report.curves import Series, line_chart
 from searcher.report.dots import Row, dot_chart
 from searcher.report.drawing import draw_spec
+from searcher.report.run_files import Stage, read_object, table_in
 from searcher.report.text import describe_spec, headline, task_line
-from searcher.training.metrics import read_metrics
 
 REPORT = "report.html"
 _ABSENT = "–"
@@ -40,8 +39,8 @@ def write_report(run: Path) -> Path:
 
 def _page(run: Path) -> str:
     spec = read_spec(run / "spec.json") if (run / "spec.json").exists() else None
-    search = _Stage(run / "search")
-    retrain = _Stage(run / "retrain")
+    search = Stage(run / "search")
+    retrain = Stage(run / "retrain")
     name = run.resolve().name
     return html.page(
         f"{name}: ENAS report",
@@ -58,35 +57,16 @@ def _page(run: Path) -> str:
     )
 
 
-class _Stage:
-    """What a stage of the run has left: its configuration, metrics and summary, each empty if it is not there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.config: dict[str, Any] = _read_toml(folder / "config.toml")
-        self.summary: dict[str, Any] = _read_object(folder / "summary.json")
-        metrics = folder / "metrics.jsonl"
-        self.records = read_metrics(metrics) if metrics.exists() else []
-
-    @property
-    def begun(self) -> bool:
-        return bool(self.config or self.records)
-
-    def series(self, name: str, key: str, *, dashed: bool = False) -> Series:
-        """The metric `key` over the epochs; empty if it was not recorded."""
-        records = [record for record in self.records if key in record and "epoch" in record]
-        return Series(name, [record["epoch"] for record in records], [record[key] for record in records], dashed=dashed)
-
-
-def _introduction(spec: Spec | None, search: _Stage, retrain: _Stage) -> Iterator[str]:
+def _introduction(spec: Spec | None, search: Stage, retrain: Stage) -> Iterator[str]:
     if spec is not None:
         yield f'<p class="muted">{html.escaped(headline(spec))}: {html.escaped(task_line(spec))}</p>'
     result = retrain.summary
     yield html.facts(
         [
-            ("test accuracy", _percent(result.get("test_accuracy"))),
-            ("validation accuracy", _percent(result.get("valid_accuracy"))),
-            ("parameters", _count(result.get("parameters"))),
-            ("reward in the search", _percent(search.summary.get("reward"))),
+            ("test accuracy", values.percent(result.get("test_accuracy"))),
+            ("validation accuracy", values.percent(result.get("valid_accuracy"))),
+            ("parameters", values.count(result.get("parameters"))),
+            ("reward in the search", values.percent(search.summary.get("reward"))),
         ],
         key=True,
     )
@@ -107,7 +87,7 @@ def _architecture(run: Path, spec: Spec | None) -> Iterator[str]:
 # --- search -----------------------------------------------------------------------------------------------------------
 
 
-def _search(run: Path, search: _Stage, spec: Spec | None) -> Iterator[str]:
+def _search(run: Path, search: Stage, spec: Spec | None) -> Iterator[str]:
     if not search.begun:
         if spec is None:
             yield html.missing("Nothing has been searched yet", f"enas search --run {_quoted(run)}")
@@ -120,10 +100,10 @@ def _search(run: Path, search: _Stage, spec: Spec | None) -> Iterator[str]:
         [
             ("preset", config.get("preset")),
             ("data set", config.get("dataset")),
-            ("policy", _section(config, "policy").get("kind")),
+            ("policy", table_in(config, "policy").get("kind")),
             ("seed", config.get("seed")),
             ("epochs", _progress(search)),
-            ("time", _duration(summary.get("seconds"))),
+            ("time", values.duration(summary.get("seconds"))),
             ("device", summary.get("device")),
         ]
     )
@@ -175,9 +155,10 @@ def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: objec
     ]
     if finals:
         rows.append(Row("finalists", finals, f"{len(finals)}, on the whole split", marked=_index(finals, chosen)))
+    reward = values.percent(chosen) or _ABSENT
     yield (
         f"<p>{len(sampled)} different architectures were drawn from the trained policy and scored with the shared "
-        f"weights after the last epoch. The ringed one was chosen; its reward is {_percent(chosen) or _ABSENT}.</p>"
+        f"weights after the last epoch. The ringed one was chosen; its reward is {reward}.</p>"
     )
     yield dot_chart(rows, title="Rewards at the end of the search", x_label="validation accuracy", percent=True)
 
@@ -185,24 +166,24 @@ def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: objec
 # --- retraining -------------------------------------------------------------------------------------------------------
 
 
-def _retraining(run: Path, retrain: _Stage) -> Iterator[str]:
+def _retraining(run: Path, retrain: Stage) -> Iterator[str]:
     command = f"enas retrain {_quoted(run)}"
     if not retrain.begun:
         yield html.missing("The network has not been trained from scratch yet", command)
         return
     result = retrain.summary
-    test_count = _count(result.get("test_count"))
+    test_count = values.count(result.get("test_count"))
     yield html.facts(
         [
-            ("test accuracy", _percent(result.get("test_accuracy"), digits=2)),
+            ("test accuracy", values.percent(result.get("test_accuracy"), digits=2)),
             ("test images", test_count),
-            ("best validation accuracy", _percent(result.get("valid_accuracy"), digits=2)),
+            ("best validation accuracy", values.percent(result.get("valid_accuracy"), digits=2)),
             ("in epoch", result.get("best_epoch")),
-            ("parameters", _count(result.get("parameters"))),
+            ("parameters", values.count(result.get("parameters"))),
             ("preset", retrain.config.get("preset")),
             ("seed", retrain.config.get("seed")),
             ("epochs", _progress(retrain)),
-            ("time", _duration(result.get("seconds"))),
+            ("time", values.duration(result.get("seconds"))),
             ("device", result.get("device")),
         ]
     )
@@ -223,8 +204,8 @@ def _retraining(run: Path, retrain: _Stage) -> Iterator[str]:
 
 
 def _verification(run: Path) -> Iterator[str]:
-    failed = _read_object(run / "verification-failed.json")
-    document = _read_object(run / "verification.json")
+    failed = read_object(run / "verification-failed.json")
+    document = read_object(run / "verification.json")
     if not failed and not document:
         yield html.missing("No model has been exported and verified yet", f"enas export {_quoted(run)}")
     if failed:
@@ -238,12 +219,16 @@ def _verification_of(document: Mapping[str, Any]) -> Iterator[str]:
     if "passed" in document:
         yield f"<p>{html.verdict(bool(document['passed']))}: onnxruntime against torch on the same images.</p>"
     yield _scalars(document, leave_out=("passed",))
-    rows = [row for row in document.get("comparisons", []) if isinstance(row, Mapping)]
+    rows = [
+        {key: values.percent(value, digits=2) if key.endswith("accuracy") else value for key, value in row.items()}
+        for row in document.get("comparisons", [])
+        if isinstance(row, Mapping)
+    ]
     yield _table_of(rows)
 
 
 def _benchmark(run: Path) -> Iterator[str]:
-    document = _read_object(run / "benchmark.json")
+    document = read_object(run / "benchmark.json")
     if not document:
         yield html.missing("The model's speed has not been measured yet", f"enas benchmark {_quoted(run)}")
         return
@@ -253,14 +238,14 @@ def _benchmark(run: Path) -> Iterator[str]:
     yield _table_of(rows)
     if disturbances := document.get("disturbances"):
         yield f'<p class="bad">Noisy: {html.escaped("; ".join(map(str, disturbances)))}.</p>'
-    machine = _section(document, "machine")
+    machine = table_in(document, "machine")
     yield html.facts(
         [
             ("processor", machine.get("cpu")),
             ("cores", machine.get("usable_cores")),
             ("threads", document.get("intra_op_threads")),
             ("measured", document.get("started")),
-            *_section(machine, "versions").items(),
+            *table_in(machine, "versions").items(),
         ]
     )
 
@@ -268,21 +253,21 @@ def _benchmark(run: Path) -> Iterator[str]:
 def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of the command's own table; what a point does not state stays empty."""
     median = point.get("median_ms")
-    interval = _section(median, "interval") if isinstance(median, Mapping) else {}
-    percentiles = _section(point, "percentiles_ms")
-    ends = [interval.get("low"), interval.get("high")]
+    interval = table_in(median, "interval") if isinstance(median, Mapping) else {}
+    percentiles = table_in(point, "percentiles_ms")
+    written = [values.three_digits(interval.get(end)) or "" for end in ("low", "high")]
     return {
         "model": point.get("name"),
         "batch": point.get("batch_size"),
-        "median ms": _value(median),
-        "95 % interval": " – ".join(map(_cell, ends)) if all(end is not None for end in ends) else None,
-        **{f"{name} ms": _value(percentiles.get(name)) for name in ("p90", "p99")},
-        "images/s": _value(point.get("images_per_s")),
+        "median ms": values.three_digits(_value(median)),
+        "95 % interval": " – ".join(written) if all(written) else None,
+        **{f"{name} ms": values.three_digits(_value(percentiles.get(name))) for name in ("p90", "p99")},
+        "images/s": values.three_digits(_value(point.get("images_per_s"))),
         "samples": point.get("count"),
     }
 
 
-# --- values in writing ------------------------------------------------------------------------------------------------
+# --- charts and tables -------------------------------------------------------------------------------------------------
 
 
 def _charts(charts: Iterable[tuple[str, str, bool, Sequence[Series]]]) -> str:
@@ -312,7 +297,7 @@ def _scalars(document: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> s
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
         for name, entry in inner:
             if key not in leave_out and isinstance(entry, str | int | float | bool):
-                found.append((f"{key} {name}".strip().replace("_", " "), _plain(entry)))
+                found.append((f"{key} {name}".strip().replace("_", " "), values.plain(entry)))
     return html.facts(found)
 
 
@@ -320,79 +305,31 @@ def _cell(value: object) -> str:
     """A value as a table's markup."""
     if value is None:
         return _ABSENT
-    return html.verdict(value) if isinstance(value, bool) else html.escaped(_plain(value))
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    words = str(value)
-    return words if len(words) < 60 else f"{words[:12]}…"  # a digest
+    return html.verdict(value) if isinstance(value, bool) else html.escaped(values.plain(value))
 
 
 def _versions(summary: Mapping[str, Any]) -> str:
-    versions = _section(summary, "versions")
+    versions = table_in(summary, "versions")
     listed = ", ".join(f"{name} {number}" for name, number in versions.items())
     return f'<p class="muted">With {html.escaped(listed)}.</p>' if versions else ""
 
 
-def _progress(stage: _Stage) -> str | None:
+def _progress(stage: Stage) -> str | None:
     planned = stage.config.get("num_epochs")
     return None if planned is None else f"{len(stage.records)} of {planned}"
 
 
-def _percent(value: object, *, digits: int = 1) -> str | None:
-    return f"{100 * value:.{digits}f} %" if isinstance(value, int | float) else None
+def _numbers(found: object) -> list[float]:
+    return [value for value in found if isinstance(value, int | float)] if isinstance(found, list) else []
 
 
-def _count(value: object) -> str | None:
-    return f"{value:,}" if isinstance(value, int) else None
-
-
-def _duration(seconds: object) -> str | None:
-    if not isinstance(seconds, int | float):
-        return None
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _numbers(values: object) -> list[float]:
-    return [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
-
-
-def _index(values: Sequence[float], value: object) -> int | None:
-    return values.index(value) if isinstance(value, int | float) and value in values else None
+def _index(numbers: Sequence[float], value: object) -> int | None:
+    return numbers.index(value) if isinstance(value, int | float) and value in numbers else None
 
 
 def _value(entry: object) -> object:
     """An estimate is written as a table with its value and its interval, or plainly."""
     return entry.get("value") if isinstance(entry, Mapping) else entry
-
-
-def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = document.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    document = read_json(path, DocumentError)
-    if not isinstance(document, dict):
-        raise DocumentError(str(path), ["expected a JSON object"])
-    return document
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
 
 
 def _quoted(run: Path) -> str:

@@ -1,0 +1,57 @@
+"""What the commands have left in a run directory, read as it stands: each part may be missing.
+
+Damaged files are named; what their contents mean is for the page to say.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from searcher.arch.document import DocumentError, read_json
+from searcher.report.curves import Series
+from searcher.training.metrics import read_metrics
+
+
+class Stage:
+    """What a stage of the run has left: its configuration, metrics and summary, each empty if it is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config: dict[str, Any] = _read_toml(folder / "config.toml")
+        self.summary: dict[str, Any] = read_object(folder / "summary.json")
+        metrics = folder / "metrics.jsonl"
+        self.records = read_metrics(metrics) if metrics.exists() else []
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.config or self.records)
+
+    def series(self, name: str, key: str, *, dashed: bool = False) -> Series:
+        """The metric `key` over the epochs; empty if it was not recorded."""
+        records = [record for record in self.records if {key, "epoch"} <= record.keys()]
+        return Series(name, [record["epoch"] for record in records], [record[key] for record in records], dashed=dashed)
+
+
+def table_in(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object under a key; empty if there is none."""
+    value = document.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty if the file is not there. Raises: DocumentError."""
+    if not path.exists():
+        return {}
+    document = read_json(path, DocumentError)
+    if not isinstance(document, dict):
+        raise DocumentError(str(path), ["expected a JSON object"])
+    return document
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
