@@ -267,7 +267,7 @@ def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# --- charts and tables -------------------------------------------------------------------------------------------------
+# --- charts and tables ------------------------------------------------------------------------------------------------
 
 
 def _charts(charts: Iterable[tuple[str, str, bool, Sequence[Series]]]) -> str:
