@@ -8,10 +8,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from datasets.pictures import MODES, fit_picture
+from datasets.store import Resize
 
 # H height, W width, C channels
 
@@ -21,8 +24,6 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 # What Pillow raises on a damaged file, beside its own errors.
 _DAMAGES = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
 _TOO_LARGE = f"too large a picture; at most {_MAX_PIXELS // 10**6} million pixels are allowed"
-_MODES = {1: "L", 3: "RGB"}
-_RESIZES = ("squash", "center_crop")
 
 
 class ImageError(ValueError):
@@ -33,8 +34,7 @@ class ImageError(ValueError):
 class Preprocess:
     """How a picture becomes a model's input."""
 
-    resize: str
-    """`squash` takes the whole picture out of proportion, `center_crop` the largest middle part in proportion."""
+    resize: Resize
     height: int
     width: int
     channels: int
@@ -43,8 +43,8 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
-            ("resize", self.resize, _RESIZES),
-            ("channels", self.channels, tuple(_MODES)),
+            ("resize", self.resize, get_args(Resize)),
+            ("channels", self.channels, tuple(MODES)),
             ("interpolation", self.interpolation, ("bilinear",)),
         ):
             if value not in allowed:
@@ -72,7 +72,12 @@ def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
             # The header is read, the pixels are not: a small file may unfold to more than the memory holds.
             if picture.width * picture.height > _MAX_PIXELS:
                 raise ImageError(f"{path}: {_TOO_LARGE}")
-            return _fit(_colours(ImageOps.exif_transpose(picture), preprocess.channels), preprocess)
+            return fit_picture(
+                picture,
+                size=(preprocess.height, preprocess.width),
+                channels=preprocess.channels,
+                resize=preprocess.resize,
+            )
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
@@ -83,20 +88,3 @@ def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
         raise
     except _DAMAGES as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
-
-
-def _colours(picture: Image.Image, channels: int) -> Image.Image:
-    if picture.mode.startswith("I"):
-        # Sixteen bits a pixel, which Pillow's own conversion would clip to white.
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
-    return picture.convert(_MODES[channels])
-
-
-def _fit(picture: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    size = (preprocess.width, preprocess.height)
-    if preprocess.resize == "squash":
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    else:
-        picture = ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels.reshape(preprocess.height, preprocess.width, preprocess.channels)  # [H, W] -> [H, W, 1] if grey

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from datasets.pictures import fit_picture
 from datasets.seeds import numpy_generator
 from datasets.splits import stratified_split
 from datasets.store import CHUNK_BYTES, SPLITS, ImageChunk, Resize, StoreError, write_image_store
@@ -281,17 +282,7 @@ def _read_pixels(
 def _decode(path: Path, *, size: tuple[int, int], resize: Resize, channels: int) -> np.ndarray:
     """One picture uint8 [H, W, C], upright, in the size wanted."""
     with Image.open(path) as file:
-        image: Image.Image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):
-            # Sixteen bits a pixel, which Pillow's own conversion would clip to white.
-            image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-        image = image.convert("L" if channels == 1 else "RGB")
-    width_height = (size[1], size[0])
-    if resize == "center_crop":
-        image = ImageOps.fit(image, width_height, Image.Resampling.BILINEAR)
-    elif image.size != width_height:
-        image = image.resize(width_height, Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(*size, channels)
+        return fit_picture(file, size=size, channels=channels, resize=resize)
 
 
 def _reason(error: Exception) -> str:
