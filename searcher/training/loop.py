@@ -69,6 +69,9 @@ class SearchConfig:
     reward_batch_size: int
     """Validation images on which all architectures of a policy step are scored."""
     derivation: DeriveConfig
+    policy_start_epoch: int = 0
+    """Epochs before the policy first learns; until then it only scores. The paper learns after the first epoch; a short
+    search gains by waiting, since operations with many weights score badly before they are trained."""
     architectures_per_step: int = 1
     """Child models whose gradients one step of the shared weights averages: the paper's M."""
     augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen, so one serves all
@@ -91,8 +94,9 @@ class SearchConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        if self.control_samples < 0:
-            raise ValueError(f"control_samples is {self.control_samples}; it must not be negative")
+        for name in ("control_samples", "policy_start_epoch"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.policy.kind == "lstm" and self.reinforce.baseline == "leave_one_out" and self.policy_samples < 2:
             raise ValueError("the leave_one_out baseline needs policy_samples of at least 2")
 
@@ -232,7 +236,7 @@ class Search:
             controls = self._sample(self.control, config.control_samples, "control", step)
             rewards = score(self.supernet, architectures + controls, images, labels, precision=config.precision)
             rewards, control_rewards = rewards.split([len(architectures), len(controls)])
-            if self.policy_optimizer is not None:
+            if self.policy_optimizer is not None and self.epoch >= config.policy_start_epoch:
                 loss = reinforce_loss(sample, rewards, baseline=self.baseline, config=config.reinforce)
                 self.policy_optimizer.zero_grad(set_to_none=True)
                 loss.backward()
