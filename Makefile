@@ -74,7 +74,7 @@ lint: $(READY) ## Check style and types
 	$(VENV)/bin/mypy
 
 bench: $(READY) ## Measure what the README claims is fast
-	$(VENV)/bin/python -m tests.benchmarks
+	$(VENV)/bin/python -m tests.benchmarks $(ONLY)
 
 clean: ## Remove .venv; runs stay
 	rm -rf $(VENV) *.egg-info

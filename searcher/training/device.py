@@ -47,7 +47,8 @@ def describe(device: torch.device) -> str:
     """What to tell a person, and to write into a run's records."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

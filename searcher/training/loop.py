@@ -7,6 +7,7 @@ Source: Pham et al. 2018, section 2.2.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -310,6 +311,7 @@ def search(
                     phase="policy",
                     reward=f"{reward:.3f}",
                     baseline=f"{run.baseline.value:.3f}",
+                    entropy=f"{run.policy_totals[2].item() / run.step:.1f}",
                 )
                 stop_if_asked()
             record = _epoch_record(run)
@@ -363,11 +365,12 @@ def _epoch_record(run: Search) -> dict[str, Any]:
         "reward": reward,
         "random_reward": control_reward,
         "entropy": entropy,
-        "baseline": run.baseline.value,
         "learning_rate": run.weights_optimizer.param_groups[0]["lr"],
     }
     if run.config.control_samples == 0:
         del record["random_reward"]
+    if not math.isnan(run.baseline.value):
+        record["baseline"] = run.baseline.value
     return record
 
 
@@ -375,8 +378,7 @@ def _epoch_line(record: dict[str, Any], config: SearchConfig) -> str:
     against = f" (random {record['random_reward']:.3f})" if "random_reward" in record else ""
     return (
         f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}, "
-        f"reward {record['reward']:.3f}{against}, entropy {record['entropy']:.1f}, "
-        f"baseline {record['baseline']:.3f}, {record['step_ms']:.0f} ms a step"
+        f"reward {record['reward']:.3f}{against}, entropy {record['entropy']:.1f}, {record['step_ms']:.0f} ms a step"
     )
 
 

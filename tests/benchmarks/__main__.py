@@ -1,0 +1,21 @@
+"""`make bench`: what the README claims is fast, measured beside its plain twin. `make bench ONLY=sampling` runs one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from runtime.machine import Machine
+from tests.benchmarks import batches, benchmark_harness, sampling, supernet
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "sampling": sampling.main,
+    "batches": batches.main,
+    "supernet": supernet.main,
+    "harness": benchmark_harness.main,
+}
+
+if __name__ == "__main__":
+    print(Machine.inspect().describe())
+    for name in sys.argv[1:] or BENCHMARKS:
+        BENCHMARKS[name]()

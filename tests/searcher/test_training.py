@@ -1,0 +1,325 @@
+"""The parts of training: schedule, optimiser, epoch, checkpoints, metrics, the run's folder, derivation."""
+
+from __future__ import annotations
+
+import errno
+import math
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datasets import files
+from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
+from searcher.controller.random_policy import RandomPolicy
+from searcher.nn.build import build_supernet
+from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.training.derive import DeriveConfig, derive, num_scorings, score
+from searcher.training.epoch import DivergedError, Objective, Totals, evaluate, train_epoch
+from searcher.training.metrics import MetricsLog, read_metrics
+from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
+from searcher.training.run_folder import RunError, RunFolder
+from tests.searcher.conftest import random_architecture
+
+PLAIN = SgdConfig(learning_rate=0.1, final_learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
+
+
+def test_a_single_cosine_falls_from_the_first_to_the_last_rate() -> None:
+    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.1)
+    rates = [learning_rate(config, epoch, num_epochs=10) for epoch in (0, 5, 10)]
+    assert rates == pytest.approx([0.2, 0.15, 0.1])
+
+
+def test_the_warm_up_rises_from_zero_and_the_cosine_takes_over() -> None:
+    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.0, warmup_epochs=2)
+    rates = [learning_rate(config, epoch, num_epochs=10) for epoch in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.0])
+
+
+def test_restarts_come_at_10_30_70_and_150_as_published() -> None:
+    config = SgdConfig(learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2)
+    for restart in (0, 10, 30, 70, 150):
+        assert learning_rate(config, restart, num_epochs=310) == pytest.approx(0.05)
+    for before in (10, 30, 70, 150, 310):
+        assert learning_rate(config, before - 1e-6, num_epochs=310) == pytest.approx(0.001, abs=1e-6)
+
+
+class Toy(nn.Module):
+    """A linear layer, a norm, and a layer that is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.norm = nn.BatchNorm2d(3, track_running_stats=False)
+        self.unused = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.linear(x)[:, :, None, None])[:, :, 0, 0]
+
+
+def test_decay_spares_norms_biases_and_whatever_got_no_gradient() -> None:
+    network = Toy()
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer = make_sgd(network, replace(PLAIN, weight_decay=0.5, momentum=0.0))
+    (network(torch.randn(8, 4)).sum() * 0).backward()  # gradients of exactly zero
+    optimizer.step()
+    after = dict(network.named_parameters())
+    torch.testing.assert_close(after["linear.weight"], before["linear.weight"] * (1 - 0.1 * 0.5))
+    for name in ("linear.bias", "norm.weight", "norm.bias", "unused.weight", "unused.bias"):
+        assert torch.equal(after[name], before[name]), name
+
+
+def test_the_optimiser_takes_the_steps_of_torchs_plain_nesterov_sgd() -> None:
+    first, second = Toy(), Toy()
+    second.load_state_dict(first.state_dict())
+    ours = make_sgd(first, replace(PLAIN, weight_decay=0.01, decay_norms=True))
+    plain = torch.optim.SGD(second.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, foreach=False)
+    for step in range(5):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        for network, optimizer in ((first, ours), (second, plain)):
+            optimizer.zero_grad()
+            network(x).square().sum().backward()
+            optimizer.step()
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def test_the_clipped_norm_equals_the_bound() -> None:
+    network = Toy()
+    (1e3 * network(torch.randn(8, 4)).square().sum() * network.linear.weight.sum()).backward()
+    before = clip_gradients(network.parameters(), 5.0)
+    assert before is not None
+    assert before.item() > 5
+    norm = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()
+    assert norm.item() == pytest.approx(5.0, rel=1e-4)
+
+
+def test_no_bound_leaves_gradients_alone() -> None:
+    assert clip_gradients(Toy().parameters(), 0.0) is None
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(8, 4, generator=generator), torch.arange(8) % 3) for _ in range(count)]
+
+
+def run_epoch(network: Toy, data: Sequence[tuple[Tensor, Tensor]], **options: Any) -> Totals:
+    totals = Totals(torch.device("cpu"))
+    steps = train_epoch(
+        lambda _, x: (network(x), None),
+        network=network,
+        batches=data,
+        optimizer=make_sgd(network, PLAIN),
+        objective=Objective(),
+        config=PLAIN,
+        totals=totals,
+        seed=0,
+        epoch=0,
+        num_epochs=1,
+        num_steps=len(data),
+        **options,
+    )
+    assert list(steps) == list(range(options.get("start_step", 0) + 1, len(data) + options.get("start_step", 0) + 1))
+    return totals
+
+
+def test_an_epoch_learns_and_counts_what_it_saw() -> None:
+    network = Toy()
+    data = batches(1) * 30
+    totals = run_epoch(network, data)
+    accuracy, loss = evaluate(network, data[:1], device=torch.device("cpu"))
+    assert totals.sums[2] == 240
+    assert loss < totals.mean_loss()
+    assert accuracy > totals.accuracy() - 0.05
+
+
+def test_a_step_averages_the_gradients_of_its_passes() -> None:
+    networks = [Toy(), Toy()]
+    networks[1].load_state_dict(networks[0].state_dict())
+    data = batches(3)
+    run_epoch(networks[0], data, passes=1)
+    run_epoch(networks[1], data, passes=4)  # four equal passes average to one
+    for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice() -> None:
+    network = Toy()
+    totals = run_epoch(network, [(torch.full((8, 4), math.inf), torch.arange(8) % 3)])
+    with pytest.raises(DivergedError, match="smaller learning rate"):
+        totals.mean_loss()
+
+
+def test_the_auxiliary_loss_is_weighted() -> None:
+    logits, auxiliary, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    plain = nn.functional.cross_entropy
+    expected = plain(logits, labels) + 0.4 * plain(auxiliary, labels)
+    torch.testing.assert_close(Objective(auxiliary_weight=0.4)(logits, auxiliary, labels), expected)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = {"tensor": torch.randn(3, 4), "list": [1, 2.5, "x"], "nan": math.inf}
+    save_checkpoint(tmp_path / "c.pt", state)
+    loaded = load_checkpoint(tmp_path / "c.pt")
+    assert torch.equal(loaded.pop("tensor"), state.pop("tensor"))  # type: ignore[call-overload]
+    assert loaded == state
+
+
+class Malice:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("/tmp/should-not-exist-enas"),))
+
+
+@pytest.mark.parametrize("kind", ["malicious", "truncated", "garbage", "empty", "missing"])
+def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "c.pt"
+    if kind == "malicious":
+        torch.save({"x": Malice()}, path)
+    elif kind == "truncated":
+        save_checkpoint(path, {"x": torch.randn(1000)})
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "garbage":
+        path.write_bytes(pickle.dumps(3)[::-1] * 50)
+    elif kind == "empty":
+        path.touch()
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert str(path) in str(error.value)
+    assert not Path("/tmp/should-not-exist-enas").exists()
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"epoch": 1})
+
+    def full(_: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, {"epoch": 2})
+    monkeypatch.undo()
+    assert load_checkpoint(path) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    interrupted = KeyboardInterrupt()
+
+    def write_half() -> None:
+        with files.whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise interrupted
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert not list(tmp_path.iterdir())
+    files.write_text(path, "whole")
+    assert path.read_text() == "whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_metrics_are_cut_back_to_the_checkpoints_position(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.append({"epoch": 1, "loss": 1.23456789}, step=0)
+    position = log.position
+    log.append({"epoch": 2, "loss": 0.5}, step=1)
+    log.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "lo')  # a line cut short by a kill
+    again = MetricsLog(tmp_path, position=position, step=1)
+    again.append({"epoch": 2, "loss": 0.25}, step=1)
+    again.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "loss": 1.23457}, {"epoch": 2, "loss": 0.25}]
+
+
+def test_reading_metrics_leaves_out_a_line_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"epoch": 1}\n{"epoch"')
+    assert read_metrics(tmp_path / "m.jsonl") == [{"epoch": 1}]
+
+
+def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "search"
+    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
+    with pytest.raises(RunError, match=r"already holds an unfinished run: `enas x --resume` goes on with it"):
+        RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
+    RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
+    with pytest.raises(RunError, match=r"another configuration \(learning_rate was 0.1, now 0.2\)"):
+        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "search", PLAIN, resume=False, force=False, again="")
+    save_checkpoint(folder.checkpoint_path, {"epoch": 1})
+    with pytest.raises(CheckpointError, match="metrics_position"):
+        folder.restore()
+
+
+class FewImages:
+    """Seven validation images for derivation, batch by batch."""
+
+    num_images = 7
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(7, 1, 12, 12, generator=generator)
+        self.labels = torch.arange(7) % 3
+
+    def batch(self, indices: Any) -> tuple[Tensor, Tensor]:
+        numbers = torch.as_tensor(list(indices))
+        return self.images[numbers], self.labels[numbers]
+
+
+@pytest.fixture
+def supernet() -> nn.Module:
+    return build_supernet(MicroSpace(2), MicroSize(3, 4), input_shape=(12, 12, 1), num_classes=3, seed=0)
+
+
+def test_derivation_takes_the_best_finalist_on_the_whole_split(supernet: nn.Module) -> None:
+    space, valid = MicroSpace(2), FewImages()
+    config = DeriveConfig(num_samples=12, num_batches=1, num_finalists=4)
+    calls: list[int] = []
+    derived = derive(
+        RandomPolicy(space.steps()),
+        space,
+        supernet,
+        valid,  # type: ignore[arg-type]
+        config,
+        batch_size=4,
+        seed=0,
+        on_score=lambda: calls.append(1),
+    )
+    assert len(derived.sampled_rewards) == 12
+    assert derived.reward == max(derived.finalist_rewards)
+    assert len(calls) == num_scorings(config) == 16
+    # All seven images count once: the second batch reaches back over one that was seen, and leaves it out.
+    first = score(supernet, [derived.architecture], *valid.batch(range(4)))[0] * 4
+    logits, _ = supernet(valid.images[3:], derived.architecture)
+    second = (logits.argmax(1) == valid.labels[3:])[-3:].sum()
+    assert derived.reward == pytest.approx(((first + second) / 7).item())
+
+
+def test_the_papers_derivation_takes_the_best_on_one_minibatch(supernet: nn.Module) -> None:
+    space = MicroSpace(2)
+    config = DeriveConfig(num_samples=5, num_batches=1, num_finalists=1)
+    policy = RandomPolicy(space.steps())
+    derived = derive(policy, space, supernet, FewImages(), config, batch_size=4, seed=0)  # type: ignore[arg-type]
+    assert derived.finalist_rewards == ()
+    assert derived.reward == max(derived.sampled_rewards)
+
+
+def test_scores_leave_no_gradients_and_no_mode_behind_that_matters(supernet: nn.Module) -> None:
+    architectures: list[MicroArchitecture] = [random_architecture(seed, 2) for seed in range(3)]
+    images = torch.randn(6, 1, 12, 12)
+    labels = torch.arange(6) % 3
+    rewards = score(supernet, architectures, images, labels)
+    assert rewards.shape == (3,)
+    assert torch.equal(rewards, score(supernet, architectures, images, labels))
+    assert all(p.grad is None for p in supernet.parameters())

@@ -1,0 +1,162 @@
+"""Every mistake a user can make gets one clear line on stderr, exit code 2, and costs nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import enas
+from searcher.presets import DEFAULT_DATASETS
+from tests.end_to_end import conftest as tiny
+
+ROOT = Path(__file__).parents[1]
+store_path = tiny.store_path
+search_config = tiny.search_config
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[int, str]]:
+    """Run a command in an empty folder; gives the exit status and what stood on stderr."""
+
+    def run_command(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["enas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            enas.main()
+        assert isinstance(exit_info.value.code, int)
+        return exit_info.value.code, capsys.readouterr().err
+
+    return run_command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "search --preset quik",
+            "preset: unknown preset 'quik'; expected one of quick, standard, paper, reference; did you mean 'quick'?",
+        ),
+        ("search --space mikro", "space: unknown space 'mikro'; expected one of micro; did you mean 'micro'?"),
+        ("search --dataset fashion-mnist-mimi", "did you mean 'fashion-mnist-mini'"),
+        ("search --dataset shakespeare", "shakespeare holds text; the space micro needs images"),
+        ("search --dataset cifar10", "enas data fetch cifar10"),
+        ("search --config nowhere.toml", "nowhere.toml: no such file"),
+        ("retrain nowhere", "nowhere: no spec.json here; make it with `enas search --run nowhere`"),
+        ("retrain nowhere.json", "say where to train this spec: --run DIRECTORY"),
+        ("export nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
+        ("verify nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
+        ("evaluate nowhere", "nowhere: no such file or directory"),
+        ("benchmark nowhere.onnx", "nowhere.onnx: no such file or directory"),
+        ("report nowhere", "nowhere"),
+        ("spec show nowhere.json", "nowhere.json: no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(
+    run: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
+) -> None:
+    monkeypatch.setenv("ENAS_DATA", str(tmp_path / "no-data"))
+    status, errors = run(*arguments.split())
+    assert status == 2
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("error: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_cuda_that_cannot_be_had_is_an_error_and_never_a_fallback(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    status, errors = run("search", "--device", "cuda")
+    assert status == 2
+    assert errors.startswith("error: --device cuda: ")
+    assert "use --device cpu, or auto" in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_run_needs_resume_or_force(
+    run: Callable[..., tuple[int, str]], search_config: Path, tmp_path: Path
+) -> None:
+    assert run("search", "--config", search_config, "--run", "x")[0] == 0
+    before = (tmp_path / "x" / "spec.json").read_bytes()
+    status, errors = run("search", "--config", search_config, "--run", "x")
+    assert status == 2
+    assert "x/search already holds a finished run" in errors
+    assert "--resume` goes on with it" in errors
+    assert "--force` starts anew" in errors
+
+    status, errors = run("search", "--config", search_config, "--run", "x", "--seed", "5", "--resume")
+    assert status == 2
+    assert "x/search was made with another configuration (seed was 0, now 5)" in errors
+    assert (tmp_path / "x" / "spec.json").read_bytes() == before
+
+    assert run("search", "--config", search_config, "--run", "x", "--seed", "5", "--force")[0] == 0
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(
+    run: Callable[..., tuple[int, str]], search_config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "home" / "search").mkdir(parents=True)
+    (tmp_path / "home" / "search" / "thesis.tex").write_text("years of work")
+    status, errors = run("search", "--config", search_config, "--run", "home", "--force")
+    assert status == 2
+    assert "holds other files than a run's" in errors
+    assert (tmp_path / "home" / "search" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("num_epochs = 3", "num_epoch = 3", "unknown key 'num_epoch'"),
+        ("num_epochs = 3", "num_epochs = 0", "num_epochs is 0; at least 1 is needed"),
+        ("num_epochs = 3", "num_epochs = 'three'", "num_epochs is 'three'; expected a whole number"),
+        ('kind = "lstm"', 'kind = "gru"', "policy.kind: unknown value 'gru'; expected one of lstm, random"),
+        ("policy_samples = 3", "policy_samples = 1", "the leave_one_out baseline needs policy_samples of at least 2"),
+        ("num_epochs = 3", "num_epochs = ", "not valid TOML"),
+    ],
+)
+def test_a_broken_configuration_names_the_key_and_the_rule(
+    run: Callable[..., tuple[int, str]], search_config: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = search_config.read_text()
+    assert old in text
+    (tmp_path / "broken.toml").write_text(text.replace(old, new, 1))
+    status, errors = run("search", "--config", "broken.toml", "--run", "x")
+    assert status == 2
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "x").exists()
+
+
+def test_make_and_the_command_line_name_runs_alike() -> None:
+    for preset, dataset in DEFAULT_DATASETS.items():
+        done = subprocess.run(
+            ["make", "-n", "search", "retrain", f"PRESET={preset}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"--run runs/micro-{dataset}-{preset} " in done.stdout
+        assert f"enas retrain runs/micro-{dataset}-{preset} " in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_alone_lists_the_targets() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in ("search", "retrain", "export", "test", "benchmark"):
+        assert f"make {target} " in done.stdout
+    assert "SPACE=micro" in done.stdout
+
+
+def test_help_of_every_command_shows(run: Callable[..., tuple[int, str]]) -> None:
+    for command in enas.build_group().list_commands(None):  # type: ignore[arg-type]
+        assert run(command, "--help")[0] == 0

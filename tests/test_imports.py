@@ -1,0 +1,128 @@
+"""The directions in which the packages may import one another, and what a command must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("datasets", "searcher", "exporter", "runtime")
+
+# What each room may import of ours, beside itself. A room is the longest prefix that is listed.
+ALLOWED = {
+    "datasets": set(),
+    "runtime": {"datasets.store", "datasets.catalog", "datasets.files", "datasets.seeds", "datasets.pictures"},
+    "searcher.arch": {"datasets.files"},
+    "searcher.nn": {"searcher.arch", "datasets.seeds"},
+    "searcher.controller": {"searcher.arch.decisions"},
+    "searcher.report": {"searcher.arch", "datasets.files"},
+    "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
+    # What retraining shares with the search must not know the controller.
+    "searcher.training.epoch": {"searcher.training.device", "searcher.training.optim", "datasets.seeds"},
+    "searcher.training.optim": set(),
+    "searcher.training.checkpoint": {"datasets.files"},
+    "searcher.training.metrics": set(),
+    "searcher.training.device": set(),
+    "searcher.training.interrupt": set(),
+    "searcher.training.progress": set(),
+    "searcher.training.run_folder": {
+        "searcher.arch.document",
+        "searcher.training.checkpoint",
+        "searcher.training.metrics",
+        "datasets.files",
+    },
+    "searcher.presets": {"searcher", "datasets.batches"},
+    "searcher.cli": {"searcher", "datasets"},
+    "exporter": {
+        "searcher.arch",
+        "searcher.nn",
+        "searcher.report.drawing",
+        "searcher.training.checkpoint",
+        "searcher.training.device",
+        "searcher.training.epoch",
+        "searcher.training.interrupt",
+        "searcher.training.metrics",
+        "searcher.training.optim",
+        "searcher.training.progress",
+        "searcher.training.run_folder",
+        "datasets",
+        "runtime",
+    },
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
+
+
+def our_imports(path: Path) -> set[str]:
+    """Modules of ours that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # `from searcher.training import device` imports a module, `from …device import prepare` a name of one.
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                is_module = (ROOT / (whole.replace(".", "/") + ".py")).exists()
+                found.add(whole if is_module else str(node.module))
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.partition(".")[0] in PACKAGES}
+
+
+def within(name: str, room: str) -> bool:
+    return name == room or name.startswith(room + ".")
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), list(modules()), ids=lambda value: str(value) if "/" not in str(value) else ""
+)
+def test_imports_run_one_way(module: str, path: Path) -> None:
+    if module.endswith("__main__"):
+        return
+    room = max((room for room in ALLOWED if within(module, room)), key=len, default=None)
+    if room is None:  # the package `searcher` itself, which holds nothing
+        assert not our_imports(path)
+        return
+    allowed = {room, *ALLOWED[room]}
+    wrong = {name for name in our_imports(path) if not any(within(name, other) for other in allowed)}
+    assert not wrong, f"{module} imports {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("path", [p for _, p in modules() if p.name == "__init__.py"], ids=lambda p: p.parent.name)
+def test_package_files_are_empty(path: Path) -> None:
+    assert path.read_text() == ""
+
+
+def loaded_by(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        (
+            "import enas; enas.build_group().get_help(enas.click.Context(enas.build_group()))",
+            {"torch", "onnx", "numpy"},
+        ),
+        ("import runtime.cli, runtime.sweep, runtime.model, runtime.evaluate", {"torch", "onnx", "onnxscript"}),
+        ("import datasets.cli, datasets.catalog, datasets.sources.image_folder", {"torch", "onnx", "onnxruntime"}),
+        (
+            "import searcher.arch.spec, searcher.report.drawing, searcher.report.text",
+            {"torch", "onnx", "numpy", "h5py"},
+        ),
+        ("import searcher.training.epoch, searcher.training.run_folder, searcher.nn.build", {"onnx", "onnxruntime"}),
+    ],
+)
+def test_a_room_loads_nothing_heavy_that_it_does_not_need(statement: str, absent: set[str]) -> None:
+    assert not loaded_by(statement) & absent
