@@ -51,7 +51,7 @@ def retrain(
     from searcher.arch.spec import read_spec
     from searcher.training import device as devices
     from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.run_folder import RunError, RunFolder, read_config
+    from searcher.training.run_folder import RunError, RunFolder, command_again, read_config
 
     if source.is_dir() or not source.suffix:
         run_path = run_path or source
@@ -85,7 +85,7 @@ def retrain(
 
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    again = f"enas retrain {source}" + (f" --run {run_path}" if run_path != source else "")
+    again = command_again()
     folder = RunFolder.open(run_path / "retrain", config, resume=resume, force=force, again=again)
     if folder.finished:
         click.echo(f"{run_path}: the retraining is finished", err=True)
@@ -95,7 +95,7 @@ def retrain(
         try:
             summary = run_retrain(spec, config, store=store, folder=folder, device=torch_device, interrupt=interrupt)
         except Stopped:
-            click.echo(f"stopped; go on with: {again} --resume and the other options as before", err=True)
+            click.echo(f"stopped; go on with: {again} --resume", err=True)
             click.get_current_context().exit(_INTERRUPTED)
     click.echo(
         f"test accuracy {summary['test_accuracy']:.2%} of {summary['test_count']} images "

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
-from click.core import ParameterSource
 
 from datasets.files import write_text
 
@@ -86,7 +85,7 @@ def search(
     from searcher.training.interrupt import catch_signals
     from searcher.training.loop import SearchConfig, Stopped, config_types
     from searcher.training.loop import search as run_search
-    from searcher.training.run_folder import RunFolder, read_config
+    from searcher.training.run_folder import RunFolder, command_again, read_config
 
     if config_file is not None:
         config = read_config(config_file, SearchConfig, types=config_types(space))
@@ -108,7 +107,7 @@ def search(
     run_path = run_path or Path("runs") / f"{config.space}-{_name_of(dataset)}-{config.preset}"
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    again = _command_as_given(run_path)
+    again = command_again()
     folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again)
     if folder.finished:
         click.echo(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
@@ -122,17 +121,6 @@ def search(
             click.get_current_context().exit(_INTERRUPTED)
     click.echo(describe_spec(spec), nl=False)
     click.echo(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
-
-
-def _command_as_given(run_path: Path) -> str:
-    """`enas search --run RUN` and what else the user has set, but for --resume and --force."""
-    ctx = click.get_current_context()
-    words = ["enas", "search", "--run", str(run_path)]
-    for option in ctx.command.params:
-        given = option.name is not None and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-        if given and option.name not in ("run_path", "resume", "force"):
-            words += [option.opts[0], str(ctx.params[option.name])]
-    return shlex.join(words)
 
 
 def _name_of(dataset: str) -> str:

@@ -20,7 +20,7 @@ ALLOWED = {
     "searcher.arch": {"datasets.files"},
     "searcher.nn": {"searcher.arch", "datasets.seeds"},
     "searcher.controller": {"searcher.arch.decisions"},
-    "searcher.report": {"searcher.arch", "datasets.files"},
+    "searcher.report": {"searcher.arch", "searcher.training.metrics", "datasets.files"},
     "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
     # What retraining shares with the search must not know the controller.
     "searcher.training.epoch": {"searcher.training.device", "searcher.training.optim", "datasets.seeds"},

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import shutil
+import sys
 import tomllib
 from collections.abc import Mapping
 from importlib import metadata
@@ -100,6 +102,11 @@ class RunFolder:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the stage as finished."""
         write_text(self.summary_path, json.dumps(summary, indent=2) + "\n")
+
+
+def command_again() -> str:
+    """The command line as the user gave it, without --resume and --force: what to advise for going on."""
+    return shlex.join(["enas", *(word for word in sys.argv[1:] if word not in ("--resume", "--force"))])
 
 
 def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | None = None) -> Config:

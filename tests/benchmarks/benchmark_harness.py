@@ -26,8 +26,6 @@ def main() -> None:
             work()
             samples.append((time.perf_counter_ns() - started) / 1e6)
         bare.append(float(np.median(samples)))
-    overhead_us = 1e3 * (float(np.median(harness)) - float(np.median(bare)))
+    bare_us, harness_us = (1e3 * float(np.median(medians)) for medians in (bare, harness))
     print("\nbenchmark harness, medians of five turns")
-    print(
-        f"  bare loop {np.median(bare) * 1e3:.2f} µs, harness {np.median(harness) * 1e3:.2f} µs: adds {overhead_us:.2f} µs"
-    )
+    print(f"  bare loop {bare_us:.2f} µs, harness {harness_us:.2f} µs: adds {harness_us - bare_us:.2f} µs")

@@ -227,4 +227,4 @@ def test_a_stopped_search_prints_the_command_that_goes_on_with_it(
     outcome = run_enas("search", "--seed", "3", "--run", run, "--policy", "random", "--device", "cpu")
     assert outcome.code == 130
     last = outcome.err.splitlines()[-1]
-    assert last == f"stopped; go on with: enas search --run '{run}' --seed 3 --policy random --device cpu --resume"
+    assert last == f"stopped; go on with: enas search --seed 3 --run '{run}' --policy random --device cpu --resume"
