@@ -7,7 +7,6 @@ Source: Pham et al. 2018, section 2.2.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,8 +70,8 @@ class SearchConfig:
     """Validation images on which all architectures of a policy step are scored."""
     derivation: DeriveConfig
     policy_start_epoch: int = 0
-    """Epochs before the policy first learns; until then it only scores. The paper learns after the first epoch; a short
-    search gains by waiting, since operations with many weights score badly before they are trained."""
+    """Epochs of shared weights alone, before the first with policy steps. The paper and the authors' code have none; a
+    short search gains by waiting, since operations with many weights score badly before they are trained."""
     architectures_per_step: int = 1
     """Child models whose gradients one step of the shared weights averages: the paper's M."""
     augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen, so one serves all
@@ -177,10 +176,20 @@ class Search:
         return self.train.num_steps(self.config.batch_size, drop_last=self._drop_last)
 
     @property
+    def policy_steps(self) -> int:
+        """Policy steps of the current epoch."""
+        return self.config.policy_steps if self.epoch >= self.config.policy_start_epoch else 0
+
+    @property
     def steps_done(self) -> int:
         """Steps of shared weights and of the policy together."""
-        done = self.epoch * (self.steps_per_epoch + self.config.policy_steps) + self.step
-        return done + (self.steps_per_epoch if self.phase == "policy" else 0)
+        before = self.steps_before(self.epoch) + self.step
+        return before + (self.steps_per_epoch if self.phase == "policy" else 0)
+
+    def steps_before(self, epoch: int) -> int:
+        """Steps of all epochs before `epoch`."""
+        policy_epochs = max(epoch - self.config.policy_start_epoch, 0)
+        return epoch * self.steps_per_epoch + policy_epochs * self.config.policy_steps
 
     @property
     def _drop_last(self) -> bool:
@@ -228,7 +237,7 @@ class Search:
         """Phase two: updates of the policy, yielding the mean reward of each."""
         config = self.config
         batch_size = min(config.reward_batch_size, self.valid.num_images)
-        for step in range(self.step, config.policy_steps):
+        for step in range(self.step, self.policy_steps):
             rng = numpy_generator(config.seed, "reward", self.epoch, step)
             images, labels = self.valid.batch(rng.choice(self.valid.num_images, batch_size, replace=False))
             generator = torch.Generator().manual_seed(stream_seed(config.seed, "policy", self.epoch, step))
@@ -237,7 +246,7 @@ class Search:
             controls = self._sample(self.control, config.control_samples, "control", step)
             rewards = score(self.supernet, architectures + controls, images, labels, precision=config.precision)
             rewards, control_rewards = rewards.split([len(architectures), len(controls)])
-            if self.policy_optimizer is not None and self.epoch >= config.policy_start_epoch:
+            if self.policy_optimizer is not None:
                 loss = reinforce_loss(sample, rewards, baseline=self.baseline, config=config.reinforce)
                 self.policy_optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -293,7 +302,7 @@ def search(
             save()
             raise Stopped
 
-    total = config.num_epochs * (run.steps_per_epoch + config.policy_steps) + num_scorings(config.derivation)
+    total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
     with Progress("search", total=total, done=run.steps_done) as progress:
         while run.epoch < config.num_epochs:
             epoch_started = time.perf_counter()
@@ -357,29 +366,28 @@ def search(
 
 
 def _epoch_record(run: Search) -> dict[str, Any]:
-    reward, control_reward, entropy = (run.policy_totals / run.config.policy_steps).tolist()
     record = {
         "epoch": run.epoch + 1,
         "loss": run.totals.mean_loss(),
         "train_accuracy": run.totals.accuracy(),
-        "reward": reward,
-        "random_reward": control_reward,
-        "entropy": entropy,
         "learning_rate": run.weights_optimizer.param_groups[0]["lr"],
     }
-    if run.config.control_samples == 0:
-        del record["random_reward"]
-    if not math.isnan(run.baseline.value):
-        record["baseline"] = run.baseline.value
+    if run.policy_steps > 0:
+        record["reward"], control_reward, record["entropy"] = (run.policy_totals / run.policy_steps).tolist()
+        if run.config.control_samples > 0:
+            record["random_reward"] = control_reward
+        if isinstance(run.policy, LstmPolicy):
+            record["baseline"] = run.baseline.value
     return record
 
 
 def _epoch_line(record: dict[str, Any], config: SearchConfig) -> str:
-    against = f" (random {record['random_reward']:.3f})" if "random_reward" in record else ""
-    return (
-        f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}, "
-        f"reward {record['reward']:.3f}{against}, entropy {record['entropy']:.1f}, {record['step_ms']:.0f} ms a step"
-    )
+    line = f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}"
+    if "reward" in record:
+        line += f", reward {record['reward']:.3f}"
+        line += f" (random {record['random_reward']:.3f})" if "random_reward" in record else ""
+        line += f", entropy {record['entropy']:.1f}"
+    return f"{line}, {record['step_ms']:.0f} ms a step"
 
 
 def _make_spec(
