@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets.batches import Augmentation, ImageBatches
+from datasets.seeds import stream_seed
 from datasets.store import ImageStore, StoreError
 from searcher.arch.spec import Spec, write_spec
 from searcher.nn.build import BoundNetwork, build_network
@@ -91,11 +92,14 @@ class Retraining:
         self.train = ImageBatches.load(store, config.train_on, device=device)
         self.valid = ImageBatches.load(store, "valid", device=device)
 
+        # Of the search's own seed, so that retraining does not replay the search's order and crops.
+        self.seed = stream_seed(config.seed, "retrain")
+
         self.epoch = 0
         self.step = 0
         self.network = build_network(
             spec,
-            seed=config.seed,
+            seed=self.seed,
             dropout_prob=config.dropout_prob,
             auxiliary=config.objective.auxiliary_weight > 0,
         ).to(device)
@@ -162,7 +166,7 @@ class Retraining:
             network=self.network,
             batches=self.train.epoch(
                 batch_size=config.batch_size,
-                seed=config.seed,
+                seed=self.seed,
                 epoch=self.epoch,
                 augmentation=config.augmentation,
                 drop_last=self._drop_last,
@@ -172,7 +176,7 @@ class Retraining:
             objective=config.objective,
             config=config.sgd,
             totals=self.totals,
-            seed=config.seed,
+            seed=self.seed,
             epoch=self.epoch,
             num_epochs=config.num_epochs,
             num_steps=self.steps_per_epoch,

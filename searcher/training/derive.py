@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,7 +86,7 @@ def derive(
     on_score: Callable[[], None] = lambda: None,
 ) -> Derived:
     """Choose the architecture to retrain. `on_score` is called after each architecture scored; it may raise to stop."""
-    generator = torch.Generator().manual_seed(stream_seed(seed, "derive"))
+    generator = torch.Generator().manual_seed(stream_seed(seed, "derive", "architectures"))
     with torch.no_grad():
         tokens = policy.sample(config.num_samples, generator=generator).tokens
     candidates = list(dict.fromkeys(space.from_tokens(row) for row in tokens.tolist()))
@@ -109,7 +110,7 @@ def derive(
     best = finalists[0]
     reward = rewards[best]
     if len(finalists) > 1:
-        whole = list(_whole(valid, batch_size=batch_size))
+        whole = list(_whole(valid, batch_size=batch_size, seed=seed))
         finals = [scored(candidates[i], whole) for i in finalists]
         reward = max(finals)
         best = finalists[finals.index(reward)]
@@ -126,17 +127,23 @@ def _minibatches(
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """`count` different minibatches of valid images, or as many as there are."""
     size = min(batch_size, valid.num_images)
-    order = numpy_generator(seed, "derive").permutation(valid.num_images)
+    order = _mixed(valid, seed=seed)
     for start in range(0, min(count * size, valid.num_images - size + 1), size):
         yield *valid.batch(order[start : start + size]), size
 
 
-def _whole(valid: ImageBatches, *, batch_size: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """The whole split in batches of one size, since norms use the batch's statistics.
+def _whole(valid: ImageBatches, *, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """The whole split in mixed batches of one size, since norms use the batch's statistics.
 
     The last batch reaches back over images already seen; only its last `count` are to be counted.
     """
     size = min(batch_size, valid.num_images)
+    order = _mixed(valid, seed=seed)
     for start in range(0, valid.num_images, size):
         stop = min(start + size, valid.num_images)
-        yield *valid.batch(range(stop - size, stop)), stop - start
+        yield *valid.batch(order[stop - size : stop]), stop - start
+
+
+def _mixed(valid: ImageBatches, *, seed: int) -> np.ndarray:
+    """All images in an order that does not depend on how they are stored: one class after the other, perhaps."""
+    return numpy_generator(seed, "derive", "images").permutation(valid.num_images)

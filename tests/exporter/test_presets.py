@@ -38,7 +38,7 @@ def test_the_stem_brings_pictures_to_the_size_cells_start_at(preset: str, side: 
 
 
 def test_an_unknown_preset_gets_a_suggestion() -> None:
-    with pytest.raises(DocumentError, match="unknown preset 'papper'; .*did you mean 'paper'"):
+    with pytest.raises(DocumentError, match=r"unknown preset 'papper'; .*did you mean 'paper'"):
         retrain_preset("papper")
 
 
