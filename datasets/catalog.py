@@ -114,6 +114,14 @@ def load(name_or_path: str) -> ImageStore | TextStore:
     return open_store(locate(name_or_path))
 
 
+def load_images(name_or_path: str) -> ImageStore:
+    """The image store that a name or a path stands for. Raises: StoreError: as `load`, or it holds text."""
+    store = load(name_or_path)
+    if not isinstance(store, ImageStore):
+        raise StoreError(f"{name_or_path} holds text, but images are needed")
+    return store
+
+
 def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, force: bool = False) -> Path:
     """Build the store of a data set known by name, from its published originals.
 

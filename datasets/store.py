@@ -98,6 +98,17 @@ class ImageStore:
             start, stop = start - count, stop - count
         return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
 
+    def require_splits(self, *splits: str) -> None:
+        """Raises: StoreError: one of `splits`, or of train, valid and test if none are named, is missing."""
+        for split in splits or SPLITS:
+            self.count(split)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of all splits and the classes' names: other data, other digest."""
+        parts = [f"{split} {digest}" for split, digest in sorted(self.sha256.items())]
+        return hashlib.sha256("\n".join([*parts, *self.classes]).encode()).hexdigest()
+
     def nbytes(self, split: str) -> int:
         """Bytes of a split's pixels when they are in memory."""
         return self.count(split) * self.image_nbytes

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from searcher.arch.spec import Spec
+
+T = TypeVar("T")
 _INTERRUPTED = 130
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -22,6 +26,9 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option("--cells", type=click.IntRange(min=3), help="Number of cells.  [default: the spec's]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes the run.  [default: the search's, or 0]")
+@click.option(
+    "--memory-budget", type=click.IntRange(min=1), metavar="MB", help="Images beyond it stream.  [default: 2048]"
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished retraining, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing retraining first.")
@@ -35,6 +42,7 @@ def retrain(
     cells: int | None,
     epochs: int | None,
     seed: int | None,
+    memory_budget: int | None,
     device: str,
     resume: bool,
     force: bool,
@@ -43,8 +51,7 @@ def retrain(
 
     The best epoch is chosen on the valid split; the test split is scored once, at the end.
     """
-    from datasets.catalog import load
-    from datasets.store import ImageStore, StoreError
+    from datasets.catalog import load_images
     from exporter.presets import retrain_preset
     from exporter.retrain import RetrainConfig, spec_digest
     from exporter.retrain import retrain as run_retrain
@@ -53,8 +60,13 @@ def retrain(
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.run_folder import RunError, RunFolder, command_again, read_config
 
-    if source.is_dir() or not source.suffix:
+    if source.suffix != ".json":
         run_path = run_path or source
+        search = RunFolder(source / "search")
+        if search.begun and not search.finished:
+            raise RunError(
+                f"{source}: the search is not finished; go on with it: `enas search --run {source} --resume`"
+            )
         spec_path = source / "spec.json"
         if not spec_path.exists():
             raise RunError(f"{source}: no spec.json here; make it with `enas search --run {source}`")
@@ -67,18 +79,18 @@ def retrain(
         spec = replace(spec, task=replace(spec.task, dataset=dataset))
     changes = {name: value for name, value in (("channels", channels), ("cells", cells)) if value is not None}
     spec = replace(spec, network=replace(spec.network, **changes))
-    store = load(spec.task.dataset)
-    if not isinstance(store, ImageStore):
-        raise StoreError(f"{spec.task.dataset} holds text; the spec needs images")
+    store = load_images(spec.task.dataset)
     if config_file is not None:
         config = read_config(config_file, RetrainConfig)
     else:
-        config = retrain_preset(preset or spec.provenance.get("preset") or "quick")
+        config = retrain_preset(preset or _provenance(spec, "preset", str) or "quick")
     if seed is None and config_file is None:
-        seed = spec.provenance.get("seed")
+        seed = _provenance(spec, "seed", int)
     config = replace(
         config,
         spec_sha256=spec_digest(spec),
+        dataset_sha256=store.digest,
+        memory_budget_mb=memory_budget or config.memory_budget_mb,
         seed=config.seed if seed is None else seed,
         num_epochs=epochs or config.num_epochs,
     )
@@ -97,11 +109,18 @@ def retrain(
         except Stopped:
             click.echo(f"stopped; go on with: {again} --resume", err=True)
             click.get_current_context().exit(_INTERRUPTED)
+    valid = f", valid {summary['valid_accuracy']:.2%}" if "valid_accuracy" in summary else ""
     click.echo(
         f"test accuracy {summary['test_accuracy']:.2%} of {summary['test_count']} images "
-        f"(valid {summary['valid_accuracy']:.2%}, epoch {summary['best_epoch']}; {summary['parameters']:,} parameters)"
+        f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
     )
     click.echo(f"next: enas export {run_path}", err=True)
+
+
+def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
+    """What the spec says of where it comes from, if it says it and as it should."""
+    value = spec.provenance.get(key)
+    return value if type(value) is kind else None
 
 
 @click.command()

@@ -11,9 +11,9 @@ from pathlib import Path
 import onnx
 import torch
 
-from datasets.catalog import load
+from datasets.catalog import load_images
 from datasets.files import whole_file, write_text
-from datasets.store import ImageStore, StoreError
+from datasets.store import ImageStore
 from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Tolerance, check, convert, describe
 from exporter.retrain import BEST, check_task, load_best
 from exporter.verify import Verification, torch_logits, verify
@@ -60,12 +60,10 @@ def load_retrained(run: Path) -> Retrained:
         state = "has not finished an epoch" if folder.config_path.exists() else "is missing"
         raise RunError(f"{run}: the retraining {state}; make it with `enas retrain {run}`")
     spec = read_spec(folder.path / "spec.json")
-    store = load(spec.task.dataset)
-    if not isinstance(store, ImageStore):
-        raise StoreError(f"{spec.task.dataset} holds text; the spec needs images")
+    store = load_images(spec.task.dataset)
     check_task(spec, store)
     network = load_best(folder, spec, device=torch.device("cpu"))
-    epoch = load_checkpoint(folder.path / BEST)["epoch"]
+    epoch = load_checkpoint(folder.path / BEST, required=("epoch",))["epoch"]
     return Retrained(
         spec=spec,
         network=DeployedNetwork(network, mean=store.mean, std=store.std),
@@ -86,6 +84,7 @@ def is_current(run: Path, *, opset: int, tolerance: Tolerance) -> bool:
             and document["tolerance"] == asdict(tolerance)
             and document["retraining_finished"] == RunFolder(run / "retrain").finished
             and document["weights_sha256"] == _sha256(run / "retrain" / BEST)
+            and document["dataset_sha256"] == load_images(read_spec(run / "retrain" / "spec.json").task.dataset).digest
             and document["model_sha256"] == _sha256(run / MODEL)
         )
     except (FileNotFoundError, ValueError, KeyError):
@@ -97,7 +96,8 @@ def export(
 ) -> Verification:
     """Write `model.onnx` and `verification.json` into the run directory.
 
-    Raises: VerificationError: they differ; no model is written, and an earlier one stays. RunError, StoreError.
+    Raises: VerificationError: they differ; no model is written, and one of other weights is removed. RunError,
+    StoreError.
     """
     tolerance = tolerance or Tolerance()
     retrained = load_retrained(run)
@@ -135,6 +135,7 @@ def export(
         )
         if not verification.passed:
             _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset)
+            _remove_stale(run, retrained)
             raise VerificationError(verification, run / FAILED_VERIFICATION)
         _write(run / VERIFICATION, verification, retrained, opset=opset)
     (run / FAILED_VERIFICATION).unlink(missing_ok=True)
@@ -168,9 +169,21 @@ def _write(path: Path, verification: Verification, retrained: Retrained, *, opse
         "opset": opset,
         "weights": retrained.weights,
         "weights_sha256": retrained.weights_sha256,
+        "dataset_sha256": retrained.store.digest,
         "retraining_finished": retrained.finished,
     }
     write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def _remove_stale(run: Path, retrained: Retrained) -> None:
+    """Remove an earlier model of other weights, which would look like the run's own."""
+    try:
+        earlier = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["weights_sha256"]
+    except (FileNotFoundError, ValueError, KeyError):
+        earlier = None
+    if earlier != retrained.weights_sha256:
+        for name in (MODEL, VERIFICATION):
+            (run / name).unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

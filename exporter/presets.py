@@ -74,6 +74,7 @@ def reference() -> RetrainConfig:
             restart_factor=2,
             weight_decay=4e-4,
             decay_norms=True,
+            update_unused=True,
         ),
         augmentation=Augmentation(crop_padding=4, flip=True),
         objective=Objective(auxiliary_weight=0.4),

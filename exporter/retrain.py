@@ -18,13 +18,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from datasets.batches import Augmentation, ImageBatches
 from datasets.seeds import stream_seed
 from datasets.store import ImageStore, StoreError
+from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
 from searcher.nn.build import BoundNetwork, build_network
-from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.training.checkpoint import load_checkpoint, loading, save_checkpoint
 from searcher.training.device import Precision, describe
-from searcher.training.epoch import Objective, Totals, evaluate, train_epoch
+from searcher.training.epoch import Objective, WeightsTrainer, accuracy
+from searcher.training.images import load_train_and_valid
 from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.optim import SgdConfig, make_sgd
+from searcher.training.optim import SgdConfig
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
 
@@ -48,6 +50,10 @@ class RetrainConfig:
     """Fixes the run: on a CPU to the bit, for the same machine, versions and threads."""
     spec_sha256: str = ""
     """Of the spec that is trained, its provenance included."""
+    dataset_sha256: str = ""
+    """The store's digest, so that a run does not go on with other images."""
+    memory_budget_mb: int = 2048
+    """For training and validation images; what does not fit streams from the store."""
     drop_path_prob: float = 0.0
     """The last cell's at the end of training; it rises linearly over cells and steps. Authors' code: 0.4."""
     dropout_prob: float = 0.0
@@ -60,12 +66,12 @@ class RetrainConfig:
     """auto: bfloat16 on CUDA, float32 on a CPU."""
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size"):
+        for name in ("num_epochs", "batch_size", "memory_budget_mb"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+                raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         for name in ("drop_path_prob", "dropout_prob", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 up to, not including, 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 up to, not including, 1")
 
 
 def spec_digest(spec: Spec) -> str:
@@ -88,18 +94,17 @@ class Retraining:
 
     def __init__(self, spec: Spec, config: RetrainConfig, *, store: ImageStore, device: torch.device) -> None:
         self.config = config
-        self.device = device
-        self.train = ImageBatches.load(store, config.train_on, device=device)
-        self.valid = ImageBatches.load(store, "valid", device=device)
-
+        train, self.valid = load_train_and_valid(
+            store, config.train_on, device=device, memory_budget_mb=config.memory_budget_mb
+        )
         # Of the search's own seed, so that retraining does not replay the search's order and crops.
-        self.seed = stream_seed(config.seed, "retrain")
+        seed = stream_seed(config.seed, "retrain")
 
         self.epoch = 0
         self.step = 0
         self.network = build_network(
             spec,
-            seed=self.seed,
+            seed=seed,
             dropout_prob=config.dropout_prob,
             auxiliary=config.objective.auxiliary_weight > 0,
         ).to(device)
@@ -108,44 +113,47 @@ class Retraining:
             if config.ema_decay > 0
             else None
         )
-        self.optimizer = make_sgd(self.network, config.sgd)
-        self.totals = Totals(device)
+        self.weights = WeightsTrainer(
+            self.network,
+            train,
+            sgd=config.sgd,
+            objective=config.objective,
+            augmentation=config.augmentation,
+            batch_size=config.batch_size,
+            num_epochs=config.num_epochs,
+            seed=seed,
+            device=device,
+            precision=config.precision,
+        )
         self.best_accuracy = -1.0
         self.best_epoch = 0
 
     def state(self) -> dict[str, Any]:
+        """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
+        self.weights.totals.check()
         return {
             "epoch": self.epoch,
             "step": self.step,
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average else {},
-            "optimizer": self.optimizer.state_dict(),
-            "totals": self.totals.sums,
+            "weights": self.weights.state(),
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Raises: CheckpointError: the state is of another kind of run."""
-        try:
+        with loading("the checkpoint"):
             self.epoch, self.step = state["epoch"], state["step"]
             self.network.load_state_dict(state["network"])
             if self.average:
                 self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.totals.sums.copy_(state["totals"])
+            self.weights.load(state["weights"])
             self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"the checkpoint does not belong to this configuration ({reason})") from None
 
     @property
-    def steps_per_epoch(self) -> int:
-        return self.train.num_steps(self.config.batch_size, drop_last=self._drop_last)
-
-    @property
-    def _drop_last(self) -> bool:
-        return self.train.num_images >= self.config.batch_size
+    def steps_done(self) -> int:
+        return self.epoch * self.weights.steps_per_epoch + self.step
 
     @property
     def kept(self) -> nn.Module:
@@ -154,52 +162,50 @@ class Retraining:
 
     def train_epoch(self) -> Iterator[None]:
         """The rest of the current epoch, yielding after each step."""
-        config = self.config
-        total_steps = config.num_epochs * self.steps_per_epoch
+        first_step = self.epoch * self.weights.steps_per_epoch
+        total_steps = self.config.num_epochs * self.weights.steps_per_epoch
 
         def forward(index: int, images: Tensor) -> tuple[Tensor, Tensor | None]:
-            progress = (self.epoch * self.steps_per_epoch + index + 1) / total_steps
-            return self.network(images, drop_path_prob=config.drop_path_prob * progress)
+            progress = (first_step + index + 1) / total_steps
+            return self.network(images, drop_path_prob=self.config.drop_path_prob * progress)
 
-        steps = train_epoch(
-            forward,
-            network=self.network,
-            batches=self.train.epoch(
-                batch_size=config.batch_size,
-                seed=self.seed,
-                epoch=self.epoch,
-                augmentation=config.augmentation,
-                drop_last=self._drop_last,
-                start_step=self.step,
-            ),
-            optimizer=self.optimizer,
-            objective=config.objective,
-            config=config.sgd,
-            totals=self.totals,
-            seed=self.seed,
-            epoch=self.epoch,
-            num_epochs=config.num_epochs,
-            num_steps=self.steps_per_epoch,
-            start_step=self.step,
-            precision=config.precision,
-        )
-        for done in steps:
+        for done in self.weights.epoch(forward, epoch=self.epoch, start_step=self.step):
             self.step = done
             if self.average:
                 self.average.update_parameters(self.network)
             yield
+        self.weights.totals.check()
+
+    def end_epoch(self) -> tuple[dict[str, Any], bool]:
+        """The epoch's record, and whether its weights are the ones to keep; afterwards the next epoch begins.
+
+        Where valid is trained on there is nothing to choose on, and the last epoch is kept.
+        """
+        record = {
+            "epoch": self.epoch + 1,
+            "loss": self.weights.totals.mean_loss(),
+            "train_accuracy": self.weights.totals.accuracy(),
+            "learning_rate": self.weights.learning_rate,
+        }
+        is_best = True
+        if self.config.train_on == "train":
+            record["valid_accuracy"] = score_split(self.kept, self.valid)
+            is_best = record["valid_accuracy"] > self.best_accuracy
+        self.epoch, self.step = self.epoch + 1, 0
+        self.weights.totals.sums.zero_()
+        if is_best:
+            self.best_accuracy, self.best_epoch = record.get("valid_accuracy", -1.0), self.epoch
+        return record, is_best
 
 
-def accuracy(network: nn.Module, batches: ImageBatches, *, device: torch.device) -> float:
+def score_split(network: nn.Module, batches: ImageBatches) -> float:
     """Accuracy in [0, 1] over a whole split, in full float32 and in evaluation mode."""
     network.eval()
-    result, _ = evaluate(
+    return accuracy(
         lambda images: network(images)[0],
         batches.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False),
-        device=device,
         precision="float32",
     )
-    return result
 
 
 def retrain(
@@ -218,67 +224,46 @@ def retrain(
     StoreError.
     """
     check_task(spec, store)
+    store.require_splits()
     write_spec(folder.path / "spec.json", spec)
     run = Retraining(spec, config, store=store, device=device)
     checkpoint, metrics = folder.restore()
-    seconds_before = 0.0
     if checkpoint is not None:
         run.load(checkpoint)
-        seconds_before = checkpoint["seconds"]
-    started = time.perf_counter()
-
-    def seconds() -> float:
-        return seconds_before + time.perf_counter() - started
-
-    def save() -> None:
-        folder.save({**run.state(), "seconds": seconds()}, metrics)
-
-    total, done = (n * run.steps_per_epoch for n in (config.num_epochs, run.epoch))
-    with Progress("retrain", total=total, done=done + run.step) as progress:
+    total = config.num_epochs * run.weights.steps_per_epoch
+    with Progress("retrain", total=total, done=run.steps_done) as progress:
         while run.epoch < config.num_epochs:
-            epoch_started, steps_before = time.perf_counter(), run.step
+            progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
+            started, first_step = time.perf_counter(), run.step
             for _ in run.train_epoch():
-                progress.step(epoch=f"{run.epoch + 1}/{config.num_epochs}", best=f"{max(run.best_accuracy, 0):.4f}")
+                progress.step()
                 if interrupt.requested:
-                    save()
+                    folder.save(run.state(), metrics)
                     raise Stopped
-            step_ms = 1e3 * (time.perf_counter() - epoch_started) / max(run.steps_per_epoch - steps_before, 1)
-            record = {
-                "epoch": run.epoch + 1,
-                "loss": run.totals.mean_loss(),
-                "train_accuracy": run.totals.accuracy(),
-                "valid_accuracy": accuracy(run.kept, run.valid, device=device),
-                "learning_rate": run.optimizer.param_groups[0]["lr"],
-                "step_ms": step_ms,
-            }
-            metrics.append(record, step=run.epoch)
-            progress.line(
-                f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}, train "
-                f"{record['train_accuracy']:.4f}, valid {record['valid_accuracy']:.4f}, {step_ms:.0f} ms a step"
-            )
-            run.epoch, run.step = run.epoch + 1, 0
-            run.totals.sums.zero_()
-            if record["valid_accuracy"] > run.best_accuracy or config.train_on == "train+valid":
-                run.best_accuracy, run.best_epoch = record["valid_accuracy"], run.epoch
-                save_checkpoint(
-                    folder.path / BEST,
-                    {"network": run.kept.state_dict(), "epoch": run.epoch, "valid_accuracy": run.best_accuracy},
-                )
-            save()
+            step_ms = 1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)
+            record, is_best = run.end_epoch()
+            record["step_ms"] = step_ms
+            metrics.append(record, step=record["epoch"])
+            progress.line(_line(record, config))
+            if is_best:
+                save_checkpoint(folder.path / BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
+                progress.show(best=f"{run.best_accuracy:.4f}")
+            folder.save(run.state(), metrics)
     metrics.close()
     network = load_best(folder, spec, device=device)
     test = ImageBatches.load(store, "test", device=device)
     summary = {
-        "test_accuracy": accuracy(network, test, device=device),
+        "test_accuracy": score_split(network, test),
         "test_count": test.num_images,
-        "valid_accuracy": run.best_accuracy,
         "best_epoch": run.best_epoch,
         "epochs": config.num_epochs,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "seconds": round(seconds(), 1),
+        "seconds": round(folder.seconds, 1),
         "device": describe(device),
         "versions": versions(),
     }
+    if config.train_on == "train":
+        summary["valid_accuracy"] = run.best_accuracy
     folder.finish(summary)
     return summary
 
@@ -289,13 +274,18 @@ def load_best(folder: RunFolder, spec: Spec, *, device: torch.device) -> BoundNe
     Raises: CheckpointError: there are none, or they are of another network.
     """
     network = build_network(spec)
-    weights = load_checkpoint(folder.path / BEST)["network"]
-    kept = {name: value for name, value in weights.items() if ".auxiliary_head." not in name}
-    try:
-        network.load_state_dict(kept)
-    except RuntimeError:
-        raise CheckpointError(f"{folder.path / BEST}: the weights are of another network than the spec's") from None
+    weights = load_checkpoint(folder.path / BEST, required=("network", "epoch"))["network"]
+    with loading(str(folder.path / BEST)):
+        network.load_state_dict({name: value for name, value in weights.items() if ".auxiliary_head." not in name})
     return network.eval().to(device)
+
+
+def _line(record: dict[str, Any], config: RetrainConfig) -> str:
+    valid = f", valid {record['valid_accuracy']:.4f}" if "valid_accuracy" in record else ""
+    return (
+        f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}, "
+        f"train {record['train_accuracy']:.4f}{valid}, {record['step_ms']:.0f} ms a step"
+    )
 
 
 def _by(shape: tuple[int, ...]) -> str:

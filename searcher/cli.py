@@ -16,7 +16,6 @@ import click
 from datasets.files import write_text
 
 if TYPE_CHECKING:
-    from datasets.store import ImageStore
     from searcher.arch.spec import Spec
 
 _INTERRUPTED = 130
@@ -61,6 +60,9 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
     default="thorough",
     help="How the architecture is chosen in the end: in rounds, or as published, the best of 10 on one minibatch.",
 )
+@click.option(
+    "--memory-budget", type=click.IntRange(min=1), metavar="MB", show_default="2048", help="Images beyond it stream."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished search, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing search in the run directory first.")
@@ -73,19 +75,23 @@ def search(
     seed: int | None,
     policy: str | None,
     derivation: str,
+    memory_budget: int | None,
     device: str,
     resume: bool,
     force: bool,
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
+    from datasets.catalog import load_images
+    from searcher.arch.document import ConfigError
+    from searcher.arch.spec import Task
     from searcher.presets import DEFAULT_DATASETS, search_preset
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
     from searcher.training.derive import PAPER_DERIVATION
-    from searcher.training.interrupt import catch_signals
-    from searcher.training.loop import SearchConfig, Stopped, config_types
+    from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.loop import search as run_search
     from searcher.training.run_folder import RunFolder, command_again, read_config
+    from searcher.training.search_config import SearchConfig, config_types
 
     if config_file is not None:
         config = read_config(config_file, SearchConfig, types=config_types(space))
@@ -93,10 +99,20 @@ def search(
     else:
         search_preset(space, preset, image_size=32)  # a wrong name is told before a data set is looked for
         dataset = dataset or DEFAULT_DATASETS[preset]
-    store = _image_store(dataset, space=space)
+    store = load_images(dataset)
     if config_file is None:
         config = search_preset(space, preset, image_size=max(store.image_shape[:2]))
-    config = replace(config, dataset=dataset)
+    if config.space != space:
+        raise ConfigError(f"{config_file} is for the space {config.space}, but --space is {space}")
+    Task.of_images(
+        dataset, input_shape=store.image_shape, classes=store.classes
+    )  # tells now what would otherwise be found out when the search is over
+    config = replace(
+        config,
+        dataset=dataset,
+        dataset_sha256=store.digest,
+        memory_budget_mb=memory_budget or config.memory_budget_mb,
+    )
     if seed is not None:
         config = replace(config, seed=seed)
     if policy is not None:
@@ -126,16 +142,6 @@ def search(
 def _name_of(dataset: str) -> str:
     """A data set's name, or the stem of a store's path."""
     return Path(dataset).stem if dataset.endswith(".h5") else dataset
-
-
-def _image_store(dataset: str, *, space: str) -> ImageStore:
-    from datasets.catalog import load
-    from datasets.store import ImageStore, StoreError
-
-    store = load(dataset)
-    if not isinstance(store, ImageStore):
-        raise StoreError(f"{dataset} holds text; the space {space} needs images")
-    return store
 
 
 # --- spec -------------------------------------------------------------------------------------------------------------
@@ -269,18 +275,19 @@ def _make_spec(
     provenance: dict[str, Any],
 ) -> Spec:
     """A spec for a data set. Args: architecture: gets the preset's options of the space."""
-    from searcher.arch.spec import IMAGE_CLASSIFICATION, Spec, Task
+    from datasets.catalog import load_images
+    from searcher.arch.spec import Spec, Task
     from searcher.presets import DEFAULT_DATASETS, search_preset
 
     search_preset(space, preset, image_size=32)  # a wrong name is told before a data set is looked for
     dataset = dataset or DEFAULT_DATASETS[preset]
-    store = _image_store(dataset, space=space)
+    store = load_images(dataset)
     config = search_preset(space, preset, image_size=max(store.image_shape[:2]))
     return Spec(
         space=space,
         architecture=architecture(config.search_space),
         network=config.final_network,
-        task=Task(dataset, IMAGE_CLASSIFICATION, input_shape=store.image_shape, classes=store.classes),
+        task=Task.of_images(dataset, input_shape=store.image_shape, classes=store.classes),
         provenance=provenance,
     )
 

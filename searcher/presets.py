@@ -11,8 +11,8 @@ from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.training.derive import DeriveConfig
-from searcher.training.loop import SearchConfig
 from searcher.training.optim import SgdConfig
+from searcher.training.search_config import SearchConfig
 
 DEFAULT_DATASETS = {
     "quick": "fashion-mnist-mini",
@@ -139,6 +139,7 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
             restart_factor=2,
             weight_decay=2e-4,
             decay_norms=True,
+            update_unused=True,
         ),
         augmentation=Augmentation(crop_padding=4, flip=True),
         dropout_prob=0.1,
@@ -183,8 +184,8 @@ def search_preset(space: str, name: str, *, image_size: int) -> SearchConfig:
 
 
 def _stem_stride(image_size: int, *, largest_map: int) -> int:
-    """The smallest power of two that brings the first cell's input to at most `largest_map` pixels a side."""
+    """The smallest power of two, 16 at most, that brings the first cell's input down to `largest_map` pixels a side."""
     stride = 1
-    while -(-image_size // stride) > largest_map:
+    while -(-image_size // stride) > largest_map and stride < 16:
         stride *= 2
     return stride

@@ -21,6 +21,7 @@ def both_networks(
 ) -> tuple[MicroNetwork, BoundNetwork]:
     """The supernet, and the fixed network with the weights of the same names."""
     supernet = build_supernet(
+        "micro",
         MicroSpace(len(architecture.normal)),
         SIZE,
         input_shape=input_shape,
@@ -109,5 +110,5 @@ def test_every_candidate_of_the_supernet_belongs_to_some_architecture() -> None:
             architecture = MicroArchitecture(cell, cell)
             fixed = build_network(make_spec(architecture, SIZE), form="search", running_statistics=False)
             reached |= {name for name, _ in fixed.network.named_parameters()}
-    supernet = build_supernet(MicroSpace(1), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
+    supernet = build_supernet("micro", MicroSpace(1), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
     assert {name for name, _ in supernet.named_parameters()} == reached

@@ -25,6 +25,10 @@ class DocumentError(ValueError):
         super().__init__("\n".join(f"{source}: {problem}" for problem in self.problems))
 
 
+class ConfigError(ValueError):
+    """A setting is outside what it may be."""
+
+
 class ArchitectureError(DocumentError):
     """An architecture, or a spec that holds one, breaks the rules of its space."""
 

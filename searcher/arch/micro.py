@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
-from searcher.arch.document import ArchitectureError, Problems, check_keys, unknown
+from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
 
 # Order matters: the controller's and the published encoding's index is the position in this tuple.
 OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
@@ -89,11 +89,11 @@ class MicroSize:
 
     def __post_init__(self) -> None:
         if self.cells < 3:
-            raise ValueError(f"cells is {self.cells}; at least 3 are needed, two of which reduce")
+            raise ConfigError(f"cells is {self.cells}; at least 3 are needed, two of which reduce")
         if self.channels < 2:
-            raise ValueError(f"channels is {self.channels}; at least 2 are needed")
+            raise ConfigError(f"channels is {self.channels}; at least 2 are needed")
         if self.stem_stride not in (1, 2, 4, 8, 16):
-            raise ValueError(f"stem_stride is {self.stem_stride}; expected 1, 2, 4, 8 or 16")
+            raise ConfigError(f"stem_stride is {self.stem_stride}; expected 1, 2, 4, 8 or 16")
 
     @property
     def reduction_cells(self) -> tuple[int, int]:
@@ -113,7 +113,7 @@ class MicroSpace:
 
     def __post_init__(self) -> None:
         if self.num_nodes < 1:
-            raise ValueError(f"num_nodes is {self.num_nodes}; a cell needs at least one node")
+            raise ConfigError(f"num_nodes is {self.num_nodes}; a cell needs at least one node")
 
     @property
     def size(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from datasets.files import write_text
 from searcher.arch.document import (
     ArchitectureError,
+    ConfigError,
     Problems,
     check_keys,
     read_dataclass,
@@ -41,11 +42,16 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.kind != IMAGE_CLASSIFICATION:
-            raise ValueError(unknown("kind", self.kind, (IMAGE_CLASSIFICATION,)))
+            raise ConfigError(unknown("kind", self.kind, (IMAGE_CLASSIFICATION,)))
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ValueError(f"input_shape is {list(self.input_shape)}; expected [height, width, channels]")
+            raise ConfigError(f"input_shape is {list(self.input_shape)}; expected [height, width, channels]")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise ValueError("classes must name at least two different classes")
+            raise ConfigError("classes must name at least two different classes")
+
+    @classmethod
+    def of_images(cls, dataset: str, *, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> Task:
+        """The task of classifying a data set's images. Raises: ConfigError: it cannot be one."""
+        return cls(dataset, IMAGE_CLASSIFICATION, input_shape, classes)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step, Subset, num_tokens
+from searcher.arch.document import ConfigError
 
 
 class Sample(NamedTuple):
@@ -66,10 +67,20 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size}; at least 1 is needed")
+            raise ConfigError(f"hidden_size is {self.hidden_size}; at least 1 is needed")
         for name in ("temperature", "tanh_constant", "operation_tanh_divisor", "weight_range"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+
+def check_policy(config: PolicyConfig, steps: Sequence[Step]) -> None:
+    """Raises: ConfigError: a list of operations' settings does not have one value for each."""
+    for name in ("operation_bias", "operation_logit_start"):
+        values = getattr(config, name)
+        for choice in (step for step in steps if isinstance(step, Choice)):
+            if values and len(values) != len(choice.options):
+                options = ", ".join(choice.options)
+                raise ConfigError(f"policy.{name} has {len(values)} values; expected one for each of {options}")
 
 
 class LstmPolicy(nn.Module):
@@ -77,6 +88,7 @@ class LstmPolicy(nn.Module):
 
     def __init__(self, steps: Sequence[Step], config: PolicyConfig, *, seed: int) -> None:
         super().__init__()
+        check_policy(config, steps)
         hidden = config.hidden_size
         self._steps = tuple(steps)
         self._config = config
@@ -97,10 +109,7 @@ class LstmPolicy(nn.Module):
             assert isinstance(classifier, nn.Linear)
             nn.init.zeros_(classifier.bias)
             if config.operation_logit_start:
-                _check_length("operation_logit_start", config.operation_logit_start, choice)
                 classifier.bias.data.copy_(torch.tensor(config.operation_logit_start))
-            if config.operation_bias:
-                _check_length("operation_bias", config.operation_bias, choice)
         # A buffer, so that it moves with the policy; constant, so that it is not in the checkpoint.
         self._bias: Tensor
         self.register_buffer("_bias", torch.tensor(config.operation_bias), persistent=False)
@@ -199,8 +208,3 @@ class LstmPolicy(nn.Module):
 def _table(choice: Choice) -> str:
     """Choices between the same options share weights under this name."""
     return "-".join(choice.options)
-
-
-def _check_length(name: str, values: Sequence[float], choice: Choice) -> None:
-    if len(values) != len(choice.options):
-        raise ValueError(f"{name} has {len(values)} values; expected one for each of {', '.join(choice.options)}")

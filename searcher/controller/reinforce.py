@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from searcher.arch.document import ConfigError
 from searcher.controller.policy import Sample
 
 
@@ -41,11 +42,14 @@ class ReinforceConfig:
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if len(self.adam_betas) != 2:
-            raise ValueError("adam_betas must be two numbers")
+            raise ConfigError(f"learning_rate is {self.learning_rate}; it must be above 0")
+        if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ConfigError("adam_betas must be two numbers from 0 up to, not including, 1")
+        for name in ("adam_eps", "entropy_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.baseline_decay < 1:
-            raise ValueError(f"baseline_decay is {self.baseline_decay}; expected 0 up to, not including, 1")
+            raise ConfigError(f"baseline_decay is {self.baseline_decay}; expected 0 up to, not including, 1")
 
 
 class Baseline:

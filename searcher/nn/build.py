@@ -1,18 +1,20 @@
-"""Networks from specs: the one place that knows which wiring belongs to which space."""
+"""Networks of all spaces, with their first weights: the one place that knows which wiring belongs to which space."""
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from datasets.seeds import stream_seed
-from searcher.arch.micro import CELL_KINDS, MicroArchitecture, MicroSize, MicroSpace, loose_ends
 from searcher.arch.spec import Spec
-from searcher.nn.banks import FixedOps, SharedOps
+from searcher.nn import micro
 from searcher.nn.blocks import batch_norm, initialise
-from searcher.nn.micro import Form, MicroNetwork
+
+# A space's module offers `build_shared(space, size, **options)` and `build_fixed(architecture, size, **options)`.
+_WIRINGS: dict[str, ModuleType] = {"micro": micro}
 
 
 class BoundNetwork(nn.Module):
@@ -28,25 +30,26 @@ class BoundNetwork(nn.Module):
 
 
 def build_supernet(
-    space: MicroSpace,
-    size: MicroSize,
+    space_name: str,
+    space: Any,
+    size: Any,
     *,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     num_classes: int,
     seed: int,
     dropout_prob: float = 0.0,
     auxiliary: bool = False,
-) -> MicroNetwork:
-    """The supernet of a space: all candidate operations, batch statistics only, channels_last on the CPU."""
-    network = MicroNetwork(
+) -> nn.Module:
+    """The supernet of a space: all candidate operations, batch statistics only, channels_last on the CPU.
+
+    Its forward takes images and an architecture.
+    """
+    network = _WIRINGS[space_name].build_shared(
+        space,
         size,
-        SharedOps(),
-        num_nodes=space.num_nodes,
-        leaves=dict.fromkeys(CELL_KINDS, 1),
         input_shape=input_shape,
         num_classes=num_classes,
         norm=batch_norm(running_statistics=False),
-        form="search",
         dropout_prob=dropout_prob,
         auxiliary=auxiliary,
     )
@@ -57,7 +60,7 @@ def build_network(
     spec: Spec,
     *,
     seed: int = 0,
-    form: Form = "final",
+    form: Literal["search", "final"] = "final",
     running_statistics: bool = True,
     dropout_prob: float = 0.0,
     auxiliary: bool = False,
@@ -66,23 +69,19 @@ def build_network(
 
     `form="search", running_statistics=False` gives the very network that the supernet computes for the architecture.
     """
-    architecture: MicroArchitecture = spec.architecture
-    height, width, in_channels = spec.task.input_shape
-    network = MicroNetwork(
+    network = _WIRINGS[spec.space].build_fixed(
+        spec.architecture,
         spec.network,
-        FixedOps(architecture.used()),
-        num_nodes=len(architecture.normal),
-        leaves={kind: len(loose_ends(architecture.cell(kind))) for kind in CELL_KINDS},
-        input_shape=(height, width, in_channels),
+        form=form,
+        input_shape=spec.task.input_shape,
         num_classes=len(spec.task.classes),
         norm=batch_norm(running_statistics=running_statistics),
-        form=form,
         dropout_prob=dropout_prob,
         auxiliary=auxiliary,
     )
-    return BoundNetwork(_initialised(network, seed=seed), architecture)
+    return BoundNetwork(_initialised(network, seed=seed), spec.architecture)
 
 
-def _initialised(network: MicroNetwork, *, seed: int) -> MicroNetwork:
+def _initialised(network: nn.Module, *, seed: int) -> nn.Module:
     initialise(network, generator=torch.Generator().manual_seed(stream_seed(seed, "weights")))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

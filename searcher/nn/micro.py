@@ -12,18 +12,43 @@ Source: Pham et al. 2018, section 2.4, and the authors' code where the paper is 
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.arch.micro import NUM_INPUTS, OPERATIONS, SLOTS, Cell, CellKind, MicroArchitecture, MicroSize, loose_ends
-from searcher.nn.banks import Bank, OperationBank
+from searcher.arch.micro import (
+    CELL_KINDS,
+    NUM_INPUTS,
+    OPERATIONS,
+    SLOTS,
+    Cell,
+    CellKind,
+    MicroArchitecture,
+    MicroSize,
+    MicroSpace,
+    loose_ends,
+)
+from searcher.nn.banks import Bank, FixedOps, OperationBank, SharedOps
 from searcher.nn.blocks import AuxiliaryHead, FactorizedReduction, Norm, ReluConvNorm, Stem, drop_path
 from searcher.nn.operations import make_operation
 
 Form = Literal["search", "final"]
+
+
+def build_shared(space: MicroSpace, size: MicroSize, **options: Any) -> MicroNetwork:
+    """The supernet: all candidates, in the search form. options: see `MicroNetwork`."""
+    leaves = dict.fromkeys(CELL_KINDS, 1)
+    return MicroNetwork(size, SharedOps(), num_nodes=space.num_nodes, leaves=leaves, form="search", **options)
+
+
+def build_fixed(architecture: MicroArchitecture, size: MicroSize, *, form: Form, **options: Any) -> MicroNetwork:
+    """The network of one architecture. options: see `MicroNetwork`."""
+    leaves = {kind: len(loose_ends(architecture.cell(kind))) for kind in CELL_KINDS}
+    num_nodes = len(architecture.normal)
+    bank = FixedOps(architecture.used())
+    return MicroNetwork(size, bank, num_nodes=num_nodes, leaves=leaves, form=form, **options)
 
 
 class MicroNetwork(nn.Module):
@@ -41,7 +66,7 @@ class MicroNetwork(nn.Module):
         *,
         num_nodes: int,
         leaves: dict[CellKind, int],
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         num_classes: int,
         norm: Norm,
         form: Form,

@@ -74,12 +74,16 @@ class Axis:
 def round_numbers(low: float, high: float, *, count: int = _NUM_TICKS, whole: bool = False) -> list[float]:
     """About `count` numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
     assert low < high
+
+    def marks(step: float) -> list[float]:
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return [round(index * step, 12) for index in range(first, last + 1)]
+
     power = 10.0 ** math.floor(math.log10((high - low) / count))
-    step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs((high - low) / step - count))
-    if whole:
-        step = max(1.0, round(step))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    candidates = [marks(max(1.0, round(step)) if whole else step) for step in (power, 2 * power, 5 * power, 10 * power)]
+    # An axis with fewer than three marks says too little, unless whole numbers leave no choice.
+    enough = [found for found in candidates if len(found) >= 3] or candidates[:1]
+    return min(enough, key=lambda found: abs(len(found) - 1 - count))
 
 
 def chart(*parts: str, title: str, description: str, width: float, height: float) -> str:

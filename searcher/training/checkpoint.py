@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running anything it might contain.
+def load_checkpoint(path: Path, *, required: Collection[str] = ()) -> dict[str, Any]:
+    """Read a checkpoint, tensors onto the CPU, without running anything it might contain.
 
-    Raises: CheckpointError: there is none, or it is damaged.
+    Raises: CheckpointError: there is none, it is damaged, or it lacks one of the `required` keys.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no checkpoint here") from None
     except OSError:
@@ -42,3 +43,17 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     except Exception as error:  # torch's reader meets damaged bytes with errors of every kind
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or not a checkpoint ({reason})") from None
+    missing = [key for key in required if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise CheckpointError(f"{path}: not a checkpoint of this kind (no {', '.join(missing)})")
+    return state
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Turn what goes wrong when a state is put into place into a CheckpointError that says it is of another run."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{what} does not belong to this configuration ({reason})") from None

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from datasets.batches import ImageBatches
 from datasets.seeds import numpy_generator, stream_seed
+from searcher.arch.document import ConfigError
 from searcher.arch.spaces import Space
 from searcher.controller.policy import Policy
-from searcher.training.device import Precision, autocast
+from searcher.training.device import Precision
+from searcher.training.epoch import correct_answers
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class DeriveConfig:
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_batches", "num_finalists"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+                raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
 
 
 PAPER_DERIVATION = DeriveConfig(num_samples=10, num_batches=1, num_finalists=1)
@@ -56,7 +58,6 @@ class Derived:
     """Of the finalists, on the whole validation split."""
 
 
-@torch.inference_mode()
 def score(
     supernet: nn.Module, architectures: Sequence[Any], images: Tensor, labels: Tensor, *, precision: Precision = "auto"
 ) -> Tensor:
@@ -64,13 +65,8 @@ def score(
 
     Nothing is augmented or dropped, and norms use the minibatch's statistics.
     """
-    supernet.eval()
-    accuracies = []
-    for architecture in architectures:
-        with autocast(images.device, precision):
-            logits, _ = supernet(images, architecture)
-        accuracies.append((logits.argmax(1) == labels).float().mean())
-    return torch.stack(accuracies)
+    answers = [_correct(supernet, architecture, images, labels, precision) for architecture in architectures]
+    return torch.stack([correct.float().mean() for correct in answers])
 
 
 def derive(
@@ -90,31 +86,24 @@ def derive(
     with torch.no_grad():
         tokens = policy.sample(config.num_samples, generator=generator).tokens
     candidates = list(dict.fromkeys(space.from_tokens(row) for row in tokens.tolist()))
-    minibatches = list(_minibatches(valid, batch_size=batch_size, count=config.num_batches, seed=seed))
 
-    def scored(architecture: Any, batches: Sequence[tuple[Tensor, Tensor, int]]) -> float:
-        """Accuracy over the last `count` images of each batch (images, labels, count)."""
-        correct = seen = 0.0
-        for images, labels, count in batches:
-            with torch.inference_mode(), autocast(images.device, precision):
-                logits, _ = supernet.eval()(images, architecture)
-            correct += (logits.argmax(1) == labels)[-count:].sum().item()
-            seen += count
+    def scored(architecture: Any, batches: Sequence[_CountedBatch]) -> float:
+        answers = [
+            _correct(supernet, architecture, images, labels, precision)[-count:] for images, labels, count in batches
+        ]
         on_score()
-        return correct / seen
+        return torch.cat(answers).double().mean().item()
 
+    minibatches = list(_minibatches(valid, batch_size=batch_size, count=config.num_batches, seed=seed))
     rewards = [scored(architecture, minibatches) for architecture in candidates]
-    order = sorted(range(len(candidates)), key=lambda i: -rewards[i])
-    finalists = order[: config.num_finalists]
-    finals: list[float] = []
-    best = finalists[0]
-    reward = rewards[best]
-    if len(finalists) > 1:
-        whole = list(_whole(valid, batch_size=batch_size, seed=seed))
-        finals = [scored(candidates[i], whole) for i in finalists]
-        reward = max(finals)
-        best = finalists[finals.index(reward)]
-    return Derived(candidates[best], reward, tuple(rewards), tuple(finals))
+    finalists = sorted(range(len(candidates)), key=lambda i: -rewards[i])[: config.num_finalists]
+    if len(finalists) == 1:
+        (best,) = finalists
+        return Derived(candidates[best], rewards[best], tuple(rewards), ())
+    whole = list(_whole(valid, batch_size=batch_size, seed=seed))
+    finals = [scored(candidates[i], whole) for i in finalists]
+    best = finalists[finals.index(max(finals))]
+    return Derived(candidates[best], max(finals), tuple(rewards), tuple(finals))
 
 
 def num_scorings(config: DeriveConfig) -> int:
@@ -122,9 +111,16 @@ def num_scorings(config: DeriveConfig) -> int:
     return config.num_samples + (config.num_finalists if config.num_finalists > 1 else 0)
 
 
-def _minibatches(
-    valid: ImageBatches, *, batch_size: int, count: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor, int]]:
+_CountedBatch = tuple[Tensor, Tensor, int]
+"""Images, labels, and how many of the last of them count."""
+
+
+def _correct(supernet: nn.Module, architecture: Any, images: Tensor, labels: Tensor, precision: Precision) -> Tensor:
+    supernet.eval()
+    return correct_answers(lambda x: supernet(x, architecture)[0], images, labels, precision=precision)
+
+
+def _minibatches(valid: ImageBatches, *, batch_size: int, count: int, seed: int) -> Iterator[_CountedBatch]:
     """`count` different minibatches of valid images, or as many as there are."""
     size = min(batch_size, valid.num_images)
     order = _mixed(valid, seed=seed)
@@ -132,7 +128,7 @@ def _minibatches(
         yield *valid.batch(order[start : start + size]), size
 
 
-def _whole(valid: ImageBatches, *, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+def _whole(valid: ImageBatches, *, batch_size: int, seed: int) -> Iterator[_CountedBatch]:
     """The whole split in mixed batches of one size, since norms use the batch's statistics.
 
     The last batch reaches back over images already seen; only its last `count` are to be counted.

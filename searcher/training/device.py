@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import AbstractContextManager
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -51,11 +52,30 @@ def describe(device: torch.device) -> str:
     return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context for forward passes: bfloat16 on CUDA unless told otherwise, else plain float32."""
-    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+@contextmanager
+def computing(device: torch.device, precision: Precision) -> Iterator[None]:
+    """The context for forward passes.
+
+    auto: bfloat16 on CUDA cards that compute with it, else float32 (on CUDA with TF32, 10 bits of mantissa). float32 by
+    name is whole float32 everywhere.
+    """
+    if precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and _has_bfloat16()):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
+    elif precision == "float32" and device.type == "cuda":
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    else:
+        yield
+
+
+@functools.cache
+def _has_bfloat16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _cuda_problem() -> str | None:

@@ -7,98 +7,30 @@ Source: Pham et al. 2018, section 2.2.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from datasets.batches import Augmentation, ImageBatches
 from datasets.seeds import numpy_generator, stream_seed
 from datasets.store import ImageStore
-from searcher.arch.spaces import space_module
-from searcher.arch.spec import IMAGE_CLASSIFICATION, Spec, Task, write_spec
-from searcher.controller.policy import LstmPolicy, Policy, PolicyConfig
+from searcher.arch.spec import Spec, Task, write_spec
+from searcher.controller.policy import LstmPolicy, Policy
 from searcher.controller.random_policy import RandomPolicy
-from searcher.controller.reinforce import Baseline, ReinforceConfig, reinforce_loss
+from searcher.controller.reinforce import Baseline, reinforce_loss
 from searcher.nn.build import build_supernet
-from searcher.training.checkpoint import CheckpointError
-from searcher.training.derive import DeriveConfig, derive, num_scorings, score
-from searcher.training.device import Precision, describe
-from searcher.training.epoch import Objective, Totals, train_epoch
+from searcher.training.checkpoint import loading
+from searcher.training.derive import derive, num_scorings, score
+from searcher.training.device import describe
+from searcher.training.epoch import Objective, WeightsTrainer
+from searcher.training.images import load_train_and_valid
 from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.optim import SgdConfig, make_sgd
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Everything that makes a search; `search/config.toml` holds it whole."""
-
-    space: str
-    """micro."""
-    preset: str
-    """The preset it was made from."""
-    dataset: str
-    """A data set's name, or the path of a store."""
-    seed: int
-    """Fixes the run: on a CPU to the bit, for the same machine, versions and threads."""
-    num_epochs: int
-    """Each a pass over train for the shared weights, then `policy_steps`."""
-    batch_size: int
-    """Images of a step of the shared weights."""
-    search_space: Any
-    """Options of the space: for micro, num_nodes."""
-    network: Any
-    """The supernet's size."""
-    final_network: Any
-    """The size of the network to be retrained, which the spec hands on."""
-    sgd: SgdConfig
-    """Of the shared weights."""
-    policy: PolicyConfig
-    reinforce: ReinforceConfig
-    policy_steps: int
-    """Updates of the policy after each epoch. Paper: 2000; authors' micro code: 30."""
-    policy_samples: int
-    """Architectures scored for each update. Paper: 1; authors' micro code: 10."""
-    control_samples: int
-    """Uniformly random architectures scored on the same minibatch, only to compare with."""
-    reward_batch_size: int
-    """Validation images on which all architectures of a policy step are scored."""
-    derivation: DeriveConfig
-    policy_start_epoch: int = 0
-    """Epochs of shared weights alone, before the first with policy steps. The paper and the authors' code have none; a
-    short search gains by waiting, since operations with many weights score badly before they are trained."""
-    architectures_per_step: int = 1
-    """Child models whose gradients one step of the shared weights averages: the paper's M."""
-    augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen, so one serves all
-    """Of training images."""
-    dropout_prob: float = 0.0
-    """Before the classifier. Authors' code: 0.1."""
-    auxiliary_weight: float = 0.0
-    """Of the auxiliary head's loss; 0 builds none. Authors' code: 0.4."""
-    precision: Precision = "auto"
-    """auto: bfloat16 on CUDA, float32 on a CPU."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "num_epochs",
-            "batch_size",
-            "policy_steps",
-            "policy_samples",
-            "reward_batch_size",
-            "architectures_per_step",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        for name in ("control_samples", "policy_start_epoch"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.policy.kind == "lstm" and self.reinforce.baseline == "leave_one_out" and self.policy_samples < 2:
-            raise ValueError("the leave_one_out baseline needs policy_samples of at least 2")
+from searcher.training.search_config import SearchConfig
 
 
 class Search:
@@ -106,17 +38,17 @@ class Search:
 
     def __init__(self, config: SearchConfig, *, store: ImageStore, device: torch.device) -> None:
         self.config = config
-        self.store = store
-        self.device = device
         self.space = config.search_space
-        self.train = ImageBatches.load(store, "train", device=device)
-        self.valid = ImageBatches.load(store, "valid", device=device)
+        train, self.valid = load_train_and_valid(
+            store, "train", device=device, memory_budget_mb=config.memory_budget_mb
+        )
         self.control = RandomPolicy(self.space.steps())
 
         self.epoch = 0
-        self.phase: Literal["weights", "policy", "derive"] = "weights"
+        self.phase: Literal["weights", "policy"] = "weights"
         self.step = 0  # of the phase
         self.supernet = build_supernet(
+            config.space,
             self.space,
             config.network,
             input_shape=store.image_shape,
@@ -125,30 +57,42 @@ class Search:
             dropout_prob=config.dropout_prob,
             auxiliary=config.auxiliary_weight > 0,
         ).to(device)
-        self.weights_optimizer = make_sgd(self.supernet, config.sgd)
-        self.totals = Totals(device)
-        self.policy: Policy = self._make_policy()
-        self.policy_optimizer = (
-            torch.optim.Adam(
-                self.policy.parameters(),
+        self.weights = WeightsTrainer(
+            self.supernet,
+            train,
+            sgd=config.sgd,
+            objective=Objective(auxiliary_weight=config.auxiliary_weight),
+            augmentation=config.augmentation,
+            batch_size=config.batch_size,
+            num_epochs=config.num_epochs,
+            seed=config.seed,
+            device=device,
+            passes=config.architectures_per_step,
+            precision=config.precision,
+        )
+        self.policy: Policy = self.control
+        self.policy_optimizer: torch.optim.Adam | None = None
+        if config.policy.kind == "lstm":
+            policy = LstmPolicy(self.space.steps(), config.policy, seed=stream_seed(config.seed, "policy"))
+            self.policy = policy.to(device)
+            self.policy_optimizer = torch.optim.Adam(
+                policy.parameters(),
                 lr=config.reinforce.learning_rate,
                 betas=(config.reinforce.adam_betas[0], config.reinforce.adam_betas[1]),
                 eps=config.reinforce.adam_eps,
             )
-            if isinstance(self.policy, LstmPolicy)
-            else None
-        )
         self.baseline = Baseline(config.reinforce)
         self.policy_totals = torch.zeros(3, dtype=torch.float64)  # sums over policy steps: reward, control's, entropy
 
     def state(self) -> dict[str, Any]:
+        """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
+        self.weights.totals.check()
         return {
             "epoch": self.epoch,
             "phase": self.phase,
             "step": self.step,
             "supernet": self.supernet.state_dict(),
-            "weights_optimizer": self.weights_optimizer.state_dict(),
-            "totals": self.totals.sums,
+            "weights": self.weights.state(),
             "policy": self.policy.state_dict() if isinstance(self.policy, LstmPolicy) else {},
             "policy_optimizer": self.policy_optimizer.state_dict() if self.policy_optimizer else {},
             "baseline": self.baseline.value,
@@ -157,23 +101,15 @@ class Search:
 
     def load(self, state: dict[str, Any]) -> None:
         """Raises: CheckpointError: the state is of another kind of run."""
-        try:
+        with loading("the checkpoint"):
             self.epoch, self.phase, self.step = state["epoch"], state["phase"], state["step"]
             self.supernet.load_state_dict(state["supernet"])
-            self.weights_optimizer.load_state_dict(state["weights_optimizer"])
-            self.totals.sums.copy_(state["totals"])
+            self.weights.load(state["weights"])
             if isinstance(self.policy, LstmPolicy) and self.policy_optimizer:
                 self.policy.load_state_dict(state["policy"])
                 self.policy_optimizer.load_state_dict(state["policy_optimizer"])
             self.baseline.value = state["baseline"]
             self.policy_totals.copy_(state["policy_totals"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"the checkpoint does not belong to this configuration ({reason})") from None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.train.num_steps(self.config.batch_size, drop_last=self._drop_last)
 
     @property
     def policy_steps(self) -> int:
@@ -184,54 +120,26 @@ class Search:
     def steps_done(self) -> int:
         """Steps of shared weights and of the policy together."""
         before = self.steps_before(self.epoch) + self.step
-        return before + (self.steps_per_epoch if self.phase == "policy" else 0)
+        return before + (self.weights.steps_per_epoch if self.phase == "policy" else 0)
 
     def steps_before(self, epoch: int) -> int:
         """Steps of all epochs before `epoch`."""
         policy_epochs = max(epoch - self.config.policy_start_epoch, 0)
-        return epoch * self.steps_per_epoch + policy_epochs * self.config.policy_steps
-
-    @property
-    def _drop_last(self) -> bool:
-        """Norms want batches of one size; a data set smaller than a batch is taken as it is."""
-        return self.train.num_images >= self.config.batch_size
+        return epoch * self.weights.steps_per_epoch + policy_epochs * self.config.policy_steps
 
     def train_weights(self) -> Iterator[None]:
-        """Phase one: a pass over train, every step with its own architecture, yielding after each."""
-        config = self.config
+        """Phase one: a pass over train, every step with architectures of its own, yielding after each."""
         # The policy does not change within the phase, so one pass samples for all of its steps.
-        per_step = config.architectures_per_step
-        architectures = self._sample(self.policy, per_step * self.steps_per_epoch, "architectures")
+        num_architectures = self.config.architectures_per_step * self.weights.steps_per_epoch
+        architectures = self._sample(self.policy, num_architectures, "architectures", self.epoch)
 
         def forward(index: int, images: Tensor) -> tuple[Tensor, Tensor | None]:
             return self.supernet(images, architectures[index])
 
-        steps = train_epoch(
-            forward,
-            network=self.supernet,
-            batches=self.train.epoch(
-                batch_size=config.batch_size,
-                seed=config.seed,
-                epoch=self.epoch,
-                augmentation=config.augmentation,
-                drop_last=self._drop_last,
-                start_step=self.step,
-            ),
-            optimizer=self.weights_optimizer,
-            objective=Objective(auxiliary_weight=config.auxiliary_weight),
-            config=config.sgd,
-            totals=self.totals,
-            seed=config.seed,
-            epoch=self.epoch,
-            num_epochs=config.num_epochs,
-            num_steps=self.steps_per_epoch,
-            start_step=self.step,
-            passes=per_step,
-            precision=config.precision,
-        )
-        for done in steps:
+        for done in self.weights.epoch(forward, epoch=self.epoch, start_step=self.step):
             self.step = done
             yield
+        self.weights.totals.check()
 
     def train_policy(self) -> Iterator[float]:
         """Phase two: updates of the policy, yielding the mean reward of each."""
@@ -243,7 +151,7 @@ class Search:
             generator = torch.Generator().manual_seed(stream_seed(config.seed, "policy", self.epoch, step))
             sample = self.policy.sample(config.policy_samples, generator=generator)
             architectures = [self.space.from_tokens(row) for row in sample.tokens.tolist()]
-            controls = self._sample(self.control, config.control_samples, "control", step)
+            controls = self._sample(self.control, config.control_samples, "control", self.epoch, step)
             rewards = score(self.supernet, architectures + controls, images, labels, precision=config.precision)
             rewards, control_rewards = rewards.split([len(architectures), len(controls)])
             if self.policy_optimizer is not None:
@@ -256,19 +164,33 @@ class Search:
             self.step = step + 1
             yield rewards.mean().item()
 
+    def end_epoch(self) -> dict[str, Any]:
+        """The epoch's record; afterwards the next one begins."""
+        record = {
+            "epoch": self.epoch + 1,
+            "loss": self.weights.totals.mean_loss(),
+            "train_accuracy": self.weights.totals.accuracy(),
+            "learning_rate": self.weights.learning_rate,
+        }
+        if self.policy_steps > 0:
+            record["reward"], control_reward, record["entropy"] = (self.policy_totals / self.policy_steps).tolist()
+            if self.config.control_samples > 0:
+                record["random_reward"] = control_reward
+            if not math.isnan(self.baseline.value):
+                record["baseline"] = self.baseline.value
+        self.epoch, self.phase, self.step = self.epoch + 1, "weights", 0
+        self.weights.totals.sums.zero_()
+        self.policy_totals.zero_()
+        return record
+
     def _sample(self, policy: Policy, count: int, *stream: str | int) -> list[Any]:
+        """Architectures from a random stream of their own."""
         if count == 0:
             return []
-        generator = torch.Generator().manual_seed(stream_seed(self.config.seed, *stream, self.epoch))
+        generator = torch.Generator().manual_seed(stream_seed(self.config.seed, *stream))
         with torch.no_grad():
             tokens = policy.sample(count, generator=generator).tokens
         return [self.space.from_tokens(row) for row in tokens.tolist()]
-
-    def _make_policy(self) -> Policy:
-        if self.config.policy.kind == "random":
-            return self.control
-        seed = stream_seed(self.config.seed, "policy")
-        return LstmPolicy(self.space.steps(), self.config.policy, seed=seed).to(self.device)
 
 
 def search(
@@ -281,56 +203,46 @@ def search(
 ) -> Spec:
     """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
 
-    Raises: Stopped: `interrupt` was requested; the checkpoint stands at the last step. CheckpointError, DivergedError.
+    Raises: Stopped: `interrupt` was requested; the checkpoint stands at the last step. StoreError: a split is missing.
+    CheckpointError, DivergedError.
     """
+    store.require_splits()
     run = Search(config, store=store, device=device)
     checkpoint, metrics = folder.restore()
-    seconds_before = 0.0
     if checkpoint is not None:
         run.load(checkpoint)
-        seconds_before = checkpoint["seconds"]
-    started = time.perf_counter()
-
-    def seconds() -> float:
-        return seconds_before + time.perf_counter() - started
-
-    def save() -> None:
-        folder.save({**run.state(), "seconds": seconds()}, metrics)
 
     def stop_if_asked() -> None:
         if interrupt.requested:
-            save()
+            folder.save(run.state(), metrics)
             raise Stopped
 
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
     with Progress("search", total=total, done=run.steps_done) as progress:
         while run.epoch < config.num_epochs:
-            epoch_started = time.perf_counter()
-            steps_before = run.step
+            progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}", phase=run.phase)
+            step_ms: list[float] = []
             if run.phase == "weights":
+                started, first_step = time.perf_counter(), run.step
                 for _ in run.train_weights():
-                    progress.step(epoch=f"{run.epoch + 1}/{config.num_epochs}", phase="weights")
+                    progress.step()
                     stop_if_asked()
-                run.totals.mean_loss()  # a diverged supernet must not reach the checkpoint
+                step_ms = [1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)]
                 run.phase, run.step = "policy", 0
-            weights_seconds = time.perf_counter() - epoch_started
+            progress.show(phase="policy")
             for reward in run.train_policy():
                 progress.step(
-                    epoch=f"{run.epoch + 1}/{config.num_epochs}",
-                    phase="policy",
                     reward=f"{reward:.3f}",
                     baseline=f"{run.baseline.value:.3f}",
                     entropy=f"{run.policy_totals[2].item() / run.step:.1f}",
                 )
                 stop_if_asked()
-            record = _epoch_record(run)
-            record["step_ms"] = 1e3 * weights_seconds / max(run.steps_per_epoch - steps_before, 1)
-            metrics.append(record, step=run.epoch)
-            progress.line(_epoch_line(record, config))
-            run.epoch, run.phase, run.step = run.epoch + 1, "weights", 0
-            run.totals.sums.zero_()
-            run.policy_totals.zero_()
-            save()
+            record = run.end_epoch()
+            if step_ms:
+                (record["step_ms"],) = step_ms
+            metrics.append(record, step=record["epoch"])
+            progress.line(_line(record, config))
+            folder.save(run.state(), metrics)
 
         def on_score() -> None:
             progress.step(phase="derive")
@@ -356,8 +268,8 @@ def search(
             "sampled_rewards": derived.sampled_rewards,
             "finalist_rewards": derived.finalist_rewards,
             "epochs": config.num_epochs,
-            "steps": config.num_epochs * run.steps_per_epoch,
-            "seconds": round(seconds(), 1),
+            "steps": config.num_epochs * run.weights.steps_per_epoch,
+            "seconds": round(folder.seconds, 1),
             "device": describe(device),
             "versions": versions(),
         }
@@ -365,29 +277,13 @@ def search(
     return spec
 
 
-def _epoch_record(run: Search) -> dict[str, Any]:
-    record = {
-        "epoch": run.epoch + 1,
-        "loss": run.totals.mean_loss(),
-        "train_accuracy": run.totals.accuracy(),
-        "learning_rate": run.weights_optimizer.param_groups[0]["lr"],
-    }
-    if run.policy_steps > 0:
-        record["reward"], control_reward, record["entropy"] = (run.policy_totals / run.policy_steps).tolist()
-        if run.config.control_samples > 0:
-            record["random_reward"] = control_reward
-        if isinstance(run.policy, LstmPolicy):
-            record["baseline"] = run.baseline.value
-    return record
-
-
-def _epoch_line(record: dict[str, Any], config: SearchConfig) -> str:
+def _line(record: dict[str, Any], config: SearchConfig) -> str:
     line = f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}"
     if "reward" in record:
         line += f", reward {record['reward']:.3f}"
         line += f" (random {record['random_reward']:.3f})" if "random_reward" in record else ""
         line += f", entropy {record['entropy']:.1f}"
-    return f"{line}, {record['step_ms']:.0f} ms a step"
+    return line + (f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else "")
 
 
 def _make_spec(
@@ -397,12 +293,7 @@ def _make_spec(
         space=config.space,
         architecture=architecture,
         network=config.final_network,
-        task=Task(
-            dataset=config.dataset,
-            kind=IMAGE_CLASSIFICATION,
-            input_shape=store.image_shape,
-            classes=store.classes,
-        ),
+        task=Task.of_images(config.dataset, input_shape=store.image_shape, classes=store.classes),
         provenance={
             "preset": config.preset,
             "policy": config.policy.kind,
@@ -413,9 +304,3 @@ def _make_spec(
             "versions": versions(),
         },
     )
-
-
-def config_types(space: str) -> dict[str, type[Any]]:
-    """The classes of a SearchConfig's fields that depend on the space, for reading one."""
-    module = space_module(space)
-    return {"search_space": module.SPACE, "network": module.SIZE, "final_network": module.SIZE}

@@ -18,7 +18,8 @@ class MetricsLog:
     def __init__(self, folder: Path, *, position: int = 0, step: int = 0) -> None:
         self._path = folder / "metrics.jsonl"
         with open(self._path, "ab") as file:
-            file.truncate(position)
+            # A file shorter than that has been tampered with; truncating would fill it up with zeros.
+            file.truncate(min(position, file.tell()))
         # Importing it takes a second, so only a run that logs pays for it.
         from torch.utils.tensorboard import SummaryWriter
 

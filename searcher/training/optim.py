@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from searcher.arch.document import ConfigError
+
 
 @dataclass(frozen=True)
 class SgdConfig:
@@ -31,19 +33,22 @@ class SgdConfig:
     """PyTorch's, i.e. twice the factor of the squared norm in the loss. Paper: 1e-4; authors' code: 2e-4."""
     decay_norms: bool = False
     """Whether the norms' scales and shifts decay too, as in the authors' code."""
+    update_unused: bool = False
+    """Whether parameters that a step did not use take part in it with a gradient of zero: decay and momentum then act
+    on them, as in the authors' code, at the price of a pass over the whole supernet."""
     clip_norm: float = 5.0
     """Bound on the global norm of the gradient; 0 for none. Paper and code: 5, without effect in the latter."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.final_learning_rate <= self.learning_rate or self.learning_rate <= 0:
-            raise ValueError("expected 0 <= final_learning_rate <= learning_rate, and learning_rate above 0")
+            raise ConfigError("expected 0 <= final_learning_rate <= learning_rate, and learning_rate above 0")
         if self.restart_epochs < 0 or self.restart_factor < 1:
-            raise ValueError("expected restart_epochs of at least 0 and restart_factor of at least 1")
+            raise ConfigError("expected restart_epochs of at least 0 and restart_factor of at least 1")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}; expected 0 up to, not including, 1")
+            raise ConfigError(f"momentum is {self.momentum}; expected 0 up to, not including, 1")
         for name in ("warmup_epochs", "weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
 
 
 def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:

@@ -12,6 +12,7 @@ class Progress:
     """A bar of `total` steps on stderr; on anything but a terminal only the lines given to `line` are printed."""
 
     def __init__(self, title: str, *, total: int, done: int = 0) -> None:
+        self._figures: dict[str, str] = {}
         # disable=None switches the bar off where stderr is not a terminal.
         self._bar = tqdm(
             total=total,
@@ -25,10 +26,14 @@ class Progress:
         )
 
     def step(self, **figures: str) -> None:
-        """One step more; `figures` stand behind the bar."""
-        if figures:
-            self._bar.set_postfix(figures, refresh=False)
+        """One step more; `figures` stand behind the bar until they are given anew."""
+        self._figures |= figures
+        self._bar.set_postfix(self._figures, refresh=False)
         self._bar.update(1)
+
+    def show(self, **figures: str) -> None:
+        """Change figures without a step."""
+        self._figures |= figures
 
     def line(self, text: str) -> None:
         """A line that stays."""

@@ -10,20 +10,28 @@ import platform
 import shlex
 import shutil
 import sys
+import time
 import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes in one run directory are the user's own care
+    fcntl = None  # type: ignore[assignment]
 
 import tomli_w
 
 from datasets.files import write_text
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
-from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.training.checkpoint import load_checkpoint, save_checkpoint
 from searcher.training.metrics import MetricsLog
 
 Config = TypeVar("Config")
+_LOCK = ".lock"
+_FILES = ("config.toml", "metrics.jsonl", "checkpoint.pt", "summary.json", "best.pt", "spec.json")
 _RECORDED_PACKAGES = ("torch", "numpy", "h5py", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -36,20 +44,30 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seconds_before = 0.0
+        self._started = time.perf_counter()
+        self._lock: IO[bytes] | None = None
 
     @classmethod
     def open(cls, path: Path, config: Any, *, resume: bool, force: bool, again: str) -> RunFolder:
-        """Begin a stage, or find the one begun.
+        """Begin a stage, or find the one begun; no other process can open it until this one ends.
 
-        Args: config: the stage's dataclass. resume: go on with what is there, if anything is. force: delete what is
-        there. again: the command the user typed, for advice.
-        Raises: RunError: the folder exists and neither flag was given, or it was made with another configuration.
+        Args: config: the stage's dataclass. resume: go on with what is there, if anything is. force: delete what a run
+        left there. again: the command the user typed, for advice.
+        Raises: RunError: the folder exists and neither flag was given, or it was made with another configuration, or
+        it is in use, or it holds other things than a run.
         """
         folder = cls(path)
-        if path.exists() and any(path.iterdir()) and not folder.config_path.exists():
+        present = {entry.name for entry in path.iterdir()} if path.exists() else set()
+        leftovers = {name for name in present if name.startswith(".") and name.endswith(".tmp")}
+        if present - leftovers - {_LOCK} and not folder.config_path.exists():
             raise RunError(f"{path} holds other files than a run's (no config.toml): choose another run directory")
-        if path.exists() and force:
-            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        folder._lock = _locked(path)
+        for name in leftovers:  # of a process that was killed while it wrote
+            (path / name).unlink(missing_ok=True)
+        if force:
+            folder._delete()
         if folder.config_path.exists():
             if not resume:
                 state = "finished" if folder.finished else "unfinished"
@@ -57,14 +75,14 @@ class RunFolder:
                     f"{path} already holds {_article(state)} {state} run: "
                     f"`{again} --resume` goes on with it, `{again} --force` starts anew"
                 )
-            differences = _differences(tomllib.loads(folder.config_path.read_text("utf-8")), _table(config))
+            differences = _differences(_read_toml(folder.config_path), write_dataclass(config))
             if differences:
                 raise RunError(
                     f"{path} was made with another configuration ({'; '.join(differences)}): "
                     f"choose another run directory, or start anew with `{again} --force`"
                 )
         else:
-            write_text(folder.config_path, tomli_w.dumps(_table(config)))
+            write_text(folder.config_path, tomli_w.dumps(write_dataclass(config)))
         return folder
 
     @property
@@ -80,28 +98,42 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def begun(self) -> bool:
+        return self.config_path.exists()
+
+    @property
     def finished(self) -> bool:
         return self.summary_path.exists()
 
+    @property
+    def seconds(self) -> float:
+        """Time spent on the stage, that before the last checkpoint of earlier processes included."""
+        return self._seconds_before + time.perf_counter() - self._started
+
     def save(self, state: Mapping[str, Any], metrics: MetricsLog) -> None:
         """Write the checkpoint, together with the place in the metrics that belongs to it."""
-        save_checkpoint(self.checkpoint_path, {**state, "metrics_position": metrics.position})
+        save_checkpoint(self.checkpoint_path, {**state, "metrics_position": metrics.position, "seconds": self.seconds})
 
     def restore(self) -> tuple[dict[str, Any] | None, MetricsLog]:
-        """The last checkpoint, if there is one, and the metrics cut back to it."""
+        """The last checkpoint, if there is one, and the metrics cut back to it.
+
+        Raises: CheckpointError: it is damaged, or not this version's.
+        """
         if not self.checkpoint_path.exists():
             return None, MetricsLog(self.path)
-        state = load_checkpoint(self.checkpoint_path)
-        try:
-            return state, MetricsLog(self.path, position=state["metrics_position"], step=state["epoch"])
-        except KeyError as error:
-            raise CheckpointError(
-                f"{self.checkpoint_path}: not this version's checkpoint ({error} is missing)"
-            ) from None
+        state = load_checkpoint(self.checkpoint_path, required=("metrics_position", "seconds", "epoch"))
+        self._seconds_before, self._started = state["seconds"], time.perf_counter()
+        return state, MetricsLog(self.path, position=state["metrics_position"], step=state["epoch"])
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the stage as finished."""
         write_text(self.summary_path, json.dumps(summary, indent=2) + "\n")
+
+    def _delete(self) -> None:
+        """Remove what a run writes, and nothing else."""
+        for name in _FILES:
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 
 
 def command_again() -> str:
@@ -115,13 +147,7 @@ def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | Non
     Raises: DocumentError: not TOML, an unknown or missing key, or a value out of range.
     """
     problems = Problems(str(path))
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DocumentError(str(path), ["no such file"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
-    config = read_dataclass(cls, document, place="", problems=problems, types=types)
+    config = read_dataclass(cls, _read_toml(path), place="", problems=problems, types=types)
     problems.raise_if_any()
     assert config is not None
     return config
@@ -138,8 +164,25 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _table(config: Any) -> dict[str, Any]:
-    return write_dataclass(config)
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DocumentError(str(path), ["no such file"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """An open file that holds the folder's lock until it is closed or the process ends."""
+    file = open(path / _LOCK, "ab")  # noqa: SIM115 - stays open as long as the run
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise RunError(f"{path} is in use by another process") from None
+    return file
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> list[str]:

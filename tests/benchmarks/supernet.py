@@ -40,7 +40,7 @@ def ways(
     """A training step and a scoring, each going round the same random architectures."""
     space, rng = MicroSpace(), random.Random(0)
     order = itertools.cycle([space.random(rng) for _ in range(NUM_ARCHITECTURES)])
-    supernet = build_supernet(space, size, input_shape=shape, num_classes=10, seed=0)
+    supernet = build_supernet("micro", space, size, input_shape=shape, num_classes=10, seed=0)
     supernet = supernet.to(memory_format=layout)  # type: ignore[call-overload]
     sgd = SgdConfig(learning_rate=0.05, final_learning_rate=0.0)
     optimizer = make_sgd(supernet, sgd)

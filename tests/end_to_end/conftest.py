@@ -54,6 +54,7 @@ def search_config(tmp_path_factory: pytest.TempPathFactory, store_path: Path) ->
         augmentation=Augmentation(crop_padding=1, flip=True),
         dropout_prob=0.1,
         auxiliary_weight=0.2,
+        policy_start_epoch=0,
         policy_steps=2,
         policy_samples=3,
         control_samples=2,

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from datasets.catalog import load
-from datasets.store import ImageStore
+from datasets.catalog import load_images
+from datasets.store import write_image_store
+from exporter.retrain import RetrainConfig, retrain
+from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spec import Spec, Task
 from searcher.training.checkpoint import load_checkpoint
+from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.loop import SearchConfig, config_types, search
+from searcher.training.loop import Search, search
 from searcher.training.run_folder import RunFolder, read_config
-from tests.end_to_end.conftest import command, enas, environment
+from searcher.training.search_config import SearchConfig, config_types
+from tests.end_to_end.conftest import CLASSES, command, enas, environment, tiny_images
 
 
 def metrics(stage: Path) -> list[dict[str, Any]]:
@@ -40,7 +49,7 @@ def assert_equal_states(first: Any, second: Any, place: str = "") -> None:
         for i, (a, b) in enumerate(zip(first, second, strict=True)):
             assert_equal_states(a, b, f"{place}/{i}")
     else:
-        assert first == second, place
+        assert first == second or first != first, place  # nan, the baseline before there are rewards, equals nothing
 
 
 def assert_equal_stages(first: Path, second: Path) -> None:
@@ -48,25 +57,26 @@ def assert_equal_stages(first: Path, second: Path) -> None:
     assert_equal_states(load_checkpoint(first / "checkpoint.pt"), load_checkpoint(second / "checkpoint.pt"))
 
 
-def run_and_kill(arguments: list[str | Path], stage: Path, *, after_epochs: int, with_signal: int) -> int:
-    """Start a command, send it a signal once its metrics have so many lines, and give its exit status."""
+def run_and_kill(arguments: list[str | Path], stage: Path) -> None:
+    """Start a command and kill it once its first checkpoint stands and its second epoch is in the metrics."""
     process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     path = stage / "metrics.jsonl"
-    while not path.exists() or path.read_bytes().count(b"\n") < after_epochs:
+    while not (stage / "checkpoint.pt").exists() or path.read_bytes().count(b"\n") < 2:
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(with_signal)
+        time.sleep(0.002)
+    process.kill()
     process.communicate(timeout=60)
-    return process.returncode
+    assert process.returncode == -signal.SIGKILL
+    assert load_checkpoint(stage / "checkpoint.pt")["epoch"] >= 1
 
 
 def test_kill_9_in_search_and_retraining(tmp_path: Path, search_config: Path, retrain_config: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     enas("search", "--config", search_config, "--run", whole)
     arguments: list[str | Path] = ["search", "--config", search_config, "--run", killed]
-    assert run_and_kill(arguments, killed / "search", after_epochs=1, with_signal=signal.SIGKILL) == -signal.SIGKILL
+    run_and_kill(arguments, killed / "search")
     assert not (killed / "spec.json").exists()
     enas(*arguments, "--resume")
     assert (killed / "spec.json").read_bytes() == (whole / "spec.json").read_bytes()
@@ -74,7 +84,7 @@ def test_kill_9_in_search_and_retraining(tmp_path: Path, search_config: Path, re
 
     enas("retrain", whole, "--config", retrain_config)
     arguments = ["retrain", killed, "--config", retrain_config]
-    assert run_and_kill(arguments, killed / "retrain", after_epochs=1, with_signal=signal.SIGKILL) == -signal.SIGKILL
+    run_and_kill(arguments, killed / "retrain")
     enas(*arguments, "--resume")
     assert_equal_stages(killed / "retrain", whole / "retrain")
     best = [load_checkpoint(run / "retrain" / "best.pt") for run in (killed, whole)]
@@ -111,10 +121,40 @@ class StopAfter(Interrupt):
         return self._looks < 0
 
 
-def test_a_search_stopped_at_any_step_goes_on_exactly(tmp_path: Path, search_config: Path, store_path: Path) -> None:
-    config = read_config(search_config, SearchConfig, types=config_types("micro"))
-    store = load(str(store_path))
-    assert isinstance(store, ImageStore)
+def stop_again_and_again(run: Callable[[Path, int], object], path: Path, *, first_turn: int) -> int:
+    """Run in turns that grow by a look every few stops, until one ends by itself; gives the number of stops."""
+    for stops in range(100):
+        try:
+            run(path, first_turn + stops // 4)
+            return stops
+        except Stopped:
+            continue
+    raise AssertionError("the run never ended")
+
+
+def with_options(path: Path, name: str, **changes: Any) -> SearchConfig:
+    """The tiny search's configuration, changed."""
+    config = read_config(path, SearchConfig, types=config_types("micro"))
+    if name == "random":
+        return replace(config, policy=replace(config.policy, kind="random"), **changes)
+    if name == "moving average":
+        changes |= {"reinforce": replace(config.reinforce, baseline="moving_average"), "policy_samples": 1}
+    return replace(config, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("default", {}),
+        ("random", {"policy_start_epoch": 1}),
+        ("moving average", {"architectures_per_step": 2, "control_samples": 0}),
+    ],
+)
+def test_a_search_stopped_at_any_step_goes_on_exactly(
+    tmp_path: Path, search_config: Path, store_path: Path, name: str, changes: dict[str, Any]
+) -> None:
+    config = with_options(search_config, name, **changes)
+    store = load_images(str(store_path))
 
     def run(path: Path, looks: int) -> None:
         folder = RunFolder.open(path / "search", config, resume=True, force=False, again="")
@@ -122,13 +162,77 @@ def test_a_search_stopped_at_any_step_goes_on_exactly(tmp_path: Path, search_con
 
     run(tmp_path / "whole", 10_000)
     # An epoch has six steps of shared weights and two of the policy: the stops fall into both, and into derivation.
-    stops = 0
-    while stops < 30:
-        try:
-            run(tmp_path / "stopped", 3 + stops // 4)  # derivation starts anew, so it needs longer turns
-            break
-        except Stopped:
-            stops += 1
-    assert stops > 5
+    assert stop_again_and_again(run, tmp_path / "stopped", first_turn=3) > 5
     assert (tmp_path / "stopped/spec.json").read_bytes() == (tmp_path / "whole/spec.json").read_bytes()
     assert_equal_stages(tmp_path / "stopped/search", tmp_path / "whole/search")
+
+
+def test_a_retraining_stopped_at_any_step_goes_on_exactly(
+    tmp_path: Path, retrain_config: Path, store_path: Path
+) -> None:
+    store = load_images(str(store_path))
+    task = Task(str(store_path), "image-classification", store.image_shape, store.classes)
+    spec = Spec("micro", MicroSpace(2).random(random.Random(0)), MicroSize(cells=3, channels=4), task)
+    config = read_config(retrain_config, RetrainConfig)
+
+    def run(path: Path, looks: int) -> None:
+        folder = RunFolder.open(path / "retrain", config, resume=True, force=False, again="")
+        retrain(spec, config, store=store, folder=folder, device=torch.device("cpu"), interrupt=StopAfter(looks))
+
+    run(tmp_path / "whole", 10_000)
+    assert stop_again_and_again(run, tmp_path / "stopped", first_turn=4) >= 3
+    assert_equal_stages(tmp_path / "stopped/retrain", tmp_path / "whole/retrain")
+    best = [load_checkpoint(tmp_path / name / "retrain" / "best.pt") for name in ("whole", "stopped")]
+    assert_equal_states(*best)
+
+
+def test_a_diverged_run_never_overwrites_its_checkpoint(tmp_path: Path, search_config: Path, store_path: Path) -> None:
+    config = read_config(search_config, SearchConfig, types=config_types("micro"))
+    store = load_images(str(store_path))
+    run = Search(config, store=store, device=torch.device("cpu"))
+    run.weights.totals.sums[0] = math.nan
+    with pytest.raises(DivergedError, match="the last checkpoint is kept"):
+        run.state()
+
+
+def test_other_images_under_the_same_name_are_not_gone_on_with(
+    tmp_path: Path, search_config: Path, store_path: Path
+) -> None:
+    store = tmp_path / "mine.h5"
+    store.write_bytes(store_path.read_bytes())
+    arguments: list[str | Path] = ["search", "--config", search_config, "--dataset", store, "--run", tmp_path / "run"]
+    enas(*arguments)
+    splits = {split: tiny_images(count, 9) for split, count in (("train", 96), ("valid", 33), ("test", 41))}
+    write_image_store(store, name="shapes", splits=splits, classes=CLASSES, source="made up", licence="CC0-1.0")
+    done = enas(*arguments, "--resume", check=False)
+    assert done.returncode == 2
+    assert "was made with another configuration (dataset_sha256 was" in done.stderr
+
+
+def test_two_processes_cannot_share_a_stage(tmp_path: Path, search_config: Path) -> None:
+    config = read_config(search_config, SearchConfig, types=config_types("micro"))
+    path = tmp_path / "run" / "search"
+    held = RunFolder.open(path, config, resume=False, force=False, again="")
+    done = enas("search", "--config", search_config, "--run", tmp_path / "run", "--resume", check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {path} is in use by another process\n"
+    assert held.begun
+
+
+def test_what_a_killed_write_leaves_does_not_lock_the_folder(tmp_path: Path, search_config: Path) -> None:
+    path = tmp_path / "run" / "search"
+    path.mkdir(parents=True)
+    (path / ".config.toml.0a1b2c3d.tmp").write_text("half")
+    config = read_config(search_config, SearchConfig, types=config_types("micro"))
+    RunFolder.open(path, config, resume=False, force=False, again="")
+    assert sorted(p.name for p in path.iterdir()) == [".lock", "config.toml"]
+
+
+def test_an_unfinished_search_is_not_retrained(tmp_path: Path, search_config: Path) -> None:
+    run = tmp_path / "run"
+    config = read_config(search_config, SearchConfig, types=config_types("micro"))
+    RunFolder.open(run / "search", config, resume=False, force=False, again="")
+    (run / "spec.json").write_text("{}")  # an earlier search's
+    done = enas("retrain", run, check=False)
+    assert done.returncode == 2
+    assert "the search is not finished; go on with it" in done.stderr

@@ -8,7 +8,7 @@ from exporter.presets import PRESETS, retrain_preset
 from exporter.retrain import RetrainConfig
 from searcher import presets as search_presets
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
-from searcher.training.loop import SearchConfig, config_types
+from searcher.training.search_config import SearchConfig, config_types
 
 
 def test_every_preset_of_a_search_has_one_of_retraining() -> None:

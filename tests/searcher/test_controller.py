@@ -105,7 +105,7 @@ def test_the_operation_bias_favours_separable_convolutions_in_the_first_cell_onl
 
 
 def test_the_number_of_operation_biases_is_checked() -> None:
-    with pytest.raises(ValueError, match="operation_bias has 2 values; expected one for each of a, b, c"):
+    with pytest.raises(ValueError, match=r"policy\.operation_bias has 2 values; expected one for each of a, b, c"):
         LstmPolicy(SMALL, replace(UNEVEN, operation_bias=(1.0, 2.0)), seed=0)
 
 

@@ -50,7 +50,9 @@ def test_reduction_cells_stand_where_the_authors_put_them() -> None:
 
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
     def weights(seed: int) -> torch.Tensor:
-        network = build_supernet(MicroSpace(2), MicroSize(3, 4), input_shape=(8, 8, 1), num_classes=3, seed=seed)
+        network = build_supernet(
+            "micro", MicroSpace(2), MicroSize(3, 4), input_shape=(8, 8, 1), num_classes=3, seed=seed
+        )
         return torch.cat([p.flatten() for p in network.parameters()])
 
     assert torch.equal(weights(0), weights(0))
@@ -58,7 +60,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
 
 
 def test_convolutions_start_with_the_variance_of_he() -> None:
-    network = build_supernet(MicroSpace(2), MicroSize(3, 64), input_shape=(8, 8, 3), num_classes=3, seed=0)
+    network = build_supernet("micro", MicroSpace(2), MicroSize(3, 64), input_shape=(8, 8, 3), num_classes=3, seed=0)
     weight = dict(network.named_parameters())["cells.2.nodes.0.0.from0_sep_conv_3x3.pointwise1.weight"]
     fan_in = weight.shape[1]
     assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
@@ -74,7 +76,7 @@ def test_scores_do_not_depend_on_the_order_of_the_batch() -> None:
 @pytest.mark.gpu
 def test_cuda_computes_what_the_cpu_computes() -> None:
     architecture = random_architecture(1)
-    supernet = build_supernet(MicroSpace(3), MicroSize(5, 8), input_shape=(12, 12, 1), num_classes=3, seed=0)
+    supernet = build_supernet("micro", MicroSpace(3), MicroSize(5, 8), input_shape=(12, 12, 1), num_classes=3, seed=0)
     images = torch.randn(8, 1, 12, 12)
     expected, _ = supernet(images, architecture)
     actual, _ = supernet.cuda()(images.cuda(), architecture)

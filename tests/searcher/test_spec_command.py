@@ -156,7 +156,7 @@ def test_an_existing_file_is_replaced_only_with_force(run_enas: _Enas, spec_path
             ["--preset", "quik"],
             "preset: unknown preset 'quik'; expected one of quick, standard, paper, reference; did you mean 'quick'?",
         ),
-        (["--dataset", "shakespeare"], "shakespeare holds text; the space micro needs images"),
+        (["--dataset", "shakespeare"], "shakespeare holds text, but images are needed"),
         (["--dataset", "no/such.h5"], "no/such.h5: no such file"),
     ],
 )
@@ -217,10 +217,10 @@ def test_report_of_a_run_that_is_not_there_exits_2(run_enas: _Enas, tmp_path: Pa
 def test_a_stopped_search_prints_the_command_that_goes_on_with_it(
     run_enas: _Enas, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from searcher.training import loop
+    from searcher.training import interrupt, loop
 
     def stop(*_: object, **__: object) -> None:
-        raise loop.Stopped
+        raise interrupt.Stopped
 
     monkeypatch.setattr(loop, "search", stop)
     run = tmp_path / "my run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from datasets import files
+from datasets.batches import Augmentation
+from datasets.seeds import numpy_generator
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.derive import DeriveConfig, derive, num_scorings, score
-from searcher.training.epoch import DivergedError, Objective, Totals, evaluate, train_epoch
+from searcher.training.epoch import DivergedError, Objective, WeightsTrainer, accuracy
 from searcher.training.metrics import MetricsLog, read_metrics
 from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
 from searcher.training.run_folder import RunError, RunFolder
@@ -103,56 +105,106 @@ def test_no_bound_leaves_gradients_alone() -> None:
     assert clip_gradients(Toy().parameters(), 0.0) is None
 
 
-def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    return [(torch.randn(8, 4, generator=generator), torch.arange(8) % 3) for _ in range(count)]
+class FewImages:
+    """Images for training and scoring, in batches, as `ImageBatches` hands them out."""
+
+    def __init__(self, count: int, *shape: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.num_images = count
+        self.images = torch.randn(count, *shape, generator=generator)
+        self.labels = torch.arange(count) % 3
+
+    def num_steps(self, batch_size: int, drop_last: bool) -> int:
+        return self.num_images // batch_size
+
+    def epoch(self, *, batch_size: int, start_step: int, **_: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(start_step * batch_size, self.num_images - batch_size + 1, batch_size):
+            yield self.batch(range(start, start + batch_size))
+
+    def batch(self, indices: Any) -> tuple[Tensor, Tensor]:
+        numbers = torch.as_tensor(list(indices))
+        return self.images[numbers], self.labels[numbers]
 
 
-def run_epoch(network: Toy, data: Sequence[tuple[Tensor, Tensor]], **options: Any) -> Totals:
-    totals = Totals(torch.device("cpu"))
-    steps = train_epoch(
-        lambda _, x: (network(x), None),
-        network=network,
-        batches=data,
-        optimizer=make_sgd(network, PLAIN),
+def make_trainer(network: nn.Module, train: FewImages, sgd: SgdConfig = PLAIN, **options: Any) -> WeightsTrainer:
+    return WeightsTrainer(
+        network,
+        train,  # type: ignore[arg-type]
+        sgd=sgd,
         objective=Objective(),
-        config=PLAIN,
-        totals=totals,
-        seed=0,
-        epoch=0,
+        augmentation=Augmentation(),
+        batch_size=8,
         num_epochs=1,
-        num_steps=len(data),
+        seed=0,
+        device=torch.device("cpu"),
         **options,
     )
-    assert list(steps) == list(range(options.get("start_step", 0) + 1, len(data) + options.get("start_step", 0) + 1))
-    return totals
+
+
+def run_epoch(network: nn.Module, trainer: WeightsTrainer, *, start_step: int = 0) -> list[int]:
+    return list(trainer.epoch(lambda _, x: (network(x), None), epoch=0, start_step=start_step))
 
 
 def test_an_epoch_learns_and_counts_what_it_saw() -> None:
-    network = Toy()
-    data = batches(1) * 30
-    totals = run_epoch(network, data)
-    accuracy, loss = evaluate(network, data[:1], device=torch.device("cpu"))
-    assert totals.sums[2] == 240
-    assert loss < totals.mean_loss()
-    assert accuracy > totals.accuracy() - 0.05
+    network, train = Toy(), FewImages(240, 4)
+    train.images[:, 0] += 2.0 * (train.labels == 0)
+    trainer = make_trainer(network, train)
+    assert run_epoch(network, trainer) == list(range(1, 31))
+    assert trainer.totals.sums[2] == 240
+    assert accuracy(network, train.epoch(batch_size=8, start_step=0)) > trainer.totals.accuracy()
+    assert trainer.totals.mean_loss() < math.log(3)
+
+
+def test_an_epoch_goes_on_where_it_stopped() -> None:
+    networks = [Toy(), Toy()]
+    networks[1].load_state_dict(networks[0].state_dict())
+    trainers = [make_trainer(network, FewImages(80, 4)) for network in networks]
+    run_epoch(networks[0], trainers[0])
+    steps = trainers[1].epoch(lambda _, x: (networks[1](x), None), epoch=0, start_step=0)
+    assert [next(steps) for _ in range(4)] == [1, 2, 3, 4]
+    assert run_epoch(networks[1], trainers[1], start_step=4) == [5, 6, 7, 8, 9, 10]
+    for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(trainers[0].totals.sums, trainers[1].totals.sums)
 
 
 def test_a_step_averages_the_gradients_of_its_passes() -> None:
     networks = [Toy(), Toy()]
     networks[1].load_state_dict(networks[0].state_dict())
-    data = batches(3)
-    run_epoch(networks[0], data, passes=1)
-    run_epoch(networks[1], data, passes=4)  # four equal passes average to one
+    for network, passes in zip(networks, (1, 4), strict=True):
+        run_epoch(network, make_trainer(network, FewImages(24, 4), passes=passes))  # equal passes average to one
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_a_loss_that_is_no_number_stops_with_advice() -> None:
+def test_passes_are_numbered_through_the_epoch() -> None:
+    network, seen = Toy(), []
+
+    def forward(index: int, x: Tensor) -> tuple[Tensor, None]:
+        seen.append(index)
+        return network(x), None
+
+    list(make_trainer(network, FewImages(24, 4), passes=2).epoch(forward, epoch=0, start_step=1))
+    assert seen == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("update_unused", [False, True])
+def test_unused_parameters_decay_only_if_told_to(update_unused: bool) -> None:
     network = Toy()
-    totals = run_epoch(network, [(torch.full((8, 4), math.inf), torch.arange(8) % 3)])
+    before = network.unused.weight.detach().clone()
+    sgd = replace(PLAIN, weight_decay=0.5, update_unused=update_unused)
+    run_epoch(network, make_trainer(network, FewImages(8, 4), sgd))
+    assert torch.equal(network.unused.weight, before) is not update_unused
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 5.0])
+def test_a_loss_that_is_no_number_stops_with_advice(clip_norm: float) -> None:
+    network, train = Toy(), FewImages(8, 4)
+    train.images.fill_(math.inf)
+    trainer = make_trainer(network, train, replace(PLAIN, clip_norm=clip_norm))
+    run_epoch(network, trainer)
     with pytest.raises(DivergedError, match="smaller learning rate"):
-        totals.mean_loss()
+        trainer.totals.check()
 
 
 def test_the_auxiliary_loss_is_weighted() -> None:
@@ -258,32 +310,17 @@ def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> Non
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "search", PLAIN, resume=False, force=False, again="")
     save_checkpoint(folder.checkpoint_path, {"epoch": 1})
-    with pytest.raises(CheckpointError, match="metrics_position"):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of this kind \(no metrics_position, seconds\)"):
         folder.restore()
-
-
-class FewImages:
-    """Seven validation images for derivation, batch by batch."""
-
-    num_images = 7
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(7, 1, 12, 12, generator=generator)
-        self.labels = torch.arange(7) % 3
-
-    def batch(self, indices: Any) -> tuple[Tensor, Tensor]:
-        numbers = torch.as_tensor(list(indices))
-        return self.images[numbers], self.labels[numbers]
 
 
 @pytest.fixture
 def supernet() -> nn.Module:
-    return build_supernet(MicroSpace(2), MicroSize(3, 4), input_shape=(12, 12, 1), num_classes=3, seed=0)
+    return build_supernet("micro", MicroSpace(2), MicroSize(3, 4), input_shape=(12, 12, 1), num_classes=3, seed=0)
 
 
 def test_derivation_takes_the_best_finalist_on_the_whole_split(supernet: nn.Module) -> None:
-    space, valid = MicroSpace(2), FewImages()
+    space, valid = MicroSpace(2), FewImages(7, 1, 12, 12)
     config = DeriveConfig(num_samples=12, num_batches=1, num_finalists=4)
     calls: list[int] = []
     derived = derive(
@@ -300,17 +337,19 @@ def test_derivation_takes_the_best_finalist_on_the_whole_split(supernet: nn.Modu
     assert derived.reward == max(derived.finalist_rewards)
     assert len(calls) == num_scorings(config) == 16
     # All seven images count once: the second batch reaches back over one that was seen, and leaves it out.
-    first = score(supernet, [derived.architecture], *valid.batch(range(4)))[0] * 4
-    logits, _ = supernet(valid.images[3:], derived.architecture)
-    second = (logits.argmax(1) == valid.labels[3:])[-3:].sum()
-    assert derived.reward == pytest.approx(((first + second) / 7).item())
+    order = numpy_generator(0, "derive", "images").permutation(7)
+    correct = 0
+    for numbers, count in ((order[:4], 4), (order[3:], 3)):
+        images, labels = valid.batch(numbers)
+        correct += (supernet(images, derived.architecture)[0].argmax(1) == labels)[-count:].sum().item()
+    assert derived.reward == pytest.approx(correct / 7)
 
 
 def test_the_papers_derivation_takes_the_best_on_one_minibatch(supernet: nn.Module) -> None:
     space = MicroSpace(2)
     config = DeriveConfig(num_samples=5, num_batches=1, num_finalists=1)
     policy = RandomPolicy(space.steps())
-    derived = derive(policy, space, supernet, FewImages(), config, batch_size=4, seed=0)  # type: ignore[arg-type]
+    derived = derive(policy, space, supernet, FewImages(7, 1, 12, 12), config, batch_size=4, seed=0)  # type: ignore[arg-type]
     assert derived.finalist_rewards == ()
     assert derived.reward == max(derived.sampled_rewards)
 
