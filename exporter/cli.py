@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -162,9 +162,8 @@ def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> Non
 @_RUN
 @click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
 @click.option("--rtol", type=float, default=1e-4, help="See --atol.")
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", help="onnxruntime's provider.")
-def verify(run: Path, atol: float, rtol: float, provider: Literal["auto", "cpu", "cuda"]) -> None:
-    """Compare a run's model.onnx with its retrained network again.
+def verify(run: Path, atol: float, rtol: float) -> None:
+    """Compare a run's model.onnx with its retrained network again, on the CPU.
 
     Exits 1 if they differ on the test split or on edge cases.
     """
@@ -172,7 +171,7 @@ def verify(run: Path, atol: float, rtol: float, provider: Literal["auto", "cpu",
     from exporter.export import verify_run
     from exporter.verify import describe
 
-    verification = verify_run(run, tolerance=Tolerance(atol, rtol), provider=provider)
+    verification = verify_run(run, tolerance=Tolerance(atol, rtol))
     click.echo(describe(verification))
     if not verification.passed:
         click.echo(f"error: {run}: the model does not match its torch network", err=True)

@@ -18,7 +18,6 @@ from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Toleran
 from exporter.retrain import BEST, check_task, load_best
 from exporter.verify import Verification, torch_logits, verify
 from runtime.model import Model
-from runtime.providers import Provider
 from searcher.arch.spec import Spec, read_spec
 from searcher.report.drawing import draw_spec
 from searcher.training.checkpoint import load_checkpoint
@@ -142,14 +141,14 @@ def export(
     return verification
 
 
-def verify_run(run: Path, *, tolerance: Tolerance | None = None, provider: Provider = "cpu") -> Verification:
+def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification:
     """Compare a run's `model.onnx` with its retrained network again, and write `verification.json`.
 
     Raises: RunError, StoreError, ArtifactError.
     """
     retrained = load_retrained(run)
     store = retrained.store
-    model = Model.open(run / MODEL, provider=provider)
+    model = Model.open(run / MODEL, provider="cpu")
     verification = verify(
         model,
         retrained.network,
