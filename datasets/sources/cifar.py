@@ -20,7 +20,8 @@ import numpy as np
 
 from datasets.sources.download import RemoteFile
 from datasets.splits import stratified_split
-from datasets.store import StoreError, write_image_store
+from datasets.store import StoreError
+from datasets.store_writer import write_image_store
 
 _ADDRESS = "https://www.cs.toronto.edu/~kriz"
 

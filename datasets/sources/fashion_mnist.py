@@ -15,7 +15,8 @@ import numpy as np
 
 from datasets.sources.download import RemoteFile
 from datasets.splits import stratified_split
-from datasets.store import StoreError, write_image_store
+from datasets.store import StoreError
+from datasets.store_writer import write_image_store
 
 CLASSES = (
     "t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",

@@ -26,7 +26,8 @@ from PIL import Image
 from datasets.pictures import fit_picture
 from datasets.seeds import numpy_generator
 from datasets.splits import stratified_split
-from datasets.store import CHUNK_BYTES, SPLITS, ImageChunk, Resize, StoreError, write_image_store
+from datasets.store import CHUNK_BYTES, SPLITS, Resize, StoreError
+from datasets.store_writer import ImageChunk, write_image_store
 
 _HELD_OUT_FRACTION = 0.1
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.store import StoreError, write_text_store
+from datasets.store import StoreError
+from datasets.store_writer import write_text_store
 
 END_OF_LINE = "<eos>"
 

@@ -14,7 +14,8 @@ import pytest
 
 import enas
 from datasets.sources.download import RemoteFile
-from datasets.store import ImageStore, open_store, write_image_store
+from datasets.store import ImageStore, open_store
+from datasets.store_writer import write_image_store
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from datasets.batches import Augmentation, AugmentationError, ImageBatches, _draw
 from datasets.seeds import numpy_generator
-from datasets.store import ImageStore, StoreError, open_store, write_image_store
+from datasets.store import ImageStore, StoreError, open_store
+from datasets.store_writer import write_image_store
 from tests.datasets.conftest import write_small_store
 
 FULL = Augmentation(crop_padding=2, flip=True, cutout=3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from datasets import catalog
-from datasets.store import write_image_store
+from datasets.store_writer import write_image_store
 from tests.datasets.conftest import Outcome, Server, write_small_store
 from tests.datasets.test_image_folder import make_folder, save
 

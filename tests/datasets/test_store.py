@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from datasets import store as store_module
-from datasets.store import StoreError, TextStore, open_store, write_image_store, write_text_store
+from datasets.store import StoreError, TextStore, open_store
+from datasets.store_writer import write_image_store, write_text_store
 from tests.datasets.conftest import random_images, write_small_store
 
 CLASSES = ("red", "green", "blue")

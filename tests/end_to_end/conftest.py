@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from datasets.batches import Augmentation
-from datasets.store import write_image_store
+from datasets.store_writer import write_image_store
 from exporter.presets import retrain_preset
 from searcher.arch.document import write_dataclass
 from searcher.arch.micro import MicroSize, MicroSpace

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from datasets.catalog import load_images
-from datasets.store import write_image_store
+from datasets.store_writer import write_image_store
 from exporter.retrain import RetrainConfig, retrain
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.spec import Spec, Task

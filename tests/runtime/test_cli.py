@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from datasets.store import write_image_store
+from datasets.store_writer import write_image_store
 from runtime import cli
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.store import ImageStore, StoreError, open_store, write_image_store
+from datasets.store import ImageStore, StoreError, open_store
+from datasets.store_writer import write_image_store
 from runtime.evaluate import ClassScore, Evaluation, EvaluationError, evaluate
 from runtime.model import Model
 from tests.runtime.conftest import BIAS, CLASSES, SHAPE, metadata, save, tiny_graph
