@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets.batches import Augmentation, ImageBatches
 from datasets.seeds import stream_seed
-from datasets.store import ImageStore, StoreError
+from datasets.store import ImageStore, StoreError, shape_text
 from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
 from searcher.nn.build import BoundNetwork, build_network
@@ -83,7 +83,8 @@ def check_task(spec: Spec, store: ImageStore) -> None:
     """Raises: StoreError: the spec's network does not fit the data set."""
     if spec.task.input_shape != store.image_shape:
         raise StoreError(
-            f"the spec is for images of {_by(spec.task.input_shape)}, but {store.name} has {_by(store.image_shape)}"
+            f"the spec is for images of {shape_text(spec.task.input_shape)}, "
+            f"but {store.name} has {shape_text(store.image_shape)}"
         )
     if spec.task.classes != store.classes:
         raise StoreError(f"the spec and {store.name} do not have the same classes")
@@ -286,7 +287,3 @@ def _line(record: dict[str, Any], config: RetrainConfig) -> str:
         f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}, "
         f"train {record['train_accuracy']:.4f}{valid}, {record['step_ms']:.0f} ms a step"
     )
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
