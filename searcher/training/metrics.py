@@ -12,10 +12,10 @@ class MetricsLog:
     """Appends records to `metrics.jsonl` and their numbers to TensorBoard files beside it.
 
     The file grows as the run does; `position` belongs into the run's checkpoint, and opening the log at a checkpoint's
-    position cuts off what was written after it.
+    position cuts off what was written after it. TensorBoard leaves out what it has from `next_step` on.
     """
 
-    def __init__(self, folder: Path, *, position: int = 0, step: int = 0) -> None:
+    def __init__(self, folder: Path, *, position: int = 0, next_step: int = 0) -> None:
         self._path = folder / "metrics.jsonl"
         with open(self._path, "ab") as file:
             # A file shorter than that has been tampered with; truncating would fill it up with zeros.
@@ -23,7 +23,7 @@ class MetricsLog:
         # Importing it takes a second, so only a run that logs pays for it.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=next_step)
 
     @property
     def position(self) -> int:

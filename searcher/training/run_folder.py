@@ -123,7 +123,7 @@ class RunFolder:
             return None, MetricsLog(self.path)
         state = load_checkpoint(self.checkpoint_path, required=("metrics_position", "seconds", "epoch"))
         self._seconds_before, self._started = state["seconds"], time.perf_counter()
-        return state, MetricsLog(self.path, position=state["metrics_position"], step=state["epoch"])
+        return state, MetricsLog(self.path, position=state["metrics_position"], next_step=state["epoch"] + 1)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the stage as finished."""

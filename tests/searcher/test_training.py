@@ -286,7 +286,7 @@ def test_metrics_are_cut_back_to_the_checkpoints_position(tmp_path: Path) -> Non
     log.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 3, "lo')  # a line cut short by a kill
-    again = MetricsLog(tmp_path, position=position, step=1)
+    again = MetricsLog(tmp_path, position=position, next_step=1)
     again.append({"epoch": 2, "loss": 0.25}, step=1)
     again.close()
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "loss": 1.23457}, {"epoch": 2, "loss": 0.25}]
