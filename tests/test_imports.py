@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +110,29 @@ def test_imports_run_one_way(module: str, path: Path) -> None:
 @pytest.mark.parametrize("path", [p for _, p in modules() if p.name == "__init__.py"], ids=lambda p: p.parent.name)
 def test_package_files_are_empty(path: Path) -> None:
     assert path.read_text() == ""
+
+
+def test_the_runtime_alone_is_installed_without_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = {re.split(r"[ ;<>=\[]", line)[0] for line in project["dependencies"]}
+    assert base == {"click", "h5py", "numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "tqdm"}
+    extras = project["optional-dependencies"]
+    assert any(line.startswith("torch>=2.9") for line in extras["train"])
+    assert any(line.startswith("onnxruntime-gpu[cuda,cudnn]") for line in extras["runtime-cuda"])
+
+
+def test_every_package_is_pinned_in_the_lock() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.match(r"[\w.-]+==[\w.]+", line) for line in lines)
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
+    wanted = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["train"],
+        *project["optional-dependencies"]["dev"],
+    ]
+    assert {re.split(r"[ ;<>=\[]", line)[0].lower() for line in wanted} <= pinned
+    assert "torch==2.13.0" in lines
 
 
 def loaded_by(statement: str) -> set[str]:

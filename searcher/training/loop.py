@@ -23,7 +23,7 @@ from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss
 from searcher.nn.build import build_supernet
 from searcher.training.checkpoint import loading
-from searcher.training.derive import derive, num_scorings, score
+from searcher.training.derive import Derived, derive, num_scorings, score
 from searcher.training.device import describe
 from searcher.training.epoch import Objective, WeightsTrainer
 from searcher.training.images import load_train_and_valid
@@ -260,7 +260,8 @@ def search(
             on_score=on_score,
         )
     metrics.close()
-    spec = _make_spec(config, store=store, architecture=derived.architecture, reward=derived.reward, device=device)
+    steps = config.num_epochs * run.weights.steps_per_epoch
+    spec = _make_spec(config, store=store, derived=derived, steps=steps, device=device)
     write_spec(folder.path.parent / "spec.json", spec)
     folder.finish(
         {
@@ -268,7 +269,7 @@ def search(
             "sampled_rewards": derived.sampled_rewards,
             "finalist_rewards": derived.finalist_rewards,
             "epochs": config.num_epochs,
-            "steps": config.num_epochs * run.weights.steps_per_epoch,
+            "steps": steps,
             "seconds": round(folder.seconds, 1),
             "device": describe(device),
             "versions": versions(),
@@ -286,12 +287,10 @@ def _line(record: dict[str, Any], config: SearchConfig) -> str:
     return line + (f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else "")
 
 
-def _make_spec(
-    config: SearchConfig, *, store: ImageStore, architecture: Any, reward: float, device: torch.device
-) -> Spec:
+def _make_spec(config: SearchConfig, *, store: ImageStore, derived: Derived, steps: int, device: torch.device) -> Spec:
     return Spec(
         space=config.space,
-        architecture=architecture,
+        architecture=derived.architecture,
         network=config.final_network,
         task=Task.of_images(config.dataset, input_shape=store.image_shape, classes=store.classes),
         provenance={
@@ -299,7 +298,8 @@ def _make_spec(
             "policy": config.policy.kind,
             "seed": config.seed,
             "epochs": config.num_epochs,
-            "reward": float(f"{reward:.6g}"),
+            "steps": steps,
+            "reward": float(f"{derived.reward:.6g}"),
             "device": device.type,
             "versions": versions(),
         },
