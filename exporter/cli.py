@@ -58,22 +58,9 @@ def retrain(
     from searcher.arch.spec import read_spec
     from searcher.training import device as devices
     from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.run_folder import RunError, RunFolder, command_again, read_config
+    from searcher.training.run_folder import RunFolder, command_again, read_config
 
-    if source.suffix != ".json":
-        run_path = run_path or source
-        search = RunFolder(source / "search")
-        if search.begun and not search.finished:
-            raise RunError(
-                f"{source}: the search is not finished; go on with it: `enas search --run {source} --resume`"
-            )
-        spec_path = source / "spec.json"
-        if not spec_path.exists():
-            raise RunError(f"{source}: no spec.json here; make it with `enas search --run {source}`")
-    else:
-        if run_path is None:
-            raise RunError("say where to train this spec: --run DIRECTORY")
-        spec_path = source
+    spec_path, run_path = _spec_and_run(source, run_path)
     spec = read_spec(spec_path)
     if dataset is not None:
         spec = replace(spec, task=replace(spec.task, dataset=dataset))
@@ -115,6 +102,22 @@ def retrain(
         f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
     )
     click.echo(f"next: enas export {run_path}", err=True)
+
+
+def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Path, Path]:
+    """The spec to train and the run directory to train it in, from a run directory or a spec file."""
+    from searcher.training.run_folder import RunError, RunFolder
+
+    if source.suffix == ".json":
+        if run_path is None:
+            raise RunError("say where to train this spec: --run DIRECTORY")
+        return source, run_path
+    search = RunFolder(source / "search")
+    if search.begun and not search.finished:
+        raise RunError(f"{source}: the search is not finished; go on with it: `enas search --run {source} --resume`")
+    if not (source / "spec.json").exists():
+        raise RunError(f"{source}: no spec.json here; make it with `enas search --run {source}`")
+    return source / "spec.json", run_path or source
 
 
 def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:

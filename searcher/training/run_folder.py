@@ -77,8 +77,9 @@ class RunFolder:
                 )
             differences = _differences(_read_toml(folder.config_path), write_dataclass(config))
             if differences:
+                more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
                 raise RunError(
-                    f"{path} was made with another configuration ({'; '.join(differences)}): "
+                    f"{path} was made with another configuration ({'; '.join(differences[:3])}{more}): "
                     f"choose another run directory, or start anew with `{again} --force`"
                 )
         else:
