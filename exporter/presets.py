@@ -15,7 +15,7 @@ def quick() -> RetrainConfig:
     """Minutes on two CPU cores."""
     return RetrainConfig(
         preset="quick",
-        num_epochs=17,
+        num_epochs=16,
         batch_size=64,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         augmentation=Augmentation(crop_padding=1, flip=True),

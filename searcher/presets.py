@@ -39,7 +39,7 @@ def quick_micro(*, image_size: int = 28) -> SearchConfig:
         preset="quick",
         dataset=DEFAULT_DATASETS["quick"],
         seed=0,
-        num_epochs=7,
+        num_epochs=6,
         batch_size=64,
         search_space=MicroSpace(num_nodes=5),
         network=MicroSize(cells=5, channels=16, stem_stride=_stem_stride(image_size, largest_map=16)),
