@@ -40,6 +40,8 @@ _COMMANDS = {
     "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput."),
 }
 _PACKAGES = ("datasets", "searcher", "exporter", "runtime")
+# What an installation that only runs models does without.
+_TRAINING_PACKAGES = ("torch", "onnx", "onnxscript", "tensorboard", "tomli_w")
 
 
 class Peers:
@@ -64,15 +66,7 @@ class _LazyGroup(click.Group):
         command = self._lazy.get(cmd_name)
         if command is None:
             return None
-        try:
-            module = importlib.import_module(f"{command.package}.cli")
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] in _PACKAGES:
-                raise
-            raise click.ClickException(
-                f"`enas {cmd_name}` needs the package '{error.name}': pip install 'enas-toolchain[train]'"
-            ) from error
-        return getattr(module, command.attribute)
+        return getattr(importlib.import_module(f"{command.package}.cli"), command.attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -114,6 +108,11 @@ def main(package: str | None = None) -> None:
         # The reader of our output has gone (`enas … | head`): nothing to say, and nobody to say it to.
         sys.stderr.close()
         status = 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        if error.name not in _TRAINING_PACKAGES:
+            raise
+        click.echo(f"error: this needs the package '{error.name}': pip install 'enas-toolchain[train]'", err=True)
+        status = 2
     except Exception as error:
         if not _is_users_mistake(error):
             raise

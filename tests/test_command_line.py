@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,27 @@ def test_a_broken_configuration_names_the_key_and_the_rule(
     assert message in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"), [("search", "torch"), ("retrain x", "torch"), ("export x", "onnx"), ("verify x", "onnx")]
+)
+def test_a_command_that_needs_an_extra_package_says_how_to_get_it(arguments: str, missing: str) -> None:
+    # As on a machine where only what runs models is installed.
+    script = f"""
+import sys
+class Absent:
+    def find_spec(self, name, *_):
+        if name == {missing!r}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = ["enas", *{arguments.split()!r}]
+import enas
+enas.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: this needs the package '{missing}': pip install 'enas-toolchain[train]'\n"
 
 
 def test_make_and_the_command_line_name_runs_alike() -> None:
