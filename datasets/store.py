@@ -90,9 +90,9 @@ class ImageStore:
             start, stop = start - count, stop - count
         return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
 
-    def require_splits(self, *splits: str) -> None:
-        """Raises: StoreError: one of `splits`, or of train, valid and test if none are named, is missing."""
-        for split in splits or SPLITS:
+    def require_splits(self) -> None:
+        """Raises: StoreError: train, valid or test is missing."""
+        for split in SPLITS:
             self.count(split)
 
     @property

@@ -136,7 +136,8 @@ def export(
             _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset)
             _remove_stale(run, retrained)
             raise VerificationError(verification, run / FAILED_VERIFICATION)
-        _write(run / VERIFICATION, verification, retrained, opset=opset)
+    # After the model has its name: a kill in between leaves a model without a report, never a report of another model.
+    _write(run / VERIFICATION, verification, retrained, opset=opset)
     (run / FAILED_VERIFICATION).unlink(missing_ok=True)
     return verification
 

@@ -221,13 +221,13 @@ def search(
     with Progress("search", total=total, done=run.steps_done) as progress:
         while run.epoch < config.num_epochs:
             progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}", phase=run.phase)
-            step_ms: list[float] = []
+            step_ms: float | None = None  # unknown where the run was resumed after the epoch's last step
             if run.phase == "weights":
                 started, first_step = time.perf_counter(), run.step
                 for _ in run.train_weights():
                     progress.step()
                     stop_if_asked()
-                step_ms = [1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)]
+                step_ms = 1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)
                 run.phase, run.step = "policy", 0
             progress.show(phase="policy")
             for reward in run.train_policy():
@@ -238,8 +238,8 @@ def search(
                 )
                 stop_if_asked()
             record = run.end_epoch()
-            if step_ms:
-                (record["step_ms"],) = step_ms
+            if step_ms is not None:
+                record["step_ms"] = step_ms
             metrics.append(record, step=record["epoch"])
             progress.line(_line(record, config))
             folder.save(run.state(), metrics)
