@@ -1,12 +1,10 @@
-"""One exported model: its bytes, its session, its metadata, and `predict`."""
+"""An image classifier: an exported model from pictures to classes, and `predict`."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,22 +12,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from runtime.artifact import (
+    Artifact,
+    ArtifactError,
+    GoldenCheck,
+    InputError,
+    open_artifact,
+    require_kind,
+    require_sound,
+)
 from runtime.images import ImageError, Preprocess
-from runtime.providers import Provider, Session, open_session
+from runtime.providers import Provider
 
 # B batch, H height, W width, C channels, K classes
 
 _INPUT = "images"
 _OUTPUTS = ("logits", "probabilities")
-_PREFIX = "enas."
-
-
-class ArtifactError(ValueError):
-    """A file is not a model we can use."""
-
-
-class InputError(ValueError):
-    """An array is not what the model takes."""
 
 
 class Prediction(NamedTuple):
@@ -40,63 +38,35 @@ class Prediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GoldenCheck:
-    """The outcome of replaying the inputs that a model carries."""
-
-    passed: bool
-    count: int
-    max_difference: float
-    """Largest |logit - recorded logit|."""
-
-
-@dataclass(frozen=True)
-class Model:
+class Model(Artifact):
     """An exported model, open and checked: input `images` uint8 [B, H, W, C], outputs `logits` and `probabilities`."""
 
-    path: Path
-    sha256: str
-    num_bytes: int
-    session: Session
     image_shape: tuple[int, int, int]
     """H, W, C."""
     classes: tuple[str, ...]
     preprocess: Preprocess
-    metadata: Mapping[str, Any]
-    """Every `enas.*` entry, parsed, without its prefix: `spec`, `golden`, `drawing`, `accuracy`, `precision`, …"""
 
     @classmethod
     def open(cls, path: Path, *, provider: Provider = "auto", threads: int | None = None) -> Model:
-        """Open a model file, or the `model.onnx` of a run directory.
+        """Open a model file, or the `model.onnx` of a run directory. Raises: as `open_artifact` and `of`."""
+        return cls.of(*open_artifact(path, provider=provider, threads=threads))
 
-        The session is made of the very bytes that `sha256` is of.
+    @classmethod
+    def of(cls, artifact: Artifact, problems: Sequence[str]) -> Model:
+        """Make sure that an artifact is an image classifier.
 
-        Raises: ArtifactError: not a whole ONNX file, or not one of ours. ProviderError: CUDA cannot be had.
+        Args: problems: what `open_artifact` found wrong already.
+        Raises: ArtifactError: it is another kind of model, or not a whole one.
         """
-        path, data = _read(Path(path))
-        try:
-            session = open_session(data, provider=provider, threads=threads)
-        except Exception as error:
-            # onnxruntime's errors derive from Exception alone.
-            if type(error).__module__.startswith("onnxruntime"):
-                raise ArtifactError(f"{path}: {_explain(error, num_bytes=len(data))}") from error
-            raise
-        metadata, problems = _parse_metadata(session.ort.get_modelmeta().custom_metadata_map)
-        if not metadata and not problems:
-            raise ArtifactError(f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
-        problems += _signature_problems(session.ort) + _metadata_problems(metadata)
-        if not problems:
-            problems += _disagreements(session.ort, metadata)
-        if problems:
-            raise ArtifactError(f"{path}: not a whole model of `enas export`: {'; '.join(problems)}")
+        require_kind(artifact, "an image classifier")
+        ort, metadata = artifact.session.ort, artifact.metadata
+        problems = [*problems, *_signature_problems(ort), *_metadata_problems(metadata)]
+        require_sound(artifact, problems or _disagreements(ort, metadata))
         return cls(
-            path=path,
-            sha256=hashlib.sha256(data).hexdigest(),
-            num_bytes=len(data),
-            session=session,
-            image_shape=tuple(session.ort.get_inputs()[0].shape[1:]),
+            **vars(artifact),
+            image_shape=tuple(ort.get_inputs()[0].shape[1:]),
             classes=tuple(metadata["classes"]),
             preprocess=Preprocess.from_json(metadata["preprocess"]),
-            metadata=metadata,
         )
 
     def predict(self, images: np.ndarray) -> Prediction:
@@ -139,38 +109,6 @@ class Model:
             raise InputError(f"images are {images.dtype} [{found}], but the model takes uint8 [batch, {expected}]")
         if len(images) == 0:
             raise InputError("the batch holds no image")
-
-
-def _read(path: Path) -> tuple[Path, bytes]:
-    if path.is_dir():
-        if not (path / "model.onnx").exists():
-            raise ArtifactError(f"{path}: no model.onnx in this directory; `enas export` writes it")
-        path = path / "model.onnx"
-    try:
-        return path, path.read_bytes()
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file or directory") from None
-
-
-def _explain(error: Exception, *, num_bytes: int) -> str:
-    message = str(error)
-    if num_bytes == 0:
-        return "the file is empty"
-    if "INVALID_PROTOBUF" in message or "No graph was found" in message:
-        return f"not an ONNX file, or one cut short ({num_bytes:,} bytes)"
-    # `[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model. …`: what follows the codes is for people.
-    return f"onnxruntime cannot load it: {message.rpartition(' : ')[2].splitlines()[0]}"
-
-
-def _parse_metadata(entries: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    metadata, problems = {}, []
-    for key, text in entries.items():
-        if key.startswith(_PREFIX):
-            try:
-                metadata[key.removeprefix(_PREFIX)] = json.loads(text)
-            except json.JSONDecodeError as error:
-                problems.append(f"{key} is not JSON ({error})")
-    return metadata, problems
 
 
 def _metadata_problems(metadata: Mapping[str, Any]) -> list[str]:

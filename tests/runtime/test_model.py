@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.model import ArtifactError, InputError, Model
+from runtime.artifact import ArtifactError, InputError
+from runtime.model import Model
 from tests.runtime.conftest import BIAS, CLASSES, SHAPE, expected_logits, metadata, save, tiny_graph
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from runtime import providers
-from runtime.model import ArtifactError, Model
+from runtime.artifact import ArtifactError
+from runtime.model import Model
 from runtime.providers import ProviderError
 
 

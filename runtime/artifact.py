@@ -1,0 +1,131 @@
+"""One exported file, open: its bytes, its session and its metadata, whatever kind of model it holds.
+
+Artifact            what every exported model has
+  Model             model.py: an image classifier
+  LanguageModel     language_model.py: a recurrent language model
+    StepModel       one token at a time
+    SequenceModel   many tokens at once
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from runtime.providers import Provider, Session, open_session
+
+Kind: TypeAlias = Literal["an image classifier", "a language model", "a language model over sequences"]
+
+MODEL = "model.onnx"
+_PREFIX = "enas."
+
+
+class ArtifactError(ValueError):
+    """A file is not a model we can use."""
+
+
+class InputError(ValueError):
+    """An array is not what the model takes."""
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """The outcome of replaying the samples that a model carries."""
+
+    passed: bool
+    count: int
+    max_difference: float
+    """Largest |output - recorded output|."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported file that onnxruntime has loaded."""
+
+    path: Path
+    sha256: str
+    num_bytes: int
+    session: Session
+    metadata: Mapping[str, Any]
+    """Every `enas.*` entry, parsed, without its prefix: `spec`, `golden`, `drawing`, `accuracy`, `precision`, …"""
+
+    @property
+    def kind(self) -> Kind:
+        """What the names of its inputs tell."""
+        inputs = {value.name for value in self.session.ort.get_inputs()}
+        if "tokens" not in inputs:
+            return "an image classifier"
+        return "a language model over sequences" if "targets" in inputs else "a language model"
+
+
+def open_artifact(
+    path: Path, *, provider: Provider = "auto", threads: int | None = None
+) -> tuple[Artifact, Sequence[str]]:
+    """Open a model file, or the `model.onnx` of a run directory.
+
+    The session is made of the very bytes that `sha256` is of.
+
+    Returns: the artifact, and what is wrong with its metadata.
+    Raises: ArtifactError: not a whole ONNX file, or not one of ours. ProviderError: CUDA cannot be had.
+    """
+    path, data = _read(Path(path))
+    try:
+        session = open_session(data, provider=provider, threads=threads)
+    except Exception as error:
+        # onnxruntime's errors derive from Exception alone.
+        if type(error).__module__.startswith("onnxruntime"):
+            raise ArtifactError(f"{path}: {_explain(error, num_bytes=len(data))}") from error
+        raise
+    metadata, problems = _parse_metadata(session.ort.get_modelmeta().custom_metadata_map)
+    if not metadata and not problems:
+        raise ArtifactError(f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Artifact(path=path, sha256=sha256, num_bytes=len(data), session=session, metadata=metadata), problems
+
+
+def require_kind(artifact: Artifact, kind: Kind) -> None:
+    """Raises: ArtifactError: it is of another kind."""
+    if artifact.kind != kind:
+        raise ArtifactError(f"{artifact.path}: {artifact.kind}, but {kind} is needed")
+
+
+def require_sound(artifact: Artifact, problems: Sequence[str]) -> None:
+    """Raises: ArtifactError: there are problems, all told."""
+    if problems:
+        raise ArtifactError(f"{artifact.path}: not a whole model of `enas export`: {'; '.join(problems)}")
+
+
+def _read(path: Path) -> tuple[Path, bytes]:
+    if path.is_dir():
+        if not (path / MODEL).exists():
+            raise ArtifactError(f"{path}: no {MODEL} in this directory; `enas export` writes it")
+        path = path / MODEL
+    try:
+        return path, path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file or directory") from None
+
+
+def _explain(error: Exception, *, num_bytes: int) -> str:
+    message = str(error)
+    if num_bytes == 0:
+        return "the file is empty"
+    if "INVALID_PROTOBUF" in message or "No graph was found" in message:
+        return f"not an ONNX file, or one cut short ({num_bytes:,} bytes)"
+    # `[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model. …`: what follows the codes is for people.
+    return f"onnxruntime cannot load it: {message.rpartition(' : ')[2].splitlines()[0]}"
+
+
+def _parse_metadata(entries: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    metadata, problems = {}, []
+    for key, text in entries.items():
+        if key.startswith(_PREFIX):
+            try:
+                metadata[key.removeprefix(_PREFIX)] = json.loads(text)
+            except json.JSONDecodeError as error:
+                problems.append(f"{key} is not JSON ({error})")
+    return metadata, problems
