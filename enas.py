@@ -25,6 +25,7 @@ class _LazyCommand:
     package: str
     attribute: str
     summary: str
+    module: str = "cli"
 
 
 _COMMANDS = {
@@ -37,7 +38,7 @@ _COMMANDS = {
     "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network."),
     "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set."),
     "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model."),
-    "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput."),
+    "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput.", "benchmark_cli"),
 }
 _PACKAGES = ("datasets", "searcher", "exporter", "runtime")
 # What an installation that only runs models does without.
@@ -66,7 +67,7 @@ class _LazyGroup(click.Group):
         command = self._lazy.get(cmd_name)
         if command is None:
             return None
-        return getattr(importlib.import_module(f"{command.package}.cli"), command.attribute)
+        return getattr(importlib.import_module(f"{command.package}.{command.module}"), command.attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

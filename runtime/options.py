@@ -1,0 +1,28 @@
+"""What the commands of this package share: options, and the errors of options that do not go together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+provider_option = click.option(
+    "--provider",
+    "--device",
+    "-e",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where to run; auto takes CUDA if it works.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Write a JSON document to stdout.")
+
+
+class OptionError(ValueError):
+    """Options that do not go together, or not with these files."""
+
+
+def command_line() -> list[str]:
+    return ["enas", *sys.argv[1:]]
