@@ -122,6 +122,14 @@ def load_images(name_or_path: str) -> ImageStore:
     return store
 
 
+def load_text(name_or_path: str) -> TextStore:
+    """The text store that a name or a path stands for. Raises: StoreError: as `load`, or it holds images."""
+    store = load(name_or_path)
+    if not isinstance(store, TextStore):
+        raise StoreError(f"{name_or_path} holds images, but text is needed")
+    return store
+
+
 def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, force: bool = False) -> Path:
     """Build the store of a data set known by name, from its published originals.
 

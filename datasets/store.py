@@ -1,10 +1,13 @@
 """The data set store: one HDF5 file that holds everything a data set is.
 
-    /                 format, version, kind, name, source, licence, complete; images: resize      (attributes)
+    /                 format, version, kind, name, source, licence, complete                      (attributes)
+                      images: resize; text: tokens, which is `word` where it is missing           (attributes)
     /<split>          sha256; images, train: mean, std                                            (attributes)
     images            /classes UTF-8;     /<split>/images uint8 [N, H, W, C], /<split>/labels int64 [N]
     text              /vocabulary UTF-8;  /<split>/tokens uint16 or uint32 [N], one flat stream
     <split>           train, and mostly valid and test
+
+Wherever a store is asked for a split, several joined by `+` are read one after the other: `train+valid`.
 
 Knows nothing of where data comes from, of torch, or of batches. A store is written by `store_writer.py`, whole or not
 at all, `complete` being its last attribute; it is checked once, on opening, without reading its pixels. `verify` reads
@@ -24,6 +27,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import h5py
 import numpy as np
+
+from datasets.tokens import Tokens
 
 SPLITS = ("train", "valid", "test")
 FORMAT = "enas-data-set"
@@ -65,11 +70,9 @@ class ImageStore:
     """What was done to the pictures, and a new one needs too."""
     kind: Literal["images"] = "images"
 
-    # Wherever a split is named, several joined by `+` are read one after the other: `train+valid`.
-
     def count(self, split: str) -> int:
         """Images of a split."""
-        return sum(_count_of(self, part) for part in split.split("+"))
+        return _count_of(self, split)
 
     def images(self, split: str) -> np.ndarray:
         """All images of a split: uint8 [N, H, W, C]."""
@@ -77,8 +80,7 @@ class ImageStore:
 
     def labels(self, split: str) -> np.ndarray:
         """All labels of a split: int64 [N]."""
-        self.count(split)
-        return np.concatenate([_read(self.path, f"{part}/labels") for part in split.split("+")])
+        return _read_joined(self, split, "labels")
 
     def read(self, split: str, start: int, stop: int) -> np.ndarray:
         """The images of one range of a split: uint8 [stop - start, H, W, C]."""
@@ -92,14 +94,12 @@ class ImageStore:
 
     def require_splits(self) -> None:
         """Raises: StoreError: train, valid or test is missing."""
-        for split in SPLITS:
-            self.count(split)
+        _require_splits(self)
 
     @property
     def digest(self) -> str:
         """SHA-256 over the digests of all splits and the classes' names: other data, other digest."""
-        parts = [f"{split} {digest}" for split, digest in sorted(self.sha256.items())]
-        return hashlib.sha256("\n".join([*parts, *self.classes]).encode()).hexdigest()
+        return _digest_of(self, self.classes)
 
     def nbytes(self, split: str) -> int:
         """Bytes of a split's pixels when they are in memory."""
@@ -142,12 +142,26 @@ class TextStore:
     sha256: Mapping[str, str]
     """Of each split's tokens, as the array lies in memory on a little-endian machine."""
 
+    tokens: Tokens = "word"
+    """What was made a token, and a new text's tokens need to be too."""
     kind: Literal["text"] = "text"
 
-    def tokens(self, split: str) -> np.ndarray:
-        """A split's stream of token numbers: uint16 [N] or uint32 [N]."""
-        _count_of(self, split)
-        return _read(self.path, f"{split}/tokens")
+    def count(self, split: str) -> int:
+        """Tokens of a split."""
+        return _count_of(self, split)
+
+    def stream(self, split: str) -> np.ndarray:
+        """A split's tokens as numbers, places in the vocabulary: uint16 [N] or uint32 [N]."""
+        return _read_joined(self, split, "tokens")
+
+    def require_splits(self) -> None:
+        """Raises: StoreError: train, valid or test is missing."""
+        _require_splits(self)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of all splits and the vocabulary: other data, other digest."""
+        return _digest_of(self, self.vocabulary)
 
     def verify(self) -> None:
         """Read every token.
@@ -155,7 +169,7 @@ class TextStore:
         Raises: StoreError: a split's bytes are not those that were written.
         """
         for split in self.counts:
-            digest = hashlib.sha256(self.tokens(split).data).hexdigest()
+            digest = hashlib.sha256(self.stream(split).data).hexdigest()
             _compare_digest(self.path, split, digest, self.sha256[split])
 
 
@@ -183,6 +197,7 @@ def open_store(path: Path) -> ImageStore | TextStore:
         if kind == "text":
             return TextStore(
                 vocabulary=tuple(file["vocabulary"].asstr()[:]),
+                tokens=file.attrs.get("tokens", "word"),
                 counts={split: len(file[split]["tokens"]) for split in splits},
                 **common,
             )
@@ -259,6 +274,8 @@ def _image_problems(file: h5py.File) -> list[str]:
 def _text_problems(file: h5py.File) -> list[str]:
     problems = _string_list_problems(file, "vocabulary")
     num_words = len(file["vocabulary"]) if not problems else 0
+    if file.attrs.get("tokens", "word") not in get_args(Tokens):
+        problems.append(f"tokens is {file.attrs['tokens']!r}, expected one of {', '.join(get_args(Tokens))}")
     for split in (split for split in SPLITS if split in file):
         tokens = file[split].get("tokens")
         if not isinstance(tokens, h5py.Dataset) or tokens.dtype not in (np.uint16, np.uint32) or tokens.ndim != 1:
@@ -300,10 +317,28 @@ def _read(path: Path, dataset: str, start: int = 0, stop: int | None = None) -> 
         return file[dataset][start:stop]
 
 
+def _read_joined(store: ImageStore | TextStore, split: str, dataset: str) -> np.ndarray:
+    _count_of(store, split)
+    return np.concatenate([_read(store.path, f"{part}/{dataset}") for part in split.split("+")])
+
+
 def _count_of(store: ImageStore | TextStore, split: str) -> int:
-    if split not in store.counts:
-        raise StoreError(f"{store.path}: '{store.name}' has no split '{split}'; it has {', '.join(store.counts)}")
-    return store.counts[split]
+    count = 0
+    for part in split.split("+"):
+        if part not in store.counts:
+            raise StoreError(f"{store.path}: '{store.name}' has no split '{part}'; it has {', '.join(store.counts)}")
+        count += store.counts[part]
+    return count
+
+
+def _require_splits(store: ImageStore | TextStore) -> None:
+    for split in SPLITS:
+        _count_of(store, split)
+
+
+def _digest_of(store: ImageStore | TextStore, strings: Sequence[str]) -> str:
+    parts = [f"{split} {digest}" for split, digest in sorted(store.sha256.items())]
+    return hashlib.sha256("\n".join([*parts, *strings]).encode()).hexdigest()
 
 
 def _compare_digest(path: Path, split: str, found: str, written: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from datasets.files import whole_file
 from datasets.store import CHUNK_BYTES, FORMAT, SPLITS, VERSION, Resize, StoreError, chunk_length_of, shape_text
+from datasets.tokens import Tokens
 
 ImageChunk: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Images uint8 [n, H, W, C] and their labels int64 [n]."""
@@ -124,35 +125,36 @@ def write_text_store(
     vocabulary: Sequence[str],
     source: str,
     licence: str,
+    tokens: Tokens = "word",
 ) -> None:
     """Write a text store, whole or not at all; equal input gives equal bytes.
 
-    Args: splits: token numbers of each split, any integer type [N].
+    Args: splits: token numbers of each split, any integer type [N]. tokens: what was made a token.
     Raises: StoreError: a split is empty, a number is outside the vocabulary, or the disk is full.
     """
     _check_strings("vocabulary", vocabulary)
     _check_split_names(splits)
     dtype = np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32
-    with _writing(path, kind="text", name=name, source=source, licence=licence) as (file, _):
+    with _writing(path, kind="text", name=name, source=source, licence=licence, tokens=tokens) as (file, _):
         file.create_dataset(
             "vocabulary", data=list(vocabulary), dtype=h5py.string_dtype("utf-8"), chunks=True, compression="gzip"
         )
         for split in (split for split in SPLITS if split in splits):
-            tokens = splits[split]
-            if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-                raise StoreError(f"{split}: tokens are {tokens.dtype} with {tokens.ndim} axes, expected integers [N]")
-            if len(tokens) == 0:
+            stream = splits[split]
+            if stream.ndim != 1 or stream.dtype.kind not in "iu":
+                raise StoreError(f"{split}: tokens are {stream.dtype} with {stream.ndim} axes, expected integers [N]")
+            if len(stream) == 0:
                 raise StoreError(f"split '{split}' is empty")
-            if not 0 <= tokens.min() <= tokens.max() < len(vocabulary):
+            if not 0 <= stream.min() <= stream.max() < len(vocabulary):
                 raise StoreError(
-                    f"{split}: tokens run from {tokens.min()} to {tokens.max()}, "
+                    f"{split}: tokens run from {stream.min()} to {stream.max()}, "
                     f"but the vocabulary has {len(vocabulary)} words"
                 )
-            tokens = tokens.astype(dtype)
+            stream = stream.astype(dtype)
             group = file.create_group(split)
-            chunk = min(len(tokens), CHUNK_BYTES // tokens.itemsize)
-            group.create_dataset("tokens", data=tokens, chunks=(chunk,), compression="gzip", compression_opts=9)
-            group.attrs["sha256"] = hashlib.sha256(tokens.data).hexdigest()
+            chunk = min(len(stream), CHUNK_BYTES // stream.itemsize)
+            group.create_dataset("tokens", data=stream, chunks=(chunk,), compression="gzip", compression_opts=9)
+            group.attrs["sha256"] = hashlib.sha256(stream.data).hexdigest()
 
 
 @contextmanager

@@ -18,7 +18,15 @@ PACKAGES = ("datasets", "searcher", "exporter", "runtime")
 # What each room may import of ours, beside itself. A room is the longest prefix that is listed.
 ALLOWED = {
     "datasets": set(),
-    "runtime": {"datasets.store", "datasets.catalog", "datasets.files", "datasets.seeds", "datasets.pictures"},
+    "runtime": {
+        "datasets.store",
+        "datasets.catalog",
+        "datasets.files",
+        "datasets.seeds",
+        "datasets.pictures",
+        "datasets.streams",
+        "datasets.tokens",
+    },
     "searcher.arch": {"datasets.files"},
     "searcher.nn": {"searcher.arch", "datasets.seeds"},
     "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},

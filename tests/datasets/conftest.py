@@ -14,8 +14,8 @@ import pytest
 
 import enas
 from datasets.sources.download import RemoteFile
-from datasets.store import ImageStore, open_store
-from datasets.store_writer import write_image_store
+from datasets.store import ImageStore, TextStore, open_store
+from datasets.store_writer import write_image_store, write_text_store
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,22 @@ def write_small_store(
     )
     store = open_store(path)
     assert isinstance(store, ImageStore)
+    return store
+
+
+def write_small_text_store(path: Path, *, counts: tuple[int, int, int] = (40, 10, 6)) -> TextStore:
+    """A store of five words."""
+    splits = dict(zip(("train", "valid", "test"), counts, strict=True))
+    write_text_store(
+        path,
+        name="small",
+        splits={split: np.random.default_rng(count).integers(0, 5, count) for split, count in splits.items()},
+        vocabulary=("<eos>", "<unk>", "to", "be", "or"),
+        source="random numbers",
+        licence="none",
+    )
+    store = open_store(path)
+    assert isinstance(store, TextStore)
     return store
 
 

@@ -51,3 +51,11 @@ def test_a_path_that_does_not_exist_is_named(data_folder: Path) -> None:
 def test_an_embedded_set_has_nothing_to_fetch(data_folder: Path) -> None:
     with pytest.raises(StoreError, match="'shakespeare' ships with the package: there is nothing to fetch"):
         catalog.fetch("shakespeare")
+
+
+def test_a_store_of_the_wrong_kind_is_refused_by_name() -> None:
+    assert catalog.load_text("shakespeare").tokens == "word"
+    with pytest.raises(StoreError, match="fashion-mnist-mini holds images, but text is needed"):
+        catalog.load_text("fashion-mnist-mini")
+    with pytest.raises(StoreError, match="shakespeare holds text, but images are needed"):
+        catalog.load_images("shakespeare")

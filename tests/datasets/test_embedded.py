@@ -39,7 +39,7 @@ def test_shakespeare_is_whole() -> None:
     store.verify()
     assert store.counts == {"train": 1_150_204, "valid": 63_559, "test": 64_289}
     assert len(store.vocabulary) == 10_000
-    first = " ".join(store.vocabulary[token] for token in store.tokens("train")[:10])
+    first = " ".join(store.vocabulary[token] for token in store.stream("train")[:10])
     assert first == "all's well that ends well <eos> by william shakespeare <eos>"
 
 

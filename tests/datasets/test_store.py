@@ -15,7 +15,7 @@ import pytest
 from datasets import store as store_module
 from datasets.store import StoreError, TextStore, open_store
 from datasets.store_writer import write_image_store, write_text_store
-from tests.datasets.conftest import random_images, write_small_store
+from tests.datasets.conftest import random_images, write_small_store, write_small_text_store
 
 CLASSES = ("red", "green", "blue")
 
@@ -74,9 +74,51 @@ def test_text_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert isinstance(store, TextStore)
     assert store.vocabulary == ("<eos>", "être", "猫")
     assert store.counts == {"train": 4, "test": 2}
-    assert store.tokens("train").dtype == np.uint16
-    np.testing.assert_array_equal(store.tokens("train"), tokens["train"])
+    assert store.stream("train").dtype == np.uint16
+    np.testing.assert_array_equal(store.stream("train"), tokens["train"])
+    assert store.tokens == "word"
     store.verify()
+
+
+def test_what_was_made_a_token_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "text.h5"
+    options = {"name": "t", "vocabulary": "ab\n", "source": "", "licence": ""}
+    write_text_store(path, splits={"train": np.arange(3)}, tokens="char", **options)
+    store = open_store(path)
+    assert isinstance(store, TextStore)
+    assert (store.tokens, store.vocabulary) == ("char", ("a", "b", "\n"))
+
+
+def test_a_text_store_that_does_not_say_holds_words(tmp_path: Path) -> None:
+    path = write_small_text_store(tmp_path / "text.h5").path
+    with h5py.File(path, "r+") as file:
+        del file.attrs["tokens"]
+    store = open_store(path)
+    assert isinstance(store, TextStore)
+    assert store.tokens == "word"
+
+
+def test_other_text_or_another_vocabulary_gives_another_digest(tmp_path: Path) -> None:
+    texts = {"one": ([0, 1], "ab"), "same": ([0, 1], "ab"), "order": ([1, 0], "ab"), "words": ([0, 1], "ac")}
+    digests = {}
+    for name, (tokens, vocabulary) in texts.items():
+        path = tmp_path / f"{name}.h5"
+        write_text_store(
+            path, name="t", splits={"train": np.array(tokens)}, vocabulary=vocabulary, source="", licence=""
+        )
+        digests[name] = open_store(path).digest
+    assert digests["one"] == digests["same"]
+    assert len(set(digests.values())) == 3
+
+
+@pytest.mark.parametrize("write_store", [write_small_store, write_small_text_store])
+def test_a_store_without_a_split_is_refused_where_all_are_needed(tmp_path: Path, write_store: Any) -> None:
+    store = write_store(tmp_path / "x.h5")
+    store.require_splits()
+    with h5py.File(store.path, "r+") as file:
+        del file["valid"]
+    with pytest.raises(StoreError, match="'small' has no split 'valid'; it has train, test"):
+        open_store(store.path).require_splits()
 
 
 def test_a_vocabulary_above_65536_words_takes_four_bytes_a_token(tmp_path: Path) -> None:
@@ -85,7 +127,7 @@ def test_a_vocabulary_above_65536_words_takes_four_bytes_a_token(tmp_path: Path)
     write_text_store(path, name="t", splits={"train": np.array([65536])}, vocabulary=vocabulary, source="", licence="")
     store = open_store(path)
     assert isinstance(store, TextStore)
-    assert store.tokens("train").tolist() == [65536]
+    assert store.stream("train").tolist() == [65536]
 
 
 def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
@@ -247,6 +289,24 @@ def test_a_wrong_store_is_refused_with_what_is_wrong(tmp_path: Path, damage: Any
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.attrs.update(tokens="letter"), "tokens is 'letter', expected one of word, char"),
+        (lambda file: file.pop("vocabulary"), "'vocabulary' is not a dataset of strings"),
+        (lambda file: _replace(file, "valid/tokens", np.arange(10)), "valid/tokens is not a dataset uint16 [N] or"),
+        (lambda file: _replace(file, "valid/tokens", np.zeros(0, np.uint16)), "valid is empty"),
+        (lambda file: _replace(file, "valid/tokens", np.full(3, 5, np.uint16)), "valid/tokens reach 5, but the"),
+    ],
+)
+def test_a_wrong_text_store_is_refused_with_what_is_wrong(tmp_path: Path, damage: Any, message: str) -> None:
+    path = write_small_text_store(tmp_path / "text.h5").path
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    with pytest.raises(StoreError, match=re.escape(f"{path}: {message}")):
+        open_store(path)
+
+
 def test_all_problems_of_a_store_are_reported_together(tmp_path: Path) -> None:
     path = write_small_store(tmp_path / "small.h5").path
     with h5py.File(path, "r+") as file:
@@ -281,3 +341,11 @@ def test_joined_splits_are_read_one_after_the_other(tmp_path: Path) -> None:
     assert np.array_equal(store.labels("train+valid"), np.concatenate([store.labels("train"), store.labels("valid")]))
     for start, stop in ((0, 1), (len(train) - 2, len(train) + 2), (len(train), len(both)), (3, 3)):
         assert np.array_equal(store.read("train+valid", start, stop), both[start:stop])
+
+
+def test_joined_splits_of_a_text_are_read_one_after_the_other(tmp_path: Path) -> None:
+    store = write_small_text_store(tmp_path / "text.h5")
+    assert store.count("train+valid") == 50
+    assert np.array_equal(store.stream("train+valid"), np.concatenate([store.stream("train"), store.stream("valid")]))
+    with pytest.raises(StoreError, match="'small' has no split 'dev'"):
+        store.stream("train+dev")

@@ -19,7 +19,7 @@ def build(folder: Path, **texts: str | bytes) -> TextStore:
 
 
 def words(store: TextStore, split: str) -> str:
-    return " ".join(store.vocabulary[token] for token in store.tokens(split))
+    return " ".join(store.vocabulary[token] for token in store.stream(split))
 
 
 def test_words_go_by_blanks_and_every_line_ends_with_a_token(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""One flat stream of tokens cut into parallel streams, for a recurrent model to read side by side."""
+
+# N tokens, S streams, L targets of a stream
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.store import StoreError
+
+EVALUATION_STREAMS = 32
+"""Perplexity is scored over that many streams, each from the zero state on with its state carried: the number decides
+how often a text is read without its past, so it is the same wherever a perplexity is given."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Parallel streams: the input at a place is the token before the target at that place."""
+
+    inputs: np.ndarray
+    """int64 [S, L]."""
+    targets: np.ndarray
+    """int64 [S, L]; every token but the first of the flat stream, once, in order."""
+    weights: np.ndarray
+    """float32 [S, L], 1 where a target counts, 0 in the padding that ends the last streams."""
+
+
+def split_streams(tokens: np.ndarray, num_streams: int) -> Streams:
+    """Cut tokens [N] into `num_streams` streams, or into N - 1 if there are fewer targets than that.
+
+    Raises: StoreError: fewer than 2 tokens.
+    """
+    num_targets = len(tokens) - 1
+    if num_targets < 1:
+        raise StoreError(f"a text of {len(tokens)} tokens: at least 2 are needed, one to read and one to predict")
+    num_streams = min(num_streams, num_targets)
+    length = -(-num_targets // num_streams)
+
+    def cut(values: np.ndarray, dtype: type) -> np.ndarray:
+        """[N - 1] -> [S, L], padded with zeros."""
+        padded = np.zeros(num_streams * length, dtype)
+        padded[:num_targets] = values
+        return padded.reshape(num_streams, length)
+
+    return Streams(
+        inputs=cut(tokens[:-1], np.int64),
+        targets=cut(tokens[1:], np.int64),
+        weights=cut(np.ones(num_targets), np.float32),
+    )
