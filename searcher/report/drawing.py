@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from charts.svg import FONT, element, escaped, number, shortened, text, text_width
 from searcher.arch.spec import Spec
 from searcher.report.graph import Graph, GraphNode, Stage, graphs_of, outline_of
 from searcher.report.layout import Box, Curve, Item, Layout, lay_out
-from searcher.report.svg import FONT, element, escaped, number, shortened, text, text_width
 from searcher.report.text import describe_spec, headline, shape_text, task_line
 
 _FONT_PX = 12.0

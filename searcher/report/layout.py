@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from searcher.report.spacing import separated
+from charts.spacing import separated
 
 _LANE_WIDTH = 14.0
 _GAP_X = 18.0

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from charts.curves import Series, line_chart
+from charts.dots import Row, dot_chart
 from datasets.files import write_text
 from searcher.arch.document import DocumentError
 from searcher.arch.spec import Spec, read_spec
 from searcher.report import html, values
-from searcher.report.curves import Series, line_chart
-from searcher.report.dots import Row, dot_chart
 from searcher.report.drawing import draw_spec
 from searcher.report.run_files import Stage, read_object, table_in
 from searcher.report.text import describe_spec, headline, task_line

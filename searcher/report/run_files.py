@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from charts.curves import Series
 from searcher.arch.document import DocumentError, read_json
-from searcher.report.curves import Series
 from searcher.training.metrics import read_metrics
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
+from charts.svg import text_width
 from searcher.arch.spec import Spec
 from searcher.report.drawing import draw_spec
-from searcher.report.svg import text_width
 from tests.searcher.test_report_graph import make_spec, published_spec, specs
 
 SVG = "{http://www.w3.org/2000/svg}"

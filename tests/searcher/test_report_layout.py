@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charts.spacing import separated
 from searcher.report.layout import Box, Curve, Item, Layout, lay_out
-from searcher.report.spacing import separated
 
 # --- spacing ----------------------------------------------------------------------------------------------------------
 

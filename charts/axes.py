@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from searcher.report.svg import FONT, element, escaped, number, text
+from charts.svg import FONT, element, escaped, number, text
 
 FONT_PX = 12.0
 NUM_COLOURS = 4

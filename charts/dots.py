@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from searcher.report.axes import Axis, chart, x_marks
-from searcher.report.svg import element, number, text
+from charts.axes import Axis, chart, x_marks
+from charts.svg import element, number, text
 
 _WIDTH = 760.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 190.0, 20.0, 34.0, 42.0

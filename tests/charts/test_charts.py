@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from searcher.report.axes import Axis, round_numbers
-from searcher.report.curves import Series, line_chart
-from searcher.report.dots import Row, dot_chart
+from charts.axes import Axis, round_numbers
+from charts.curves import Series, line_chart
+from charts.dots import Row, dot_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 

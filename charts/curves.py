@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from searcher.report.axes import FONT_PX, NUM_COLOURS, Axis, chart, value_text, x_marks, y_marks
-from searcher.report.spacing import separated
-from searcher.report.svg import element, number, text, text_width
+from charts.axes import FONT_PX, NUM_COLOURS, Axis, chart, value_text, x_marks, y_marks
+from charts.spacing import separated
+from charts.svg import element, number, text, text_width
 
 _WIDTH, _HEIGHT = 520.0, 264.0
 _LEFT, _TOP, _BOTTOM = 52.0, 46.0, 40.0
