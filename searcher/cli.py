@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random as random_module
 import shlex
@@ -27,6 +28,7 @@ _space_option = click.option("--space", default="micro", help="Search space: mic
 _dataset_option = click.option(
     "--dataset", show_default="the preset's own", help="Name of a data set, or path of a store."
 )
+_json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
 _preset_option = click.option("--preset", default="quick", help="Settings: quick, standard, paper or reference.")
 
 
@@ -151,8 +153,8 @@ def _name_of(dataset: str) -> str:
 def spec() -> None:
     """Show, check, draw and convert architecture specs.
 
-    A spec is a spec.json, which names an architecture, the size of its network and its task. SPEC is such a file or a
-    run directory that holds one.
+    A spec is a spec.json, which names an architecture, the size of its network and its task. SPEC is such a file, a
+    run directory that holds one, or the name of a published architecture (`enas spec list`).
     """
 
 
@@ -163,32 +165,67 @@ def _output_options(command: _Command) -> _Command:
     )
 
 
+@spec.command("list")
+@_json_option
+def list_(as_json: bool) -> None:
+    """List the published architectures: name, search space, parameters, source."""
+    from searcher.arch.catalog import published_names, published_spec
+    from searcher.nn.complexity import complexity_of
+
+    specs = {name: published_spec(name) for name in published_names()}
+    parameters = {name: complexity_of(found).total.parameters for name, found in specs.items()}
+    if as_json:
+        rows = [
+            {"name": name, "space": found.space, "parameters": parameters[name], "provenance": dict(found.provenance)}
+            for name, found in specs.items()
+        ]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, specs))
+    for name, found in specs.items():
+        click.echo(f"{name:{width}}  {found.space:9}  {parameters[name]:>10,}  {found.provenance['source']}")
+
+
 @spec.command()
-@click.argument("path", metavar="SPEC", type=_PATH)
+@click.argument("source", metavar="SPEC", type=_PATH)
 @click.option("--svg", type=_PATH, metavar="FILE", help="Draw the architecture into this file, too.")
-def show(path: Path, svg: Path | None) -> None:
-    """Write out an architecture and its network, node by node."""
+@_json_option
+def show(source: Path, svg: Path | None, as_json: bool) -> None:
+    """Write out an architecture node by node, and what its network costs.
+
+    Multiply-adds and activations are those of convolutions and linear layers, for one image or one token. The
+    auxiliary head, which only training has, is not counted.
+    """
+    from searcher.arch.catalog import find_spec
+    from searcher.nn.complexity import complexity_of
+    from searcher.report.complexity import describe_complexity
     from searcher.report.drawing import draw_spec
     from searcher.report.text import describe_spec
 
-    found = _read(path)
-    click.echo(describe_spec(found), nl=False)
+    found = find_spec(source)
+    complexity = complexity_of(found)
+    if as_json:
+        document = {"spec": found.to_document(), "complexity": complexity.to_document()}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        click.echo(f"{describe_spec(found)}\n{describe_complexity(complexity)}", nl=False)
     if svg is not None:
         write_text(svg, draw_spec(found))
         click.echo(f"wrote {svg}", err=True)
 
 
 @spec.command()
-@click.argument("paths", metavar="SPEC...", nargs=-1, required=True, type=_PATH)
-def validate(paths: tuple[Path, ...]) -> None:
+@click.argument("sources", metavar="SPEC...", nargs=-1, required=True, type=_PATH)
+def validate(sources: tuple[Path, ...]) -> None:
     """Check specs and name every problem. Exits 2 if there is one."""
+    from searcher.arch.catalog import find_spec
     from searcher.arch.document import ArchitectureError
     from searcher.report.text import headline
 
     broken = False
-    for path in paths:
+    for source in sources:
         try:
-            click.echo(f"{path}: ok, {headline(_read(path))}")
+            click.echo(f"{source}: ok, {headline(find_spec(source))}")
         except (ArchitectureError, OSError) as error:
             click.echo(str(error), err=True)
             broken = True
@@ -244,26 +281,14 @@ def import_(text_or_file: str, space: str, dataset: str | None, preset: str, out
 
 
 @spec.command()
-@click.argument("path", metavar="SPEC", type=_PATH)
-def export(path: Path) -> None:
+@click.argument("source", metavar="SPEC", type=_PATH)
+def export(source: Path) -> None:
     """Write an architecture in the published integer encoding."""
+    from searcher.arch.catalog import find_spec
     from searcher.arch.spaces import space_module
 
-    found = _read(path)
+    found = find_spec(source)
     click.echo(space_module(found.space).to_published(found.architecture))
-
-
-def _read(path: Path) -> Spec:
-    """The spec at a path, or of a run. Raises: ArchitectureError, with the path as it was typed."""
-    from searcher.arch.document import ArchitectureError, read_json
-    from searcher.arch.spec import parse_spec
-
-    if path.is_dir():
-        run, path = path, path / "spec.json"
-        if not path.exists():
-            makes_it = f"`enas search --run {shlex.quote(str(run))}` makes it"
-            raise ArchitectureError(str(path), [f"no such file; {makes_it}"])
-    return parse_spec(read_json(path, ArchitectureError), source=str(path))
 
 
 def _make_spec(

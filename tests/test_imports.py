@@ -29,8 +29,9 @@ ALLOWED = {
     },
     "searcher.arch": {"datasets.files"},
     "searcher.nn": {"searcher.arch", "datasets.seeds"},
+    "searcher.nn.complexity": {"searcher.arch"},
     "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},
-    "searcher.report": {"searcher.arch", "searcher.training.metrics", "datasets.files"},
+    "searcher.report": {"searcher.arch", "searcher.nn.complexity", "searcher.training.metrics", "datasets.files"},
     "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
     # What retraining shares with the search must not know the controller.
     "searcher.training.epoch": {
@@ -159,7 +160,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import runtime.cli, runtime.sweep, runtime.model, runtime.evaluate", {"torch", "onnx", "onnxscript"}),
         ("import datasets.cli, datasets.catalog, datasets.sources.image_folder", {"torch", "onnx", "onnxruntime"}),
         (
-            "import searcher.arch.spec, searcher.report.drawing, searcher.report.text",
+            "import searcher.arch.catalog, searcher.report.drawing, searcher.report.text, searcher.report.complexity",
             {"torch", "onnx", "numpy", "h5py"},
         ),
         ("import searcher.training.epoch, searcher.training.run_folder, searcher.nn.build", {"onnx", "onnxruntime"}),

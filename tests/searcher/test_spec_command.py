@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 import enas
+from searcher.arch.catalog import published_names
 from searcher.arch.spec import read_spec, write_spec
+from searcher.nn.complexity import complexity_of
+from searcher.report.complexity import describe_complexity
 from tests.searcher.test_report_graph import PUBLISHED, published_spec
 from tests.searcher.test_report_text import GOLDEN
 
@@ -50,7 +53,29 @@ def spec_path(tmp_path: Path) -> Path:
 
 def test_show_writes_the_golden_text(run_enas: _Enas, spec_path: Path) -> None:
     outcome = run_enas("spec", "show", spec_path)
-    assert (outcome.code, outcome.out, outcome.err) == (0, GOLDEN.read_text(encoding="utf-8"), "")
+    cost = describe_complexity(complexity_of(published_spec()))
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"{GOLDEN.read_text(encoding='utf-8')}\n{cost}", "")
+
+
+def test_show_writes_spec_and_complexity_as_json(run_enas: _Enas, spec_path: Path) -> None:
+    outcome = run_enas("spec", "show", spec_path, "--json")
+    expected = {"spec": published_spec().to_document(), "complexity": complexity_of(published_spec()).to_document()}
+    assert (outcome.code, json.loads(outcome.out)) == (0, expected)
+
+
+def test_list_names_space_parameters_and_source_of_what_was_published(run_enas: _Enas) -> None:
+    lines = run_enas("spec", "list").out.splitlines()
+    rows = json.loads(run_enas("spec", "list", "--json").out)
+    assert [line.split()[0] for line in lines] == [row["name"] for row in rows] == list(published_names())
+    for line, row in zip(lines, rows, strict=True):
+        assert line.split()[1:3] == [row["space"], f"{row['parameters']:,}"]
+        assert line.endswith(row["provenance"]["source"])
+
+
+def test_a_published_name_serves_where_a_path_does(run_enas: _Enas) -> None:
+    assert run_enas("spec", "validate", "enas-micro-published").code == 0
+    assert run_enas("spec", "export", "enas-micro-published").out.split() == PUBLISHED.split()
+    assert "cell 11, reduction" in run_enas("spec", "show", "enas-micro-published").out
 
 
 def test_show_takes_a_run_and_draws_into_a_file(run_enas: _Enas, spec_path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The published architectures by name, and how a user's SPEC, a file, a run or such a name, becomes a spec."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from searcher.arch.document import ArchitectureError, read_json, unknown
+from searcher.arch.spec import Spec, parse_spec
+
+_PUBLISHED = Path(__file__).parent / "published"
+
+
+def published_names() -> tuple[str, ...]:
+    """The names of the published architectures, in order."""
+    return tuple(sorted(path.stem for path in _PUBLISHED.glob("*.json")))
+
+
+def published_spec(name: str) -> Spec:
+    """The published architecture `name`, with the size of its published network.
+
+    Raises: ArchitectureError: there is none of that name.
+    """
+    names = published_names()
+    if name not in names:
+        raise ArchitectureError("spec", [unknown("spec", name, (*names, "or a path to a spec.json or a run"))])
+    return _read(_PUBLISHED / f"{name}.json", source=name)
+
+
+def find_spec(source: Path) -> Spec:
+    """The spec in a file, of a run directory, or published under a name; what exists as a path comes first.
+
+    Raises: ArchitectureError, with the source as it was typed: there is no such spec, or it breaks its rules.
+    """
+    if source.is_dir():
+        path = source / "spec.json"
+        if not path.exists():
+            makes_it = f"`enas search --run {shlex.quote(str(source))}` makes it"
+            raise ArchitectureError(str(path), [f"no such file; {makes_it}"])
+        return _read(path, source=str(path))
+    if source.exists() or source.suffix == ".json" or len(source.parts) > 1:
+        return _read(source, source=str(source))
+    return published_spec(str(source))
+
+
+def _read(path: Path, *, source: str) -> Spec:
+    return parse_spec(read_json(path, ArchitectureError), source=source)

@@ -1,0 +1,179 @@
+"""What the network of a spec costs, by arithmetic alone: the network is not built, and torch is not loaded.
+
+Three figures, for the final form without its auxiliary head, which only training has:
+  parameters     elements of all weights, those of norms among them; running averages are no parameters;
+  multiply_adds  of convolutions and linear layers, for one image; what they read of padding counts, nothing else does;
+  activations    elements of the outputs of convolutions and linear layers, for one image.
+
+Each space has a walk that mirrors its wiring, made of the same blocks; the tests hold it equal to what torch counts.
+Source: Radosavovic et al. 2020, "Designing Network Design Spaces", for activations as a measure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from searcher.arch.micro import NUM_INPUTS, Cell, CellKind, MicroSize, loose_ends
+from searcher.arch.spec import Spec
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a layer, or of many together: costs add up."""
+
+    parameters: int = 0
+    multiply_adds: int = 0
+    activations: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.parameters + other.parameters,
+            self.multiply_adds + other.multiply_adds,
+            self.activations + other.activations,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the network that has a name: the stem, a cell, the classifier."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of its output: height, width, channels; or the number of features alone."""
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The parts of a network from its input to its output, each with its cost."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def total(self) -> Cost:
+        return _sum(part.cost for part in self.parts)
+
+    def to_document(self) -> dict[str, Any]:
+        """For a program to read: `{"total": {"parameters": …}, "parts": [{"name": …, "shape": …, …}]}`."""
+        parts = [{"name": part.name, "shape": list(part.shape), **asdict(part.cost)} for part in self.parts]
+        return {"total": asdict(self.total), "parts": parts}
+
+
+def complexity_of(spec: Spec) -> Complexity:
+    """What the network of a spec costs."""
+    return Complexity(tuple(_WALKS[spec.space](spec)))
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+# `area` is the number of pixels of a block's output: height times width.
+
+
+def _sum(costs: Iterable[Cost]) -> Cost:
+    return sum(costs, start=Cost())
+
+
+def _conv(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1, groups: int = 1) -> Cost:
+    """A convolution without bias; at kernel size 1 and area 1, a linear layer."""
+    weights = kernel_size**2 * (in_channels // groups) * out_channels
+    return Cost(weights, weights * area, out_channels * area)
+
+
+def _norm(channels: int) -> Cost:
+    return Cost(parameters=2 * channels)
+
+
+def _conv_norm(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1) -> Cost:
+    """Of `ReluConvNorm`, and of `FactorizedReduction`, whose two convolutions share the outputs of one."""
+    return _conv(area, in_channels, out_channels, kernel_size=kernel_size) + _norm(out_channels)
+
+
+def _free(area: int, channels: int, *, stride: int) -> Cost:
+    return Cost()
+
+
+def _stem(input_shape: tuple[int, ...], out_channels: int, *, stride: int) -> Part:
+    height, width, in_channels = input_shape
+    cost = Cost()
+    for step in [2] * int(math.log2(stride)) or [1]:
+        height, width = math.ceil(height / step), math.ceil(width / step)
+        cost += _conv_norm(height * width, in_channels, out_channels, kernel_size=3)
+        in_channels = out_channels
+    return Part("stem", (height, width, out_channels), cost)
+
+
+# --- micro ------------------------------------------------------------------------------------------------------------
+
+
+def _micro_sep_conv(area: int, channels: int, *, stride: int, kernel_size: int) -> Cost:
+    """Of `SepConv`: all its convolutions have the area of the output, because the first one is strided."""
+    depthwise = _conv(area, channels, channels, kernel_size=kernel_size, groups=channels)
+    half = depthwise + _conv_norm(area, channels, channels)
+    return half + half
+
+
+def _identity(area: int, channels: int, *, stride: int) -> Cost:
+    return _conv_norm(area, channels, channels) if stride == 2 else Cost()
+
+
+_MICRO_OPERATIONS: dict[str, Callable[..., Cost]] = {
+    "sep_conv_3x3": partial(_micro_sep_conv, kernel_size=3),
+    "sep_conv_5x5": partial(_micro_sep_conv, kernel_size=5),
+    "avg_pool_3x3": _free,
+    "max_pool_3x3": _free,
+    "identity": _identity,
+}
+
+
+def _micro_parts(spec: Spec) -> Iterator[Part]:
+    size: MicroSize = spec.network
+    channels = size.channels
+    stem = _stem(spec.task.input_shape, 3 * channels, stride=size.stem_stride)
+    yield stem
+    height, width, _ = stem.shape
+    widths = (3 * channels, 3 * channels)  # channels of the cell's two inputs
+    for position in range(size.cells):
+        kind = size.kind(position)
+        cell = spec.architecture.cell(kind)
+        in_area = height * width
+        if kind == "reduction":
+            channels *= 2
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+        reduce_first_input = position > 0 and size.kind(position - 1) == "reduction"
+        cost = _micro_calibration(in_area, widths, channels, reduce_first_input=reduce_first_input)
+        cost += _micro_cell(cell, kind, area=height * width, channels=channels)
+        widths = (widths[1], channels * len(loose_ends(cell)))
+        yield Part(f"cell {position}, {kind}", (height, width, widths[1]), cost)
+    num_classes = len(spec.task.classes)
+    yield Part("classifier", (num_classes,), _conv(1, widths[1], num_classes))
+
+
+def _micro_calibration(area: int, widths: tuple[int, int], channels: int, *, reduce_first_input: bool) -> Cost:
+    """Brings both inputs of a cell to `channels`; a first input that is twice as large costs the same to halve."""
+    first, second = widths
+    cost = _conv_norm(area, channels, channels)
+    if first != channels or reduce_first_input:
+        cost += _conv_norm(area, first, channels)
+    if second != channels:
+        cost += _conv_norm(area, second, channels)
+    return cost
+
+
+def _micro_cell(cell: Cell, kind: CellKind, *, area: int, channels: int) -> Cost:
+    def stride(source: int) -> int:
+        return 2 if kind == "reduction" and source < NUM_INPUTS else 1
+
+    operations = (
+        _MICRO_OPERATIONS[name](area, channels, stride=stride(source))
+        for node in cell
+        for source, name in zip(node.inputs, node.operations, strict=True)
+    )
+    # An unused input of a reduction cell is halved like an identity.
+    leaves = (_identity(area, channels, stride=stride(leaf)) for leaf in loose_ends(cell))
+    return _sum(operations) + _sum(leaves)
+
+
+_WALKS: dict[str, Callable[[Spec], Iterator[Part]]] = {"micro": _micro_parts}

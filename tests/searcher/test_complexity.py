@@ -1,0 +1,90 @@
+"""The cost of a network by arithmetic: equal to what torch counts on the network itself."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace, Node
+from searcher.arch.spec import Spec
+from searcher.nn.build import build_network
+from searcher.nn.complexity import Cost, complexity_of
+from searcher.report.complexity import describe_complexity
+from tests.searcher.conftest import make_spec, random_architecture
+
+_COUNTED = {torch.ops.aten.convolution.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
+
+
+class Counter(TorchDispatchMode):
+    """Counts what convolutions and matrix products compute, whatever layers they stand in."""
+
+    multiply_adds = activations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            self.multiply_adds += out.numel() * args[1][0].numel()  # weight: [out, in/groups, k, k]
+            self.activations += out.numel()
+        elif func in _COUNTED:
+            self.multiply_adds += out.numel() * args[-1].shape[0]  # second factor: [in, out]
+            self.activations += out.numel()
+        return out
+
+
+def counted_by_torch(spec: Spec) -> Cost:
+    network = build_network(spec).eval()
+    height, width, channels = spec.task.input_shape
+    with torch.no_grad(), Counter() as counter:
+        network(torch.zeros(1, channels, height, width))
+    parameters = sum(p.numel() for p in network.parameters())
+    return Cost(parameters, counter.multiply_adds, counter.activations)
+
+
+@st.composite
+def micro_specs(draw: st.DrawFn) -> Spec:
+    """Architectures, widths and pictures of all kinds, odd and oblong ones among them."""
+    space = MicroSpace(draw(st.integers(1, 5)))
+    size = MicroSize(draw(st.integers(3, 8)), draw(st.integers(2, 7)), draw(st.sampled_from([1, 2, 4, 8])))
+    sides = st.integers(size.stem_stride, 40)
+    shape = (draw(sides), draw(sides), draw(st.sampled_from([1, 3])))
+    return make_spec(space.random(random.Random(draw(st.integers(0, 10_000)))), size, input_shape=shape)
+
+
+@settings(deadline=None, max_examples=40)
+@given(micro_specs())
+def test_a_micro_network_costs_what_torch_counts(spec: Spec) -> None:
+    assert complexity_of(spec).total == counted_by_torch(spec)
+
+
+@pytest.mark.parametrize("operation", ["sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity"])
+def test_every_micro_operation_costs_what_torch_counts(operation: str) -> None:
+    cell = (Node((0, 1), (operation, operation)), Node((2, 0), (operation, operation)))
+    spec = make_spec(MicroArchitecture(cell, cell), MicroSize(4, 6), input_shape=(11, 14, 3))
+    assert complexity_of(spec).total == counted_by_torch(spec)
+
+
+def test_a_total_is_the_sum_of_the_parts() -> None:
+    complexity = complexity_of(make_spec(random_architecture(0), MicroSize(5, 4)))
+    assert complexity.total.multiply_adds == sum(part.cost.multiply_adds for part in complexity.parts)
+    document = complexity.to_document()
+    assert document["total"]["parameters"] == sum(part["parameters"] for part in document["parts"])
+
+
+def test_parts_are_told_with_their_shapes_and_costs() -> None:
+    cell = (Node((0, 1), ("identity", "identity")),)
+    spec = make_spec(MicroArchitecture(cell, cell), MicroSize(3, 2), input_shape=(8, 9, 1))
+    assert describe_complexity(complexity_of(spec)).splitlines() == [
+        "cost                 output  parameters  multiply-adds  activations",
+        "  stem               8×9×6           66          3,888          432",
+        "  cell 0, reduction  4×5×4          136          5,248        1,024",
+        "  cell 1, reduction  2×3×8          352          3,648          576",
+        "  cell 2, normal     2×3×8          128            576           96",
+        "  classifier         3               24             24            3",
+        "  total                             706         13,384        2,131",
+    ]
