@@ -18,9 +18,13 @@ from typing import Any, Literal, TypeAlias
 
 from runtime.providers import Provider, Session, open_session
 
-Kind: TypeAlias = Literal["an image classifier", "a language model", "a language model over sequences"]
+Kind: TypeAlias = Literal[
+    "an image classifier", "a language model of single steps", "a language model of whole sequences"
+]
 
 MODEL = "model.onnx"
+SEQUENCE_MODEL = "model-sequence.onnx"
+"""Beside `model.onnx` where that is a language model of single steps: the same network over whole sequences."""
 _PREFIX = "enas."
 
 
@@ -59,20 +63,20 @@ class Artifact:
         inputs = {value.name for value in self.session.ort.get_inputs()}
         if "tokens" not in inputs:
             return "an image classifier"
-        return "a language model over sequences" if "targets" in inputs else "a language model"
+        return "a language model of whole sequences" if "targets" in inputs else "a language model of single steps"
 
 
 def open_artifact(
-    path: Path, *, provider: Provider = "auto", threads: int | None = None
+    path: Path, *, file: str = MODEL, provider: Provider = "auto", threads: int | None = None
 ) -> tuple[Artifact, Sequence[str]]:
-    """Open a model file, or the `model.onnx` of a run directory.
+    """Open a model file, or the one called `file` in a run directory.
 
     The session is made of the very bytes that `sha256` is of.
 
     Returns: the artifact, and what is wrong with its metadata.
     Raises: ArtifactError: not a whole ONNX file, or not one of ours. ProviderError: CUDA cannot be had.
     """
-    path, data = _read(Path(path))
+    path, data = _read(Path(path), file=file)
     try:
         session = open_session(data, provider=provider, threads=threads)
     except Exception as error:
@@ -99,11 +103,11 @@ def require_sound(artifact: Artifact, problems: Sequence[str]) -> None:
         raise ArtifactError(f"{artifact.path}: not a whole model of `enas export`: {'; '.join(problems)}")
 
 
-def _read(path: Path) -> tuple[Path, bytes]:
+def _read(path: Path, *, file: str) -> tuple[Path, bytes]:
     if path.is_dir():
-        if not (path / MODEL).exists():
-            raise ArtifactError(f"{path}: no {MODEL} in this directory; `enas export` writes it")
-        path = path / MODEL
+        if not (path / file).exists():
+            raise ArtifactError(f"{path}: no {file} in this directory; `enas export` writes it")
+        path = path / file
     try:
         return path, path.read_bytes()
     except FileNotFoundError:

@@ -1,0 +1,28 @@
+"""Every kind of exported model, and which of them a file is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+from runtime.artifact import open_artifact
+from runtime.language_model import SequenceModel, StepModel
+from runtime.model import Model
+from runtime.providers import Provider
+
+AnyModel: TypeAlias = Model | StepModel | SequenceModel
+
+
+def open_model(path: Path, *, provider: Provider = "auto", threads: int | None = None) -> AnyModel:
+    """Open a model file, or the `model.onnx` of a run directory, as what it is.
+
+    Raises: ArtifactError: not a whole model of ours. ProviderError: CUDA cannot be had.
+    """
+    artifact, problems = open_artifact(path, provider=provider, threads=threads)
+    match artifact.kind:
+        case "an image classifier":
+            return Model.of(artifact, problems)
+        case "a language model of single steps":
+            return StepModel.of(artifact, problems)
+        case "a language model of whole sequences":
+            return SequenceModel.of(artifact, problems)

@@ -1,0 +1,245 @@
+"""A recurrent language model, exported as two files of the same weights: one token at a time, and many at once.
+
+A text starts from the zero state; the state that comes out goes in again with what follows.
+"""
+
+# B batch, T time, H hidden size, V vocabulary
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from runtime.artifact import (
+    SEQUENCE_MODEL,
+    Artifact,
+    ArtifactError,
+    GoldenCheck,
+    InputError,
+    open_artifact,
+    require_kind,
+    require_sound,
+)
+from runtime.providers import Provider
+from runtime.tokenizer import Tokenizer, TokenizerError
+
+_STEP_OUTPUTS = ("logits", "next_state")
+_SEQUENCE_OUTPUTS = ("log_probs", "next_state")
+
+
+class Step(NamedTuple):
+    logits: np.ndarray
+    """[B, V] float32, of the token that comes next."""
+    next_state: np.ndarray
+    """[B, H] float32."""
+
+
+class Scores(NamedTuple):
+    log_probs: np.ndarray
+    """[B, T] float32, natural logarithm of the probability given to each target."""
+    next_state: np.ndarray
+    """[B, H] float32."""
+
+
+@dataclass(frozen=True)
+class LanguageModel(Artifact, ABC):
+    """What both files are: a vocabulary, a state, and the probability of a text."""
+
+    tokenizer: Tokenizer
+    hidden_size: int
+    """H, the numbers in one text's state."""
+
+    @abstractmethod
+    def score(self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray) -> Scores:
+        """How likely each target is after the tokens up to its place.
+
+        Args: tokens, targets: [B, T] int64, B >= 1, T >= 1. state: [B, H] float32, after what came before.
+        Raises: InputError: other arrays, or a token that is not in the vocabulary.
+        """
+
+    def zero_state(self, batch: int) -> np.ndarray:
+        """The state before a text begins: [B, H] float32."""
+        return np.zeros((batch, self.hidden_size), dtype=np.float32)
+
+    def check_golden(self) -> GoldenCheck:
+        """Read the texts that the model carries and compare with the log-probabilities it carries.
+
+        Raises: ArtifactError: it carries none, or they cannot be read.
+        """
+        try:
+            golden = self.metadata["golden"]
+            atol, rtol = float(golden["atol"]), float(golden["rtol"])
+            expected = [np.array(values, dtype=np.float32) for values in golden["log_probs"]]
+            found = [self._score_alone(np.array(tokens, dtype=np.int64)) for tokens in golden["tokens"]]
+            if not found or [values.shape for values in found] != [values.shape for values in expected]:
+                raise ValueError("there must be samples, and a log-probability for every token of each but the first")
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ArtifactError(f"{self.path}: enas.golden: {reason}") from error
+        differences = [np.abs(own - recorded) for own, recorded in zip(found, expected, strict=True)]
+        # The tolerance is relative to a sample's largest log-probability.
+        allowed = [atol + rtol * np.abs(recorded).max() for recorded in expected]
+        passed = all(bool(np.all(one <= bound)) for one, bound in zip(differences, allowed, strict=True))
+        return GoldenCheck(passed, len(found), float(np.concatenate(differences).max()))
+
+    def _score_alone(self, tokens: np.ndarray) -> np.ndarray:
+        """The log-probability of each token [N] but the first after those before it: [N - 1]."""
+        return self.score(tokens[None, :-1], tokens[None, 1:], self.zero_state(1)).log_probs[0]
+
+    def _check_sequences(self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray) -> None:
+        self._check_tokens("tokens", tokens, ("batch", "time"))
+        self._check_tokens("targets", targets, tokens.shape)
+        self._check_state(state, batch=len(tokens))
+
+    def _check_tokens(self, name: str, tokens: np.ndarray, axes: Sequence[str | int]) -> None:
+        _check_array(name, tokens, np.int64, axes)
+        if tokens.size == 0:
+            raise InputError(f"{name} of shape {list(tokens.shape)} hold no token")
+        highest = len(self.tokenizer.vocabulary) - 1
+        if tokens.min() < 0 or tokens.max() > highest:
+            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise InputError(f"{name} hold {wrong}, but the vocabulary's tokens are 0 to {highest}")
+
+    def _check_state(self, state: np.ndarray, *, batch: int) -> None:
+        _check_array("state", state, np.float32, (batch, self.hidden_size))
+
+
+@dataclass(frozen=True)
+class StepModel(LanguageModel):
+    """Inputs `tokens` int64 [B], `state` float32 [B, H]; outputs `logits` [B, V], `next_state` [B, H]."""
+
+    @classmethod
+    def open(cls, path: Path, *, provider: Provider = "auto", threads: int | None = None) -> StepModel:
+        """Open a model file, or the `model.onnx` of a run directory. Raises: as `open_artifact` and `of`."""
+        return cls.of(*open_artifact(path, provider=provider, threads=threads))
+
+    @classmethod
+    def of(cls, artifact: Artifact, problems: Sequence[str]) -> StepModel:
+        """Make sure that an artifact is a language model of single steps.
+
+        Args: problems: what `open_artifact` found wrong already.
+        Raises: ArtifactError: it is another kind of model, or not a whole one.
+        """
+        require_kind(artifact, "a language model of single steps")
+        inputs = {"tokens": ("tensor(int64)", ("batch",)), "state": ("tensor(float)", ("batch", "hidden size"))}
+        return cls(**vars(artifact), **_checked_parts(artifact, problems, inputs=inputs, outputs=_STEP_OUTPUTS))
+
+    def step(self, tokens: np.ndarray, state: np.ndarray) -> Step:
+        """Read one token of every text.
+
+        Args: tokens: [B] int64, B >= 1. state: [B, H] float32, after what came before.
+        Raises: InputError: other arrays, or a token that is not in the vocabulary.
+        """
+        self._check_tokens("tokens", tokens, ("batch",))
+        self._check_state(state, batch=len(tokens))
+        return self._run(tokens, state)
+
+    def score(self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray) -> Scores:
+        self._check_sequences(tokens, targets, state)
+        log_probs = np.empty(tokens.shape, dtype=np.float32)
+        for t in range(tokens.shape[1]):
+            logits, state = self._run(tokens[:, t], state)
+            log_probs[:, t] = np.take_along_axis(_log_softmax(logits), targets[:, t, None], axis=1)[:, 0]
+        return Scores(log_probs, state)
+
+    def _run(self, tokens: np.ndarray, state: np.ndarray) -> Step:
+        return Step(*self.session.ort.run(_STEP_OUTPUTS, {"tokens": tokens, "state": state}))
+
+
+@dataclass(frozen=True)
+class SequenceModel(LanguageModel):
+    """Inputs `tokens` and `targets` int64 [B, T], `state` float32 [B, H]; outputs `log_probs` [B, T], `next_state`."""
+
+    @classmethod
+    def open(cls, path: Path, *, provider: Provider = "auto", threads: int | None = None) -> SequenceModel:
+        """Open a model file, or the `model-sequence.onnx` of a run directory. Raises: as `open_artifact` and `of`."""
+        return cls.of(*open_artifact(path, file=SEQUENCE_MODEL, provider=provider, threads=threads))
+
+    @classmethod
+    def of(cls, artifact: Artifact, problems: Sequence[str]) -> SequenceModel:
+        """Make sure that an artifact is a language model of whole sequences.
+
+        Args: problems: what `open_artifact` found wrong already.
+        Raises: ArtifactError: it is another kind of model, or not a whole one.
+        """
+        require_kind(artifact, "a language model of whole sequences")
+        inputs = {
+            "tokens": ("tensor(int64)", ("batch", "time")),
+            "targets": ("tensor(int64)", ("batch", "time")),
+            "state": ("tensor(float)", ("batch", "hidden size")),
+        }
+        return cls(**vars(artifact), **_checked_parts(artifact, problems, inputs=inputs, outputs=_SEQUENCE_OUTPUTS))
+
+    def score(self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray) -> Scores:
+        self._check_sequences(tokens, targets, state)
+        return Scores(*self.session.ort.run(_SEQUENCE_OUTPUTS, {"tokens": tokens, "targets": targets, "state": state}))
+
+
+def _check_array(name: str, array: np.ndarray, dtype: type, axes: Sequence[str | int]) -> None:
+    """Args: axes: a number is the size that an axis must have; a name is its meaning, of any size."""
+    same_sizes = len(array.shape) == len(axes) and all(
+        isinstance(axis, str) or axis == size for axis, size in zip(axes, array.shape, strict=True)
+    )
+    if array.dtype != dtype or not same_sizes:
+        found, expected = (f"[{', '.join(map(str, sizes))}]" for sizes in (array.shape, axes))
+        raise InputError(f"{name}: found {array.dtype} {found}, but the model takes {np.dtype(dtype).name} {expected}")
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """[B, V] -> [B, V] float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _checked_parts(
+    artifact: Artifact,
+    problems: Sequence[str],
+    *,
+    inputs: Mapping[str, tuple[str, Sequence[str]]],
+    outputs: Sequence[str],
+) -> dict[str, Any]:
+    """What a language model has beside an artifact's parts.
+
+    Args: inputs: type and axes of each. Raises: ArtifactError: there are problems, these or others.
+    """
+    ort = artifact.session.ort
+    problems = [*problems, *_signature_problems(ort, inputs=inputs, outputs=outputs)]
+    try:
+        if not isinstance(document := artifact.metadata.get("tokenizer"), dict):
+            raise TokenizerError("not an object")
+        tokenizer = Tokenizer.from_json(document)
+    except TokenizerError as error:
+        problems.append(f"enas.tokenizer: {error}")
+    require_sound(artifact, problems or _disagreements(ort, tokenizer))
+    hidden_size = next(value.shape[1] for value in ort.get_inputs() if value.name == "state")
+    return {"tokenizer": tokenizer, "hidden_size": hidden_size}
+
+
+def _signature_problems(
+    ort: Any, *, inputs: Mapping[str, tuple[str, Sequence[str]]], outputs: Sequence[str]
+) -> list[str]:
+    found = {value.name: value for value in ort.get_inputs()}
+    problems = []
+    if set(found) != set(inputs):
+        problems.append(f"its inputs are {', '.join(found)}, expected {', '.join(inputs)}")
+    for name, (kind, axes) in inputs.items():
+        value = found.get(name)
+        if value is not None and (value.type != kind or len(value.shape) != len(axes)):
+            problems.append(f"{name} is {value.type} {value.shape}, expected {kind} [{', '.join(axes)}]")
+        elif value is not None and name == "state" and not isinstance(value.shape[1], int):
+            problems.append(f"state is {value.shape}, but its hidden size must be a number")
+    given = {value.name for value in ort.get_outputs()}
+    return problems + [f"it has no output {name}" for name in outputs if name not in given]
+
+
+def _disagreements(ort: Any, tokenizer: Tokenizer) -> list[str]:
+    """Where the graph and the metadata, each sound, do not say the same."""
+    logits = next((value for value in ort.get_outputs() if value.name == "logits"), None)
+    if logits is None or logits.shape[-1] == len(tokenizer.vocabulary):
+        return []
+    return [f"enas.tokenizer has {len(tokenizer.vocabulary)} tokens, but logits are {logits.shape}"]
