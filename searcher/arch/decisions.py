@@ -1,8 +1,8 @@
 """The alphabet in which a search space tells the controller what there is to decide.
 
-A space is a fixed sequence of steps. Every step but `Inputs` is one step of the controller's LSTM, whose hidden state h
-makes the decision; each kind of step says what the LSTM reads next (its next-input rule). An *anchor* is the hidden
-state that stands for a node, so that later steps can point at it.
+A space is a fixed sequence of steps. Every step but `Inputs` and `LearnedAnchor` is one step of the controller's LSTM,
+whose hidden state h makes the decision; each kind of step says what the LSTM reads next (its next-input rule). An
+*anchor* is the vector, mostly a hidden state, that stands for a node, so that later steps can point at it.
 
 An architecture as the controller sees it is a row of integer *tokens*: one for a `Choice` or a `Pointer`, one 0 or 1
 per candidate for a `Subset`. Each space converts tokens to architectures and back.
@@ -24,6 +24,11 @@ class Inputs:
     """
 
     count: int
+
+
+@dataclass(frozen=True)
+class LearnedAnchor:
+    """A tensor that is there before any decision: its anchor is a vector that is learned. The LSTM takes no step."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Anchor:
     """No decision: h becomes the anchor of the node just decided. The LSTM next reads the start embedding."""
 
 
-Step = Inputs | Choice | Pointer | Subset | Anchor
+Step = Inputs | LearnedAnchor | Choice | Pointer | Subset | Anchor
 
 
 def num_tokens(steps: Sequence[Step]) -> int:

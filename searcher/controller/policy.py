@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step, Subset, num_tokens
+from searcher.arch.decisions import Anchor, Choice, Inputs, LearnedAnchor, Pointer, Step, Subset, num_tokens
 from searcher.arch.document import ConfigError
 
 
@@ -24,12 +24,14 @@ class Sample(NamedTuple):
     """A batch of architectures as tokens, with what the policy thought of them.
 
     tokens: [B, T] int64. log_prob: [B], natural log of the probability of all the row's tokens. entropy: [B], nats, the
-    sum over the row's decisions of the entropy of each, given the decisions before it.
+    sum over the row's decisions of the entropy of each, given the decisions before it. skip_probs: for each Subset with
+    candidates, the probability of taking each of its N, given the decisions before it, [B, N].
     """
 
     tokens: Tensor
     log_prob: Tensor
     entropy: Tensor
+    skip_probs: tuple[Tensor, ...] = ()
 
 
 class Policy(Protocol):
@@ -95,6 +97,9 @@ class LstmPolicy(nn.Module):
         choices = [step for step in steps if isinstance(step, Choice)]
         self._first_scope = choices[0].scope
         self.start = nn.Parameter(torch.empty(1, hidden))
+        self.learned_anchors = nn.ParameterList(
+            torch.empty(1, hidden) for step in steps if isinstance(step, LearnedAnchor)
+        )
         self.lstm = nn.LSTMCell(hidden, hidden, bias=False)
         self.embeddings = nn.ModuleDict({_table(c): nn.Embedding(len(c.options), hidden) for c in choices})
         self.classifiers = nn.ModuleDict({_table(c): nn.Linear(hidden, len(c.options)) for c in choices})
@@ -133,24 +138,34 @@ class LstmPolicy(nn.Module):
         x = start
         anchors: list[Tensor] = []  # each [B, H]
         projected: list[Tensor] = []  # W1 · anchor, each [B, H]
-        tokens: list[Tensor] = []  # each [B]
+        tokens: list[Tensor] = []  # each [B, n], the n tokens of one step
+        skip_probs: list[Tensor] = []  # each [B, N]
         log_prob = uniforms.new_zeros(batch_size)
         entropy = uniforms.new_zeros(batch_size)
 
+        learned_anchors = iter(self.learned_anchors)
+        position = 0  # of the step's first token in a row
+
         def decide(logits: Tensor) -> Tensor:
-            """Draw one option per row of [B, K], or take the given one, and count it."""
-            nonlocal log_prob, entropy
+            """One option for each of n decisions, drawn or given, and counted: logits [B, n, K] -> tokens [B, n]."""
+            nonlocal log_prob, entropy, position
+            place = slice(position, position + logits.shape[1])
             log_probs = logits.log_softmax(dim=-1)
             probs = log_probs.exp()
             if given is None:
                 # Inverse of the cumulative distribution; the last bin is open, so rounding cannot pass its end.
-                token = (probs.detach().cumsum(-1)[:, :-1] < uniforms[:, len(tokens), None]).sum(-1)
+                token = (probs.detach().cumsum(-1)[..., :-1] < uniforms[:, place, None]).sum(-1)
             else:
-                token = given[:, len(tokens)]
+                token = given[:, place]
             tokens.append(token)
-            log_prob = log_prob + log_probs.gather(1, token[:, None]).squeeze(1)
-            entropy = entropy - (probs * log_probs).sum(-1)
+            log_prob = log_prob + log_probs.gather(2, token[..., None]).sum(dim=(1, 2))
+            entropy = entropy - (probs * log_probs).sum(dim=(1, 2))
+            position = place.stop
             return token
+
+        def decide_one(logits: Tensor) -> Tensor:
+            """A single decision: logits [B, K] -> tokens [B]."""
+            return decide(logits[:, None])[:, 0]
 
         for step in self._steps:
             if isinstance(step, Inputs):
@@ -162,13 +177,17 @@ class LstmPolicy(nn.Module):
                     # The blank anchors keep a projection of their own: that of the state which stood for them.
                     projected.append(self.anchor_projection(state[0]))
                 continue
+            if isinstance(step, LearnedAnchor):
+                anchors.append(next(learned_anchors).expand(batch_size, -1))
+                projected.append(self.anchor_projection(anchors[-1]))
+                continue
             state = self.lstm(x, state)
             hidden = state[0]
             if isinstance(step, Choice):
-                token = decide(self._choice_logits(hidden, step))
+                token = decide_one(self._choice_logits(hidden, step))
                 x = self.embeddings[_table(step)](token)
             elif isinstance(step, Pointer):
-                token = decide(self._limit(self._attend(hidden, projected[: step.num_candidates])))
+                token = decide_one(self._limit(self._attend(hidden, projected[: step.num_candidates])))
                 candidates = torch.stack(anchors[: step.num_candidates], dim=1)  # [B, N, H]
                 x = candidates[torch.arange(batch_size, device=x.device), token]
             elif isinstance(step, Subset):
@@ -180,7 +199,8 @@ class LstmPolicy(nn.Module):
                 # The logits of taking and of leaving a candidate are q and -q, so P(take) = sigmoid(2q).
                 scores = self._attend(hidden, projected[: step.num_candidates])
                 both = self._limit(torch.stack([-scores, scores], dim=-1))  # [B, N, 2]
-                taken = torch.stack([decide(both[:, j]) for j in range(step.num_candidates)], dim=1)  # [B, N]
+                skip_probs.append(both.softmax(dim=-1)[..., 1])
+                taken = decide(both)  # [B, N]
                 candidates = torch.stack(anchors[: step.num_candidates], dim=1)
                 total = (taken[:, :, None] * candidates).sum(1)
                 x = total / (1 + taken.sum(1, keepdim=True))
@@ -189,7 +209,7 @@ class LstmPolicy(nn.Module):
                 anchors.append(hidden)
                 projected.append(self.anchor_projection(hidden))
                 x = start
-        return Sample(torch.stack(tokens, dim=1), log_prob, entropy)
+        return Sample(torch.cat(tokens, dim=1), log_prob, entropy, tuple(skip_probs))
 
     def _attend(self, hidden: Tensor, projected: list[Tensor]) -> Tensor:
         """v · tanh(W1 · anchor + W2 · h) for every anchor: [B, N]."""

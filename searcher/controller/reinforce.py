@@ -4,11 +4,12 @@ The reward of an architecture is its child model's validation accuracy, in [0, 1
 Source: Pham et al. 2018, section 2.2.
 """
 
-# B architectures of one policy step
+# B architectures of one policy step, N candidates of a layer's skips
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,17 +40,23 @@ class ReinforceConfig:
     """loss: differentiated, a bonus that flattens the policy. reward: a constant in the reward (paper and code)."""
     entropy_reduction: Literal["sum", "mean"] = "sum"
     """Over an architecture's decisions."""
+    skip_weight: float = 0.0
+    """Of the penalty on skips; see `skip_penalty`. Paper and the authors' macro code: 0.8."""
+    skip_target: float = 0.4
+    """The probability of a skip from which the penalty measures. Paper and code: 0.4."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
             raise ConfigError("adam_betas must be two numbers from 0 up to, not including, 1")
-        for name in ("adam_eps", "entropy_weight"):
+        for name in ("adam_eps", "entropy_weight", "skip_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.baseline_decay < 1:
             raise ConfigError(f"baseline_decay is {self.baseline_decay}; expected 0 up to, not including, 1")
+        if not 0 < self.skip_target < 1:
+            raise ConfigError(f"skip_target is {self.skip_target}; it must lie between 0 and 1")
 
 
 class Baseline:
@@ -91,4 +98,20 @@ def reinforce_loss(sample: Sample, rewards: Tensor, *, baseline: Baseline, confi
         rewards = rewards + config.entropy_weight * entropy.detach()
     advantage = rewards - baseline(rewards)
     loss = -(advantage * sample.log_prob).mean()
-    return loss - config.entropy_weight * entropy.mean() if config.entropy_in == "loss" else loss
+    if config.entropy_in == "loss":
+        loss = loss - config.entropy_weight * entropy.mean()
+    if config.skip_weight > 0 and sample.skip_probs:
+        loss = loss + config.skip_weight * skip_penalty(sample.skip_probs, target=config.skip_target).mean()
+    return loss
+
+
+def skip_penalty(skip_probs: Sequence[Tensor], *, target: float) -> Tensor:
+    """How far the probabilities of skips lie from `target`: Kullback-Leibler divergences, nats.
+
+    Summed over the candidates of a layer, averaged over the layers that have some.
+    Args: skip_probs: for each such layer [B, N]; see `Sample`. Returns: [B].
+    Source: Pham et al. 2018, section 2.3, and the authors' code, which penalises sigmoid(q) but draws by sigmoid(2q);
+    here it is the probability that is drawn by.
+    """
+    divergences = [p * (p / target).log() + (1 - p) * ((1 - p) / (1 - target)).log() for p in skip_probs]
+    return torch.stack([divergence.sum(dim=1) for divergence in divergences]).mean(dim=0)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -32,6 +32,24 @@ class ReluConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(functional.relu(x)))
+
+
+class ConcatProjection(nn.Module):
+    """Concatenation, ReLU, 1×1 convolution, norm, for any set of sources: n × [B, C, H, W] -> [B, C, H, W].
+
+    Every possible source owns one C×C block of the convolution's weights.
+    Source: the authors' micro code, `_enas_cell`'s `final_conv`.
+    """
+
+    def __init__(self, sources: Iterable[int], channels: int, *, norm: Norm) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({str(source): nn.Conv2d(channels, channels, 1, bias=False) for source in sources})
+        self.norm = norm(channels)
+
+    def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
+        weights: list[Tensor] = [self.blocks[str(source)].weight for source in sources]  # type: ignore[misc]
+        weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
+        return self.norm(functional.conv2d(functional.relu(torch.cat(list(tensors), dim=1)), weight))
 
 
 class FactorizedReduction(nn.Module):

@@ -31,8 +31,16 @@ from searcher.arch.micro import (
     loose_ends,
 )
 from searcher.nn.banks import Bank, FixedOps, OperationBank, SharedOps
-from searcher.nn.blocks import AuxiliaryHead, FactorizedReduction, Norm, ReluConvNorm, Stem, drop_path
-from searcher.nn.operations import make_operation
+from searcher.nn.blocks import (
+    AuxiliaryHead,
+    ConcatProjection,
+    FactorizedReduction,
+    Norm,
+    ReluConvNorm,
+    Stem,
+    drop_path,
+)
+from searcher.nn.operations import make_cell_operation
 
 Form = Literal["search", "final"]
 
@@ -145,7 +153,7 @@ class MicroCell(nn.Module):
 
         def make(source: int, name: str) -> nn.Module:
             strided = kind == "reduction" and source < NUM_INPUTS
-            return make_operation(name, channels, stride=2 if strided else 1, norm=norm)
+            return make_cell_operation(name, channels, stride=2 if strided else 1, norm=norm)
 
         # The first input lags one cell behind: after a reduction cell its map is still twice as large.
         if reduce_first_input:
@@ -176,7 +184,7 @@ class MicroCell(nn.Module):
                 if kind == "reduction" and leaf < NUM_INPUTS
             }
         )
-        self.merge = LeafProjection(leaves, channels, norm=norm) if form == "search" else None
+        self.merge = ConcatProjection(leaves, channels, norm=norm) if form == "search" else None
 
     def forward(self, input0: Tensor, input1: Tensor, cell: Cell, *, drop_path_prob: float) -> Tensor:
         tensors = [self.calibrate0(input0), self.calibrate1(input1)]
@@ -192,24 +200,6 @@ class MicroCell(nn.Module):
             for end in ends
         ]
         return torch.cat(leaves, dim=1) if self.merge is None else self.merge(leaves, ends)
-
-
-class LeafProjection(nn.Module):
-    """Concatenation, ReLU, 1×1 convolution, norm, for any set of leaves: n × [B, C, H, W] -> [B, C, H, W].
-
-    Every possible leaf owns one C×C block of the convolution's weights.
-    Source: the authors' code, `_enas_cell`'s `final_conv`.
-    """
-
-    def __init__(self, leaves: list[int], channels: int, *, norm: Norm) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleDict({str(leaf): nn.Conv2d(channels, channels, 1, bias=False) for leaf in leaves})
-        self.norm = norm(channels)
-
-    def forward(self, tensors: list[Tensor], leaves: tuple[int, ...]) -> Tensor:
-        weights: list[Tensor] = [self.blocks[str(leaf)].weight for leaf in leaves]  # type: ignore[misc]
-        weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
-        return self.norm(functional.conv2d(functional.relu(torch.cat(tensors, dim=1)), weight))
 
 
 def _calibrate(in_channels: int, channels: int, *, norm: Norm) -> nn.Module:

@@ -1,7 +1,8 @@
-"""The candidate operations of convolutional cells, one class each.
+"""The candidate operations of micro cells and of macro layers, one class each.
 
-Every operation keeps the number of channels: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]. To add one: a class here,
-its name in OPERATION_CLASSES and in the space's list of operations, a row in the tests.
+Every operation keeps the number of channels: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]; those of macro layers have
+no stride. To add one: a class here, its name in CELL_OPERATIONS or LAYER_OPERATIONS and in the space's list of
+operations, a row in the tests.
 """
 
 from __future__ import annotations
@@ -24,17 +25,11 @@ class SepConv(nn.Module):
     def __init__(self, channels: int, *, stride: int, norm: Norm, kernel_size: int) -> None:
         super().__init__()
 
-        def depthwise(stride: int) -> nn.Conv2d:
-            padding = kernel_size // 2
-            return nn.Conv2d(
-                channels, channels, kernel_size, stride=stride, padding=padding, groups=channels, bias=False
-            )
-
-        self.depthwise1 = depthwise(stride)
-        self.pointwise1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.depthwise1 = _depthwise(channels, kernel_size, stride=stride)
+        self.pointwise1 = _pointwise(channels)
         self.norm1 = norm(channels)
-        self.depthwise2 = depthwise(1)
-        self.pointwise2 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.depthwise2 = _depthwise(channels, kernel_size)
+        self.pointwise2 = _pointwise(channels)
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +70,60 @@ class Identity(nn.Module):
         return x if self.reduction is None else self.reduction(x)
 
 
-OPERATION_CLASSES: dict[str, Callable[..., nn.Module]] = {
+class LayerConv(nn.Module):
+    """1×1 convolution, norm, ReLU, then k×k convolution, norm, ReLU.
+
+    Source: the authors' code, `_conv_branch`.
+    """
+
+    def __init__(self, channels: int, *, norm: Norm, kernel_size: int) -> None:
+        super().__init__()
+        self.projection = _pointwise(channels)
+        self.norm1 = norm(channels)
+        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm2 = norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm1(self.projection(x)))
+        return functional.relu(self.norm2(self.conv(x)))
+
+
+class LayerSepConv(nn.Module):
+    """1×1 convolution, norm, ReLU, then depthwise k×k and pointwise 1×1 convolution, norm, ReLU.
+
+    Source: the authors' code, `_conv_branch` with `separable`.
+    """
+
+    def __init__(self, channels: int, *, norm: Norm, kernel_size: int) -> None:
+        super().__init__()
+        self.projection = _pointwise(channels)
+        self.norm1 = norm(channels)
+        self.depthwise = _depthwise(channels, kernel_size)
+        self.pointwise = _pointwise(channels)
+        self.norm2 = norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm1(self.projection(x)))
+        return functional.relu(self.norm2(self.pointwise(self.depthwise(x))))
+
+
+class LayerPool(nn.Module):
+    """1×1 convolution, norm, ReLU, then `pool`, one of the poolings above.
+
+    Source: the authors' code, `_pool_branch`.
+    """
+
+    def __init__(self, channels: int, *, norm: Norm, pool: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.projection = _pointwise(channels)
+        self.norm = norm(channels)
+        self.pool = pool(channels, stride=1, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(functional.relu(self.norm(self.projection(x))))
+
+
+CELL_OPERATIONS: dict[str, Callable[..., nn.Module]] = {
     "sep_conv_3x3": partial(SepConv, kernel_size=3),
     "sep_conv_5x5": partial(SepConv, kernel_size=5),
     "avg_pool_3x3": AvgPool,
@@ -83,7 +131,30 @@ OPERATION_CLASSES: dict[str, Callable[..., nn.Module]] = {
     "identity": Identity,
 }
 
+LAYER_OPERATIONS: dict[str, Callable[..., nn.Module]] = {
+    "conv_3x3": partial(LayerConv, kernel_size=3),
+    "sep_conv_3x3": partial(LayerSepConv, kernel_size=3),
+    "conv_5x5": partial(LayerConv, kernel_size=5),
+    "sep_conv_5x5": partial(LayerSepConv, kernel_size=5),
+    "avg_pool_3x3": partial(LayerPool, pool=AvgPool),
+    "max_pool_3x3": partial(LayerPool, pool=MaxPool),
+}
 
-def make_operation(name: str, channels: int, *, stride: int, norm: Norm) -> nn.Module:
-    """The operation called `name` on `channels` channels."""
-    return OPERATION_CLASSES[name](channels, stride=stride, norm=norm)
+
+def make_cell_operation(name: str, channels: int, *, stride: int, norm: Norm) -> nn.Module:
+    """The micro operation called `name` on `channels` channels."""
+    return CELL_OPERATIONS[name](channels, stride=stride, norm=norm)
+
+
+def make_layer_operation(name: str, channels: int, *, norm: Norm) -> nn.Module:
+    """The macro operation called `name` on `channels` channels."""
+    return LAYER_OPERATIONS[name](channels, norm=norm)
+
+
+def _depthwise(channels: int, kernel_size: int, *, stride: int = 1) -> nn.Conv2d:
+    padding = kernel_size // 2
+    return nn.Conv2d(channels, channels, kernel_size, stride=stride, padding=padding, groups=channels, bias=False)
+
+
+def _pointwise(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 1, bias=False)

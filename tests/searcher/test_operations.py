@@ -6,22 +6,29 @@ import pytest
 import torch
 from torch.nn import functional
 
-from searcher.arch.micro import OPERATIONS
-from searcher.nn.blocks import FactorizedReduction, ReluConvNorm, Stem, batch_norm, drop_path
-from searcher.nn.operations import OPERATION_CLASSES, SepConv, make_operation
+from searcher.arch import macro, micro
+from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem, batch_norm, drop_path
+from searcher.nn.operations import (
+    CELL_OPERATIONS,
+    LAYER_OPERATIONS,
+    SepConv,
+    make_cell_operation,
+    make_layer_operation,
+)
 
 NORM = batch_norm(running_statistics=False)
 
 
-def test_every_operation_of_the_space_has_a_class_and_none_is_left_over() -> None:
-    assert set(OPERATION_CLASSES) == set(OPERATIONS)
+def test_every_operation_of_the_spaces_has_a_class_and_none_is_left_over() -> None:
+    assert set(CELL_OPERATIONS) == set(micro.OPERATIONS)
+    assert set(LAYER_OPERATIONS) == set(macro.OPERATIONS)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", micro.OPERATIONS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [1, 2, 7, 8])
 def test_operations_keep_channels_and_divide_sides_rounding_up(name: str, stride: int, side: int) -> None:
-    operation = make_operation(name, 6, stride=stride, norm=NORM)
+    operation = make_cell_operation(name, 6, stride=stride, norm=NORM)
     x = torch.randn(3, 6, side, side, requires_grad=True)
     y = operation(x)
     assert y.shape == (3, 6, -(-side // stride), -(-side // stride))
@@ -30,7 +37,7 @@ def test_operations_keep_channels_and_divide_sides_rounding_up(name: str, stride
 
 
 def test_average_pooling_does_not_count_padding() -> None:
-    pool = make_operation("avg_pool_3x3", 1, stride=1, norm=NORM)
+    pool = make_cell_operation("avg_pool_3x3", 1, stride=1, norm=NORM)
     assert torch.equal(pool(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
 
 
@@ -38,7 +45,7 @@ def test_max_pooling_takes_the_largest_neighbour() -> None:
     x = torch.zeros(1, 1, 3, 3)
     x[0, 0, 0, 0] = 5.0
     expected = torch.tensor([[5.0, 5.0, 0.0], [5.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
-    assert torch.equal(make_operation("max_pool_3x3", 1, stride=1, norm=NORM)(x)[0, 0], expected)
+    assert torch.equal(make_cell_operation("max_pool_3x3", 1, stride=1, norm=NORM)(x)[0, 0], expected)
 
 
 def test_sep_conv_strides_only_its_first_half() -> None:
@@ -49,6 +56,52 @@ def test_sep_conv_strides_only_its_first_half() -> None:
     half = functional.batch_norm(half, None, None, training=True)
     whole = operation.pointwise2(functional.conv2d(half.relu(), operation.depthwise2.weight, None, 1, 2, 1, 4))
     torch.testing.assert_close(operation(x), functional.batch_norm(whole, None, None, training=True))
+
+
+@pytest.mark.parametrize("name", macro.OPERATIONS)
+@pytest.mark.parametrize("side", [1, 2, 7, 8])
+def test_operations_of_macro_layers_keep_channels_and_sides(name: str, side: int) -> None:
+    operation = make_layer_operation(name, 6, norm=NORM)
+    x = torch.randn(3, 6, side, side)
+    y = operation(x)
+    assert y.shape == x.shape
+    y.square().sum().backward()
+    assert all(p.grad is not None for p in operation.parameters())
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_macro_layers_convolution_projects_first_and_is_one_convolution_deep(size: int) -> None:
+    x = torch.randn(2, 4, 8, 8)
+
+    def norm(y: torch.Tensor) -> torch.Tensor:
+        return functional.batch_norm(y, None, None, training=True)
+
+    full = make_layer_operation(f"conv_{size}x{size}", 4, norm=NORM)
+    projected = norm(functional.conv2d(x, full.projection.weight)).relu()
+    expected = norm(functional.conv2d(projected, full.conv.weight, padding=size // 2)).relu()
+    torch.testing.assert_close(full(x), expected)
+
+    separable = make_layer_operation(f"sep_conv_{size}x{size}", 4, norm=NORM)
+    projected = norm(functional.conv2d(x, separable.projection.weight)).relu()
+    deep = functional.conv2d(projected, separable.depthwise.weight, padding=size // 2, groups=4)
+    expected = norm(functional.conv2d(deep, separable.pointwise.weight)).relu()
+    torch.testing.assert_close(separable(x), expected)
+
+
+def test_a_macro_layers_pooling_projects_first_and_has_no_norm_after_it() -> None:
+    x = torch.randn(2, 4, 8, 8)
+    pool = make_layer_operation("max_pool_3x3", 4, norm=NORM)
+    projected = functional.batch_norm(functional.conv2d(x, pool.projection.weight), None, None, training=True).relu()
+    torch.testing.assert_close(pool(x), functional.max_pool2d(projected, 3, stride=1, padding=1))
+
+
+def test_a_projection_of_some_sources_is_a_convolution_of_their_blocks() -> None:
+    block = ConcatProjection(range(4), 3, norm=torch.nn.Identity)
+    tensors = [torch.randn(2, 3, 5, 5) for _ in range(2)]
+    expected = sum(
+        functional.conv2d(x.relu(), block.blocks[source].weight) for x, source in zip(tensors, "13", strict=True)
+    )
+    torch.testing.assert_close(block(tensors, [1, 3]), expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7), (1, 1)])

@@ -1,0 +1,263 @@
+"""The macro space: a whole convolutional network, layer by layer, with skip connections.
+
+Tensor 0 is the output of the stem and tensor k that of layer k, counted from 1. Layer k applies its operation to tensor
+k - 1 and joins the result with its *skips*, any of the tensors 0 to k - 2. All tensors are halved after two layers.
+
+Source: Pham et al. 2018, section 2.3. The order of OPERATIONS is that of the published integer encoding.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from searcher.arch.decisions import Choice, LearnedAnchor, Step, Subset
+from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
+
+# Order matters: the controller's and the published encoding's index is the position in this tuple.
+OPERATIONS = ("conv_3x3", "sep_conv_3x3", "conv_5x5", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
+MIN_LAYERS = 3
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer joins `operation` of the tensor before it with the tensors `skips`, in rising order."""
+
+    operation: str
+    skips: tuple[int, ...] = ()
+
+
+def skip_candidates(layer: int) -> range:
+    """The tensors that layer `layer` may skip from."""
+    return range(layer - 1)
+
+
+def reduction_layers(num_layers: int) -> tuple[int, int]:
+    """The two layers after which all tensors are halved. Source: the authors' code; 12 layers give 4 and 8."""
+    return num_layers // 3, 2 * (num_layers // 3)
+
+
+@dataclass(frozen=True)
+class MacroArchitecture:
+    """All layers; layer k of the network is `layers[k - 1]`.
+
+    Raises: ArchitectureError: there are too few, an operation is unknown, or a skip breaks a rule.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        problems = Problems("architecture")
+        if len(self.layers) < MIN_LAYERS:
+            problems.add(_too_few(len(self.layers)))
+        for position, layer in enumerate(self.layers):
+            for problem in _layer_problems(position, layer.operation, layer.skips):
+                problems.add(f"layers[{position}].{problem}")
+        problems.raise_if_any(ArchitectureError)
+
+    def read_after(self, layer: int) -> tuple[int, ...]:
+        """Which of the tensors 0 to `layer` a later layer reads, in order; the last one always is read."""
+        skipped = {tensor for later in self.layers[layer:] for tensor in later.skips}
+        return tuple(tensor for tensor in range(layer + 1) if tensor == layer or tensor in skipped)
+
+    def used(self) -> dict[tuple[str, ...], set[Any]]:
+        """What a network of this architecture needs: at each site, the chosen candidates (see `nn/banks.py`)."""
+        sites: dict[tuple[str, ...], set[Any]] = {}
+        for index, layer in enumerate(self.layers, start=1):
+            sites["operation", str(index)] = {layer.operation}
+            sites["merge", str(index)] = {*layer.skips, index}
+        for index in reduction_layers(len(self.layers)):
+            sites["reduction", str(index)] = set(self.read_after(index))
+        return sites
+
+
+@dataclass(frozen=True)
+class MacroSize:
+    """How wide the network is and how it joins: the `network` section of a spec, and of a search's config.
+
+    Its depth is the architecture's.
+    """
+
+    channels: int
+    """Of the stem and the first layers."""
+    stem_stride: int = 1
+    """Power of two: how much smaller than the picture the first layer's input is, per side."""
+    skip_merge: Literal["sum", "concat"] = "concat"
+    """How a layer joins its skips with its operation's result. sum: added up, norm (the authors' search). concat:
+    concatenated, then ReLU, 1×1 convolution, norm (the paper, and the authors' final network)."""
+    double_channels: bool = False
+    """Whether halving the maps doubles the channels, as in the authors' final network."""
+
+    def __post_init__(self) -> None:
+        if self.channels < 2:
+            raise ConfigError(f"channels is {self.channels}; at least 2 are needed")
+        if self.stem_stride not in (1, 2, 4, 8, 16):
+            raise ConfigError(f"stem_stride is {self.stem_stride}; expected 1, 2, 4, 8 or 16")
+
+
+@dataclass(frozen=True)
+class MacroSpace:
+    """All macro architectures of `num_layers` layers."""
+
+    num_layers: int = 12
+    stem_anchor: bool = True
+    """Whether the controller has a learned anchor for the stem. The authors' code has none: there a skip from tensor j
+    attends to the anchor of layer j + 1."""
+
+    def __post_init__(self) -> None:
+        if self.num_layers < MIN_LAYERS:
+            raise ConfigError(f"num_layers is {self.num_layers}; at least {MIN_LAYERS} are needed")
+
+    @property
+    def size(self) -> int:
+        """The number of ways to make all decisions."""
+        return len(OPERATIONS) ** self.num_layers * 2 ** math.comb(self.num_layers, 2)
+
+    def steps(self) -> tuple[Step, ...]:
+        """What the controller decides, in order: for each layer, the operation, then the skips."""
+        sequence: list[Step] = [LearnedAnchor()] if self.stem_anchor else []
+        for layer in range(1, self.num_layers + 1):
+            sequence += [Choice(OPERATIONS, scope="layer"), Subset(len(skip_candidates(layer)))]
+        return tuple(sequence)
+
+    def from_tokens(self, tokens: Sequence[int]) -> MacroArchitecture:
+        """The architecture of a row of tokens (for layer k the operation, then k - 1 times 0 or 1)."""
+        return MacroArchitecture(tuple(_read_row(row) for row in _rows(tokens, self.num_layers)))
+
+    def to_tokens(self, architecture: MacroArchitecture) -> list[int]:
+        """The inverse of `from_tokens`."""
+        return [token for row in _write_rows(architecture) for token in row]
+
+    def random(self, rng: random.Random) -> MacroArchitecture:
+        """An architecture with every decision uniform and independent."""
+        return MacroArchitecture(
+            tuple(
+                Layer(
+                    rng.choice(OPERATIONS), tuple(tensor for tensor in skip_candidates(layer) if rng.randrange(2) == 1)
+                )
+                for layer in range(1, self.num_layers + 1)
+            )
+        )
+
+
+def to_document(architecture: MacroArchitecture) -> list[dict[str, Any]]:
+    """The `architecture` section of a spec."""
+    return [
+        {"layer": index, "operation": layer.operation, "skips": list(layer.skips)}
+        for index, layer in enumerate(architecture.layers, start=1)
+    ]
+
+
+def from_document(document: object, *, place: str, problems: Problems) -> MacroArchitecture | None:
+    """Read the `architecture` section of a spec; None, with the reasons noted, if it breaks a rule."""
+    if not isinstance(document, list):
+        problems.add(f"{place} must be a list of layers")
+        return None
+    before = len(problems)
+    if len(document) < MIN_LAYERS:
+        problems.add(f"{place} has {_too_few(len(document))}")
+    layers = tuple(_read_layers(document, place=place, problems=problems))
+    return None if len(problems) > before else MacroArchitecture(layers)
+
+
+def from_published(text: str) -> MacroArchitecture:
+    """Read the published encoding: for layer k `operation`, then k - 1 times 0 or 1, for the tensors from 0 on.
+
+    Raises: ArchitectureError: not whole numbers, not a whole number of layers, or a number out of range.
+    Source: the authors' README; operations as in OPERATIONS.
+    """
+    source = "published encoding"
+    try:
+        numbers = [int(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise ArchitectureError(source, ["expected whole numbers separated by blanks"]) from None
+    num_layers = (math.isqrt(8 * len(numbers) + 1) - 1) // 2
+    if not numbers or len(numbers) != math.comb(num_layers + 1, 2):
+        raise ArchitectureError(
+            source, [f"{len(numbers)} numbers; expected k of them for each layer k, e.g. 78 for 12 layers"]
+        )
+    problems = Problems(source)
+    for position, (operation, *bits) in enumerate(_rows(numbers, num_layers), start=1):
+        if not 0 <= operation < len(OPERATIONS):
+            problems.add(f"row {position}: operation {operation}; expected 0 to {len(OPERATIONS) - 1}")
+        for bit in bits:
+            if bit not in (0, 1):
+                problems.add(f"row {position}: skip {bit}; expected 0 or 1")
+    problems.raise_if_any(ArchitectureError)
+    return MacroArchitecture(tuple(_read_row(row) for row in _rows(numbers, num_layers)))
+
+
+def to_published(architecture: MacroArchitecture) -> str:
+    """The inverse of `from_published`: a line for each layer."""
+    return "\n".join(" ".join(map(str, row)) for row in _write_rows(architecture))
+
+
+def _rows(numbers: Sequence[int], num_layers: int) -> Iterator[Sequence[int]]:
+    """1, 2, 3, … numbers: a row for each layer."""
+    expected = math.comb(num_layers + 1, 2)
+    if len(numbers) != expected:
+        raise ArchitectureError("tokens", [f"{len(numbers)} numbers; expected {expected}"])
+    start = 0
+    for length in range(1, num_layers + 1):
+        yield numbers[start : start + length]
+        start += length
+
+
+def _read_row(row: Sequence[int]) -> Layer:
+    operation, *bits = row
+    return Layer(OPERATIONS[operation], tuple(tensor for tensor, bit in enumerate(bits) if bit))
+
+
+def _write_rows(architecture: MacroArchitecture) -> Iterator[list[int]]:
+    for index, layer in enumerate(architecture.layers, start=1):
+        yield [OPERATIONS.index(layer.operation), *(int(tensor in layer.skips) for tensor in skip_candidates(index))]
+
+
+def _read_layers(document: Sequence[object], *, place: str, problems: Problems) -> Iterator[Layer]:
+    for position, entry in enumerate(document):
+        layer_place = f"{place}[{position}]"
+        if not isinstance(entry, Mapping):
+            problems.add(f"{layer_place} must be an object with the keys layer, operation and skips")
+            continue
+        before = len(problems)
+        check_keys(entry, place=layer_place, required=("layer", "operation", "skips"), problems=problems)
+        if len(problems) > before:
+            continue
+        expected = position + 1
+        if entry["layer"] != expected or isinstance(entry["layer"], bool):
+            problems.add(
+                f"{layer_place}.layer is {entry['layer']!r}; expected {expected}: layers stand in order from 1"
+            )
+        if not isinstance(entry["skips"], list):
+            problems.add(f"{layer_place}.skips must be a list")
+            continue
+        for problem in _layer_problems(position, entry["operation"], entry["skips"]):
+            problems.add(f"{layer_place}.{problem}")
+        if len(problems) == before:
+            yield Layer(entry["operation"], tuple(entry["skips"]))
+
+
+def _layer_problems(position: int, operation: object, skips: Sequence[Any]) -> Iterator[str]:
+    layer = position + 1
+    candidates = skip_candidates(layer)
+    if operation not in OPERATIONS:
+        yield f"operation: {unknown('operation', operation, OPERATIONS)}"
+    strange = False
+    for slot, tensor in enumerate(skips):
+        if type(tensor) is not int or tensor not in candidates:
+            allowed = f"can only skip from tensors 0 to {layer - 2}" if candidates else "has nothing to skip from"
+            yield f"skips[{slot}] is {tensor!r}, but layer {layer} {allowed}"
+            strange = True
+    if not strange and list(skips) != sorted(set(skips)):
+        yield f"skips is {list(skips)}; expected every tensor once, in rising order"
+
+
+def _too_few(num_layers: int) -> str:
+    return f"{num_layers} layers; at least {MIN_LAYERS} are needed, after two of which the maps are halved"
+
+
+SPACE = MacroSpace
+SIZE = MacroSize

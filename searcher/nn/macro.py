@@ -1,0 +1,160 @@
+"""The macro network: one wiring for the supernet and for every fixed network.
+
+What skips are joined by and how wide the layers are is said by the size. The argument `form` only decides where the
+weights of a joining 1×1 convolution lie:
+  search  in blocks, one for each tensor that may be joined, which all architectures share;
+  final   in one convolution.
+
+Source: Pham et al. 2018, section 2.3, and the authors' code where the paper is silent.
+"""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from searcher.arch.document import ConfigError
+from searcher.arch.macro import (
+    OPERATIONS,
+    Layer,
+    MacroArchitecture,
+    MacroSize,
+    MacroSpace,
+    reduction_layers,
+    skip_candidates,
+)
+from searcher.nn.banks import Bank, FixedOps, SharedOps
+from searcher.nn.blocks import ConcatProjection, FactorizedReduction, Norm, ReluConvNorm, Stem
+from searcher.nn.operations import make_layer_operation
+
+Form = Literal["search", "final"]
+
+
+def build_shared(space: MacroSpace, size: MacroSize, **options: Any) -> MacroNetwork:
+    """The supernet: all candidates, in the search form. options: see `MacroNetwork`."""
+    return MacroNetwork(size, SharedOps(), num_layers=space.num_layers, form="search", **options)
+
+
+def build_fixed(architecture: MacroArchitecture, size: MacroSize, *, form: Form, **options: Any) -> MacroNetwork:
+    """The network of one architecture. options: see `MacroNetwork`."""
+    bank = FixedOps(architecture.used())
+    return MacroNetwork(size, bank, num_layers=len(architecture.layers), form=form, **options)
+
+
+class MacroNetwork(nn.Module):
+    """Stem, layers, classifier: images [B, C, H, W] and an architecture -> logits [B, num_classes].
+
+    Args: input_shape: H, W, C. dropout_prob: before the classifier, in training.
+    Raises: ConfigError: an auxiliary head is asked for.
+    """
+
+    def __init__(
+        self,
+        size: MacroSize,
+        bank: Bank,
+        *,
+        num_layers: int,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        norm: Norm,
+        form: Form,
+        dropout_prob: float = 0.0,
+        auxiliary: bool = False,
+    ) -> None:
+        super().__init__()
+        if auxiliary:
+            raise ConfigError("a macro network has no auxiliary head; auxiliary_weight must be 0")
+        channels = size.channels
+        self.stem = Stem(input_shape[-1], channels, stride=size.stem_stride, norm=norm)
+        self.layers = nn.ModuleList()
+        self.reductions = nn.ModuleDict()
+        for index in range(1, num_layers + 1):
+            self.layers.append(MacroLayer(index, bank, channels=channels, merge=size.skip_merge, norm=norm, form=form))
+            if index in reduction_layers(num_layers):
+                out_channels = 2 * channels if size.double_channels else channels
+                tensors = bank.select(("reduction", str(index)), range(index + 1))
+                self.reductions[str(index)] = nn.ModuleDict(
+                    {str(tensor): FactorizedReduction(channels, out_channels, norm=norm) for tensor in tensors}
+                )
+                channels = out_channels
+        self._dropout_prob = dropout_prob
+        self.classifier = nn.Linear(channels, num_classes, bias=False)
+
+    def forward(
+        self, images: Tensor, architecture: MacroArchitecture, *, drop_path_prob: float = 0.0
+    ) -> tuple[Tensor, None]:
+        """Logits [B, num_classes]; there is no auxiliary head.
+
+        Raises: ConfigError: `drop_path_prob` is not 0. A layer's only way in is its operation.
+        """
+        if drop_path_prob > 0:
+            raise ConfigError("a macro network has no paths to drop; drop_path_prob must be 0")
+        x = self.stem(images)
+        tensors = {0: x}
+        for index, (module, layer) in enumerate(zip(self.layers, architecture.layers, strict=True), start=1):
+            x = tensors[index] = module(x, [tensors[skip] for skip in layer.skips], layer)
+            if str(index) in self.reductions:
+                reductions: Any = self.reductions[str(index)]
+                # What no later layer reads is neither halved nor kept.
+                tensors = {
+                    tensor: reductions[str(tensor)](tensors[tensor]) for tensor in architecture.read_after(index)
+                }
+                x = tensors[index]
+        features = functional.dropout(x.mean(dim=(2, 3)), self._dropout_prob, self.training)  # [B, C]
+        return self.classifier(features), None
+
+
+class MacroLayer(nn.Module):
+    """Layer `index`: the tensor before it and its skips, all [B, C, H, W] -> its own."""
+
+    def __init__(
+        self, index: int, bank: Bank, *, channels: int, merge: Literal["sum", "concat"], norm: Norm, form: Form
+    ) -> None:
+        super().__init__()
+        self._index = index
+        names = bank.select(("operation", str(index)), OPERATIONS)
+        self.operations = nn.ModuleDict({name: make_layer_operation(name, channels, norm=norm) for name in names})
+        candidates = skip_candidates(index)
+        joined = bank.select(("merge", str(index)), [*candidates, index])
+        self.merge: nn.Module | None = None  # of a layer that has nothing to skip from
+        if candidates and merge == "sum":
+            self.merge = _Sum(channels, norm=norm)
+        elif candidates and form == "search":
+            self.merge = ConcatProjection(joined, channels, norm=norm)
+        elif candidates:
+            self.merge = _Concat(len(joined), channels, norm=norm)
+
+    def forward(self, x: Tensor, skips: Sequence[Tensor], layer: Layer) -> Tensor:
+        x = self.operations[layer.operation](x)
+        return x if self.merge is None else self.merge([*skips, x], [*layer.skips, self._index])
+
+
+class _Sum(nn.Module):
+    """Sum, norm: n × [B, C, H, W] -> [B, C, H, W]. Source: the authors' code, `_enas_layer`."""
+
+    def __init__(self, channels: int, *, norm: Norm) -> None:
+        super().__init__()
+        self.norm = norm(channels)
+
+    def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
+        return self.norm(sum(tensors[1:], start=tensors[0]))
+
+
+class _Concat(nn.Module):
+    """Concatenation, ReLU, 1×1 convolution, norm: n × [B, C, H, W] -> [B, C, H, W].
+
+    Source: the authors' code, `_fixed_layer`.
+    """
+
+    def __init__(self, num_tensors: int, channels: int, *, norm: Norm) -> None:
+        super().__init__()
+        self.projection = ReluConvNorm(num_tensors * channels, channels, norm=norm)
+
+    def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
+        return self.projection(torch.cat(list(tensors), dim=1))
