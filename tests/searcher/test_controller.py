@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step, Subset, num_tokens
+from searcher.arch.macro import MacroSpace
 from searcher.arch.micro import MicroSpace
 from searcher.controller.policy import LstmPolicy, PolicyConfig, Sample
 from searcher.controller.random_policy import RandomPolicy
-from searcher.controller.reinforce import Baseline, ReinforceConfig, reinforce_loss
+from searcher.controller.reinforce import Baseline, ReinforceConfig, reinforce_loss, skip_penalty
 
 SMALL = (Inputs(2), Pointer(2), Pointer(2), Choice(("a", "b", "c"), scope="x"), Anchor(), Pointer(3))
 WITH_SUBSETS = (Choice(("a", "b"), scope="x"), Subset(0), Choice(("a", "b"), scope="x"), Subset(1), Subset(2))
 MICRO = MicroSpace(num_nodes=1).steps()
+MACRO = MacroSpace(num_layers=3).steps()
 # Far from uniform, so that a wrong formula shows.
 UNEVEN = PolicyConfig(hidden_size=8, weight_range=1.5, temperature=0.5, tanh_constant=2.5)
 
@@ -35,7 +37,7 @@ def every_row(steps: tuple[Step, ...]) -> torch.Tensor:
     return torch.tensor(list(itertools.product(*map(range, options))))
 
 
-@pytest.mark.parametrize("steps", [SMALL, WITH_SUBSETS, MICRO])
+@pytest.mark.parametrize("steps", [SMALL, WITH_SUBSETS, MICRO, MACRO])
 @pytest.mark.parametrize("kind", ["lstm", "random"])
 def test_probabilities_of_all_architectures_sum_to_one_and_give_the_entropy(steps: tuple[Step, ...], kind: str) -> None:
     policy = LstmPolicy(steps, UNEVEN, seed=0) if kind == "lstm" else RandomPolicy(steps)
@@ -64,7 +66,7 @@ def test_architectures_are_drawn_as_often_as_their_probability_says(steps: tuple
     assert ((counts / 40_000 - expected).abs() < 5 * standard_error + 2 / 40_000).all()
 
 
-@pytest.mark.parametrize("steps", [SMALL, WITH_SUBSETS, MICRO])
+@pytest.mark.parametrize("steps", [SMALL, WITH_SUBSETS, MICRO, MACRO])
 def test_a_sample_scores_as_it_was_drawn(steps: tuple[Step, ...]) -> None:
     policy = LstmPolicy(steps, UNEVEN, seed=3)
     sample = policy.sample(32, generator=torch.Generator().manual_seed(1))
@@ -107,6 +109,99 @@ def test_the_operation_bias_favours_separable_convolutions_in_the_first_cell_onl
 def test_the_number_of_operation_biases_is_checked() -> None:
     with pytest.raises(ValueError, match=r"policy\.operation_bias has 2 values; expected one for each of a, b, c"):
         LstmPolicy(SMALL, replace(UNEVEN, operation_bias=(1.0, 2.0)), seed=0)
+
+
+def test_the_stem_has_a_learned_anchor_that_only_its_own_skips_attend_to() -> None:
+    policy = LstmPolicy(MacroSpace(4).steps(), UNEVEN, seed=0)
+    no_skips = torch.zeros(1, 10, dtype=torch.int64)
+    with torch.no_grad():
+        before = policy.score(no_skips).skip_probs
+        policy.learned_anchors[0].add_(1.0)
+        after = policy.score(no_skips).skip_probs
+    assert [probs.shape for probs in after] == [(1, 1), (1, 2), (1, 3)]
+    for old, new in zip(before, after, strict=True):
+        assert (old != new).tolist() == [[True, *[False] * (old.shape[1] - 1)]]
+
+
+def test_without_an_anchor_for_the_stem_its_skips_attend_to_the_first_layer() -> None:
+    # Both policies have the same weights; only one can point at the stem.
+    shifted = LstmPolicy(MacroSpace(4, stem_anchor=False).steps(), UNEVEN, seed=0)
+    own = LstmPolicy(MacroSpace(4).steps(), UNEVEN, seed=1)
+    own.load_state_dict(shifted.state_dict(), strict=False)
+    no_skips = torch.zeros(1, 10, dtype=torch.int64)
+    with torch.no_grad():
+        ours, authors = (policy.score(no_skips).skip_probs for policy in (own, shifted))
+    for layer in range(3):
+        assert torch.equal(ours[layer][:, 1:], authors[layer][:, :layer])
+
+
+def test_skips_are_drawn_as_often_as_the_probabilities_handed_out_say() -> None:
+    policy = LstmPolicy(WITH_SUBSETS, UNEVEN, seed=0)
+    with torch.no_grad():
+        sample = policy.sample(40_000, generator=torch.Generator().manual_seed(0))
+    first, second = sample.skip_probs
+    expected = torch.cat([first, second], dim=1).mean(dim=0)
+    drawn = sample.tokens[:, 2:].float().mean(dim=0)
+    torch.testing.assert_close(drawn, expected, atol=5 * 0.5 / 200, rtol=0)
+    assert ((expected - 0.5).abs() > 0.05).any()
+
+
+def test_the_skip_penalty_is_summed_over_a_layers_candidates_and_averaged_over_layers() -> None:
+    # KL of 0.5 from 0.4 is 0.5 ln(5/4) + 0.5 ln(5/6); of 0.3 it is 0.3 ln(3/4) + 0.7 ln(7/6); of 0.4 it is 0.
+    half, less = 0.0204110, 0.0215992
+    probs = [torch.tensor([[0.5], [0.4]]), torch.tensor([[0.3, 0.5], [0.4, 0.4]])]
+    penalty = skip_penalty(probs, target=0.4)
+    torch.testing.assert_close(penalty, torch.tensor([(half + less + half) / 2, 0.0]), atol=1e-6, rtol=0)
+
+
+def test_the_skip_penalty_enters_the_loss_with_its_weight() -> None:
+    policy = LstmPolicy(MACRO, UNEVEN, seed=0)
+    sample = policy.sample(4, generator=torch.Generator().manual_seed(0))
+    rewards = torch.rand(4)
+    plain, penalised = (
+        reinforce_loss(sample, rewards, baseline=Baseline(config), config=config)
+        for config in (ReinforceConfig(), ReinforceConfig(skip_weight=0.8, skip_target=0.4))
+    )
+    expected = 0.8 * skip_penalty(sample.skip_probs, target=0.4).mean()
+    assert expected.item() > 0.01
+    torch.testing.assert_close(penalised - plain, expected)
+
+
+def test_the_skip_penalty_leads_to_its_target() -> None:
+    policy = LstmPolicy(MacroSpace(5).steps(), PolicyConfig(hidden_size=16), seed=0)
+    config = ReinforceConfig(skip_weight=1.0, skip_target=0.2, entropy_weight=0.0)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.02)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        sample = policy.sample(16, generator=generator)
+        loss = reinforce_loss(sample, torch.zeros(16), baseline=Baseline(config), config=config)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    share = torch.cat(policy.sample(400, generator=generator).skip_probs, dim=1).mean().item()
+    assert share == pytest.approx(0.2, abs=0.03)
+
+
+def test_spaces_without_skips_have_no_skip_penalty() -> None:
+    sample = LstmPolicy(SMALL, UNEVEN, seed=0).sample(4, generator=torch.Generator().manual_seed(0))
+    assert sample.skip_probs == ()
+    losses = [
+        reinforce_loss(sample, torch.arange(4.0), baseline=Baseline(config), config=config)
+        for config in (ReinforceConfig(), ReinforceConfig(skip_weight=0.8))
+    ]
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"skip_target": 1.0}, "skip_target is 1.0; it must lie between 0 and 1"),
+        ({"skip_weight": -1.0}, "skip_weight is -1.0; it must not be negative"),
+    ],
+)
+def test_settings_of_the_skip_penalty_are_checked(setting: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReinforceConfig(**setting)  # type: ignore[arg-type]
 
 
 def trained(reward_of: object, config: ReinforceConfig, *, num_updates: int) -> tuple[LstmPolicy, LstmPolicy]:
