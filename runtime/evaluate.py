@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -116,15 +117,14 @@ def _check_match(model: Model, store: ImageStore) -> None:
         theirs, ours = (" × ".join(map(str, shape)) for shape in (store.image_shape, model.image_shape))
         raise EvaluationError(f"{store.name}: images are {theirs}, but {model.path} takes {ours}")
     if tuple(store.classes) != model.classes:
-        raise EvaluationError(f"{store.name}: {_class_difference(store, model)}")
+        difference = first_difference(store.classes, model.classes, noun="class", path=model.path)
+        raise EvaluationError(f"{store.name}: {difference}")
 
 
-def _class_difference(store: ImageStore, model: Model) -> str:
-    if len(store.classes) != len(model.classes):
-        return f"{len(store.classes)} classes, but {model.path} knows {len(model.classes)}"
-    index, theirs, ours = next(
-        (index, theirs, ours)
-        for index, (theirs, ours) in enumerate(zip(store.classes, model.classes, strict=True))
-        if theirs != ours
-    )
-    return f"class {index} is {theirs!r}, but {model.path} knows it as {ours!r}"
+def first_difference(theirs: Sequence[str], ours: Sequence[str], *, noun: Literal["class", "token"], path: Path) -> str:
+    """Where the names of a store, `theirs`, part from those of the model at `path`, in words."""
+    if len(theirs) != len(ours):
+        plural = {"class": "classes", "token": "tokens"}[noun]
+        return f"{len(theirs):,} {plural}, but {path} knows {len(ours):,}"
+    index = next(index for index, (their, our) in enumerate(zip(theirs, ours, strict=True)) if their != our)
+    return f"{noun} {index} is {theirs[index]!r}, but {path} knows it as {ours[index]!r}"

@@ -28,7 +28,7 @@ RECURRENT = _GENERATOR.normal(size=(HIDDEN, HIDDEN)).astype(np.float32)
 DECODER = _GENERATOR.normal(scale=2, size=(HIDDEN, len(WORDS))).astype(np.float32)
 
 
-def expected_logits(tokens: Sequence[int]) -> np.ndarray:
+def expected_logits(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
     """What the model says after each token of one text, from the zero state: [T, V]."""
     state, logits = np.zeros(HIDDEN), []
     for token in tokens:
@@ -37,7 +37,7 @@ def expected_logits(tokens: Sequence[int]) -> np.ndarray:
     return np.array(logits)
 
 
-def expected_log_probs(tokens: Sequence[int]) -> np.ndarray:
+def expected_log_probs(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
     """The log-probability of each token of one text but the first: [T - 1]."""
     logits = expected_logits(tokens[:-1])
     log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
