@@ -13,22 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from runtime.options import PATH, OptionError, command_line, json_option, provider_option
+from runtime.options import PATH, OptionError, announced, command_line, json_option, provider_option
 
 if TYPE_CHECKING:
-    from datasets.store import ImageStore
+    from datasets.store import ImageStore, TextStore
+    from runtime.artifact import Artifact
     from runtime.evaluate import Evaluation
+    from runtime.language_model import LanguageModel
     from runtime.model import Model
     from runtime.providers import Provider
 
-_PREDICT_BATCH = 64
-
-
-def _announced(model: Model) -> Model:
-    """Say on stderr where a model runs."""
-    session = model.session
-    click.echo(f"runs on {session.describe()}" + (f" ({session.remark})" if session.remark else ""), err=True)
-    return model
+_BATCH_SIZE = 64
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -38,59 +33,87 @@ def _announced(model: Model) -> Model:
 @click.argument("model", type=PATH)
 @click.option("--dataset", metavar="NAME", show_default="the one it was trained on", help="A data set's name or file.")
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), default="test", help="Its part to score.")
-@click.option("--batch-size", "-b", type=click.IntRange(min=1), default=64, help="Images a call.")
+@click.option("--batch-size", "-b", type=click.IntRange(min=1), show_default=str(_BATCH_SIZE), help="Images a call.")
 @provider_option
 @json_option
 def evaluate(
-    *, model: Path, dataset: str | None, split: str, batch_size: int, provider: Provider, as_json: bool
+    *, model: Path, dataset: str | None, split: str, batch_size: int | None, provider: Provider, as_json: bool
 ) -> None:
     """Score an exported model on a data set.
 
-    MODEL is a model file or a run directory. Prints the accuracy with its 95 % interval, and class by class.
+    MODEL is a model file or a run directory. Prints the accuracy with its 95 % interval, and class by class; of a
+    language model, the perplexity.
     """
     from datasets import catalog
-    from runtime.evaluate import evaluate as score
+    from datasets.store import ImageStore, TextStore
+    from runtime.kinds import open_model
+    from runtime.language_model import LanguageModel
     from runtime.model import Model
-    from runtime.progress import progress
 
-    opened = _announced(Model.open(model, provider=provider))
+    opened = announced(open_model(_file_to_score(model), provider=provider))
     store = catalog.load(dataset or _trained_on(opened))
-    if store.kind != "images":
-        raise OptionError(f"{store.name} is a data set of {store.kind}, but {model} classifies images")
-    count = store.counts.get(split, 0)
-    with progress(f"scoring {count:,} images of {store.name}, {split}", total=count) as advance:
-        result = score(opened, store=store, split=split, batch_size=batch_size, advance=advance)
-    if as_json:
-        click.echo(json.dumps(_evaluation_document(result, model=opened, store=store, split=split)))
+    if isinstance(opened, Model) and isinstance(store, ImageStore):
+        fields, text = _score_images(opened, store=store, split=split, batch_size=batch_size or _BATCH_SIZE)
+    elif isinstance(opened, LanguageModel) and isinstance(store, TextStore):
+        if batch_size is not None:
+            raise OptionError("--batch-size is of images; a text is read in as many streams as while training")
+        fields, text = _score_text(opened, store=store, split=split)
     else:
-        click.echo(_evaluation_text(result, model=opened, store=store, split=split))
+        raise OptionError(f"{store.name} is a data set of {store.kind}, but {opened.path} is {opened.kind}")
+    if as_json:
+        document = {
+            "schema": 1,
+            "kind": "evaluation",
+            "command": command_line(),
+            "file": str(opened.path),
+            "sha256": opened.sha256,
+            "providers": list(opened.session.providers),
+            "dataset": {"name": store.name, "split": split, "sha256": store.sha256[split]},
+            **fields,
+        }
+        click.echo(json.dumps(document))
+    else:
+        click.echo(f"{opened.path} · sha256 {opened.sha256[:12]}\n{store.name}, {split}: {text}")
 
 
-def _trained_on(model: Model) -> str:
+def _file_to_score(model: Path) -> Path:
+    """A run's file of whole sequences, if it has one: the same perplexity as of single steps, sooner."""
+    from runtime.artifact import SEQUENCE_MODEL
+
+    return model / SEQUENCE_MODEL if (model / SEQUENCE_MODEL).exists() else model
+
+
+def _trained_on(model: Artifact) -> str:
     match model.metadata:
         case {"spec": {"task": {"dataset": str(name)}}}:
             return name
     raise OptionError(f"{model.path} does not say what it was trained on: name a data set with --dataset")
 
 
-def _evaluation_document(result: Evaluation, *, model: Model, store: ImageStore, split: str) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "kind": "evaluation",
-        "command": command_line(),
-        "file": str(model.path),
-        "sha256": model.sha256,
-        "providers": list(model.session.providers),
-        "dataset": {"name": store.name, "split": split, "sha256": store.sha256[split]},
+def _score_images(model: Model, *, store: ImageStore, split: str, batch_size: int) -> tuple[dict[str, Any], str]:
+    """What a program reads, and what a person reads."""
+    from runtime.evaluate import evaluate as score
+    from runtime.progress import progress
+
+    count = store.counts.get(split, 0)
+    with progress(f"scoring {count:,} images of {store.name}, {split}", total=count) as advance:
+        result = score(model, store=store, split=split, batch_size=batch_size, advance=advance)
+    fields = {
         "count": result.count,
         "correct": result.correct,
         "accuracy": asdict(result.accuracy),
         "classes": [asdict(score) for score in result.per_class],
         "confusion": result.confusion.tolist(),
     }
+    interval = result.accuracy.interval
+    assert interval is not None
+    return fields, (
+        f"accuracy {result.accuracy.value:.2%} (95 % interval {interval.low:.2%} – {interval.high:.2%}, "
+        f"{result.correct:,} of {result.count:,} images)\n\n{_class_table(result)}"
+    )
 
 
-def _evaluation_text(result: Evaluation, *, model: Model, store: ImageStore, split: str) -> str:
+def _class_table(result: Evaluation) -> str:
     from runtime.tables import ABSENT, aligned
 
     def percent(value: float | None) -> str:
@@ -100,16 +123,30 @@ def _evaluation_text(result: Evaluation, *, model: Model, store: ImageStore, spl
     for score, mistakes in zip(result.per_class, result.mistakes, strict=True):
         taken_for = ", ".join(f"{name} {count}" for name, count in mistakes[:3])
         rows.append([score.name, f"{score.count:,}", percent(score.recall), percent(score.precision), taken_for])
-    interval = result.accuracy.interval
-    assert interval is not None
-    return "\n".join(
-        [
-            f"{model.path} · sha256 {model.sha256[:12]}",
-            f"{store.name}, {split}: accuracy {result.accuracy.value:.2%} "
-            f"(95 % interval {interval.low:.2%} – {interval.high:.2%}, {result.correct:,} of {result.count:,} images)",
-            "",
-            aligned(["class", "images", "recall", "precision", "  most often taken for"], rows, left=(0, 4)),
-        ]
+    return aligned(["class", "images", "recall", "precision", "  most often taken for"], rows, left=(0, 4))
+
+
+def _score_text(model: LanguageModel, *, store: TextStore, split: str) -> tuple[dict[str, Any], str]:
+    """What a program reads, and what a person reads."""
+    from runtime.language_model import StepModel
+    from runtime.perplexity import evaluate_text
+    from runtime.progress import progress
+
+    unit = {"word": "word", "char": "character"}[model.tokenizer.tokens]
+    count = max(store.counts.get(split, 0) - 1, 0)
+    pace = ", one at a time" if isinstance(model, StepModel) else ""
+    with progress(f"scoring {count:,} {unit}s of {store.name}, {split}{pace}", total=count) as advance:
+        result = evaluate_text(model, store=store, split=split, advance=advance)
+    fields = {
+        "count": result.count,
+        "unit": unit,
+        "perplexity": result.perplexity,
+        "bits_per_token": result.bits_per_token,
+        "nll": result.nll,
+    }
+    return (
+        fields,
+        f"perplexity {result.perplexity:.2f} ({result.bits_per_token:.3f} bits a {unit}, {result.count:,} {unit}s)",
     )
 
 
@@ -130,12 +167,16 @@ def predict(*, model: Path, images: tuple[Path, ...], top: int, provider: Provid
     import numpy as np
 
     from runtime.images import prepare
+    from runtime.kinds import open_model
     from runtime.model import Model
 
-    opened = _announced(Model.open(model, provider=provider))
+    opened = open_model(model, provider=provider)
+    if not isinstance(opened, Model):
+        raise OptionError(f"{opened.path} is {opened.kind}: use `enas generate`")
+    announced(opened)
     predictions = []
-    for start in range(0, len(images), _PREDICT_BATCH):
-        paths = images[start : start + _PREDICT_BATCH]
+    for start in range(0, len(images), _BATCH_SIZE):
+        paths = images[start : start + _BATCH_SIZE]
         pictures = np.stack([prepare(path, preprocess=opened.preprocess) for path in paths])  # [B, H, W, C]
         for path, probabilities in zip(paths, opened.predict(pictures).probabilities, strict=True):
             best = probabilities.argsort()[::-1][:top]

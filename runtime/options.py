@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from runtime.artifact import Artifact
+
+_Opened = TypeVar("_Opened", bound="Artifact")
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -26,3 +32,10 @@ class OptionError(ValueError):
 
 def command_line() -> list[str]:
     return ["enas", *sys.argv[1:]]
+
+
+def announced(model: _Opened) -> _Opened:
+    """Say on stderr where a model runs."""
+    session = model.session
+    click.echo(f"runs on {session.describe()}" + (f" ({session.remark})" if session.remark else ""), err=True)
+    return model

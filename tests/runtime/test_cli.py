@@ -53,7 +53,7 @@ def test_the_data_set_of_the_spec_is_the_default(model_path: Path, tmp_path: Pat
 
 def test_text_is_not_scored_with_a_model_of_images(model_path: Path) -> None:
     message = mistake(cli.evaluate, model_path, "--dataset", "shakespeare", "-e", "cpu")
-    assert message == f"shakespeare is a data set of text, but {model_path} classifies images"
+    assert message == f"shakespeare is a data set of text, but {model_path} is an image classifier"
 
 
 # --- predict ----------------------------------------------------------------------------------------------------------
