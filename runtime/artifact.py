@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from runtime.providers import Provider, Session, open_session
+from runtime.providers import DEFAULT_TUNING, Provider, Session, Tuning, open_session
 
 Kind: TypeAlias = Literal[
     "an image classifier", "a language model of single steps", "a language model of whole sequences"
@@ -76,19 +76,46 @@ def open_artifact(
     Returns: the artifact, and what is wrong with its metadata.
     Raises: ArtifactError: not a whole ONNX file, or not one of ours. ProviderError: CUDA cannot be had.
     """
-    path, data = _read(Path(path), file=file)
+    path, data = read_model(Path(path), file=file)
+    artifact, problems = load(data, path=path, provider=provider, threads=threads)
+    if not artifact.metadata and not problems:
+        raise ArtifactError(f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
+    return artifact, problems
+
+
+def load(
+    data: bytes, *, path: Path, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING
+) -> tuple[Artifact, Sequence[str]]:
+    """A model file's bytes as a session, whoever made it; `path` is what errors call it.
+
+    Returns: the artifact, and what is wrong with its metadata.
+    Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had.
+    """
     try:
-        session = open_session(data, provider=provider, threads=threads)
+        session = open_session(data, provider=provider, threads=threads, tuning=tuning)
     except Exception as error:
         # onnxruntime's errors derive from Exception alone.
         if type(error).__module__.startswith("onnxruntime"):
             raise ArtifactError(f"{path}: {_explain(error, num_bytes=len(data))}") from error
         raise
     metadata, problems = _parse_metadata(session.ort.get_modelmeta().custom_metadata_map)
-    if not metadata and not problems:
-        raise ArtifactError(f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
     sha256 = hashlib.sha256(data).hexdigest()
     return Artifact(path=path, sha256=sha256, num_bytes=len(data), session=session, metadata=metadata), problems
+
+
+def read_model(path: Path, *, file: str = MODEL) -> tuple[Path, bytes]:
+    """The path and the bytes of a model file, or of the one called `file` in a run directory.
+
+    Raises: ArtifactError: there is none.
+    """
+    if path.is_dir():
+        if not (path / file).exists():
+            raise ArtifactError(f"{path}: no {file} in this directory; `enas export` writes it")
+        path = path / file
+    try:
+        return path, path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file or directory") from None
 
 
 def require_kind(artifact: Artifact, kind: Kind) -> None:
@@ -101,17 +128,6 @@ def require_sound(artifact: Artifact, problems: Sequence[str]) -> None:
     """Raises: ArtifactError: there are problems, all told."""
     if problems:
         raise ArtifactError(f"{artifact.path}: not a whole model of `enas export`: {'; '.join(problems)}")
-
-
-def _read(path: Path, *, file: str) -> tuple[Path, bytes]:
-    if path.is_dir():
-        if not (path / file).exists():
-            raise ArtifactError(f"{path}: no {file} in this directory; `enas export` writes it")
-        path = path / file
-    try:
-        return path, path.read_bytes()
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file or directory") from None
 
 
 def _explain(error: Exception, *, num_bytes: int) -> str:

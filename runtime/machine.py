@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,10 @@ from pathlib import Path
 # Other processes' share of the usable cores, and the hypervisor's, beyond which a run is called noisy.
 _NOISY_OTHERS = 0.05
 _NOISY_STEAL = 0.01
+# Times a second that this process was made to wait for others, and the spread of a fixed loop's times, that are noisy.
+_NOISY_SWITCHES_PER_S = 100.0
+_NOISY_CALIBRATION = 0.10
+_CALIBRATION_LOOPS = 50_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,30 @@ class Activity:
             reasons.append(f"other processes took {self.others_share:.0%} of the cores")
         if self.steal_share is not None and self.steal_share > _NOISY_STEAL:
             reasons.append(f"the hypervisor took {self.steal_share:.1%} of the cores")
+        if self.involuntary_switches is not None and self.involuntary_switches > _NOISY_SWITCHES_PER_S * self.seconds:
+            rate = self.involuntary_switches / self.seconds
+            reasons.append(f"it was interrupted by other work {rate:,.0f} times a second")
         return reasons
+
+
+def calibrate() -> float:
+    """Milliseconds that a fixed loop takes, the best of three: the same every time on a machine that is left alone."""
+    best_ns = 0
+    for _ in range(3):
+        start = time.perf_counter_ns()
+        total = 0
+        for number in range(_CALIBRATION_LOOPS):
+            total += number
+        elapsed_ns = time.perf_counter_ns() - start
+        best_ns = min(best_ns or elapsed_ns, elapsed_ns)
+    return best_ns / 1e6
+
+
+def drift(calibration_ms: Sequence[float]) -> list[str]:
+    """Why the times of the fixed loop are a reason for doubt; empty if they stayed the same."""
+    if not calibration_ms or max(calibration_ms) <= (1 + _NOISY_CALIBRATION) * min(calibration_ms):
+        return []
+    return [f"a fixed loop took between {min(calibration_ms):.2f} and {max(calibration_ms):.2f} ms"]
 
 
 def usable_cores() -> int:

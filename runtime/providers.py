@@ -21,6 +21,7 @@ from typing import Any, Literal
 import onnxruntime
 
 Provider = Literal["auto", "cpu", "cuda"]
+ConvSearch = Literal["exhaustive", "heuristic", "default"]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -36,6 +37,21 @@ _WARNINGS = 2
 
 class ProviderError(ValueError):
     """The provider that was asked for cannot be had."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What may be asked of a session beyond its threads."""
+
+    spinning: bool = True
+    """Whether idle intra-op threads spin for a while before they sleep: quicker calls, busier cores."""
+    conv_search: ConvSearch = "exhaustive"
+    """How cuDNN chooses the algorithm of a convolution; exhaustive costs about a second for every new shape."""
+    cuda_graph: bool = False
+    """Record the kernels of a call once and launch them together; needs addresses that stay."""
+
+
+DEFAULT_TUNING = Tuning()
 
 
 @dataclass(frozen=True)
@@ -63,18 +79,19 @@ class Session:
         return f"CUDA ({self.nodes.get(_CUDA, 0)} nodes{''.join(elsewhere)})"
 
 
-def open_session(model: bytes, *, provider: Provider, threads: int | None) -> Session:
+def open_session(model: bytes, *, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING) -> Session:
     """A session on `provider`; `auto` takes CUDA if it really works.
 
     Args: threads: intra-op threads; None leaves the number to onnxruntime.
-    Raises: ProviderError: CUDA was asked for and cannot be had. onnxruntime's own errors: the model cannot be loaded.
+    Raises: ProviderError: CUDA, or a CUDA graph, was asked for and cannot be had. onnxruntime's own errors: the model
+        cannot be loaded.
     """
     obstacles: Sequence[str] = ()
     if provider != "cpu":
         obstacles = cuda_obstacles()
         if not obstacles:
             try:
-                session = _create(model, [_CUDA, _CPU], threads=threads)
+                session = _create(model, [(_CUDA, _cuda_options(tuning)), _CPU], threads=threads, tuning=tuning)
                 obstacles = fallbacks(session)
                 if not obstacles:
                     return session
@@ -82,9 +99,13 @@ def open_session(model: bytes, *, provider: Provider, threads: int | None) -> Se
                 obstacles = (str(error).splitlines()[0],)
     # Before the complaint about CUDA: a broken file is the more useful thing to hear of.
     remark = f"CUDA cannot be used: {'; '.join(obstacles)}" if obstacles else None
-    session = _create(model, [_CPU], threads=threads, remark=remark)
+    session = _create(model, [_CPU], threads=threads, tuning=tuning, remark=remark)
     if provider == "cuda":
         raise ProviderError(f"{remark}; the libraries come with: pip install 'enas-toolchain[runtime-cuda]'")
+    if tuning.cuda_graph:
+        raise ProviderError(
+            f"a CUDA graph takes CUDA, but the session runs on the CPU{f' ({remark})' if remark else ''}"
+        )
     return session
 
 
@@ -133,15 +154,30 @@ def _load_failure(library: str) -> str | None:
     return None
 
 
-def _create(model: bytes, providers: list[str], *, threads: int | None, remark: str | None = None) -> Session:
+def _cuda_options(tuning: Tuning) -> dict[str, str]:
+    return {
+        "cudnn_conv_algo_search": tuning.conv_search.upper(),
+        "enable_cuda_graph": str(int(tuning.cuda_graph)),
+    }
+
+
+def _create(
+    model: bytes,
+    providers: Sequence[str | tuple[str, dict[str, str]]],
+    *,
+    threads: int | None,
+    tuning: Tuning,
+    remark: str | None = None,
+) -> Session:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(tuning.spinning)))
     if threads is not None:
         options.intra_op_num_threads = threads
     start = time.perf_counter()
     with _silence():
-        ort = onnxruntime.InferenceSession(model, options, providers=providers)
+        ort = onnxruntime.InferenceSession(model, options, providers=list(providers))
     load_ms = (time.perf_counter() - start) * 1e3
     nodes: Counter[str] = Counter()
     if hasattr(ort, "get_provider_graph_assignment_info"):

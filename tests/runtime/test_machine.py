@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.machine import Activity, Machine, Reading
+from runtime.machine import Activity, Machine, Reading, calibrate, drift
 
 BEFORE = Reading(time_s=0, own_cpu_s=0, busy_cpu_s=100, stolen_cpu_s=0, involuntary_switches=5, load_average=0.5)
 
@@ -38,6 +38,22 @@ def test_others_that_take_the_cores_are_told() -> None:
 def test_a_hypervisor_that_takes_the_cores_is_told() -> None:
     after = replace(BEFORE, time_s=10, own_cpu_s=10, busy_cpu_s=110, stolen_cpu_s=1)
     assert Activity.between(BEFORE, after, cores=2).disturbances() == ["the hypervisor took 5.0% of the cores"]
+
+
+def test_a_machine_that_interrupts_is_told() -> None:
+    after = replace(BEFORE, time_s=10, own_cpu_s=10, busy_cpu_s=110, involuntary_switches=2005)
+    reasons = Activity.between(BEFORE, after, cores=2).disturbances()
+    assert reasons == ["it was interrupted by other work 200 times a second"]
+
+
+def test_a_fixed_loop_that_takes_longer_at_times_is_told() -> None:
+    assert drift([2.0, 2.1, 2.15]) == []
+    assert drift([]) == []
+    assert drift([2.0, 2.5, 2.1]) == ["a fixed loop took between 2.00 and 2.50 ms"]
+
+
+def test_the_fixed_loop_takes_milliseconds() -> None:
+    assert 0.1 < calibrate() < 1000
 
 
 def test_a_system_that_keeps_its_counters_to_itself_is_not_called_noisy() -> None:

@@ -5,7 +5,7 @@ import pytest
 from runtime import providers
 from runtime.artifact import ArtifactError
 from runtime.model import Model
-from runtime.providers import ProviderError
+from runtime.providers import ProviderError, Tuning, open_session
 
 
 def test_a_session_says_where_its_nodes_run(model_path: Path) -> None:
@@ -43,6 +43,17 @@ def test_auto_falls_back_and_says_why(model_path: Path, monkeypatch: pytest.Monk
     assert session.remark == "CUDA cannot be used: no NVIDIA driver (libcuda.so.1)"
 
 
+def test_a_cuda_graph_is_not_recorded_on_the_cpu(model_path: Path) -> None:
+    with pytest.raises(ProviderError, match=r"^a CUDA graph takes CUDA, but the session runs on the CPU$"):
+        open_session(model_path.read_bytes(), provider="cpu", threads=1, tuning=Tuning(cuda_graph=True))
+
+
+def test_spinning_can_be_turned_off(model_path: Path) -> None:
+    tuning = Tuning(spinning=False)
+    session = open_session(model_path.read_bytes(), provider="cpu", threads=2, tuning=tuning)
+    assert session.ort.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def _without_cuda() -> bool:
     return bool(providers.cuda_obstacles())
 
@@ -65,6 +76,16 @@ def test_cuda_runs_every_heavy_node(model_path: Path) -> None:
     session = Model.open(model_path, provider="cuda").session
     assert session.device == "cuda"
     assert session.nodes["CUDAExecutionProvider"] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("_without_cuda()", reason="needs CUDA")
+def test_cuda_takes_the_search_and_the_graph_it_is_asked_for(model_path: Path) -> None:
+    tuning = Tuning(conv_search="heuristic", cuda_graph=True)
+    session = open_session(model_path.read_bytes(), provider="cuda", threads=None, tuning=tuning)
+    options = session.ort.get_provider_options()["CUDAExecutionProvider"]
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert options["enable_cuda_graph"] == "1"
 
 
 def test_a_broken_file_is_told_before_missing_cuda(tmp_path: Path) -> None:
