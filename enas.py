@@ -38,6 +38,7 @@ _COMMANDS = {
     "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network."),
     "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set."),
     "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model."),
+    "generate": _LazyCommand("runtime", "generate", "Write text with an exported language model.", "generate_cli"),
     "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput.", "benchmark_cli"),
 }
 _PACKAGES = ("datasets", "searcher", "exporter", "runtime")
