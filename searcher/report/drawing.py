@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from charts.svg import FONT, element, escaped, number, shortened, text, text_width
 from searcher.arch.spec import Spec
+from searcher.report.chain import DOT_RADIUS, draw_chain, skips_of
+from searcher.report.chips import CHIP_HEIGHT, CHIP_PADDING, FONT_PX, chip, family, family_rank, needed_width
 from searcher.report.graph import Graph, GraphNode, Stage, graphs_of, outline_of
 from searcher.report.layout import Box, Curve, Item, Layout, lay_out
+from searcher.report.part import Part
 from searcher.report.text import describe_spec, headline, shape_text, task_line
 
-_FONT_PX = 12.0
 _MARGIN = 24.0
 _PANEL_PADDING = 18.0
 _PANEL_HEAD = 46.0
-_CHIP_HEIGHT = 26.0
-_CHIP_PADDING = 8.0
 _CHIP_GAP = 6.0
 _CARD_PADDING = 6.0
 _CARD_FOOT = 24.0
@@ -32,10 +31,6 @@ _MAX_PER_RANK = 3
 _WIDEST_ROW = 1240.0
 """Graphs stand side by side up to this width, px, and below each other beyond it."""
 
-# Families of operations with the word that gives them away. The hues are Okabe and Ito's, which the colour-blind tell
-# apart too; every chip also carries its name.
-_FAMILIES = (("conv", "convolution"), ("pool", "pooling"), ("identity", "identity"))
-_OTHER_FAMILY = "activation"
 _STYLE = """
 .arch{font:12px FONT}
 .arch text{fill:#1f2328}.arch .muted{fill:#59636e}.arch .h1{font-size:17px;font-weight:600}
@@ -44,6 +39,7 @@ _STYLE = """
 .arch .card{fill:#fff;stroke:#afb8c1}.arch .input{fill:#eaeef2;stroke:#818b98}
 .arch .output{fill:#fff;stroke:#8250a0;stroke-width:1.6}
 .arch .line{fill:none;stroke:#59636e;stroke-width:1.5}.arch .leaf{stroke:#8250a0}
+.arch .cut{stroke:#818b98;stroke-dasharray:3 4}
 .arch .halo{fill:none;stroke:#f6f8fa;stroke-width:5}
 .arch .tip{fill:#59636e}.arch .tip.leaf{fill:#8250a0;stroke:none}
 .arch .convolution{fill:#d7e9f7;stroke:#0072b2}.arch .pooling{fill:#fde6c8;stroke:#c96a00}
@@ -60,15 +56,6 @@ _STYLE = """
 """.replace("FONT", FONT).replace("\n", "")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A piece of the drawing with its size; its markup begins at 0, 0."""
-
-    width: float
-    height: float
-    markup: str
-
-
 def draw_spec(spec: Spec) -> str:
     """The SVG document of a spec."""
     graphs = graphs_of(spec)
@@ -81,7 +68,7 @@ def draw_spec(spec: Spec) -> str:
     ]
     y = _MARGIN + 54
     for part in parts:
-        placed.append(_moved(part.markup, _MARGIN, y))
+        placed.append(part.at(_MARGIN, y))
         y += part.height + _MARGIN
     return (
         element(
@@ -105,13 +92,13 @@ def draw_spec(spec: Spec) -> str:
 # --- graphs -----------------------------------------------------------------------------------------------------------
 
 
-def _panels(graphs: Sequence[Graph]) -> _Part:
+def _panels(graphs: Sequence[Graph]) -> Part:
     """Graphs in frames of one height side by side, or, where that is too wide, of one width below each other."""
-    chip_width = max(text_width(_label(name), _FONT_PX) for name in _operations(graphs)) + 2 * _CHIP_PADDING
-    layouts = [
-        lay_out([_item(node, chip_width) for node in graph.nodes], max_per_rank=_MAX_PER_RANK) for graph in graphs
+    chip_width = max(needed_width(name) for name in _operations(graphs))
+    bodies = [
+        draw_chain(graph, chip_width=chip_width) if graph.is_chain else _ranked(graph, chip_width) for graph in graphs
     ]
-    sizes = [_panel_size(graph, layout) for graph, layout in zip(graphs, layouts, strict=True)]
+    sizes = [_panel_size(graph, body) for graph, body in zip(graphs, bodies, strict=True)]
     widths, heights = (list(sides) for sides in zip(*sizes, strict=True))
     row_width = sum(widths) + _MARGIN * (len(graphs) - 1)
     beside = row_width <= _WIDEST_ROW
@@ -122,10 +109,10 @@ def _panels(graphs: Sequence[Graph]) -> _Part:
         widths = [max(widths)] * len(graphs)
         corners = [(0.0, y) for y in _starts(heights)]
     markup = "".join(
-        _moved(_panel(graph, layout, chip_width, width, height), *corner)
-        for graph, layout, width, height, corner in zip(graphs, layouts, widths, heights, corners, strict=True)
+        _panel(graph, body, width, height).at(*corner)
+        for graph, body, width, height, corner in zip(graphs, bodies, widths, heights, corners, strict=True)
     )
-    return _Part(corners[-1][0] + widths[-1], corners[-1][1] + heights[-1], markup)
+    return Part(corners[-1][0] + widths[-1], corners[-1][1] + heights[-1], markup)
 
 
 def _starts(sizes: Sequence[float]) -> list[float]:
@@ -133,25 +120,29 @@ def _starts(sizes: Sequence[float]) -> list[float]:
     return [0.0, *itertools.accumulate(size + _MARGIN for size in sizes[:-1])]
 
 
-def _panel_size(graph: Graph, layout: Layout) -> tuple[float, float]:
-    inner = max(layout.width, text_width(graph.title, 14), text_width(graph.caption, _FONT_PX))
-    return inner + 2 * _PANEL_PADDING, layout.height + _PANEL_HEAD + 2 * _PANEL_PADDING
+def _panel_size(graph: Graph, body: Part) -> tuple[float, float]:
+    inner = max(body.width, text_width(graph.title, 14), text_width(graph.caption, FONT_PX))
+    return inner + 2 * _PANEL_PADDING, body.height + _PANEL_HEAD + 2 * _PANEL_PADDING
 
 
-def _panel(graph: Graph, layout: Layout, chip_width: float, width: float, height: float) -> str:
+def _panel(graph: Graph, body: Part, width: float, height: float) -> Part:
     """A graph in its frame, under its title."""
-    return "".join(
+    markup = "".join(
         [
             element("rect", class_="panel", x=0.5, y=0.5, width=width - 1, height=height - 1, rx=8),
             text(graph.title[:1].upper() + graph.title[1:], _PANEL_PADDING, _PANEL_PADDING + 12, "h2"),
             text(graph.caption, _PANEL_PADDING, _PANEL_PADDING + 30, "muted"),
-            _moved(
-                "".join([*_lines(graph, layout), *(_card(node, layout, chip_width) for node in graph.nodes)]),
-                (width - layout.width) / 2,
-                _PANEL_PADDING + _PANEL_HEAD,
-            ),
+            body.at((width - body.width) / 2, _PANEL_PADDING + _PANEL_HEAD),
         ]
     )
+    return Part(width, height, markup)
+
+
+def _ranked(graph: Graph, chip_width: float) -> Part:
+    """A graph's boxes in ranks, under the lines between them."""
+    layout = lay_out([_item(node, chip_width) for node in graph.nodes], max_per_rank=_MAX_PER_RANK)
+    cards = (_card(node, layout, chip_width) for node in graph.nodes)
+    return Part(layout.width, layout.height, "".join([*_lines(graph, layout), *cards]))
 
 
 def _item(node: GraphNode, chip_width: float) -> Item:
@@ -161,8 +152,8 @@ def _item(node: GraphNode, chip_width: float) -> Item:
     if _has_operations(node):
         width = num_edges * chip_width + (num_edges - 1) * _CHIP_GAP + 2 * _CARD_PADDING
         entries = [_CARD_PADDING + i * (chip_width + _CHIP_GAP) + chip_width / 2 for i in range(num_edges)]
-        return Item(node.name, width, _CARD_PADDING + _CHIP_HEIGHT + _CARD_FOOT, sources, tuple(entries))
-    width = max(text_width(node.name, _FONT_PX), text_width(node.caption, _FONT_PX)) + 2 * _CHIP_PADDING
+        return Item(node.name, width, _CARD_PADDING + CHIP_HEIGHT + _CARD_FOOT, sources, tuple(entries))
+    width = max(text_width(node.name, FONT_PX), text_width(node.caption, FONT_PX)) + 2 * CHIP_PADDING
     entries = [width * (i + 1) / (num_edges + 1) for i in range(num_edges)]
     return Item(node.name, width, _PLAIN_CARD_HEIGHT, sources, tuple(entries))
 
@@ -175,7 +166,7 @@ def _card(node: GraphNode, layout: Layout, chip_width: float) -> str:
         name = text(node.name, box.centre, box.top + 18, "b mid")
         return frame + name + text(node.caption, box.centre, box.top + 33, "muted mid")
     chips = [
-        _chip(node.edges[index].operation or "", Box(left, box.top + _CARD_PADDING, chip_width, _CHIP_HEIGHT))
+        chip(node.edges[index].operation or "", Box(left, box.top + _CARD_PADDING, chip_width, CHIP_HEIGHT))
         for left, index in zip(
             (box.left + _CARD_PADDING + i * (chip_width + _CHIP_GAP) for i in itertools.count()),
             layout.entry_order[node.name],
@@ -184,12 +175,6 @@ def _card(node: GraphNode, layout: Layout, chip_width: float) -> str:
     ]
     join = "+ " if len(node.edges) > 1 else ""
     return frame + "".join(chips) + text(f"{join}{node.name}", box.centre, box.bottom - 8, "b mid")
-
-
-def _chip(operation: str, box: Box) -> str:
-    return element(
-        "rect", class_=_family(operation), x=box.left, y=box.top, width=box.width, height=box.height, rx=5
-    ) + text(_label(operation), box.centre, box.top + 17, "mid")
 
 
 def _lines(graph: Graph, layout: Layout) -> Iterator[str]:
@@ -222,13 +207,13 @@ def _tip(at: tuple[float, float]) -> str:
 # --- network ----------------------------------------------------------------------------------------------------------
 
 
-def _outline(stages: Sequence[Stage]) -> _Part:
+def _outline(stages: Sequence[Stage]) -> Part:
     """The stages from left to right; one that halves the map narrows."""
     x = 0.0
     pieces = []
     for stage in stages:
         name, size = stage.title, shape_text(stage.shape)
-        width = max(text_width(name, _FONT_PX), text_width(size, _FONT_PX)) + 20
+        width = max(text_width(name, FONT_PX), text_width(size, FONT_PX)) + 20
         if x:
             y = _STAGE_HEIGHT / 2
             pieces.append(element("path", class_="line", d=f"M{number(x - _STAGE_GAP)} {number(y)}h{_STAGE_GAP - 6}"))
@@ -237,7 +222,7 @@ def _outline(stages: Sequence[Stage]) -> _Part:
         pieces.append(text(name, x + width / 2, 19, "b mid"))
         pieces.append(text(size, x + width / 2, 35, "muted mid"))
         x += width + _STAGE_GAP
-    return _Part(x - _STAGE_GAP, _STAGE_HEIGHT, "".join(pieces))
+    return Part(x - _STAGE_GAP, _STAGE_HEIGHT, "".join(pieces))
 
 
 def _stage_shape(stage: Stage, x: float, width: float) -> str:
@@ -252,23 +237,31 @@ def _stage_shape(stage: Stage, x: float, width: float) -> str:
 # --- legend -----------------------------------------------------------------------------------------------------------
 
 
-def _legend(graphs: Sequence[Graph]) -> _Part:
+def _legend(graphs: Sequence[Graph]) -> Part:
     """What the colours and the violet line mean; only what occurs."""
     x = 0.0
     pieces = []
-    for family in dict.fromkeys(_family(name) for name in sorted(_operations(graphs), key=_family_rank)):
-        pieces.append(element("rect", class_=family, x=x, y=1, width=18, height=12, rx=3))
-        pieces.append(text(family, x + 25, 11, "muted"))
-        x += 25 + text_width(family, _FONT_PX) + 22
-    for class_, words in (("line", "read by an operation"), ("line leaf", "loose end, to the output")):
-        pieces.append(element("path", class_=class_, d=f"M{number(x)} 7h18"))
+    for name in dict.fromkeys(family(operation) for operation in sorted(_operations(graphs), key=family_rank)):
+        pieces.append(element("rect", class_=name, x=x, y=1, width=18, height=12, rx=3))
+        pieces.append(text(name, x + 25, 11, "muted"))
+        x += 25 + text_width(name, FONT_PX) + 22
+    for class_, words in _line_kinds(graphs):
+        pieces.append(element("path", class_=f"line {class_}".rstrip(), d=f"M{number(x)} 7h18"))
+        if class_ == "skip":
+            pieces.append(element("circle", class_="tip", cx=x + 9, cy=7, r=DOT_RADIUS))
         pieces.append(text(words, x + 25, 11, "muted"))
-        x += 25 + text_width(words, _FONT_PX) + 22
-    return _Part(x - 22, 14, "".join(pieces))
+        x += 25 + text_width(words, FONT_PX) + 22
+    return Part(x - 22, 14, "".join(pieces))
 
 
-def _moved(markup: str, x: float, y: float) -> str:
-    return element("g", markup, transform=f"translate({number(x)} {number(y)})")
+def _line_kinds(graphs: Sequence[Graph]) -> Iterator[tuple[str, str]]:
+    """Each kind of line that occurs, as its class and what it means."""
+    nodes = [node for graph in graphs for node in graph.nodes]
+    yield "", "read by an operation"
+    if any(node.role == "output" for node in nodes):
+        yield "leaf", "loose end, to the output"
+    if any(graph.is_chain for graph in graphs) and any(map(skips_of, nodes)):
+        yield "skip", "skip, read where it has a dot"
 
 
 def _operations(graphs: Sequence[Graph]) -> set[str]:
@@ -277,21 +270,3 @@ def _operations(graphs: Sequence[Graph]) -> set[str]:
 
 def _has_operations(node: GraphNode) -> bool:
     return any(edge.operation for edge in node.edges)
-
-
-def _label(operation: str) -> str:
-    """`sep_conv_3x3` as people write it: `sep conv 3×3`."""
-    *words, last = operation.split("_")
-    sides = last.split("x")
-    if len(sides) == 2 and all(side.isdigit() for side in sides):
-        last = "×".join(sides)
-    return " ".join([*words, last])
-
-
-def _family(operation: str) -> str:
-    return next((family for word, family in _FAMILIES if word in operation), _OTHER_FAMILY)
-
-
-def _family_rank(operation: str) -> tuple[int, str]:
-    families = [family for _, family in _FAMILIES] + [_OTHER_FAMILY]
-    return families.index(_family(operation)), operation

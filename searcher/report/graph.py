@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from searcher.arch.macro import MacroArchitecture, MacroSize, reduction_layers
 from searcher.arch.micro import CELL_KINDS, NUM_INPUTS, CellKind, MicroArchitecture, MicroSize, loose_ends
 from searcher.arch.spec import Spec
 
 Role = Literal["input", "node", "output"]
+Join = Literal["sum", "concat"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,17 @@ class GraphEdge:
 
 @dataclass(frozen=True)
 class GraphNode:
-    """Joins what its edges bring: an `output` concatenates, a `node` adds up, an `input` has none."""
+    """Joins what its edges bring; an `input` has none."""
 
     name: str
     """Unique in its graph."""
     edges: tuple[GraphEdge, ...] = ()
     role: Role = "node"
+    join: Join = "sum"
     caption: str = ""
     """A few words on what it is, where the name does not say it."""
+    shape: tuple[int, ...] = ()
+    """Of its output: height, width, channels. Empty where it is different every time the graph is repeated."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Graph:
     title: str
     caption: str
     nodes: tuple[GraphNode, ...]
+    is_chain: bool = False
+    """Whether every node applies an operation to the one before it; all else it reads are skips."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Stage:
 
 
 def graphs_of(spec: Spec) -> tuple[Graph, ...]:
-    """The architecture's graphs: for micro, the normal and the reduction cell."""
+    """The architecture's graphs: for micro, the normal and the reduction cell; for macro, the layers."""
     return _GRAPHS[spec.space](spec)
 
 
@@ -107,7 +114,7 @@ def _micro_cell(architecture: MicroArchitecture, kind: CellKind) -> Graph:
         for name, node in zip(names[NUM_INPUTS:], cell, strict=True)
     ]
     leaves = tuple(GraphEdge(names[leaf]) for leaf in loose_ends(cell))
-    output = GraphNode("output", leaves, role="output", caption="loose ends, concatenated")
+    output = GraphNode("output", leaves, role="output", join="concat", caption="loose ends, concatenated")
     return Graph(f"{kind} cell", _CELL_CAPTIONS[kind], (*inputs, *nodes, output))
 
 
@@ -135,5 +142,58 @@ def _stretches(kind: CellKind, length: int) -> Iterator[int]:
         yield from itertools.repeat(1, length)
 
 
-_GRAPHS: dict[str, Callable[[Spec], tuple[Graph, ...]]] = {"micro": _micro_graphs}
-_OUTLINES: dict[str, Callable[[Spec], tuple[Stage, ...]]] = {"micro": _micro_outline}
+# --- macro ------------------------------------------------------------------------------------------------------------
+
+
+def _macro_graphs(spec: Spec) -> tuple[Graph, ...]:
+    architecture: MacroArchitecture = spec.architecture
+    join: Join = spec.network.skip_merge
+    first, second = reduction_layers(len(architecture.layers))
+    shapes = _macro_shapes(spec)
+    names = ["stem", *(f"layer {index}" for index in range(1, len(shapes)))]
+    stem = GraphNode("stem", role="input", caption="first convolution", shape=shapes[0])
+    layers = [
+        GraphNode(
+            name,
+            (GraphEdge(before, layer.operation), *(GraphEdge(names[tensor]) for tensor in layer.skips)),
+            join=join if layer.skips else "sum",
+            shape=shape,
+        )
+        for before, name, layer, shape in zip(names, names[1:], architecture.layers, shapes[1:], strict=False)
+    ]
+    joined = "concatenated with" if join == "concat" else "added to"
+    caption = f"skips are {joined} an operation's result; all maps are halved after layers {first} and {second}"
+    return (Graph("layers", caption, (stem, *layers), is_chain=True),)
+
+
+def _macro_outline(spec: Spec) -> tuple[Stage, ...]:
+    """Runs of layers between the reductions, with the sizes that `nn/macro.py` gives them."""
+    shapes = _macro_shapes(spec)
+    stages = [Stage("stem", shapes[0])]
+    start = 1
+    for stop in (*reduction_layers(len(shapes) - 1), len(shapes) - 1):
+        shape = shapes[start]
+        if start > 1:
+            stages.append(Stage("reduction", shape, reduces=True))
+        stages.append(Stage("layer", shape, count=stop - start + 1, width=shape[-1]))
+        start = stop + 1
+    return (*stages, Stage("classifier", (len(spec.task.classes),)))
+
+
+def _macro_shapes(spec: Spec) -> tuple[tuple[int, ...], ...]:
+    """Of the stem's output and of every layer's: height, width, channels."""
+    size: MacroSize = spec.network
+    height, width = (math.ceil(side / size.stem_stride) for side in spec.task.input_shape[:2])
+    channels = size.channels
+    shapes = [(height, width, channels)]
+    num_layers = len(spec.architecture.layers)
+    for layer in range(1, num_layers + 1):
+        shapes.append((height, width, channels))
+        if layer in reduction_layers(num_layers):
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+            channels *= 2 if size.double_channels else 1
+    return tuple(shapes)
+
+
+_GRAPHS: dict[str, Callable[[Spec], tuple[Graph, ...]]] = {"micro": _micro_graphs, "macro": _macro_graphs}
+_OUTLINES: dict[str, Callable[[Spec], tuple[Stage, ...]]] = {"micro": _micro_outline, "macro": _macro_outline}

@@ -41,7 +41,7 @@ def _formula(node: GraphNode) -> str:
     if node.role == "input":
         return f"output of the {node.caption}"
     terms = [_term(edge) for edge in node.edges]
-    return f"concat({', '.join(terms)})" if node.role == "output" else " + ".join(terms)
+    return f"concat({', '.join(terms)})" if node.join == "concat" else " + ".join(terms)
 
 
 def _term(edge: GraphEdge) -> str:

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from searcher.arch.macro import MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.arch.spec import Spec, Task
 
@@ -22,11 +23,18 @@ def random_architecture(seed: int, num_nodes: int = 3) -> MicroArchitecture:
     return MicroSpace(num_nodes).random(random.Random(seed))
 
 
+def random_macro(seed: int, num_layers: int = 6) -> MacroArchitecture:
+    return MacroSpace(num_layers).random(random.Random(seed))
+
+
 def make_spec(
-    architecture: MicroArchitecture, size: MicroSize, *, input_shape: tuple[int, int, int] = (12, 12, 1)
+    architecture: MicroArchitecture | MacroArchitecture,
+    size: MicroSize | MacroSize,
+    *,
+    input_shape: tuple[int, int, int] = (12, 12, 1),
 ) -> Spec:
     return Spec(
-        space="micro",
+        space="micro" if isinstance(architecture, MicroArchitecture) else "macro",
         architecture=architecture,
         network=size,
         task=Task("shapes", "image-classification", input_shape, CLASSES),

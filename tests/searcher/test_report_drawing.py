@@ -1,14 +1,16 @@
 import itertools
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import replace
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from charts.svg import text_width
 from searcher.arch.spec import Spec
 from searcher.report.drawing import draw_spec
-from tests.searcher.test_report_graph import make_spec, published_spec, specs
+from tests.searcher.test_report_graph import macro_specs, make_spec, published_macro_spec, published_spec, specs
 
 SVG = "{http://www.w3.org/2000/svg}"
 FAMILIES = ("convolution", "pooling", "identity")
@@ -78,7 +80,30 @@ def test_every_node_and_operation_appears(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(specs())
+@given(macro_specs())
+def test_every_layer_operation_and_skip_of_a_macro_network_appears(spec: Spec) -> None:
+    root = ET.fromstring(draw_spec(spec))
+    words = [words for words, _ in _labels(root)]
+    layers = spec.architecture.layers
+    assert all(f"layer {index}" in words for index in range(1, len(layers) + 1))
+    chosen = [layer.operation.replace("_", " ").replace("3x3", "3×3").replace("5x5", "5×5") for layer in layers]
+    assert sorted(w for w in words if w.endswith(("3×3", "5×5"))) == sorted(chosen)
+    num_skips = sum(len(layer.skips) for layer in layers)
+    in_legend = 1 if num_skips else 0
+    assert len(root.findall(f".//{SVG}circle")) == num_skips + in_legend
+
+
+def test_every_tensor_skipped_from_has_a_lane_and_the_first_to_begin_lies_farthest_out() -> None:
+    spec = published_macro_spec()
+    paths = [path.get("d") or "" for path in ET.fromstring(draw_spec(spec)).iter(f"{SVG}path")]
+    lanes = [re.fullmatch(r"M[\d.]+ ([\d.]+)H([\d.]+)V[\d.]+", path) for path in paths]
+    starts = sorted((float(lane[1]), float(lane[2])) for lane in lanes if lane)
+    assert len(starts) == len({tensor for layer in spec.architecture.layers for tensor in layer.skips})
+    assert all(x > next_x for (_, x), (_, next_x) in itertools.pairwise(starts))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.one_of(specs(), macro_specs()))
 def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     cards, chips = _rectangles(root, CARDS), _rectangles(root, FAMILIES)
@@ -90,7 +115,7 @@ def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(specs())
+@given(st.one_of(specs(), macro_specs()))
 def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     labels = _labels(root)
@@ -100,7 +125,7 @@ def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(specs())
+@given(st.one_of(specs(), macro_specs()))
 def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     paper = (0.0, 0.0, float(root.get("width", 0)), float(root.get("height", 0)))
@@ -109,11 +134,12 @@ def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(specs())
+@given(st.one_of(specs(), macro_specs()))
 def test_equal_specs_give_equal_bytes_and_few_of_them(spec: Spec) -> None:
     drawing = draw_spec(spec)
     assert drawing == draw_spec(replace(spec))
-    assert len(draw_spec(published_spec()).encode()) < 30_000
+    for published in (published_spec(), published_macro_spec()):
+        assert len(draw_spec(published).encode()) < 30_000
 
 
 def test_a_drawing_names_and_describes_itself() -> None:

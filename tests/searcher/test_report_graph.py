@@ -1,8 +1,11 @@
 import random
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searcher.arch import macro
+from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import OPERATIONS, MicroArchitecture, MicroSize, MicroSpace, Node, from_published
 from searcher.arch.spec import IMAGE_CLASSIFICATION, Spec, Task
 from searcher.report.graph import GraphEdge, Stage, graphs_of, outline_of
@@ -13,13 +16,21 @@ PUBLISHED = """
 """
 
 
-def make_spec(architecture: MicroArchitecture, size: MicroSize, *, dataset: str = "cifar10") -> Spec:
+def make_spec(
+    architecture: MicroArchitecture | MacroArchitecture, size: MicroSize | MacroSize, *, dataset: str = "cifar10"
+) -> Spec:
     classes = tuple(f"class {index}" for index in range(10))
-    return Spec("micro", architecture, size, Task(dataset, IMAGE_CLASSIFICATION, (32, 32, 3), classes))
+    space = "micro" if isinstance(architecture, MicroArchitecture) else "macro"
+    return Spec(space, architecture, size, Task(dataset, IMAGE_CLASSIFICATION, (32, 32, 3), classes))
 
 
 def published_spec() -> Spec:
     return make_spec(from_published(PUBLISHED), MicroSize(cells=17, channels=36))
+
+
+def published_macro_spec() -> Spec:
+    text = (Path(__file__).parents[1] / "golden" / "published_macro_encoding.txt").read_text(encoding="utf-8")
+    return make_spec(macro.from_published(text), MacroSize(channels=96, double_channels=True))
 
 
 @st.composite
@@ -27,6 +38,19 @@ def specs(draw: st.DrawFn) -> Spec:
     """Uniformly random architectures of all sizes."""
     space = MicroSpace(draw(st.integers(1, 8)))
     size = MicroSize(draw(st.integers(3, 20)), draw(st.integers(2, 64)), draw(st.sampled_from([1, 2, 4])))
+    return make_spec(space.random(random.Random(draw(st.integers(0, 10_000)))), size)
+
+
+@st.composite
+def macro_specs(draw: st.DrawFn) -> Spec:
+    """Uniformly random macro networks of all depths."""
+    space = MacroSpace(draw(st.integers(3, 24)))
+    size = MacroSize(
+        draw(st.integers(2, 64)),
+        draw(st.sampled_from([1, 2, 4])),
+        skip_merge=draw(st.sampled_from(["sum", "concat"])),
+        double_channels=draw(st.booleans()),
+    )
     return make_spec(space.random(random.Random(draw(st.integers(0, 10_000)))), size)
 
 
@@ -80,3 +104,35 @@ def test_the_outline_has_the_shapes_of_the_network_itself() -> None:
     network = build_network(spec)
     classifier = next(module for name, module in network.named_modules() if name.endswith("classifier"))
     assert outline_of(spec)[-2].shape[-1] == classifier.in_features
+
+
+@given(macro_specs())
+def test_a_macro_graph_is_a_chain_with_the_architectures_operations_and_skips(spec: Spec) -> None:
+    (graph,) = graphs_of(spec)
+    names = [node.name for node in graph.nodes]
+    assert graph.is_chain
+    for before, node, layer in zip(names, graph.nodes[1:], spec.architecture.layers, strict=False):
+        assert node.edges[0] == GraphEdge(before, layer.operation)
+        assert node.edges[1:] == tuple(GraphEdge(names[tensor]) for tensor in layer.skips)
+        assert node.join == (spec.network.skip_merge if layer.skips else "sum")
+
+
+def test_the_outline_of_a_macro_network_halves_where_the_network_does() -> None:
+    assert outline_of(published_macro_spec()) == (
+        Stage("stem", (32, 32, 96)),
+        Stage("layer", (32, 32, 96), count=8, width=96),
+        Stage("reduction", (16, 16, 192), reduces=True),
+        Stage("layer", (16, 16, 192), count=8, width=192),
+        Stage("reduction", (8, 8, 384), reduces=True),
+        Stage("layer", (8, 8, 384), count=8, width=384),
+        Stage("classifier", (10,)),
+    )
+
+
+def test_the_shallowest_macro_network_halves_after_its_first_two_layers() -> None:
+    spec = make_spec(MacroArchitecture((Layer("conv_3x3"),) * 3), MacroSize(4))
+    assert [stage.title for stage in outline_of(spec)] == [
+        *("stem", "layer", "reduction", "layer", "reduction", "layer", "classifier")
+    ]
+    (graph,) = graphs_of(spec)
+    assert [node.shape for node in graph.nodes] == [(32, 32, 4), (32, 32, 4), (16, 16, 4), (8, 8, 4)]

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from searcher.arch.macro import Layer, MacroArchitecture, MacroSize
 from searcher.arch.micro import MicroArchitecture, MicroSize, Node
 from searcher.report.text import describe_spec
 from tests.searcher.test_report_graph import make_spec, published_spec
@@ -18,6 +19,23 @@ def test_a_cell_of_one_node_is_one_formula() -> None:
         "  node 2    = identity(prev-prev) + max_pool_3x3(prev)",
         "  output    = concat(node 2)",
     ]
+
+
+def test_a_macro_layer_is_a_formula_that_shows_how_skips_are_joined() -> None:
+    layers = (Layer("conv_3x3"), Layer("max_pool_3x3"), Layer("sep_conv_5x5", (0, 1)))
+    joined = {
+        "sum": "  layer 3 = sep_conv_5x5(layer 2) + stem + layer 1",
+        "concat": "  layer 3 = concat(sep_conv_5x5(layer 2), stem, layer 1)",
+    }
+    for skip_merge, last in joined.items():
+        size = MacroSize(4, skip_merge=skip_merge)  # type: ignore[arg-type]
+        lines = describe_spec(make_spec(MacroArchitecture(layers), size)).splitlines()
+        assert lines[3:7] == [
+            "  stem    = output of the first convolution",
+            "  layer 1 = conv_3x3(stem)",
+            "  layer 2 = max_pool_3x3(layer 1)",
+            last,
+        ]
 
 
 def test_no_line_ends_in_a_blank() -> None:
