@@ -40,9 +40,8 @@ def split_streams(tokens: np.ndarray, num_streams: int) -> Streams:
 
     def cut(values: np.ndarray, dtype: type) -> np.ndarray:
         """[N - 1] -> [S, L], padded with zeros."""
-        padded = np.zeros(num_streams * length, dtype)
-        padded[:num_targets] = values
-        return padded.reshape(num_streams, length)
+        padding = num_streams * length - num_targets
+        return np.pad(values.astype(dtype), (0, padding)).reshape(num_streams, length)
 
     return Streams(
         inputs=cut(tokens[:-1], np.int64),

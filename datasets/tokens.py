@@ -1,9 +1,10 @@
 """From text to tokens and back: the same when a store is made and when a model is asked.
 
 `word`: lower-cased words and punctuation marks, the end of a line a token of its own. A word is a run of letters and
-digits; hyphens and apostrophes inside it belong to it, as does an apostrophe before or behind (`'tis`, `th'`), and a
-point or comma between two digits. Dashes `--` and dots `...` are one token each, any other mark is one by itself.
-`<unk>` stays whole, so text that was tokenised before is not changed by being tokenised again.
+digits; hyphens and apostrophes inside it belong to it, and so do an apostrophe before or behind (`'tis`, `th'`), a
+point or comma between two digits, and the points of an abbreviation of single letters (`u.s.`). Dashes `--` and dots
+`...` are one token each, any other mark is one by itself. `<unk>` stays whole, so what was tokenised is not changed by
+being tokenised again.
 
 `char`: every character, the end of a line being one of them.
 """
@@ -16,13 +17,15 @@ from typing import Literal, TypeAlias
 
 Tokens: TypeAlias = Literal["word", "char"]
 """What a token is."""
+UNITS = {"word": "words", "char": "characters"}
+"""What a number of tokens counts."""
 
 END_OF_LINE = "<eos>"
 """The word that stands for the end of a line."""
 UNKNOWN = "<unk>"
 """The word, or character, that stands for all that are not in a vocabulary."""
 
-_WORD_OR_MARK = re.compile(r"\n|<unk>|'?\w+(?:(?:['-]|(?<=\d)[.,](?=\d))\w+)*'?|--+|\.\.+|[^\w\s]")
+_WORD_OR_MARK = re.compile(r"\n|<unk>|(?:[^\W\d_]\.){2,}|'?\w+(?:(?:['-]|(?<=\d)[.,](?=\d))\w+)*'?|--+|\.\.+|[^\w\s]")
 
 
 def tokenize(text: str, *, tokens: Tokens) -> list[str]:

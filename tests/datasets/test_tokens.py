@@ -14,6 +14,7 @@ from datasets.tokens import detokenize, tokenize
         ("To be, or not.", "to be , or not ."),
         ("o'clock 'tis th’ well-known", "o'clock 'tis th' well-known"),
         ("in 1,000.5 or 3.", "in 1,000.5 or 3 ."),
+        ("the U.S., e.g. Mr. B.", "the u.s. , e.g. mr . b ."),
         ("Ay -- no... (so)!?", "ay -- no ... ( so ) ! ?"),
         ("a <unk> b", "a <unk> b"),
         ("être\t猫_1\r", "être 猫_1"),
