@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.sources import cifar, fashion_mnist
+from datasets.sources import cifar, fashion_mnist, published_text
 from datasets.sources.download import RemoteFile, download
 from datasets.store import ImageStore, StoreError, TextStore, open_store
 
@@ -57,6 +57,16 @@ _ENTRIES = {
             "cifar100",
             "60,000 photographs 32×32×3 in 100 classes",
             Remote((cifar.CIFAR100.file,), cifar.CIFAR100.build),
+        ),
+        Entry(
+            "ptb",
+            "Penn Treebank: 1.1 M words, vocabulary of 10,000",
+            Remote(published_text.PTB.files, published_text.PTB.build),
+        ),
+        Entry(
+            "wikitext-2",
+            "Articles of Wikipedia: 2.6 M words, vocabulary of 33,278",
+            Remote(published_text.WIKITEXT_2.files, published_text.WIKITEXT_2.build),
         ),
     )
 }

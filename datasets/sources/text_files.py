@@ -14,8 +14,7 @@ import numpy as np
 
 from datasets.store import StoreError
 from datasets.store_writer import write_text_store
-
-END_OF_LINE = "<eos>"
+from datasets.tokens import END_OF_LINE
 
 
 def build(

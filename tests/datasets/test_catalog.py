@@ -34,7 +34,7 @@ def test_an_unknown_name_is_refused_with_a_suggestion_and_the_list(data_folder: 
         catalog.locate("CIFAR-10")
     assert str(caught.value) == (
         "unknown data set 'CIFAR-10'; expected one of fashion-mnist-mini, shakespeare, fashion-mnist, cifar10, "
-        "cifar100, pets, or a path to an .h5 file; did you mean 'cifar10'?"
+        "cifar100, ptb, wikitext-2, pets, or a path to an .h5 file; did you mean 'cifar10'?"
     )
 
 
