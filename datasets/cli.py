@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from tqdm import tqdm
 
 from datasets import catalog
-from datasets.sources import image_folder
+from datasets.import_cli import force_option, import_command
 from datasets.store import ImageStore, StoreError, TextStore, open_store
+from datasets.summary import summary
+from datasets.tokens import UNITS, UNKNOWN
 
-_LISTED_FILES = 10
 _json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
-_force_option = click.option("--force", is_flag=True, help="Replace a store that is there already.")
-
-
-class _Size(click.ParamType):
-    name = "N or HxW"
-
-    def convert(
-        self, value: str | tuple[int, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"([1-9]\d{0,4})(?:[x×]([1-9]\d{0,4}))?", value)
-        if match is None:
-            self.fail(f"'{value}' is not a size: expected N or HxW in pixels, for example 32 or 48x64", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
 
 
 @click.group()
@@ -69,18 +52,10 @@ def _known_row(entry: catalog.Entry) -> dict[str, Any]:
 def _own_row(name: str) -> dict[str, Any]:
     path = catalog.store_path(name)
     try:
-        summary = _summary(open_store(path))
-        state = "imported"
+        text, state = summary(open_store(path)), "imported"
     except StoreError as error:
-        summary, state = str(error), "damaged"
-    return {"name": name, "state": state, "summary": summary, "path": str(path)}
-
-
-def _summary(store: ImageStore | TextStore) -> str:
-    total = sum(store.counts.values())
-    if isinstance(store, TextStore):
-        return f"{total:,} words, vocabulary of {len(store.vocabulary):,}"
-    return f"{total:,} images {_shape_text(store)} in {len(store.classes)} classes"
+        text, state = str(error), "damaged"
+    return {"name": name, "state": state, "summary": text, "path": str(path)}
 
 
 @data.command()
@@ -96,13 +71,13 @@ def info(name_or_path: str, verify: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    click.echo(f"{store.name}: {_summary(store)}\n")
+    click.echo(f"{store.name}: {summary(store)}\n")
     if isinstance(store, ImageStore):
         _show_classes(facts)
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (store.mean, store.std))
         click.echo(f"\nmean     {mean}   (of pixel / 255, train)\nstd      {std}")
     else:
-        _show_words(store)
+        _show_tokens(store, facts["unknown_counts"])
     click.echo(f"source   {store.source}\nlicence  {store.licence}")
     click.echo(f"file     {store.path} ({facts['file_bytes'] / 1e6:.1f} MB{', verified' if verify else ''})")
 
@@ -119,7 +94,11 @@ def _facts(store: ImageStore | TextStore) -> dict[str, Any]:
         "licence": store.licence,
     }
     if isinstance(store, TextStore):
-        return facts | {"vocabulary_size": len(store.vocabulary)}
+        return facts | {
+            "tokens": store.tokens,
+            "vocabulary_size": len(store.vocabulary),
+            "unknown_counts": _unknown_counts(store),
+        }
     return facts | {
         "image_shape": list(store.image_shape),
         "classes": list(store.classes),
@@ -149,14 +128,20 @@ def _table_row(cells: Sequence[str | int], width: int) -> str:
     return f"{texts[0]:<{width}}" + "".join(f"{text:>10}" for text in texts[1:])
 
 
-def _show_words(store: TextStore) -> None:
+def _unknown_counts(store: TextStore) -> dict[str, int] | None:
+    """Tokens of each split that stand for one outside the vocabulary; None if the vocabulary has no such token."""
+    if UNKNOWN not in store.vocabulary:
+        return None
+    number = store.vocabulary.index(UNKNOWN)
+    return {split: int((store.stream(split) == number).sum()) for split in store.counts}
+
+
+def _show_tokens(store: TextStore, unknown_counts: dict[str, int] | None) -> None:
     for split, count in store.counts.items():
-        click.echo(f"{split:<8} {count:>10,} words")
-    click.echo(f"\ncommon   {' '.join(store.vocabulary[:12])}")
-
-
-def _shape_text(store: ImageStore) -> str:
-    return "×".join(map(str, store.image_shape))
+        unknown = f"   {unknown_counts[split] / count:.1%} {UNKNOWN}" if unknown_counts else ""
+        click.echo(f"{split:<8} {count:>10,} {UNITS[store.tokens]}{unknown}")
+    common = store.vocabulary[:12] if store.tokens == "word" else map(repr, store.vocabulary[:12])
+    click.echo(f"\ncommon   {' '.join(common)}")
 
 
 @data.command()
@@ -168,68 +153,11 @@ def _shape_text(store: ImageStore) -> str:
     help="Folder of the published files, instead of the network.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The store's path.  [default: by name]")
-@_force_option
+@force_option
 def fetch(name: str, originals: Path | None, out: Path | None, force: bool) -> None:
     """Download a published data set and build its store."""
     path = catalog.fetch(name, originals=originals, out=out, force=force)
-    click.echo(f"{path}: {_summary(open_store(path))}")
+    click.echo(f"{path}: {summary(open_store(path))}")
 
 
-@data.command("import")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="What to call it: letters, digits, '-', '_' and '.'.")
-@click.option("--size", type=_Size(), help="Pixels of every image; needed if the pictures differ.")
-@click.option(
-    "--fit",
-    type=click.Choice(["resize", "crop"]),
-    default="resize",
-    show_default=True,
-    help="To --size: take the whole picture, or the largest middle part that keeps proportions.",
-)
-@click.option("--colour", type=click.Choice(["auto", "grey", "rgb"]), default="auto", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the split into train, valid and test.")
-@_force_option
-def import_command(
-    folder: Path, name: str, size: tuple[int, int] | None, fit: str, colour: str, seed: int, force: bool
-) -> None:
-    """Build a store from your own FOLDER of pictures: one sub-folder a class.
-
-    Folders train, valid and test, each with one sub-folder a class, are kept as splits; a missing split takes a tenth
-    of train.
-    """
-    path = _own_path(name, force=force)
-    with tqdm(
-        total=2 * image_folder.count_files(folder), unit="file", desc=name, disable=not sys.stderr.isatty()
-    ) as progress:
-        report = image_folder.build(
-            folder,
-            path,
-            name=name,
-            size=size,
-            resize="center_crop" if fit == "crop" else "squash",
-            channels={"auto": None, "grey": 1, "rgb": 3}[colour],
-            seed=seed,
-            on_picture=progress.update,
-        )
-    _note_files("cannot be read and were left out", [f"{file}: {why}" for file, why in report.unreadable])
-    _note_files("stand in two splits, so scores will flatter", [f"{file} is {other}" for file, other in report.leaked])
-    click.echo(f"{path}: {_summary(open_store(path))}")
-
-
-def _own_path(name: str, *, force: bool) -> Path:
-    if not re.fullmatch(r"[\w-][\w.-]*", name) or name.endswith(".h5"):
-        raise StoreError(f"'{name}' is not a name for a data set: expected letters, digits, '-', '_' and '.'")
-    if catalog.is_known(name):
-        raise StoreError(f"the name '{name}' is taken by a published data set; choose another --name")
-    path = catalog.store_path(name)
-    catalog.refuse_existing(path, force=force)
-    return path
-
-
-def _note_files(what: str, lines: Sequence[str]) -> None:
-    if lines:
-        click.echo(f"{len(lines)} files {what}:", err=True)
-        for line in lines[:_LISTED_FILES]:
-            click.echo(f"  {line}", err=True)
-        if len(lines) > _LISTED_FILES:
-            click.echo(f"  and {len(lines) - _LISTED_FILES} more", err=True)
+data.add_command(import_command)

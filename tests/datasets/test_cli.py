@@ -97,15 +97,49 @@ def test_import_builds_a_store_and_lists_what_it_left_out(run: Run, tmp_path: Pa
     assert catalog.load("pets").name == "pets"
 
 
+def test_a_text_is_imported_listed_and_shown_in_its_units(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "novel.txt").write_text("It was a dark night.\n" * 40)
+    words = run("import", tmp_path / "novel.txt", "--name", "novel", "--vocabulary", "5")
+    assert words.stdout.endswith("novel.h5: 280 words, vocabulary of 5\n")
+    assert words.stderr == "valid and test were taken from the end of train\n"
+    letters = run("import", tmp_path / "novel.txt", "--name", "letters", "--tokens", "char")
+    assert letters.stdout.endswith("letters.h5: 840 characters, 15 different\n")
+    assert "280 words, vocabulary of 5" in run("list").stdout
+    shown = run("info", "novel").stdout
+    assert "train           252 words   42.9% <unk>\n" in shown
+    assert "common   ' ' 'a'" in run("info", "letters").stdout
+    facts = json.loads(run("info", "letters", "--json").stdout)
+    assert (facts["tokens"], facts["vocabulary_size"], facts["unknown_counts"]) == ("char", 15, None)
+
+
+def test_a_folder_of_texts_alone_needs_no_word_that_it_is_text(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("to be or not\n")
+    outcome = run("import", folder, "--name", "mine")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert catalog.load_text("mine").counts == {"train": 5, "valid": 5, "test": 5}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["info", "fashion-mnits"], "did you mean 'fashion-mnist'?"),
         (["info", "cifar10"], "data set 'cifar10' is not here yet: enas data fetch cifar10"),
         (["info", "gone.h5"], "gone.h5: no such file"),
-        (["fetch", "cifar"], "unknown data set 'cifar'; expected one of fashion-mnist, cifar10, cifar100"),
+        (["fetch", "cifar"], "unknown data set 'cifar'; expected one of fashion-mnist, cifar10, cifar100, "),
         (["fetch", "cifar10", "--from", "."], "holds neither cifar-10-python.tar.gz nor a folder cifar-10-batches-py"),
         (["import", "gone", "--name", "pets"], "gone: no such folder"),
+        (["fetch", "ptb", "--from", "."], ".: lacks ptb.train.txt, ptb.valid.txt, ptb.test.txt"),
+        (["import", "gone.txt", "--name", "mine"], "gone.txt: no such file or folder"),
+        (["import", "Makefile", "--name", "mine"], "Makefile: a file, not a folder of pictures; if it is text, say so"),
+        (
+            ["import", ".", "--name", "mine", "--vocabulary", "9"],
+            "--vocabulary is for text, but . is taken as pictures",
+        ),
+        (["import", "x.txt", "--name", "x", "--size", "9"], "--size is for pictures, but x.txt is taken as text"),
+        (["import", ".", "--name", "x", "--tokens", "char"], ".: holds no .txt file, expected train.txt"),
         (["import", ".", "--name", "cifar10"], "the name 'cifar10' is taken by a published data set"),
         (["import", ".", "--name", "../pets"], "'../pets' is not a name for a data set"),
     ],

@@ -1,0 +1,133 @@
+"""A store from a person's own text.
+
+    FILE          one text: its last twentieth becomes test, the twentieth before that valid
+    FOLDER        train.txt, valid.txt, test.txt; what is missing takes a twentieth from the end of train
+
+Nothing is drawn at random: held-out text goes on where train ends. It is cut at the end of a line, or anywhere in a
+text of too few lines. Tokens outside the vocabulary, which is made of train alone, become `<unk>`.
+"""
+
+# N tokens of a text, K different tokens in all texts
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.store import SPLITS, StoreError
+from datasets.store_writer import write_text_store
+from datasets.tokens import END_OF_LINE, UNITS, UNKNOWN, Tokens, tokenize
+
+DEFAULT_NUM_WORDS = 10_000
+_HELD_OUT_FRACTION = 0.05
+_FEWEST_LINES = 20
+"""A text of fewer lines has no twentieth that is made of whole lines."""
+
+
+def build(
+    source: Path, path: Path, *, name: str, tokens: Tokens, vocabulary_size: int | None = None
+) -> tuple[str, ...]:
+    """Write the text store at `path` from the file or folder `source`. Token numbers go by frequency in train, then
+    alphabetically.
+
+    Args: vocabulary_size: the most different tokens, `<unk>` and `<eos>` among them; by default 10,000 words, or all
+        characters of train.
+    Returns: the splits that were taken from the end of train.
+    Raises: StoreError: a text is missing, empty, too short or not UTF-8, or the vocabulary would be next to nothing.
+    """
+    if vocabulary_size is None and tokens == "word":
+        vocabulary_size = DEFAULT_NUM_WORDS
+    known: dict[str, int] = {}
+    streams = {split: _numbered(file, known, tokens=tokens) for split, file in _files(source).items()}
+    missing = tuple(split for split in SPLITS if split not in streams)
+    streams |= _cut(streams["train"], missing, line_end=known.get(END_OF_LINE if tokens == "word" else "\n", -1))
+    for split in SPLITS:
+        if len(streams[split]) < 2:
+            raise StoreError(
+                f"{source}: too little text: split '{split}' would have {len(streams[split])} of the at least 2 "
+                f"{UNITS[tokens]} it needs"
+            )
+    counts = np.bincount(streams["train"], minlength=len(known)).tolist()
+    frequency = dict(zip(known, counts, strict=True))
+    vocabulary = _vocabulary(frequency, source=source, tokens=tokens, size=vocabulary_size)
+    number = {token: index for index, token in enumerate(vocabulary)}
+    renumbered = np.array([number.get(token, number.get(UNKNOWN, 0)) for token in known])  # [K]
+    write_text_store(
+        path,
+        name=name,
+        splits={split: renumbered[streams[split]] for split in SPLITS},
+        vocabulary=vocabulary,
+        source=f"imported from '{source.resolve().name}'",
+        licence="as the text's owner says",
+        tokens=tokens,
+    )
+    return missing
+
+
+def _files(source: Path) -> dict[str, Path]:
+    """The text file of each split that is given."""
+    if source.is_file():
+        return {"train": source}
+    if not source.is_dir():
+        raise StoreError(f"{source}: no such file or folder")
+    files = {split: source / f"{split}.txt" for split in SPLITS if (source / f"{split}.txt").is_file()}
+    if "train" not in files:
+        others = ", ".join(sorted(file.name for file in source.glob("*.txt"))[:5]) or "no .txt file"
+        raise StoreError(f"{source}: holds {others}, expected train.txt and, if there are, valid.txt and test.txt")
+    return files
+
+
+def _numbered(file: Path, known: dict[str, int], *, tokens: Tokens) -> np.ndarray:
+    """A text's tokens uint32 [N], each as its number in `known`, to which new ones are added."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    if "\0" in text:
+        raise StoreError(f"{file}: not a text: it has zero bytes")
+    if not text.strip():
+        raise StoreError(f"{file}: holds no text")
+    if tokens == "word" and not text.endswith("\n"):
+        text += "\n"
+    # Line by line, so that the words of a long text are never all in memory.
+    words = (word for line in text.splitlines(keepends=True) for word in tokenize(line, tokens=tokens))
+    return np.fromiter((known.setdefault(word, len(known)) for word in words), np.uint32)
+
+
+def _cut(train: np.ndarray, missing: Sequence[str], *, line_end: int) -> dict[str, np.ndarray]:
+    """Train [N] without its end, and a part of its end for each missing split, in order."""
+    ends = np.flatnonzero(train == line_end) + 1
+    if len(ends) < _FEWEST_LINES:
+        ends = np.arange(1, len(train) + 1)
+    part = max(2, round(_HELD_OUT_FRACTION * len(ends)))
+    starts = [0, *ends.tolist()]
+    places = [starts[max(0, len(ends) - part * number)] for number in range(len(missing), 0, -1)]
+    return dict(zip(("train", *missing), np.split(train, places), strict=True))
+
+
+def _vocabulary(frequency: Mapping[str, int], *, source: Path, tokens: Tokens, size: int | None) -> list[str]:
+    """The most frequent tokens of train, at most `size`, the most frequent first.
+
+    Words always have `<unk>` and `<eos>`; characters have `<unk>` if some would not be there.
+
+    Args: frequency: of every token in train, 0 for one that only the other splits have.
+    """
+    special = [END_OF_LINE, UNKNOWN] if tokens == "word" else []
+    order = sorted((token for token in frequency if token not in special), key=lambda token: (-frequency[token], token))
+    ordinary = [token for token in order if frequency[token]]
+    if tokens == "char" and (len(ordinary) < len(order) or (size is not None and len(ordinary) > size)):
+        special = [UNKNOWN]
+    room = len(ordinary) if size is None else size - len(special)
+    besides = f" besides {' and '.join(special)}" if special else ""
+    if len(ordinary) < 2:
+        raise StoreError(
+            f"{source}: train has {len(ordinary)} different {UNITS[tokens]}{besides}, but at least 2 are needed"
+        )
+    if room < 2:
+        raise StoreError(f"a vocabulary of {size} is too small: at least 2 {UNITS[tokens]}{besides} are needed")
+    kept = ordinary[:room]
+    left_out = sum(frequency[token] for token in ordinary[room:])
+    count = dict(frequency) | {UNKNOWN: frequency.get(UNKNOWN, 0) + left_out}
+    return sorted([*kept, *special], key=lambda token: (-count[token], token))
