@@ -128,14 +128,15 @@ def _class_table(result: Evaluation) -> str:
 
 def _score_text(model: LanguageModel, *, store: TextStore, split: str) -> tuple[dict[str, Any], str]:
     """What a program reads, and what a person reads."""
+    from datasets.tokens import UNITS
     from runtime.language_model import StepModel
     from runtime.perplexity import evaluate_text
     from runtime.progress import progress
 
-    unit = {"word": "word", "char": "character"}[model.tokenizer.tokens]
+    unit = UNITS[model.tokenizer.tokens]
     count = max(store.counts.get(split, 0) - 1, 0)
     pace = ", one at a time" if isinstance(model, StepModel) else ""
-    with progress(f"scoring {count:,} {unit}s of {store.name}, {split}{pace}", total=count) as advance:
+    with progress(f"scoring {count:,} {unit} of {store.name}, {split}{pace}", total=count) as advance:
         result = evaluate_text(model, store=store, split=split, advance=advance)
     fields = {
         "count": result.count,
@@ -146,7 +147,7 @@ def _score_text(model: LanguageModel, *, store: TextStore, split: str) -> tuple[
     }
     return (
         fields,
-        f"perplexity {result.perplexity:.2f} ({result.bits_per_token:.3f} bits a {unit}, {result.count:,} {unit}s)",
+        f"perplexity {result.perplexity:.2f} ({result.bits_per_token:.3f} bits a token, {result.count:,} {unit})",
     )
 
 

@@ -48,6 +48,7 @@ def generate(
 
     MODEL is a language model's file or a run directory. The text is printed as it comes.
     """
+    from datasets.tokens import UNITS
     from runtime.generate import Sampling
     from runtime.generate import generate as sample
     from runtime.progress import progress
@@ -63,7 +64,7 @@ def generate(
         _print_as_it_comes(tokens, prompt=prompt_tokens, tokenizer=tokenizer)
         return
     generated = []
-    with progress(f"adding {length:,} tokens", total=length) as advance:
+    with progress(f"adding {length:,} {UNITS[tokenizer.tokens]}", total=length) as advance:
         for token in tokens:
             generated.append(token)
             advance(1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datasets.streams import EVALUATION_STREAMS, split_streams
+from datasets.tokens import UNITS
 from runtime.evaluate import EvaluationError, first_difference
 from runtime.language_model import LanguageModel
 
@@ -76,9 +77,8 @@ def evaluate_text(
 def _check_match(model: LanguageModel, store: TextStore) -> None:
     tokenizer = model.tokenizer
     if store.tokens != tokenizer.tokens:
-        raise EvaluationError(
-            f"{store.name}: its tokens are {store.tokens}s, but those of {model.path} are {tokenizer.tokens}s"
-        )
+        theirs, ours = UNITS[store.tokens], UNITS[tokenizer.tokens]
+        raise EvaluationError(f"{store.name}: its tokens are {theirs}, but those of {model.path} are {ours}")
     if tuple(store.vocabulary) != tokenizer.vocabulary:
         difference = first_difference(store.vocabulary, tokenizer.vocabulary, noun="token", path=model.path)
         raise EvaluationError(f"{store.name}: {difference}")

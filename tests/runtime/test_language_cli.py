@@ -41,7 +41,7 @@ def store_path(tmp_path: Path) -> Path:
 def test_evaluate_prints_the_perplexity(language_run: Path, store_path: Path) -> None:
     result = run(cli.evaluate, language_run, "--dataset", store_path, "-e", "cpu")
     assert result.exit_code == 0
-    assert re.search(r"^cats, test: perplexity \d+\.\d\d \(\d\.\d{3} bits a word, 300 words\)$", result.stdout, re.M)
+    assert re.search(r"^cats, test: perplexity \d+\.\d\d \(\d\.\d{3} bits a token, 300 words\)$", result.stdout, re.M)
     assert result.stderr == "runs on CPU\nscoring 300 words of cats, test\n"
 
 
@@ -52,7 +52,7 @@ def test_a_run_is_scored_with_its_file_of_whole_sequences(language_run: Path, st
     steps = document_of(cli.evaluate, language_run, "--dataset", store_path, "-e", "cpu")
     assert steps["file"] == str(language_run / "model.onnx")
     assert steps["perplexity"] == pytest.approx(whole["perplexity"], rel=1e-5)
-    assert (steps["count"], whole["count"], whole["unit"]) == (300, 300, "word")
+    assert (steps["count"], whole["count"], whole["unit"]) == (300, 300, "words")
 
 
 def test_images_are_not_scored_with_a_language_model(language_run: Path) -> None:

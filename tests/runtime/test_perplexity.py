@@ -77,7 +77,7 @@ def test_the_length_of_the_windows_changes_nothing(
 @pytest.mark.parametrize(
     ("vocabulary", "tokens", "message"),
     [
-        (WORDS, "char", "its tokens are chars, but those of {path} are words"),
+        (WORDS, "char", "its tokens are characters, but those of {path} are words"),
         (("<eos>", "the", "dog", "sat", "<unk>"), "word", "token 2 is 'dog', but {path} knows it as 'cat'"),
         ((*WORDS, "mat"), "word", "6 tokens, but {path} knows 5"),
     ],
