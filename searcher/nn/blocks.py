@@ -62,14 +62,16 @@ class FactorizedReduction(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: Norm) -> None:
         super().__init__()
-        self.even = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
+        self.even = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, bias=False)
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-        halves = [self.even(x[:, :, ::2, ::2]), self.odd(shifted[:, :, ::2, ::2])]
-        return self.norm(torch.cat(halves, dim=1))
+        odd_pixels = x[:, :, 1::2, 1::2]
+        missing_rows, missing_columns = x.shape[2] % 2, x.shape[3] % 2
+        if missing_rows or missing_columns:
+            odd_pixels = functional.pad(odd_pixels, (0, missing_columns, 0, missing_rows))
+        return self.norm(torch.cat([self.even(x), self.odd(odd_pixels)], dim=1))
 
 
 class Stem(nn.Sequential):
