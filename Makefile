@@ -1,4 +1,4 @@
-# make search retrain export: from labelled images to a verified model.onnx. `make` alone lists the targets.
+# make search retrain export: from labelled data to a verified model.onnx. `make` alone lists the targets.
 
 SPACE   ?= micro
 PRESET  ?= quick
@@ -12,12 +12,16 @@ VENV   := .venv
 ENAS   := $(VENV)/bin/enas
 READY  := $(VENV)/.ready
 
-# A run's name is that of its space, data set and preset; the default data set is the preset's own.
-dataset-of-quick     := fashion-mnist-mini
-dataset-of-standard  := fashion-mnist
-dataset-of-paper     := cifar10
-dataset-of-reference := cifar10
-DATASET_NAME := $(or $(DATASET),$(dataset-of-$(PRESET)),$(PRESET))
+# A run's name is that of its space, data set and preset; the default data set is the space's and preset's own.
+images-of-quick     := fashion-mnist-mini
+images-of-standard  := fashion-mnist
+images-of-paper     := cifar10
+images-of-reference := cifar10
+text-of-quick       := shakespeare
+text-of-small       := shakespeare
+text-of-paper       := ptb
+KIND         := $(if $(filter recurrent,$(SPACE)),text,images)
+DATASET_NAME := $(or $(DATASET),$($(KIND)-of-$(PRESET)),$(PRESET))
 RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRESET))
 
 # `make search retrain export` keeps its order under -j.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
 if TYPE_CHECKING:
+    import torch
+
+    from exporter.retrain import RetrainConfig
     from searcher.arch.spec import Spec
+    from searcher.training.learners import Store
 
 T = TypeVar("T")
 _INTERRUPTED = 130
@@ -18,14 +22,18 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 @click.command()
 @click.argument("source", metavar="RUN|SPEC", type=click.Path(path_type=Path))
-@click.option("--preset", help="Settings: quick, standard, paper or reference.  [default: the search's]")
+@click.option("--preset", help="Settings: one of the space's presets.  [default: the search's, or quick]")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="A config.toml instead of a preset.")
-@click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory, where SPEC is a file.")
+@click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory, where SPEC is no run.")
 @click.option("--dataset", help="Name of a data set or path of a store.  [default: the spec's]")
-@click.option("--channels", type=click.IntRange(min=2), help="Width of the first cell.  [default: the spec's]")
-@click.option("--cells", type=click.IntRange(min=3), help="Number of cells.  [default: the spec's]")
+@click.option("--channels", type=click.IntRange(min=2), help="Width of the first cell or layer.  [default: the spec's]")
+@click.option("--cells", type=click.IntRange(min=3), help="Number of cells, micro.  [default: the spec's]")
+@click.option("--hidden-size", type=click.IntRange(min=1), help="Width, recurrent.  [default: the spec's]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes the run.  [default: the search's, or 0]")
+@click.option(
+    "--lstm/--no-lstm", default=True, help="For text: train torch's LSTM of as many parameters, too, to compare with."
+)
 @click.option(
     "--memory-budget", type=click.IntRange(min=1), metavar="MB", help="Images beyond it stream.  [default: 2048]"
 )
@@ -40,37 +48,35 @@ def retrain(
     dataset: str | None,
     channels: int | None,
     cells: int | None,
+    hidden_size: int | None,
     epochs: int | None,
     seed: int | None,
+    lstm: bool,
     memory_budget: int | None,
     device: str,
     resume: bool,
     force: bool,
 ) -> None:
-    """Train the network of a run's spec.json, or of a spec file, from scratch.
+    """Train the network of a run's spec.json, of a spec file or of a published spec (`enas spec list`) from scratch.
 
     The best epoch is chosen on the valid split; the test split is scored once, at the end.
     """
-    from datasets.catalog import load_images
     from exporter.presets import retrain_preset
-    from exporter.retrain import RetrainConfig, spec_digest
-    from exporter.retrain import retrain as run_retrain
-    from searcher.arch.spec import read_spec
+    from exporter.retrain import RetrainConfig, config_types, score_text, spec_digest
+    from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.training import device as devices
-    from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.run_folder import RunFolder, command_again, read_config
+    from searcher.training.learners import load_store
+    from searcher.training.run_folder import read_config
 
-    spec_path, run_path = _spec_and_run(source, run_path)
-    spec = read_spec(spec_path)
+    spec, run_path = _spec_and_run(source, run_path)
     if dataset is not None:
         spec = replace(spec, task=replace(spec.task, dataset=dataset))
-    changes = {name: value for name, value in (("channels", channels), ("cells", cells)) if value is not None}
-    spec = replace(spec, network=replace(spec.network, **changes))
-    store = load_images(spec.task.dataset)
+    spec = _resized(spec, channels=channels, cells=cells, hidden_size=hidden_size)
+    store = load_store(spec.task.dataset, space=spec.space)
     if config_file is not None:
-        config = read_config(config_file, RetrainConfig)
+        config = read_config(config_file, RetrainConfig, types=config_types(spec.space))
     else:
-        config = retrain_preset(preset or _provenance(spec, "preset", str) or "quick")
+        config = retrain_preset(spec.space, preset or _provenance(spec, "preset", str) or "quick")
     if seed is None and config_file is None:
         seed = _provenance(spec, "seed", int)
     config = replace(
@@ -81,43 +87,91 @@ def retrain(
         seed=config.seed if seed is None else seed,
         num_epochs=epochs or config.num_epochs,
     )
-
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    again = command_again()
-    folder = RunFolder.open(run_path / "retrain", config, resume=resume, force=force, again=again)
-    if folder.finished:
-        click.echo(f"{run_path}: the retraining is finished", err=True)
-        return
-    click.echo(f"retraining in {run_path} on {devices.describe(torch_device)}", err=True)
-    with catch_signals() as interrupt:
-        try:
-            summary = run_retrain(spec, config, store=store, folder=folder, device=torch_device, interrupt=interrupt)
-        except Stopped:
-            click.echo(f"stopped; go on with: {again} --resume", err=True)
-            click.get_current_context().exit(_INTERRUPTED)
-    valid = f", valid {summary['valid_accuracy']:.2%}" if "valid_accuracy" in summary else ""
-    click.echo(
-        f"test accuracy {summary['test_accuracy']:.2%} of {summary['test_count']} images "
-        f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
-    )
+    folders = {"spec": run_path / "retrain"}
+    if lstm and spec.task.kind == LANGUAGE_MODELLING:
+        folders["lstm"] = run_path / "retrain-lstm"
+    summaries = {
+        model: _train(
+            spec,
+            replace(config, model=cast(Literal["spec", "lstm"], model)),
+            path=path,
+            store=store,
+            device=torch_device,
+            resume=resume,
+            force=force,
+        )
+        for model, path in folders.items()
+    }
+    for model, summary in summaries.items():
+        metric = "test_perplexity" if "test_perplexity" in summary else "test_accuracy"
+        kind = metric.removeprefix("test_")
+        valid = f", valid {score_text(kind, summary[f'valid_{kind}'])}" if f"valid_{kind}" in summary else ""
+        of = f"of {summary['test_count']:,} images" if kind == "accuracy" else f"over {summary['test_count']:,} tokens"
+        click.echo(
+            f"{'LSTM: ' if model == 'lstm' else ''}test {kind} {score_text(kind, summary[metric])} {of} "
+            f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
+        )
     click.echo(f"next: enas export {run_path}", err=True)
 
 
-def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Path, Path]:
-    """The spec to train and the run directory to train it in, from a run directory or a spec file."""
+def _train(
+    spec: Spec,
+    config: RetrainConfig,
+    *,
+    path: Path,
+    store: Store,
+    device: torch.device,
+    resume: bool,
+    force: bool,
+) -> dict[str, Any]:
+    """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""
+    from exporter.retrain import retrain
+    from searcher.training.device import describe
+    from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.run_folder import RunFolder, command_again
+
+    again = command_again()
+    folder = RunFolder.open(path, config, resume=resume, force=force, again=again)
+    if folder.finished:
+        click.echo(f"{path}: finished before", err=True)
+        return folder.summary()
+    click.echo(f"training in {path} on {describe(device)}", err=True)
+    with catch_signals() as interrupt:
+        try:
+            return retrain(spec, config, store=store, folder=folder, device=device, interrupt=interrupt)
+        except Stopped:
+            click.echo(f"stopped; go on with: {again} --resume", err=True)
+            click.get_current_context().exit(_INTERRUPTED)
+
+
+def _resized(spec: Spec, **sizes: int | None) -> Spec:
+    """The spec with the sizes a user gave. Raises: ConfigError: networks of its space have no such size."""
+    from searcher.arch.document import ConfigError
+
+    given = {name: value for name, value in sizes.items() if value is not None}
+    for name in given:
+        if not hasattr(spec.network, name):
+            raise ConfigError(f"--{name.replace('_', '-')} is not for {spec.space} networks")
+    return replace(spec, network=replace(spec.network, **given))
+
+
+def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
+    """The spec to train and the run directory to train it in, from a run directory, a spec file or a published name."""
+    from searcher.arch.catalog import find_spec
     from searcher.training.run_folder import RunError, RunFolder
 
-    if source.suffix == ".json":
-        if run_path is None:
-            raise RunError("say where to train this spec: --run DIRECTORY")
-        return source, run_path
-    search = RunFolder(source / "search")
-    if search.begun and not search.finished:
-        raise RunError(f"{source}: the search is not finished; go on with it: `enas search --run {source} --resume`")
-    if not (source / "spec.json").exists():
-        raise RunError(f"{source}: no spec.json here; make it with `enas search --run {source}`")
-    return source / "spec.json", run_path or source
+    if source.is_dir():
+        search = RunFolder(source / "search")
+        if search.begun and not search.finished:
+            again = f"`enas search --run {source} --resume`"
+            raise RunError(f"{source}: the search is not finished; go on with it: {again}")
+        return find_spec(source), run_path or source
+    spec = find_spec(source)
+    if run_path is None:
+        raise RunError("say where to train this spec: --run DIRECTORY")
+    return spec, run_path
 
 
 def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:

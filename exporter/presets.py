@@ -7,39 +7,43 @@ from collections.abc import Callable
 from datasets.batches import Augmentation
 from exporter.retrain import RetrainConfig
 from searcher.arch.document import DocumentError, unknown
-from searcher.training.epoch import Objective
+from searcher.nn.recurrent import Dropout
+from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
+from searcher.training.text_learner import TextTraining
 
 
-def quick() -> RetrainConfig:
+def quick_micro() -> RetrainConfig:
     """Minutes on two CPU cores."""
     return RetrainConfig(
         preset="quick",
         num_epochs=16,
         batch_size=64,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
-        augmentation=Augmentation(crop_padding=1, flip=True),
-        objective=Objective(label_smoothing=0.1),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
         ema_decay=0.995,
     )
 
 
-def standard() -> RetrainConfig:
+def standard_micro() -> RetrainConfig:
     """In between: an hour or so on a GPU."""
     return RetrainConfig(
         preset="standard",
         num_epochs=150,
         batch_size=128,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=2, weight_decay=3e-4),
-        augmentation=Augmentation(crop_padding=4, flip=True, cutout=8),
-        objective=Objective(auxiliary_weight=0.4, label_smoothing=0.1),
-        drop_path_prob=0.2,
-        dropout_prob=0.1,
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True, cutout=8),
+            auxiliary_weight=0.4,
+            label_smoothing=0.1,
+            drop_path_prob=0.2,
+            dropout_prob=0.1,
+        ),
         ema_decay=0.999,
     )
 
 
-def paper() -> RetrainConfig:
+def paper_micro() -> RetrainConfig:
     """The paper's text on CIFAR-10, with the cutout of its best result.
 
     Source: Pham et al. 2018, section 3.2 and appendix B; the cutout's side, 16, is the usual one for CIFAR-10.
@@ -51,14 +55,16 @@ def paper() -> RetrainConfig:
         sgd=SgdConfig(
             learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
         ),
-        augmentation=Augmentation(crop_padding=4, flip=True, cutout=16),
-        objective=Objective(auxiliary_weight=0.4),
-        drop_path_prob=0.4,
-        dropout_prob=0.2,
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True, cutout=16),
+            auxiliary_weight=0.4,
+            drop_path_prob=0.4,
+            dropout_prob=0.2,
+        ),
     )
 
 
-def reference() -> RetrainConfig:
+def reference_micro() -> RetrainConfig:
     """The authors' published script: 630 epochs on train and valid together, the last epoch's weights.
 
     Source: the authors' code, `cifar10_micro_final.sh`.
@@ -76,24 +82,71 @@ def reference() -> RetrainConfig:
             decay_norms=True,
             update_unused=True,
         ),
-        augmentation=Augmentation(crop_padding=4, flip=True),
-        objective=Objective(auxiliary_weight=0.4),
-        drop_path_prob=0.4,
-        dropout_prob=0.2,
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True),
+            auxiliary_weight=0.4,
+            drop_path_prob=0.4,
+            dropout_prob=0.2,
+        ),
         train_on="train+valid",
     )
 
 
-PRESETS: dict[str, Callable[[], RetrainConfig]] = {
-    "quick": quick,
-    "standard": standard,
-    "paper": paper,
-    "reference": reference,
+def quick_recurrent() -> RetrainConfig:
+    """Minutes on two CPU cores."""
+    return RetrainConfig(
+        preset="quick",
+        num_epochs=3,
+        batch_size=64,
+        sgd=SgdConfig(learning_rate=20.0, final_learning_rate=0.5, momentum=0.0, weight_decay=1e-7, clip_norm=0.25),
+        training=TextTraining(),
+    )
+
+
+def small_recurrent() -> RetrainConfig:
+    """An hour or so on two CPU cores, search included."""
+    return RetrainConfig(
+        preset="small",
+        num_epochs=12,
+        batch_size=64,
+        sgd=SgdConfig(learning_rate=20.0, final_learning_rate=0.5, momentum=0.0, weight_decay=1e-7, clip_norm=0.25),
+        training=TextTraining(dropout=Dropout(input=0.2, output=0.2)),
+    )
+
+
+def paper_recurrent() -> RetrainConfig:
+    """The authors' final training on Penn Treebank, whose rates the paper's text leaves open.
+
+    Source: the authors' code, `ptb_final.sh`; averaged SGD from enas_lm.
+    """
+    return RetrainConfig(
+        preset="paper",
+        num_epochs=2000,
+        batch_size=64,
+        sgd=SgdConfig(
+            learning_rate=20.0,
+            final_learning_rate=0.001,
+            decay=0.9991,
+            decay_start_epoch=14,
+            momentum=0.0,
+            weight_decay=1e-6,
+            clip_norm=0.25,
+        ),
+        training=TextTraining(
+            dropout=Dropout(embedding=0.21, input=0.75, state=0.25, output=0.76), slowness_penalty=1e-3
+        ),
+        average_patience=10,
+    )
+
+
+PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
+    "micro": {"quick": quick_micro, "standard": standard_micro, "paper": paper_micro, "reference": reference_micro},
+    "recurrent": {"quick": quick_recurrent, "small": small_recurrent, "paper": paper_recurrent},
 }
 
 
-def retrain_preset(name: str) -> RetrainConfig:
-    """The preset `name`. Raises: DocumentError: there is none."""
-    if name not in PRESETS:
-        raise DocumentError("preset", [unknown("preset", name, tuple(PRESETS))])
-    return PRESETS[name]()
+def retrain_preset(space: str, name: str) -> RetrainConfig:
+    """The preset `name` of a space. Raises: DocumentError: there is none."""
+    if name not in PRESETS[space]:
+        raise DocumentError("preset", [unknown("preset", name, tuple(PRESETS[space]))])
+    return PRESETS[space][name]()

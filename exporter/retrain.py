@@ -9,29 +9,31 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from datasets.batches import Augmentation, ImageBatches
 from datasets.seeds import stream_seed
-from datasets.store import ImageStore, StoreError, shape_text
+from datasets.store import StoreError, shape_text
+from exporter.lstm import build_lstm
 from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
-from searcher.nn.build import BoundNetwork, build_network
+from searcher.arch.tasks import ImageClassification, Task
+from searcher.nn.build import build_network
 from searcher.training.checkpoint import load_checkpoint, loading, save_checkpoint
 from searcher.training.device import Precision, describe
-from searcher.training.epoch import Objective, WeightsTrainer, accuracy
-from searcher.training.images import load_train_and_valid
+from searcher.training.epoch import WeightsTrainer
 from searcher.training.interrupt import Interrupt, Stopped
+from searcher.training.learner import Network, is_better
+from searcher.training.learners import Store, make_learner, task_of, training_type
 from searcher.training.optim import SgdConfig
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
 
 BEST = "best.pt"
-_EVALUATION_BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
@@ -42,36 +44,45 @@ class RetrainConfig:
     """The preset it was made from."""
     num_epochs: int
     batch_size: int
-    """Images of a step."""
+    """Images, or parallel streams of text, of a step."""
     sgd: SgdConfig
-    augmentation: Augmentation
-    objective: Objective
+    training: Any
+    """How the task is learnt: `ImageTraining` or `TextTraining`."""
     seed: int = 0
     """Fixes the run: on a CPU to the bit, for the same machine, versions and threads."""
+    model: Literal["spec", "lstm"] = "spec"
+    """The spec's network, or, for text, torch's LSTM with as many parameters, to compare with."""
     spec_sha256: str = ""
     """Of the spec that is trained, its provenance included."""
     dataset_sha256: str = ""
-    """The store's digest, so that a run does not go on with other images."""
+    """The store's digest, so that a run does not go on with other data."""
     memory_budget_mb: int = 2048
     """For training and validation images; what does not fit streams from the store."""
-    drop_path_prob: float = 0.0
-    """The last cell's at the end of training; it rises linearly over cells and steps. Authors' code: 0.4."""
-    dropout_prob: float = 0.0
-    """Before the classifier. Authors' code: 0.2."""
     ema_decay: float = 0.0
     """Of a moving average of the weights per step, which is then what is validated and kept; 0 for none."""
+    average_patience: int = 0
+    """Averaged SGD: once valid has not got better for that many epochs, the mean of the weights of all further steps is
+    what is validated and kept; 0 for none. Source: Merity et al. 2018 (NT-ASGD), as enas_lm uses it, with 10."""
     train_on: Literal["train", "train+valid"] = "train"
     """train chooses the best epoch on valid; train+valid leaves nothing to choose on and takes the last epoch."""
     precision: Precision = "auto"
-    """auto: bfloat16 on CUDA, float32 on a CPU."""
+    """auto: see `device.computing`."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "memory_budget_mb"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        for name in ("drop_path_prob", "dropout_prob", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 up to, not including, 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay is {self.ema_decay}; expected 0 up to, not including, 1")
+        if self.average_patience < 0:
+            raise ConfigError(f"average_patience is {self.average_patience}; it must not be negative")
+        if self.average_patience and (self.ema_decay or self.train_on != "train"):
+            raise ConfigError("average_patience needs a valid split to watch, and no ema_decay beside it")
+
+
+def config_types(space: str) -> dict[str, type[Any]]:
+    """The classes of a RetrainConfig's fields that depend on the space, for reading one."""
+    return {"training": training_type(space)}
 
 
 def spec_digest(spec: Spec) -> str:
@@ -79,66 +90,61 @@ def spec_digest(spec: Spec) -> str:
     return hashlib.sha256(spec.to_json().encode()).hexdigest()
 
 
-def check_task(spec: Spec, store: ImageStore) -> None:
+def check_task(spec: Spec, store: Store) -> None:
     """Raises: StoreError: the spec's network does not fit the data set."""
-    if spec.task.input_shape != store.image_shape:
-        raise StoreError(
-            f"the spec is for images of {shape_text(spec.task.input_shape)}, "
-            f"but {store.name} has {shape_text(store.image_shape)}"
-        )
-    if spec.task.classes != store.classes:
-        raise StoreError(f"the spec and {store.name} do not have the same classes")
+    wanted, found = spec.task, task_of(store, dataset=spec.task.dataset)
+    if wanted != found:
+        raise StoreError(f"the spec is for {_task_text(wanted)}, but {store.name} has {_task_text(found)}")
+
+
+def _task_text(task: Task) -> str:
+    if isinstance(task, ImageClassification):
+        names = ", ".join(task.classes[:3]) + (", …" if len(task.classes) > 3 else "")
+        return f"images of {shape_text(task.input_shape)} in {len(task.classes)} classes ({names})"
+    return f"text of {task.vocabulary_size:,} different {task.tokens}s"
 
 
 class Retraining:
     """A retraining under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
 
-    def __init__(self, spec: Spec, config: RetrainConfig, *, store: ImageStore, device: torch.device) -> None:
+    def __init__(self, spec: Spec, config: RetrainConfig, *, store: Store, device: torch.device) -> None:
         self.config = config
-        train, self.valid = load_train_and_valid(
-            store, config.train_on, device=device, memory_budget_mb=config.memory_budget_mb
-        )
         # Of the search's own seed, so that retraining does not replay the search's order and crops.
         seed = stream_seed(config.seed, "retrain")
-
-        self.epoch = 0
-        self.step = 0
-        self.network = build_network(
-            spec,
-            seed=seed,
-            dropout_prob=config.dropout_prob,
-            auxiliary=config.objective.auxiliary_weight > 0,
-        ).to(device)
-        self.average = (
-            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-            if config.ema_decay > 0
-            else None
-        )
-        self.weights = WeightsTrainer(
-            self.network,
-            train,
-            sgd=config.sgd,
-            objective=config.objective,
-            augmentation=config.augmentation,
+        self.learner = make_learner(
+            spec.task,
+            config.training,
+            store=store,
+            train_on=config.train_on,
             batch_size=config.batch_size,
-            num_epochs=config.num_epochs,
+            reward_batch_size=config.batch_size,
             seed=seed,
             device=device,
+            memory_budget_mb=config.memory_budget_mb,
             precision=config.precision,
         )
-        self.best_accuracy = -1.0
+        self.epoch = 0
+        self.step = 0
+        self.network = make_network(spec, config, seed=seed, **self.learner.network_options).to(device)
+        self.average: AveragedModel | None = None
+        if config.ema_decay > 0:
+            average = get_ema_multi_avg_fn(config.ema_decay)
+            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.weights = WeightsTrainer(
+            self.network, self.learner, sgd=config.sgd, num_epochs=config.num_epochs, seed=seed, device=device
+        )
+        self.best_score: float | None = None
         self.best_epoch = 0
 
     def state(self) -> dict[str, Any]:
         """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
-        self.weights.totals.check()
         return {
             "epoch": self.epoch,
             "step": self.step,
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average else {},
             "weights": self.weights.state(),
-            "best_accuracy": self.best_accuracy,
+            "best_score": self.best_score,
             "best_epoch": self.best_epoch,
         }
 
@@ -147,10 +153,11 @@ class Retraining:
         with loading("the checkpoint"):
             self.epoch, self.step = state["epoch"], state["step"]
             self.network.load_state_dict(state["network"])
-            if self.average:
+            if state["average"]:
+                self.average = self.average or AveragedModel(self.network)
                 self.average.load_state_dict(state["average"])
             self.weights.load(state["weights"])
-            self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
+            self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
 
     @property
     def steps_done(self) -> int:
@@ -158,19 +165,16 @@ class Retraining:
 
     @property
     def kept(self) -> nn.Module:
-        """The network whose weights count: the moving average if there is one."""
+        """The network whose weights count: the average if there is one."""
         return self.average.module if self.average else self.network
 
     def train_epoch(self) -> Iterator[None]:
         """The rest of the current epoch, yielding after each step."""
-        first_step = self.epoch * self.weights.steps_per_epoch
-        total_steps = self.config.num_epochs * self.weights.steps_per_epoch
 
-        def forward(index: int, images: Tensor) -> tuple[Tensor, Tensor | None]:
-            progress = (first_step + index + 1) / total_steps
-            return self.network(images, drop_path_prob=self.config.drop_path_prob * progress)
+        def network_of(_: int) -> Network:
+            return self.network
 
-        for done in self.weights.epoch(forward, epoch=self.epoch, start_step=self.step):
+        for done in self.weights.epoch(network_of, epoch=self.epoch, start_step=self.step):
             self.step = done
             if self.average:
                 self.average.update_parameters(self.network)
@@ -182,38 +186,34 @@ class Retraining:
 
         Where valid is trained on there is nothing to choose on, and the last epoch is kept.
         """
-        record = {
-            "epoch": self.epoch + 1,
-            "loss": self.weights.totals.mean_loss(),
-            "train_accuracy": self.weights.totals.accuracy(),
-            "learning_rate": self.weights.learning_rate,
-        }
+        record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
         is_best = True
         if self.config.train_on == "train":
-            record["valid_accuracy"] = score_split(self.kept, self.valid)
-            is_best = record["valid_accuracy"] > self.best_accuracy
+            score = self.learner.score(self.kept.eval(), "valid").value
+            record[f"valid_{self.learner.metric}"] = score
+            is_best = is_better(self.learner.metric, score, self.best_score)
         self.epoch, self.step = self.epoch + 1, 0
         self.weights.totals.sums.zero_()
         if is_best:
-            self.best_accuracy, self.best_epoch = record.get("valid_accuracy", -1.0), self.epoch
+            self.best_score, self.best_epoch = record.get(f"valid_{self.learner.metric}"), self.epoch
+        patience = self.config.average_patience
+        if patience and self.average is None and self.epoch - self.best_epoch >= patience:
+            self.average = AveragedModel(self.network)
         return record, is_best
 
 
-def score_split(network: nn.Module, batches: ImageBatches) -> float:
-    """Accuracy in [0, 1] over a whole split, in full float32 and in evaluation mode."""
-    network.eval()
-    return accuracy(
-        lambda images: network(images)[0],
-        batches.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False),
-        precision="float32",
-    )
+def make_network(spec: Spec, config: RetrainConfig, *, seed: int, **options: Any) -> nn.Module:
+    """What a retraining trains, with its first weights. options: the learner's."""
+    if config.model == "lstm":
+        return build_lstm(spec, seed=seed, dropout=options["dropout"], weight_range=options["weight_range"])
+    return build_network(spec, seed=seed, **options)
 
 
 def retrain(
     spec: Spec,
     config: RetrainConfig,
     *,
-    store: ImageStore,
+    store: Store,
     folder: RunFolder,
     device: torch.device,
     interrupt: Interrupt,
@@ -225,14 +225,15 @@ def retrain(
     StoreError.
     """
     check_task(spec, store)
-    store.require_splits()
     write_spec(folder.path / "spec.json", spec)
     run = Retraining(spec, config, store=store, device=device)
     checkpoint, metrics = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
+    metric = run.learner.metric
+    title = "retrain" if config.model == "spec" else f"train {config.model}"
     total = config.num_epochs * run.weights.steps_per_epoch
-    with Progress("retrain", total=total, done=run.steps_done) as progress:
+    with Progress(title, total=total, done=run.steps_done) as progress:
         while run.epoch < config.num_epochs:
             progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
             started, first_step = time.perf_counter(), run.step
@@ -245,17 +246,18 @@ def retrain(
             record, is_best = run.end_epoch()
             record["step_ms"] = step_ms
             metrics.append(record, step=record["epoch"])
-            progress.line(_line(record, config))
+            progress.line(_line(record, config, metric))
             if is_best:
                 save_checkpoint(folder.path / BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
-                progress.show(best=f"{run.best_accuracy:.4f}")
+                if run.best_score is not None:
+                    progress.show(best=score_text(metric, run.best_score))
             folder.save(run.state(), metrics)
     metrics.close()
-    network = load_best(folder, spec, device=device)
-    test = ImageBatches.load(store, "test", device=device)
+    network = load_best(folder, spec, model=config.model, device=device)
+    test = run.learner.score(network, "test")
     summary = {
-        "test_accuracy": score_split(network, test),
-        "test_count": test.num_images,
+        f"test_{metric}": test.value,
+        "test_count": test.count,
         "best_epoch": run.best_epoch,
         "epochs": config.num_epochs,
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -263,27 +265,39 @@ def retrain(
         "device": describe(device),
         "versions": versions(),
     }
-    if config.train_on == "train":
-        summary["valid_accuracy"] = run.best_accuracy
+    if run.best_score is not None:
+        summary[f"valid_{metric}"] = run.best_score
     folder.finish(summary)
     return summary
 
 
-def load_best(folder: RunFolder, spec: Spec, *, device: torch.device) -> BoundNetwork:
+def load_best(
+    folder: RunFolder, spec: Spec, *, device: torch.device, model: Literal["spec", "lstm"] = "spec"
+) -> Any:
     """The network of a retraining with the weights of its best epoch so far, without auxiliary head, in eval mode.
 
     Raises: CheckpointError: there are none, or they are of another network.
     """
-    network = build_network(spec)
+    build = build_network if model == "spec" else partial(build_lstm, seed=0)
+    network = build(spec)
     weights = load_checkpoint(folder.path / BEST, required=("network", "epoch"))["network"]
     with loading(str(folder.path / BEST)):
         network.load_state_dict({name: value for name, value in weights.items() if ".auxiliary_head." not in name})
     return network.eval().to(device)
 
 
-def _line(record: dict[str, Any], config: RetrainConfig) -> str:
-    valid = f", valid {record['valid_accuracy']:.4f}" if "valid_accuracy" in record else ""
+def score_text(metric: str, value: float) -> str:
+    """`90.65%` or `123.4`."""
+    return f"{value:.2%}" if metric == "accuracy" else f"{value:.2f}"
+
+
+def _line(record: dict[str, Any], config: RetrainConfig, metric: str) -> str:
+    figures = "".join(
+        f", {split} {score_text(metric, record[key])}"
+        for split in ("train", "valid")
+        if (key := f"{split}_{metric}") in record
+    )
     return (
-        f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}, "
-        f"train {record['train_accuracy']:.4f}{valid}, {record['step_ms']:.0f} ms a step"
+        f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}{figures}, "
+        f"{record['step_ms']:.0f} ms a step"
     )

@@ -24,12 +24,12 @@ _MISTAKE = 2
 _PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_space_option = click.option("--space", default="micro", help="Search space: micro.")
+_space_option = click.option("--space", default="micro", help="Search space: micro, macro or recurrent.")
 _dataset_option = click.option(
     "--dataset", show_default="the preset's own", help="Name of a data set, or path of a store."
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
-_preset_option = click.option("--preset", default="quick", help="Settings: quick, standard, paper or reference.")
+_preset_option = click.option("--preset", default="quick", help="Settings: quick, paper, or another of the space's.")
 
 
 # --- search -----------------------------------------------------------------------------------------------------------
@@ -83,14 +83,14 @@ def search(
     force: bool,
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
-    from datasets.catalog import load_images
     from searcher.arch.document import ConfigError
-    from searcher.arch.spec import Task
-    from searcher.presets import DEFAULT_DATASETS, search_preset
+    from searcher.arch.tasks import image_size_of
+    from searcher.presets.catalog import default_dataset, search_preset
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
     from searcher.training.derive import PAPER_DERIVATION
     from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.learners import load_store, task_of
     from searcher.training.loop import search as run_search
     from searcher.training.run_folder import RunFolder, command_again, read_config
     from searcher.training.search_config import SearchConfig, config_types
@@ -99,16 +99,14 @@ def search(
         config = read_config(config_file, SearchConfig, types=config_types(space))
         dataset = dataset or config.dataset
     else:
-        search_preset(space, preset, image_size=32)  # a wrong name is told before a data set is looked for
-        dataset = dataset or DEFAULT_DATASETS[preset]
-    store = load_images(dataset)
+        dataset = dataset or default_dataset(space, preset)
+    store = load_store(dataset, space=space)
+    # Tells now what would otherwise be found out when the search is over.
+    task = task_of(store, dataset=dataset)
     if config_file is None:
-        config = search_preset(space, preset, image_size=max(store.image_shape[:2]))
+        config = search_preset(space, preset, image_size=image_size_of(task))
     if config.space != space:
         raise ConfigError(f"{config_file} is for the space {config.space}, but --space is {space}")
-    Task.of_images(
-        dataset, input_shape=store.image_shape, classes=store.classes
-    )  # tells now what would otherwise be found out when the search is over
     config = replace(
         config,
         dataset=dataset,
@@ -300,19 +298,19 @@ def _make_spec(
     provenance: dict[str, Any],
 ) -> Spec:
     """A spec for a data set. Args: architecture: gets the preset's options of the space."""
-    from datasets.catalog import load_images
-    from searcher.arch.spec import Spec, Task
-    from searcher.presets import DEFAULT_DATASETS, search_preset
+    from searcher.arch.spec import Spec
+    from searcher.arch.tasks import image_size_of
+    from searcher.presets.catalog import default_dataset, search_preset
+    from searcher.training.learners import load_store, task_of
 
-    search_preset(space, preset, image_size=32)  # a wrong name is told before a data set is looked for
-    dataset = dataset or DEFAULT_DATASETS[preset]
-    store = load_images(dataset)
-    config = search_preset(space, preset, image_size=max(store.image_shape[:2]))
+    dataset = dataset or default_dataset(space, preset)
+    task = task_of(load_store(dataset, space=space), dataset=dataset)
+    config = search_preset(space, preset, image_size=image_size_of(task))
     return Spec(
         space=space,
         architecture=architecture(config.search_space),
         network=config.final_network,
-        task=Task.of_images(dataset, input_shape=store.image_shape, classes=store.classes),
+        task=task,
         provenance=provenance,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import enas
-from searcher.presets import DEFAULT_DATASETS
+from searcher.presets.catalog import PRESETS
 from tests.end_to_end import conftest as tiny
 
 ROOT = Path(__file__).parents[1]
@@ -43,13 +43,17 @@ def run(
             "search --preset quik",
             "preset: unknown preset 'quik'; expected one of quick, standard, paper, reference; did you mean 'quick'?",
         ),
-        ("search --space mikro", "space: unknown space 'mikro'; expected one of micro; did you mean 'micro'?"),
+        (
+            "search --space mikro",
+            "space: unknown space 'mikro'; expected one of micro, macro, recurrent; did you mean 'micro'?",
+        ),
         ("search --dataset fashion-mnist-mimi", "did you mean 'fashion-mnist-mini'"),
         ("search --dataset shakespeare", "shakespeare holds text, but images are needed"),
         ("search --dataset cifar10", "enas data fetch cifar10"),
         ("search --config nowhere.toml", "nowhere.toml: no such file"),
-        ("retrain nowhere", "nowhere: no spec.json here; make it with `enas search --run nowhere`"),
-        ("retrain nowhere.json", "say where to train this spec: --run DIRECTORY"),
+        ("retrain nowhere", "unknown spec 'nowhere'; expected one of "),
+        ("retrain nowhere.json", "nowhere.json: no such file"),
+        ("retrain enas-micro-published", "say where to train this spec: --run DIRECTORY"),
         ("export nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
         ("verify nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
         ("evaluate nowhere", "nowhere: no such file or directory"),
@@ -167,17 +171,18 @@ enas.main()
     assert done.stderr == f"error: this needs the package '{missing}': pip install 'enas-toolchain[train]'\n"
 
 
-def test_make_and_the_command_line_name_runs_alike() -> None:
-    for preset, dataset in DEFAULT_DATASETS.items():
+@pytest.mark.parametrize("space", sorted(PRESETS))
+def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
+    for preset, dataset in PRESETS[space].datasets.items():
         done = subprocess.run(
-            ["make", "-n", "search", "retrain", f"PRESET={preset}"],
+            ["make", "-n", "search", "retrain", f"SPACE={space}", f"PRESET={preset}"],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,
         )
-        assert f"--run runs/micro-{dataset}-{preset} " in done.stdout
-        assert f"enas retrain runs/micro-{dataset}-{preset} " in done.stdout
+        assert f"--run runs/{space}-{dataset}-{preset} " in done.stdout
+        assert f"enas retrain runs/{space}-{dataset}-{preset} " in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -6,31 +6,47 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 
+from searcher.arch import macro
+from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import CELL_KINDS, OPERATIONS, CellKind, MicroArchitecture, MicroSize, MicroSpace, Node
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
-from searcher.nn.micro import MicroNetwork
-from tests.searcher.conftest import CLASSES, make_spec, random_architecture
+from tests.searcher.conftest import CLASSES, make_spec, random_architecture, random_macro
 
 SIZE = MicroSize(cells=5, channels=4)
 PLAIN = Node((0, 1), ("identity", "identity"))
+MACRO_SIZES = (
+    MacroSize(channels=4, skip_merge="sum"),
+    MacroSize(channels=4, skip_merge="concat"),
+    MacroSize(channels=4, skip_merge="concat", double_channels=True, stem_stride=2),
+)
 
 
 def both_networks(
-    architecture: MicroArchitecture, *, input_shape: tuple[int, int, int] = (12, 12, 1), auxiliary: bool = False
-) -> tuple[MicroNetwork, BoundNetwork]:
+    architecture: MicroArchitecture | MacroArchitecture,
+    size: MicroSize | MacroSize = SIZE,
+    *,
+    input_shape: tuple[int, int, int] = (12, 12, 1),
+    auxiliary: bool = False,
+) -> tuple[nn.Module, BoundNetwork]:
     """The supernet, and the fixed network with the weights of the same names."""
+    name, space = (
+        ("micro", MicroSpace(len(architecture.normal)))
+        if isinstance(architecture, MicroArchitecture)
+        else ("macro", MacroSpace(len(architecture.layers)))
+    )
     supernet = build_supernet(
-        "micro",
-        MicroSpace(len(architecture.normal)),
-        SIZE,
+        name,
+        space,
+        size,
         input_shape=input_shape,
         num_classes=len(CLASSES),
         seed=1,
         auxiliary=auxiliary,
     )
     fixed = build_network(
-        make_spec(architecture, SIZE, input_shape=input_shape),
+        make_spec(architecture, size, input_shape=input_shape),
         seed=2,
         form="search",
         running_statistics=False,
@@ -111,4 +127,57 @@ def test_every_candidate_of_the_supernet_belongs_to_some_architecture() -> None:
             fixed = build_network(make_spec(architecture, SIZE), form="search", running_statistics=False)
             reached |= {name for name, _ in fixed.network.named_parameters()}
     supernet = build_supernet("micro", MicroSpace(1), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
+    assert {name for name, _ in supernet.named_parameters()} == reached
+
+
+@pytest.mark.parametrize("operation", macro.OPERATIONS)
+@pytest.mark.parametrize("size", MACRO_SIZES)
+@pytest.mark.parametrize("training", [True, False])
+def test_every_macro_operation_computes_the_same_in_supernet_and_fixed_network(
+    operation: str, size: MacroSize, training: bool
+) -> None:
+    plain = "conv_3x3"
+    architecture = MacroArchitecture(
+        (Layer(operation), Layer(plain), Layer(operation, (0, 1)), Layer(plain, (2,)), Layer(operation))
+    )
+    supernet, fixed = both_networks(architecture, size)
+    images = torch.randn(4, 1, 12, 12)
+    expected, _ = supernet.train(training)(images, architecture)
+    actual, _ = fixed.train(training)(images)
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", MACRO_SIZES)
+def test_random_macro_architectures_agree_in_outputs_and_gradients(seed: int, size: MacroSize) -> None:
+    architecture = random_macro(seed, num_layers=7)
+    supernet, fixed = both_networks(architecture, size)
+    images = torch.randn(4, 1, 12, 12)
+    for logits, _ in (supernet(images, architecture), fixed(images)):
+        logits.square().mean().backward()
+    shared = dict(supernet.named_parameters())
+    used = dict(fixed.network.named_parameters())
+    for name, parameter in used.items():
+        assert torch.equal(parameter.grad, shared[name].grad), name
+    assert {name for name, parameter in shared.items() if parameter.grad is not None} == set(used)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels"), [(16, 16, 3), (28, 28, 1), (30, 30, 1), (33, 33, 3), (17, 31, 3)]
+)
+def test_odd_and_even_sizes_agree_in_macro_networks(height: int, width: int, channels: int) -> None:
+    architecture = random_macro(3)
+    supernet, fixed = both_networks(architecture, MACRO_SIZES[0], input_shape=(height, width, channels))
+    images = torch.randn(2, channels, height, width)
+    assert torch.equal(fixed(images)[0], supernet(images, architecture)[0])
+
+
+@pytest.mark.parametrize("size", MACRO_SIZES)
+def test_every_candidate_of_the_macro_supernet_belongs_to_some_architecture(size: MacroSize) -> None:
+    reached: set[str] = set()
+    for operation in macro.OPERATIONS:
+        layers = tuple(Layer(operation, tuple(macro.skip_candidates(index))) for index in range(1, 5))
+        fixed = build_network(make_spec(MacroArchitecture(layers), size), form="search", running_statistics=False)
+        reached |= {name for name, _ in fixed.network.named_parameters()}
+    supernet = build_supernet("macro", MacroSpace(4), size, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
     assert {name for name, _ in supernet.named_parameters()} == reached

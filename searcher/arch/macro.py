@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from searcher.arch.decisions import Choice, LearnedAnchor, Step, Subset
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
+from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 # Order matters: the controller's and the published encoding's index is the position in this tuple.
 OPERATIONS = ("conv_3x3", "sep_conv_3x3", "conv_5x5", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
@@ -261,3 +262,4 @@ def _too_few(num_layers: int) -> str:
 
 SPACE = MacroSpace
 SIZE = MacroSize
+TASK_KIND = IMAGE_CLASSIFICATION

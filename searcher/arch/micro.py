@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
+from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 # Order matters: the controller's and the published encoding's index is the position in this tuple.
 OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
@@ -283,3 +284,4 @@ def _node_problems(position: int, inputs: Sequence[object], operations: Sequence
 
 SPACE = MicroSpace
 SIZE = MicroSize
+TASK_KIND = IMAGE_CLASSIFICATION

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from searcher.arch import micro
+from searcher.arch import macro, micro, recurrent
 from searcher.arch.decisions import Step
 from searcher.arch.document import ArchitectureError, Problems, unknown
 
@@ -35,6 +35,9 @@ class SpaceModule(Protocol):
     @property
     def SIZE(self) -> type[Any]: ...  # noqa: N802
 
+    @property
+    def TASK_KIND(self) -> str: ...  # noqa: N802
+
     def to_document(self, architecture: Any) -> Any: ...
 
     def from_document(self, document: object, *, place: str, problems: Problems) -> Any | None: ...
@@ -44,7 +47,7 @@ class SpaceModule(Protocol):
     def from_published(self, text: str) -> Any: ...
 
 
-SPACES: dict[str, SpaceModule] = {"micro": micro}
+SPACES: dict[str, SpaceModule] = {"micro": micro, "macro": macro, "recurrent": recurrent}
 
 
 def space_module(name: str) -> SpaceModule:

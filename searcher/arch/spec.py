@@ -14,7 +14,6 @@ from typing import Any
 from datasets.files import write_text
 from searcher.arch.document import (
     ArchitectureError,
-    ConfigError,
     Problems,
     check_keys,
     read_dataclass,
@@ -23,48 +22,24 @@ from searcher.arch.document import (
     write_dataclass,
 )
 from searcher.arch.spaces import SPACES
+from searcher.arch.tasks import TASKS, Task
 
 SCHEMA = 1
-IMAGE_CLASSIFICATION = "image-classification"
 _LINE_WIDTH = 120
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the network is for."""
-
-    dataset: str
-    """A data set's name, or the path of a store."""
-    kind: str
-    input_shape: tuple[int, ...]
-    """Height, width, channels."""
-    classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.kind != IMAGE_CLASSIFICATION:
-            raise ConfigError(unknown("kind", self.kind, (IMAGE_CLASSIFICATION,)))
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ConfigError(f"input_shape is {list(self.input_shape)}; expected [height, width, channels]")
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise ConfigError("classes must name at least two different classes")
-
-    @classmethod
-    def of_images(cls, dataset: str, *, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> Task:
-        """The task of classifying a data set's images. Raises: ConfigError: it cannot be one."""
-        return cls(dataset, IMAGE_CLASSIFICATION, input_shape, classes)
 
 
 @dataclass(frozen=True)
 class Spec:
     """An architecture, the size of its network, and its task.
 
-    `network` is the space's size dataclass; `provenance` says how the architecture was found and may be empty.
+    `network` is the space's size dataclass, `task` one of those in `tasks.py`; `provenance` says how the architecture
+    was found and may be empty.
     """
 
     space: str
     architecture: Any
     network: Any
-    task: Task
+    task: Any
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -115,8 +90,8 @@ def parse_spec(document: object, *, source: str) -> Spec:
             architecture = module.from_document(document["architecture"], place="architecture", problems=problems)
         if "network" in document:
             network = read_dataclass(module.SIZE, document["network"], place="network", problems=problems)
-    if "task" in document:
-        task = read_dataclass(Task, document["task"], place="task", problems=problems)
+        if "task" in document:
+            task = _read_task(document["task"], kind=module.TASK_KIND, space=space, problems=problems)
     provenance = document.get("provenance", {})
     if not isinstance(provenance, Mapping):
         problems.add("provenance must be an object")
@@ -136,6 +111,18 @@ def read_spec(path: Path) -> Spec:
 def write_spec(path: Path, spec: Spec) -> None:
     """Write a spec file, whole or not at all. Raises: ArchitectureError: the spec is not valid."""
     write_text(path, spec.to_json())
+
+
+def _read_task(document: object, *, kind: str, space: str, problems: Problems) -> Task | None:
+    """The `task` section, which must be of the space's kind of task."""
+    if isinstance(document, Mapping) and document.get("kind", kind) != kind:
+        found = document["kind"]
+        if isinstance(found, str) and found in TASKS:
+            problems.add(f"task.kind is {found!r}, but {space} networks are for {kind}")
+        else:
+            problems.add(f"task.kind: {unknown('kind', found, TASKS)}")
+        return None
+    return read_dataclass(TASKS[kind], document, place="task", problems=problems)
 
 
 def _format(value: Any, indent: str = "") -> str:

@@ -6,54 +6,51 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from datasets.seeds import stream_seed
+from searcher.arch.spaces import SPACES
 from searcher.arch.spec import Spec
-from searcher.nn import micro
+from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task
+from searcher.nn import macro, micro, recurrent
 from searcher.nn.blocks import batch_norm, initialise
 
 # A space's module offers `build_shared(space, size, **options)` and `build_fixed(architecture, size, **options)`.
-_WIRINGS: dict[str, ModuleType] = {"micro": micro}
+_WIRINGS: dict[str, ModuleType] = {"micro": micro, "macro": macro, "recurrent": recurrent}
 
 
 class BoundNetwork(nn.Module):
-    """A network with its architecture bound: images [B, C, H, W] -> (logits [B, num_classes], auxiliary or None)."""
+    """A network with its architecture bound, called without it.
+
+    Of images: [B, C, H, W] -> (logits [B, num_classes], auxiliary or None). Of text: see `recurrent.RecurrentNetwork`.
+    """
 
     def __init__(self, network: nn.Module, architecture: Any) -> None:
         super().__init__()
         self.network = network
         self.architecture = architecture
 
-    def forward(self, images: Tensor, *, drop_path_prob: float = 0.0) -> tuple[Tensor, Tensor | None]:
-        return self.network(images, self.architecture, drop_path_prob=drop_path_prob)
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.network(*inputs, self.architecture, **options)
 
 
-def build_supernet(
-    space_name: str,
-    space: Any,
-    size: Any,
-    *,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    seed: int,
-    dropout_prob: float = 0.0,
-    auxiliary: bool = False,
-) -> nn.Module:
+def task_options(task: Task) -> dict[str, Any]:
+    """What a network needs to know of its task."""
+    if isinstance(task, ImageClassification):
+        return {"input_shape": task.input_shape, "num_classes": len(task.classes)}
+    return {"vocabulary_size": task.vocabulary_size}
+
+
+def build_supernet(space_name: str, space: Any, size: Any, *, seed: int, **options: Any) -> nn.Module:
     """The supernet of a space: all candidate operations, batch statistics only, channels_last on the CPU.
 
-    Its forward takes images and an architecture.
+    Its forward takes inputs and an architecture. options: those of the task (`task_options`) and of its training:
+    for images dropout_prob and auxiliary, for text see `recurrent.RecurrentNetwork`.
     """
     network = _WIRINGS[space_name].build_shared(
-        space,
-        size,
-        input_shape=input_shape,
-        num_classes=num_classes,
-        norm=batch_norm(running_statistics=False),
-        dropout_prob=dropout_prob,
-        auxiliary=auxiliary,
+        space, size, **_norm_options(space_name, running_statistics=False), **options
     )
-    return _initialised(network, seed=seed)
+    return _initialised(network, space_name, seed=seed)
 
 
 def build_network(
@@ -62,10 +59,9 @@ def build_network(
     seed: int = 0,
     form: Literal["search", "final"] = "final",
     running_statistics: bool = True,
-    dropout_prob: float = 0.0,
-    auxiliary: bool = False,
+    **options: Any,
 ) -> BoundNetwork:
-    """The fixed network of a spec, channels_last on the CPU, with fresh weights.
+    """The fixed network of a spec, channels_last on the CPU, with fresh weights. options: as for a supernet's training.
 
     `form="search", running_statistics=False` gives the very network that the supernet computes for the architecture.
     """
@@ -73,15 +69,25 @@ def build_network(
         spec.architecture,
         spec.network,
         form=form,
-        input_shape=spec.task.input_shape,
-        num_classes=len(spec.task.classes),
-        norm=batch_norm(running_statistics=running_statistics),
-        dropout_prob=dropout_prob,
-        auxiliary=auxiliary,
+        **_norm_options(spec.space, running_statistics=running_statistics),
+        **task_options(spec.task),
+        **options,
     )
-    return BoundNetwork(_initialised(network, seed=seed), spec.architecture)
+    return BoundNetwork(_initialised(network, spec.space, seed=seed), spec.architecture)
 
 
-def _initialised(network: nn.Module, *, seed: int) -> nn.Module:
-    initialise(network, generator=torch.Generator().manual_seed(stream_seed(seed, "weights")))
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def _is_convolutional(space_name: str) -> bool:
+    return SPACES[space_name].TASK_KIND == IMAGE_CLASSIFICATION
+
+
+def _norm_options(space_name: str, *, running_statistics: bool) -> dict[str, Any]:
+    return {"norm": batch_norm(running_statistics=running_statistics)} if _is_convolutional(space_name) else {}
+
+
+def _initialised(network: Any, space_name: str, *, seed: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(stream_seed(seed, "weights"))
+    if _is_convolutional(space_name):
+        initialise(network, generator=generator)
+        return network.to(memory_format=torch.channels_last)
+    recurrent.initialise(network, generator=generator)
+    return network

@@ -13,21 +13,21 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from datasets.seeds import numpy_generator, stream_seed
-from datasets.store import ImageStore
-from searcher.arch.spec import Spec, Task, write_spec
+from searcher.arch.spec import Spec, write_spec
+from searcher.arch.tasks import Task
 from searcher.controller.policy import LstmPolicy, Policy
 from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss
-from searcher.nn.build import build_supernet
+from searcher.nn.build import build_supernet, task_options
 from searcher.training.checkpoint import loading
-from searcher.training.derive import Derived, derive, num_scorings, score
+from searcher.training.derive import Derived, bind, derive, num_scorings, score
 from searcher.training.device import describe
-from searcher.training.epoch import Objective, WeightsTrainer
-from searcher.training.images import load_train_and_valid
+from searcher.training.epoch import WeightsTrainer
 from searcher.training.interrupt import Interrupt, Stopped
+from searcher.training.learner import Network
+from searcher.training.learners import Store, make_learner, task_of
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
 from searcher.training.search_config import SearchConfig
@@ -36,11 +36,21 @@ from searcher.training.search_config import SearchConfig
 class Search:
     """A search under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
 
-    def __init__(self, config: SearchConfig, *, store: ImageStore, device: torch.device) -> None:
+    def __init__(self, config: SearchConfig, *, store: Store, device: torch.device) -> None:
         self.config = config
         self.space = config.search_space
-        train, self.valid = load_train_and_valid(
-            store, "train", device=device, memory_budget_mb=config.memory_budget_mb
+        self.task = task_of(store, dataset=config.dataset)
+        self.learner = make_learner(
+            self.task,
+            config.training,
+            store=store,
+            train_on="train",
+            batch_size=config.batch_size,
+            reward_batch_size=config.reward_batch_size,
+            seed=config.seed,
+            device=device,
+            memory_budget_mb=config.memory_budget_mb,
+            precision=config.precision,
         )
         self.control = RandomPolicy(self.space.steps())
 
@@ -51,24 +61,18 @@ class Search:
             config.space,
             self.space,
             config.network,
-            input_shape=store.image_shape,
-            num_classes=len(store.classes),
             seed=config.seed,
-            dropout_prob=config.dropout_prob,
-            auxiliary=config.auxiliary_weight > 0,
+            **task_options(self.task),
+            **self.learner.network_options,
         ).to(device)
         self.weights = WeightsTrainer(
             self.supernet,
-            train,
+            self.learner,
             sgd=config.sgd,
-            objective=Objective(auxiliary_weight=config.auxiliary_weight),
-            augmentation=config.augmentation,
-            batch_size=config.batch_size,
             num_epochs=config.num_epochs,
             seed=config.seed,
             device=device,
             passes=config.architectures_per_step,
-            precision=config.precision,
         )
         self.policy: Policy = self.control
         self.policy_optimizer: torch.optim.Adam | None = None
@@ -86,7 +90,6 @@ class Search:
 
     def state(self) -> dict[str, Any]:
         """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
-        self.weights.totals.check()
         return {
             "epoch": self.epoch,
             "phase": self.phase,
@@ -133,10 +136,10 @@ class Search:
         num_architectures = self.config.architectures_per_step * self.weights.steps_per_epoch
         architectures = self._sample(self.policy, num_architectures, "architectures", self.epoch)
 
-        def forward(index: int, images: Tensor) -> tuple[Tensor, Tensor | None]:
-            return self.supernet(images, architectures[index])
+        def network_of(index: int) -> Network:
+            return bind(self.supernet, architectures[index])
 
-        for done in self.weights.epoch(forward, epoch=self.epoch, start_step=self.step):
+        for done in self.weights.epoch(network_of, epoch=self.epoch, start_step=self.step):
             self.step = done
             yield
         self.weights.totals.check()
@@ -144,15 +147,13 @@ class Search:
     def train_policy(self) -> Iterator[float]:
         """Phase two: updates of the policy, yielding the mean reward of each."""
         config = self.config
-        batch_size = min(config.reward_batch_size, self.valid.num_images)
         for step in range(self.step, self.policy_steps):
-            rng = numpy_generator(config.seed, "reward", self.epoch, step)
-            images, labels = self.valid.batch(rng.choice(self.valid.num_images, batch_size, replace=False))
+            batch = self.learner.reward_batch(numpy_generator(config.seed, "reward", self.epoch, step))
             generator = torch.Generator().manual_seed(stream_seed(config.seed, "policy", self.epoch, step))
             sample = self.policy.sample(config.policy_samples, generator=generator)
             architectures = [self.space.from_tokens(row) for row in sample.tokens.tolist()]
             controls = self._sample(self.control, config.control_samples, "control", self.epoch, step)
-            rewards = score(self.supernet, architectures + controls, images, labels, precision=config.precision)
+            rewards = score(self.learner, self.supernet, architectures + controls, [batch])
             rewards, control_rewards = rewards.split([len(architectures), len(controls)])
             if self.policy_optimizer is not None:
                 loss = reinforce_loss(sample, rewards, baseline=self.baseline, config=config.reinforce)
@@ -166,12 +167,7 @@ class Search:
 
     def end_epoch(self) -> dict[str, Any]:
         """The epoch's record; afterwards the next one begins."""
-        record = {
-            "epoch": self.epoch + 1,
-            "loss": self.weights.totals.mean_loss(),
-            "train_accuracy": self.weights.totals.accuracy(),
-            "learning_rate": self.weights.learning_rate,
-        }
+        record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
         if self.policy_steps > 0:
             record["reward"], control_reward, record["entropy"] = (self.policy_totals / self.policy_steps).tolist()
             if self.config.control_samples > 0:
@@ -196,17 +192,16 @@ class Search:
 def search(
     config: SearchConfig,
     *,
-    store: ImageStore,
+    store: Store,
     folder: RunFolder,
     device: torch.device,
     interrupt: Interrupt,
 ) -> Spec:
     """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
 
-    Raises: Stopped: `interrupt` was requested; the checkpoint stands at the last step. StoreError: a split is missing.
-    CheckpointError, DivergedError.
+    Raises: Stopped: `interrupt` was requested; the checkpoint stands at the last step.
+    StoreError, CheckpointError, DivergedError.
     """
-    store.require_splits()
     run = Search(config, store=store, device=device)
     checkpoint, metrics = folder.restore()
     if checkpoint is not None:
@@ -252,16 +247,14 @@ def search(
             run.policy,
             run.space,
             run.supernet,
-            run.valid,
+            run.learner,
             config.derivation,
-            batch_size=config.reward_batch_size,
             seed=config.seed,
-            precision=config.precision,
             on_score=on_score,
         )
     metrics.close()
     steps = config.num_epochs * run.weights.steps_per_epoch
-    spec = _make_spec(config, store=store, derived=derived, steps=steps, device=device)
+    spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
     write_spec(folder.path.parent / "spec.json", spec)
     folder.finish(
         {
@@ -287,12 +280,12 @@ def _line(record: dict[str, Any], config: SearchConfig) -> str:
     return line + (f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else "")
 
 
-def _make_spec(config: SearchConfig, *, store: ImageStore, derived: Derived, steps: int, device: torch.device) -> Spec:
+def _make_spec(config: SearchConfig, *, task: Task, derived: Derived, steps: int, device: torch.device) -> Spec:
     return Spec(
         space=config.space,
         architecture=derived.architecture,
         network=config.final_network,
-        task=Task.of_images(config.dataset, input_shape=store.image_shape, classes=store.classes),
+        task=task,
         provenance={
             "preset": config.preset,
             "policy": config.policy.kind,

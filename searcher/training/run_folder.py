@@ -130,6 +130,13 @@ class RunFolder:
         """Write the summary, which marks the stage as finished."""
         write_text(self.summary_path, json.dumps(summary, indent=2) + "\n")
 
+    def summary(self) -> dict[str, Any]:
+        """What `finish` wrote. Raises: RunError: it is not what a run writes."""
+        try:
+            return json.loads(self.summary_path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise RunError(f"{self.summary_path}: not valid JSON; start anew with --force") from None
+
     def _delete(self) -> None:
         """Remove what a run writes, and nothing else."""
         for name in _FILES:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from datasets.batches import Augmentation
 from searcher.arch.document import ConfigError, unknown
 from searcher.arch.spaces import SPACES, space_module
 from searcher.controller.policy import PolicyConfig, check_policy
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.training.derive import DeriveConfig
 from searcher.training.device import Precision
+from searcher.training.learners import training_type
 from searcher.training.optim import SgdConfig
 
 
@@ -20,7 +20,7 @@ class SearchConfig:
     """Everything that makes a search; `search/config.toml` holds it whole."""
 
     space: str
-    """micro."""
+    """micro, macro or recurrent."""
     preset: str
     """The preset it was made from."""
     dataset: str
@@ -30,9 +30,11 @@ class SearchConfig:
     num_epochs: int
     """Each a pass over train for the shared weights, then `policy_steps`."""
     batch_size: int
-    """Images of a step of the shared weights."""
+    """Images, or parallel streams of text, of a step of the shared weights."""
+    training: Any
+    """How the task is learnt: `ImageTraining` or `TextTraining`."""
     search_space: Any
-    """Options of the space: for micro, num_nodes."""
+    """Options of the space, such as num_nodes."""
     network: Any
     """The supernet's size."""
     final_network: Any
@@ -48,25 +50,19 @@ class SearchConfig:
     control_samples: int
     """Uniformly random architectures scored on the same minibatch, only to compare with."""
     reward_batch_size: int
-    """Validation images on which all architectures of a policy step are scored."""
+    """Validation images, or windows of text, on which all architectures of a policy step are scored."""
     derivation: DeriveConfig
     policy_start_epoch: int = 0
     """Epochs of shared weights alone, before the first with policy steps. The paper and the authors' code have none; a
     short search gains by waiting, since operations with many weights score badly before they are trained."""
     architectures_per_step: int = 1
     """Child models whose gradients one step of the shared weights averages: the paper's M."""
-    augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen, so one serves all
-    """Of training images."""
-    dropout_prob: float = 0.0
-    """Before the classifier. Authors' code: 0.1."""
-    auxiliary_weight: float = 0.0
-    """Of the auxiliary head's loss; 0 builds none. Authors' code: 0.4."""
     precision: Precision = "auto"
-    """auto: bfloat16 on CUDA, float32 on a CPU."""
+    """auto: see `device.computing`."""
     memory_budget_mb: int = 2048
     """For training and validation images; what does not fit streams from the store."""
     dataset_sha256: str = ""
-    """The store's digest, so that a run does not go on with other images."""
+    """The store's digest, so that a run does not go on with other data."""
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
@@ -82,10 +78,6 @@ class SearchConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        if not 0 <= self.dropout_prob < 1:
-            raise ConfigError(f"dropout_prob is {self.dropout_prob}; expected 0 up to, not including, 1")
-        if not self.auxiliary_weight >= 0:
-            raise ConfigError(f"auxiliary_weight is {self.auxiliary_weight}; it must not be negative")
         if self.policy_start_epoch >= self.num_epochs:
             raise ConfigError(
                 f"policy_start_epoch is {self.policy_start_epoch}, but there are only {self.num_epochs} epochs"
@@ -101,4 +93,9 @@ class SearchConfig:
 def config_types(space: str) -> dict[str, type[Any]]:
     """The classes of a SearchConfig's fields that depend on the space, for reading one."""
     module = space_module(space)
-    return {"search_space": module.SPACE, "network": module.SIZE, "final_network": module.SIZE}
+    return {
+        "search_space": module.SPACE,
+        "network": module.SIZE,
+        "final_network": module.SIZE,
+        "training": training_type(space),
+    }

@@ -17,8 +17,9 @@ from datasets.store_writer import write_image_store
 from exporter.presets import retrain_preset
 from searcher.arch.document import write_dataclass
 from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.presets import search_preset
+from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
+from searcher.training.image_learner import ImageTraining
 
 CLASSES = ("bar", "dot", "blank")
 
@@ -51,9 +52,9 @@ def search_config(tmp_path_factory: pytest.TempPathFactory, store_path: Path) ->
         search_space=MicroSpace(2),
         network=MicroSize(cells=3, channels=4),
         final_network=MicroSize(cells=3, channels=4),
-        augmentation=Augmentation(crop_padding=1, flip=True),
-        dropout_prob=0.1,
-        auxiliary_weight=0.2,
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=1, flip=True), dropout_prob=0.1, auxiliary_weight=0.2
+        ),
         policy_start_epoch=0,
         policy_steps=2,
         policy_samples=3,
@@ -68,13 +69,10 @@ def search_config(tmp_path_factory: pytest.TempPathFactory, store_path: Path) ->
 
 @pytest.fixture(scope="session")
 def retrain_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = replace(
-        retrain_preset("standard"),
-        num_epochs=3,
-        batch_size=16,
-        augmentation=Augmentation(crop_padding=1, flip=True, cutout=2),
-        ema_decay=0.5,
-    )
+    config = retrain_preset("micro", "standard")
+    augmentation = Augmentation(crop_padding=1, flip=True, cutout=2)
+    training = replace(config.training, augmentation=augmentation)
+    config = replace(config, num_epochs=3, batch_size=16, training=training, ema_decay=0.5)
     path = tmp_path_factory.mktemp("config") / "retrain.toml"
     path.write_text(tomli_w.dumps(write_dataclass(config)))
     return path

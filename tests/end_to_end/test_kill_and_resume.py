@@ -19,8 +19,10 @@ import torch
 from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
 from exporter.retrain import RetrainConfig, retrain
+from exporter.retrain import config_types as retrain_types
 from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.arch.spec import Spec, Task
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt, Stopped
@@ -171,9 +173,9 @@ def test_a_retraining_stopped_at_any_step_goes_on_exactly(
     tmp_path: Path, retrain_config: Path, store_path: Path
 ) -> None:
     store = load_images(str(store_path))
-    task = Task(str(store_path), "image-classification", store.image_shape, store.classes)
+    task = ImageClassification(dataset=str(store_path), input_shape=store.image_shape, classes=store.classes)
     spec = Spec("micro", MicroSpace(2).random(random.Random(0)), MicroSize(cells=3, channels=4), task)
-    config = read_config(retrain_config, RetrainConfig)
+    config = read_config(retrain_config, RetrainConfig, types=retrain_types("micro"))
 
     def run(path: Path, looks: int) -> None:
         folder = RunFolder.open(path / "retrain", config, resume=True, force=False, again="")

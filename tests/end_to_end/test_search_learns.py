@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datasets.catalog import load_images
-from searcher.presets import search_preset
+from searcher.presets.catalog import search_preset
 from searcher.training.interrupt import Interrupt
 from searcher.training.loop import search
 from searcher.training.metrics import read_metrics

@@ -6,24 +6,27 @@ import pytest
 
 from exporter.presets import PRESETS, retrain_preset
 from exporter.retrain import RetrainConfig
-from searcher import presets as search_presets
+from exporter.retrain import config_types as retrain_types
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
+from searcher.presets import catalog
 from searcher.training.search_config import SearchConfig, config_types
+
+NAMES = [(space, name) for space, presets in PRESETS.items() for name in presets]
 
 
 def test_every_preset_of_a_search_has_one_of_retraining() -> None:
-    for space, presets in search_presets.PRESETS.items():
-        assert set(presets) == set(PRESETS), space
-        assert set(presets) == set(search_presets.DEFAULT_DATASETS)
+    for space, presets in catalog.PRESETS.items():
+        assert set(presets.configs) == set(PRESETS[space]) == set(presets.datasets), space
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_configurations_come_back_from_their_tables(name: str) -> None:
+@pytest.mark.parametrize(("space", "name"), NAMES)
+def test_configurations_come_back_from_their_tables(space: str, name: str) -> None:
     problems = Problems("config.toml")
-    retrain = retrain_preset(name)
-    assert read_dataclass(RetrainConfig, write_dataclass(retrain), place="", problems=problems) == retrain
-    search = search_presets.search_preset("micro", name, image_size=32)
-    types = config_types("micro")
+    retrain = retrain_preset(space, name)
+    types = retrain_types(space)
+    assert read_dataclass(RetrainConfig, write_dataclass(retrain), place="", problems=problems, types=types) == retrain
+    search = catalog.search_preset(space, name)
+    types = config_types(space)
     assert read_dataclass(SearchConfig, write_dataclass(search), place="", problems=problems, types=types) == search
     problems.raise_if_any()
     assert search.preset == retrain.preset == name
@@ -34,16 +37,16 @@ def test_configurations_come_back_from_their_tables(name: str) -> None:
     [("quick", 16, 1), ("quick", 28, 2), ("quick", 224, 16), ("paper", 32, 1), ("paper", 33, 2), ("paper", 224, 8)],
 )
 def test_the_stem_brings_pictures_to_the_size_cells_start_at(preset: str, side: int, stride: int) -> None:
-    assert search_presets.search_preset("micro", preset, image_size=side).network.stem_stride == stride
+    assert catalog.search_preset("micro", preset, image_size=side).network.stem_stride == stride
 
 
 def test_an_unknown_preset_gets_a_suggestion() -> None:
     with pytest.raises(DocumentError, match=r"unknown preset 'papper'; .*did you mean 'paper'"):
-        retrain_preset("papper")
+        retrain_preset("micro", "papper")
 
 
 def test_the_reference_preset_is_the_authors_script() -> None:
-    search, retrain = search_presets.search_preset("micro", "reference", image_size=32), retrain_preset("reference")
+    search, retrain = catalog.search_preset("micro", "reference", image_size=32), retrain_preset("micro", "reference")
     assert (search.num_epochs, search.batch_size, search.network.cells, search.network.channels) == (150, 160, 8, 20)
     assert (search.policy_steps, search.policy_samples, search.reinforce.learning_rate) == (30, 10, 3.5e-3)
     assert (search.sgd.learning_rate, search.sgd.final_learning_rate, search.sgd.weight_decay) == (0.05, 0.0005, 2e-4)
@@ -52,7 +55,7 @@ def test_the_reference_preset_is_the_authors_script() -> None:
 
 
 def test_the_paper_preset_is_the_papers_text() -> None:
-    search = search_presets.search_preset("micro", "paper", image_size=32)
+    search = catalog.search_preset("micro", "paper", image_size=32)
     assert (search.num_epochs, search.policy_steps, search.policy_samples) == (310, 2000, 1)
     assert (search.policy.hidden_size, search.policy.temperature, search.policy.tanh_constant) == (100, 5.0, 2.5)
     assert (search.reinforce.learning_rate, search.reinforce.entropy_weight) == (3.5e-4, 0.1)

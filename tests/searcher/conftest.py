@@ -9,7 +9,8 @@ import torch
 
 from searcher.arch.macro import MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
-from searcher.arch.spec import Spec, Task
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
 
 CLASSES = ("round", "square", "other")
 
@@ -37,7 +38,7 @@ def make_spec(
         space="micro" if isinstance(architecture, MicroArchitecture) else "macro",
         architecture=architecture,
         network=size,
-        task=Task("shapes", "image-classification", input_shape, CLASSES),
+        task=ImageClassification(dataset="shapes", input_shape=input_shape, classes=CLASSES),
     )
 
 

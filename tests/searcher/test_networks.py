@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.nn import functional
 
+from searcher.arch.document import ConfigError
+from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace, from_published
-from searcher.arch.spec import Spec, Task
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network, build_supernet
-from tests.searcher.conftest import CLASSES, make_spec, random_architecture
+from tests.searcher.conftest import CLASSES, make_spec, random_architecture, random_macro
+from tests.searcher.test_report_graph import published_macro_spec
 
 PUBLISHED = "0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1  1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1"
 
@@ -21,9 +28,83 @@ def num_parameters(network: torch.nn.Module) -> int:
 def test_the_published_network_has_the_size_of_the_authors_code(auxiliary: bool, expected: int) -> None:
     # The paper's table says 4.6 M; the sizes derived from its code are 3.894 M, and 4.39 M with the auxiliary head.
     classes = tuple("abcdefghij")
-    task = Task("cifar10", "image-classification", (32, 32, 3), classes)
+    task = ImageClassification(dataset="cifar10", input_shape=(32, 32, 3), classes=classes)
     spec = Spec("micro", from_published(PUBLISHED), MicroSize(cells=17, channels=36), task)
     assert num_parameters(build_network(spec, auxiliary=auxiliary)) == expected
+
+
+@pytest.mark.parametrize(("separable", "expected"), [(True, 30_947_424), (False, 42_559_392)])
+def test_the_published_macro_network_has_the_size_of_the_authors_code(separable: bool, expected: int) -> None:
+    # The paper's table says 38.0 M. The authors' code has 42.56 M, because it computes separable convolutions as full
+    # ones in the final network; separable, as the space says and as they are here, it has 30.95 M.
+    spec = published_macro_spec()
+    if not separable:
+        layers = [replace(it, operation=it.operation.removeprefix("sep_")) for it in spec.architecture.layers]
+        spec = replace(spec, architecture=MacroArchitecture(tuple(layers)))
+    assert num_parameters(build_network(spec)) == expected
+
+
+def test_a_macro_network_computes_what_its_description_says() -> None:
+    layers = (Layer("conv_3x3"), Layer("max_pool_3x3"), Layer("sep_conv_5x5", (0, 1)))
+    architecture = MacroArchitecture(layers)
+    size = MacroSize(channels=4, skip_merge="sum")
+    network = build_network(make_spec(architecture, size), form="search", running_statistics=False).network
+
+    def norm(x: torch.Tensor) -> torch.Tensor:
+        return functional.batch_norm(x, None, None, training=True)
+
+    stem, first, second, third = (network.stem, *network.layers)
+    images = torch.randn(4, 1, 12, 12)
+    tensors = [stem(images)]
+    tensors.append(first.operations["conv_3x3"](tensors[0]))
+    tensors = [network.reductions["1"][str(i)](x) for i, x in enumerate(tensors)]
+    tensors.append(norm(second.operations["max_pool_3x3"](tensors[1])))
+    tensors = [network.reductions["2"][str(i)](x) for i, x in enumerate(tensors)]
+    tensors.append(norm(third.operations["sep_conv_5x5"](tensors[2]) + tensors[0] + tensors[1]))
+    expected = tensors[3].mean(dim=(2, 3)) @ network.classifier.weight.T
+    torch.testing.assert_close(network(images, architecture)[0], expected)
+
+
+def test_both_forms_of_a_macro_network_that_concatenates_compute_the_same() -> None:
+    architecture = random_macro(2)
+    spec = make_spec(architecture, MacroSize(channels=4))
+    search, final = (build_network(spec, form=form).network for form in ("search", "final"))
+    weights = search.state_dict()
+    for index, layer in enumerate(architecture.layers[1:], start=1):
+        prefix = f"layers.{index}.merge"
+        blocks = [weights.pop(f"{prefix}.blocks.{source}.weight") for source in (*layer.skips, index + 1)]
+        weights[f"{prefix}.projection.conv.weight"] = torch.cat(blocks, dim=1)
+        for key in [key for key in weights if key.startswith(f"{prefix}.norm")]:
+            weights[key.replace(".norm", ".projection.norm")] = weights.pop(key)
+    final.load_state_dict(weights)
+    images = torch.randn(4, 1, 12, 12)
+    torch.testing.assert_close(final(images, architecture)[0], search(images, architecture)[0])
+
+
+@pytest.mark.parametrize(("side", "stem_stride"), [(16, 1), (28, 2), (30, 2), (33, 2), (224, 8)])
+@pytest.mark.parametrize("double_channels", [True, False])
+def test_final_macro_networks_take_any_size(side: int, stem_stride: int, double_channels: bool) -> None:
+    size = MacroSize(channels=4, stem_stride=stem_stride, double_channels=double_channels)
+    network = build_network(make_spec(random_macro(0), size, input_shape=(side, side, 3)), dropout_prob=0.1)
+    logits, auxiliary_logits = network(torch.randn(2, 3, side, side))
+    assert logits.shape == (2, len(CLASSES))
+    assert auxiliary_logits is None
+    logits.sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_what_no_later_layer_reads_is_not_halved() -> None:
+    architecture = MacroArchitecture((Layer("conv_3x3"), Layer("conv_3x3"), Layer("conv_3x3", (1,)), Layer("conv_3x3")))
+    network = build_network(make_spec(architecture, MacroSize(channels=4))).network
+    assert [list(tensors) for tensors in network.reductions.values()] == [["1"], ["1", "2"]]
+
+
+def test_a_macro_network_refuses_what_it_has_not() -> None:
+    spec = make_spec(random_macro(0), MacroSize(channels=4))
+    with pytest.raises(ConfigError, match="a macro network has no auxiliary head; auxiliary_weight must be 0"):
+        build_network(spec, auxiliary=True)
+    with pytest.raises(ConfigError, match="a macro network has no paths to drop; drop_path_prob must be 0"):
+        build_network(spec)(torch.randn(2, 1, 12, 12), drop_path_prob=0.1)
 
 
 @pytest.mark.parametrize(("side", "stem_stride"), [(16, 1), (28, 2), (30, 2), (33, 2), (224, 8)])
@@ -74,9 +155,13 @@ def test_scores_do_not_depend_on_the_order_of_the_batch() -> None:
 
 
 @pytest.mark.gpu
-def test_cuda_computes_what_the_cpu_computes() -> None:
-    architecture = random_architecture(1)
-    supernet = build_supernet("micro", MicroSpace(3), MicroSize(5, 8), input_shape=(12, 12, 1), num_classes=3, seed=0)
+@pytest.mark.parametrize("space", ["micro", "macro"])
+def test_cuda_computes_what_the_cpu_computes(space: str) -> None:
+    architecture, options, size = {
+        "micro": (random_architecture(1), MicroSpace(3), MicroSize(5, 8)),
+        "macro": (random_macro(1), MacroSpace(6), MacroSize(8)),
+    }[space]
+    supernet = build_supernet(space, options, size, input_shape=(12, 12, 1), num_classes=3, seed=0)
     images = torch.randn(8, 1, 12, 12)
     expected, _ = supernet(images, architecture)
     actual, _ = supernet.cuda()(images.cuda(), architecture)

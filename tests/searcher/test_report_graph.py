@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from searcher.arch import macro
 from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import OPERATIONS, MicroArchitecture, MicroSize, MicroSpace, Node, from_published
-from searcher.arch.spec import IMAGE_CLASSIFICATION, Spec, Task
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
 from searcher.report.graph import GraphEdge, Stage, graphs_of, outline_of
 
 PUBLISHED = """
@@ -21,7 +22,9 @@ def make_spec(
 ) -> Spec:
     classes = tuple(f"class {index}" for index in range(10))
     space = "micro" if isinstance(architecture, MicroArchitecture) else "macro"
-    return Spec(space, architecture, size, Task(dataset, IMAGE_CLASSIFICATION, (32, 32, 3), classes))
+    return Spec(
+        space, architecture, size, ImageClassification(dataset=dataset, input_shape=(32, 32, 3), classes=classes)
+    )
 
 
 def published_spec() -> Spec:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from searcher.arch.document import ArchitectureError
 from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.arch.spec import Spec, Task, parse_spec, read_spec, write_spec
+from searcher.arch.spec import Spec, parse_spec, read_spec, write_spec
+from searcher.arch.tasks import ImageClassification
 
+SPACES_TEXT = "micro, macro, recurrent"
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -32,7 +34,7 @@ def test_specs_come_back_as_they_were(seed: int, nodes: int, cells: int, channel
         space="micro",
         architecture=MicroSpace(nodes).random(random.Random(seed)),
         network=MicroSize(cells, channels, stem_stride=2),
-        task=Task("x", "image-classification", (28, 20, 3), tuple(classes)),
+        task=ImageClassification(dataset="x", input_shape=(28, 20, 3), classes=tuple(classes)),
         provenance={"seed": seed, "reward": 0.5},
     )
     text = spec.to_json()
@@ -71,7 +73,7 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     ("path", "value", "message"),
     [
         ("schema", 2, "schema is 2; this version reads schema 1"),
-        ("space", "mikro", "space: unknown space 'mikro'; expected one of micro; did you mean 'micro'?"),
+        ("space", "mikro", f"space: unknown space 'mikro'; expected one of {SPACES_TEXT}; did you mean 'micro'?"),
         (
             "architecture/normal/2/inputs/1",
             5,
@@ -111,7 +113,16 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("network/cells", "8", "network.cells is '8'; expected a whole number"),
         ("network/cells", 2, "network: cells is 2; at least 3 are needed, two of which reduce"),
         ("network/stem_stride", 3, "network: stem_stride is 3; expected 1, 2, 4, 8 or 16"),
-        ("task/kind", "poetry", "task: unknown kind 'poetry'; expected one of image-classification"),
+        (
+            "task/kind",
+            "poetry",
+            "task.kind: unknown kind 'poetry'; expected one of image-classification, language-modelling",
+        ),
+        (
+            "task/kind",
+            "language-modelling",
+            "task.kind is 'language-modelling', but micro networks are for image-classification",
+        ),
         ("task/input_shape", [28, 28], "task: input_shape is [28, 28]; expected [height, width, channels]"),
         ("task/classes", ["a"], "task: classes must name at least two different classes"),
         ("task/dataset", ..., "task.dataset is missing"),

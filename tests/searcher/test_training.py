@@ -10,19 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from datasets import files
-from datasets.batches import Augmentation
-from datasets.seeds import numpy_generator
+from datasets.catalog import load_images
+from datasets.store_writer import write_image_store
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from searcher.training.derive import DeriveConfig, derive, num_scorings, score
-from searcher.training.epoch import DivergedError, Objective, WeightsTrainer, accuracy
+from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
+from searcher.training.epoch import DivergedError, WeightsTrainer
+from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
+from searcher.training.learner import StepLoss
 from searcher.training.metrics import MetricsLog, read_metrics
 from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
 from searcher.training.run_folder import RunError, RunFolder
@@ -105,35 +108,41 @@ def test_no_bound_leaves_gradients_alone() -> None:
     assert clip_gradients(Toy().parameters(), 0.0) is None
 
 
-class FewImages:
-    """Images for training and scoring, in batches, as `ImageBatches` hands them out."""
+class FewPoints:
+    """A learner of points [B, 4] in three classes, read in order."""
 
-    def __init__(self, count: int, *shape: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.num_images = count
-        self.images = torch.randn(count, *shape, generator=generator)
+    metric = "accuracy"
+    network_options: dict[str, Any] = {}  # noqa: RUF012 - of a class that stays as it is
+
+    def __init__(self, count: int) -> None:
+        self.points = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
         self.labels = torch.arange(count) % 3
+        self.steps_per_epoch = count // 8
 
-    def num_steps(self, batch_size: int, drop_last: bool) -> int:
-        return self.num_images // batch_size
+    def batches(self, *, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(8 * start_step, len(self.points), 8):
+            yield self.points[start : start + 8], self.labels[start : start + 8]
 
-    def epoch(self, *, batch_size: int, start_step: int, **_: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(start_step * batch_size, self.num_images - batch_size + 1, batch_size):
-            yield self.batch(range(start, start + batch_size))
+    def loss(self, network: Any, batch: tuple[Tensor, Tensor], *, progress: float) -> StepLoss:
+        logits = network(batch[0])
+        correct = (logits.argmax(1) == batch[1]).sum()
+        return StepLoss(nn.functional.cross_entropy(logits, batch[1]), correct, len(logits))
 
-    def batch(self, indices: Any) -> tuple[Tensor, Tensor]:
-        numbers = torch.as_tensor(list(indices))
-        return self.images[numbers], self.labels[numbers]
+    def record(self, mean_loss: float, mean_measured: float) -> dict[str, float]:
+        return {"loss": mean_loss, "train_accuracy": mean_measured}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        pass
 
 
-def make_trainer(network: nn.Module, train: FewImages, sgd: SgdConfig = PLAIN, **options: Any) -> WeightsTrainer:
+def make_trainer(network: nn.Module, learner: FewPoints, sgd: SgdConfig = PLAIN, **options: Any) -> WeightsTrainer:
     return WeightsTrainer(
         network,
-        train,  # type: ignore[arg-type]
+        learner,  # type: ignore[arg-type]
         sgd=sgd,
-        objective=Objective(),
-        augmentation=Augmentation(),
-        batch_size=8,
         num_epochs=1,
         seed=0,
         device=torch.device("cpu"),
@@ -142,25 +151,26 @@ def make_trainer(network: nn.Module, train: FewImages, sgd: SgdConfig = PLAIN, *
 
 
 def run_epoch(network: nn.Module, trainer: WeightsTrainer, *, start_step: int = 0) -> list[int]:
-    return list(trainer.epoch(lambda _, x: (network(x), None), epoch=0, start_step=start_step))
+    return list(trainer.epoch(lambda _: network, epoch=0, start_step=start_step))
 
 
 def test_an_epoch_learns_and_counts_what_it_saw() -> None:
-    network, train = Toy(), FewImages(240, 4)
-    train.images[:, 0] += 2.0 * (train.labels == 0)
-    trainer = make_trainer(network, train)
+    network, learner = Toy(), FewPoints(240)
+    learner.points[:, 0] += 2.0 * (learner.labels == 0)
+    trainer = make_trainer(network, learner)
     assert run_epoch(network, trainer) == list(range(1, 31))
     assert trainer.totals.sums[2] == 240
-    assert accuracy(network, train.epoch(batch_size=8, start_step=0)) > trainer.totals.accuracy()
-    assert trainer.totals.mean_loss() < math.log(3)
+    loss, accuracy = trainer.totals.means()
+    assert (network(learner.points).argmax(1) == learner.labels).double().mean() > accuracy
+    assert loss < math.log(3)
 
 
 def test_an_epoch_goes_on_where_it_stopped() -> None:
     networks = [Toy(), Toy()]
     networks[1].load_state_dict(networks[0].state_dict())
-    trainers = [make_trainer(network, FewImages(80, 4)) for network in networks]
+    trainers = [make_trainer(network, FewPoints(80)) for network in networks]
     run_epoch(networks[0], trainers[0])
-    steps = trainers[1].epoch(lambda _, x: (networks[1](x), None), epoch=0, start_step=0)
+    steps = trainers[1].epoch(lambda _: networks[1], epoch=0, start_step=0)
     assert [next(steps) for _ in range(4)] == [1, 2, 3, 4]
     assert run_epoch(networks[1], trainers[1], start_step=4) == [5, 6, 7, 8, 9, 10]
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
@@ -172,7 +182,7 @@ def test_a_step_averages_the_gradients_of_its_passes() -> None:
     networks = [Toy(), Toy()]
     networks[1].load_state_dict(networks[0].state_dict())
     for network, passes in zip(networks, (1, 4), strict=True):
-        run_epoch(network, make_trainer(network, FewImages(24, 4), passes=passes))  # equal passes average to one
+        run_epoch(network, make_trainer(network, FewPoints(24), passes=passes))  # equal passes average to one
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -180,11 +190,11 @@ def test_a_step_averages_the_gradients_of_its_passes() -> None:
 def test_passes_are_numbered_through_the_epoch() -> None:
     network, seen = Toy(), []
 
-    def forward(index: int, x: Tensor) -> tuple[Tensor, None]:
+    def network_of(index: int) -> nn.Module:
         seen.append(index)
-        return network(x), None
+        return network
 
-    list(make_trainer(network, FewImages(24, 4), passes=2).epoch(forward, epoch=0, start_step=1))
+    list(make_trainer(network, FewPoints(24), passes=2).epoch(network_of, epoch=0, start_step=1))
     assert seen == [2, 3, 4, 5]
 
 
@@ -193,25 +203,26 @@ def test_unused_parameters_decay_only_if_told_to(update_unused: bool) -> None:
     network = Toy()
     before = network.unused.weight.detach().clone()
     sgd = replace(PLAIN, weight_decay=0.5, update_unused=update_unused)
-    run_epoch(network, make_trainer(network, FewImages(8, 4), sgd))
+    run_epoch(network, make_trainer(network, FewPoints(8), sgd))
     assert torch.equal(network.unused.weight, before) is not update_unused
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 5.0])
 def test_a_loss_that_is_no_number_stops_with_advice(clip_norm: float) -> None:
-    network, train = Toy(), FewImages(8, 4)
-    train.images.fill_(math.inf)
-    trainer = make_trainer(network, train, replace(PLAIN, clip_norm=clip_norm))
+    network, learner = Toy(), FewPoints(8)
+    learner.points.fill_(math.inf)
+    trainer = make_trainer(network, learner, replace(PLAIN, clip_norm=clip_norm))
     run_epoch(network, trainer)
     with pytest.raises(DivergedError, match="smaller learning rate"):
-        trainer.totals.check()
+        trainer.state()
 
 
 def test_the_auxiliary_loss_is_weighted() -> None:
     logits, auxiliary, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     plain = nn.functional.cross_entropy
     expected = plain(logits, labels) + 0.4 * plain(auxiliary, labels)
-    torch.testing.assert_close(Objective(auxiliary_weight=0.4)(logits, auxiliary, labels), expected)
+    actual = classification_loss(logits, auxiliary, labels, training=ImageTraining(auxiliary_weight=0.4))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -319,46 +330,72 @@ def supernet() -> nn.Module:
     return build_supernet("micro", MicroSpace(2), MicroSize(3, 4), input_shape=(12, 12, 1), num_classes=3, seed=0)
 
 
-def test_derivation_takes_the_best_finalist_on_the_whole_split(supernet: nn.Module) -> None:
-    space, valid = MicroSpace(2), FewImages(7, 1, 12, 12)
+@pytest.fixture
+def learner(tmp_path: Path) -> ImageLearner:
+    """Of 12 training and 7 validation images of noise; four are a reward batch."""
+    rng = np.random.default_rng(0)
+    splits = {
+        split: (rng.integers(0, 256, (count, 12, 12, 1), dtype=np.uint8), np.arange(count) % 3)
+        for split, count in (("train", 12), ("valid", 7), ("test", 7))
+    }
+    write_image_store(
+        tmp_path / "noise.h5", name="noise", splits=splits, classes=("a", "b", "c"), source="made up", licence="CC0-1.0"
+    )
+    return ImageLearner(
+        ImageTraining(),
+        store=load_images(str(tmp_path / "noise.h5")),
+        train_on="train",
+        batch_size=4,
+        reward_batch_size=4,
+        seed=0,
+        device=torch.device("cpu"),
+        memory_budget_mb=64,
+        precision="auto",
+    )
+
+
+def test_derivation_takes_the_best_finalist_on_the_whole_split(supernet: nn.Module, learner: ImageLearner) -> None:
+    space = MicroSpace(2)
     config = DeriveConfig(num_samples=12, num_batches=1, num_finalists=4)
     calls: list[int] = []
     derived = derive(
-        RandomPolicy(space.steps()),
-        space,
-        supernet,
-        valid,  # type: ignore[arg-type]
-        config,
-        batch_size=4,
-        seed=0,
-        on_score=lambda: calls.append(1),
+        RandomPolicy(space.steps()), space, supernet, learner, config, seed=0, on_score=lambda: calls.append(1)
     )
     assert len(derived.sampled_rewards) == 12
     assert derived.reward == max(derived.finalist_rewards)
     assert len(calls) == num_scorings(config) == 16
-    # All seven images count once: the second batch reaches back over one that was seen, and leaves it out.
-    order = numpy_generator(0, "derive", "images").permutation(7)
-    correct = 0
-    for numbers, count in ((order[:4], 4), (order[3:], 3)):
-        images, labels = valid.batch(numbers)
-        correct += (supernet(images, derived.architecture)[0].argmax(1) == labels)[-count:].sum().item()
-    assert derived.reward == pytest.approx(correct / 7)
+    again = learner.whole_reward(bind(supernet, derived.architecture), np.random.default_rng(0))
+    assert again * 7 == pytest.approx(round(again * 7))
 
 
-def test_the_papers_derivation_takes_the_best_on_one_minibatch(supernet: nn.Module) -> None:
+def test_all_of_valid_counts_once_though_the_last_batch_reaches_back(learner: ImageLearner) -> None:
+    order = np.random.default_rng(0).permutation(7)
+    labels = torch.arange(7) % 3
+    seen: list[int] = []
+
+    def network(images: Tensor) -> tuple[Tensor, None]:
+        numbers = order[len(seen) : len(seen) + 4] if not seen else order[3:7]
+        seen.extend(numbers.tolist())
+        answers = labels[torch.as_tensor(numbers)]
+        answers[: 0 if len(seen) == 4 else 1] = -1  # wrong about the one that was seen before
+        return nn.functional.one_hot(answers % 3, 3).float(), None
+
+    assert learner.whole_reward(network, np.random.default_rng(0)) == 1.0
+    assert seen == [*order[:4], *order[3:7]]
+
+
+def test_the_papers_derivation_takes_the_best_on_one_minibatch(supernet: nn.Module, learner: ImageLearner) -> None:
     space = MicroSpace(2)
     config = DeriveConfig(num_samples=5, num_batches=1, num_finalists=1)
-    policy = RandomPolicy(space.steps())
-    derived = derive(policy, space, supernet, FewImages(7, 1, 12, 12), config, batch_size=4, seed=0)  # type: ignore[arg-type]
+    derived = derive(RandomPolicy(space.steps()), space, supernet, learner, config, seed=0)
     assert derived.finalist_rewards == ()
     assert derived.reward == max(derived.sampled_rewards)
 
 
-def test_scores_leave_no_gradients_and_no_mode_behind_that_matters(supernet: nn.Module) -> None:
+def test_scores_leave_no_gradients_and_no_mode_behind_that_matters(supernet: nn.Module, learner: ImageLearner) -> None:
     architectures: list[MicroArchitecture] = [random_architecture(seed, 2) for seed in range(3)]
-    images = torch.randn(6, 1, 12, 12)
-    labels = torch.arange(6) % 3
-    rewards = score(supernet, architectures, images, labels)
+    batch = learner.reward_batch(np.random.default_rng(0))
+    rewards = score(learner, supernet, architectures, [batch])
     assert rewards.shape == (3,)
-    assert torch.equal(rewards, score(supernet, architectures, images, labels))
+    assert torch.equal(rewards, score(learner, supernet, architectures, [batch]))
     assert all(p.grad is None for p in supernet.parameters())

@@ -1,4 +1,4 @@
-"""Whole search configurations by name. A variant is `dataclasses.replace(quick_micro(), num_epochs=2)`."""
+"""Whole searches of the micro space by name. A variant is `dataclasses.replace(quick_micro(), num_epochs=2)`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from datasets.batches import Augmentation
-from searcher.arch.document import ArchitectureError, unknown
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
+from searcher.presets.images import DATASETS, stem_stride
 from searcher.training.derive import DeriveConfig
+from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
-
-DEFAULT_DATASETS = {
-    "quick": "fashion-mnist-mini",
-    "standard": "fashion-mnist",
-    "paper": "cifar10",
-    "reference": "cifar10",
-}
-"""What each preset is meant for, when the user names no data set."""
 
 REFERENCE_LOGITS = PolicyConfig(
     hidden_size=64,
@@ -37,15 +30,15 @@ def quick_micro(*, image_size: int = 28) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="quick",
-        dataset=DEFAULT_DATASETS["quick"],
+        dataset=DATASETS["quick"],
         seed=0,
         num_epochs=6,
         batch_size=64,
         search_space=MicroSpace(num_nodes=5),
-        network=MicroSize(cells=5, channels=16, stem_stride=_stem_stride(image_size, largest_map=16)),
-        final_network=MicroSize(cells=5, channels=16, stem_stride=_stem_stride(image_size, largest_map=16)),
+        network=MicroSize(cells=5, channels=16, stem_stride=stem_stride(image_size, largest_map=16)),
+        final_network=MicroSize(cells=5, channels=16, stem_stride=stem_stride(image_size, largest_map=16)),
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.002, warmup_epochs=0.5),
-        augmentation=Augmentation(crop_padding=1, flip=True),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True)),
         policy=REFERENCE_LOGITS,
         reinforce=ReinforceConfig(learning_rate=1e-2),
         policy_start_epoch=3,
@@ -62,15 +55,15 @@ def standard_micro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="standard",
-        dataset=DEFAULT_DATASETS["standard"],
+        dataset=DATASETS["standard"],
         seed=0,
         num_epochs=50,
         batch_size=128,
         search_space=MicroSpace(num_nodes=5),
-        network=MicroSize(cells=8, channels=16, stem_stride=_stem_stride(image_size, largest_map=32)),
-        final_network=MicroSize(cells=11, channels=32, stem_stride=_stem_stride(image_size, largest_map=32)),
+        network=MicroSize(cells=8, channels=16, stem_stride=stem_stride(image_size, largest_map=32)),
+        final_network=MicroSize(cells=11, channels=32, stem_stride=stem_stride(image_size, largest_map=32)),
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.001, warmup_epochs=1),
-        augmentation=Augmentation(crop_padding=4, flip=True),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True)),
         policy=REFERENCE_LOGITS,
         reinforce=ReinforceConfig(learning_rate=3.5e-3),
         policy_start_epoch=5,
@@ -90,17 +83,17 @@ def paper_micro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="paper",
-        dataset=DEFAULT_DATASETS["paper"],
+        dataset=DATASETS["paper"],
         seed=0,
         num_epochs=310,
         batch_size=128,
         search_space=MicroSpace(num_nodes=5),
-        network=MicroSize(cells=8, channels=20, stem_stride=_stem_stride(image_size, largest_map=32)),
-        final_network=MicroSize(cells=17, channels=36, stem_stride=_stem_stride(image_size, largest_map=32)),
+        network=MicroSize(cells=8, channels=20, stem_stride=stem_stride(image_size, largest_map=32)),
+        final_network=MicroSize(cells=17, channels=36, stem_stride=stem_stride(image_size, largest_map=32)),
         sgd=SgdConfig(
             learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
         ),
-        augmentation=Augmentation(crop_padding=4, flip=True),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True)),
         policy=PolicyConfig(hidden_size=100, temperature=5.0, tanh_constant=2.5),
         reinforce=ReinforceConfig(
             learning_rate=3.5e-4,
@@ -125,13 +118,13 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="reference",
-        dataset=DEFAULT_DATASETS["reference"],
+        dataset=DATASETS["reference"],
         seed=0,
         num_epochs=150,
         batch_size=160,
         search_space=MicroSpace(num_nodes=5),
-        network=MicroSize(cells=8, channels=20, stem_stride=_stem_stride(image_size, largest_map=32)),
-        final_network=MicroSize(cells=17, channels=36, stem_stride=_stem_stride(image_size, largest_map=32)),
+        network=MicroSize(cells=8, channels=20, stem_stride=stem_stride(image_size, largest_map=32)),
+        final_network=MicroSize(cells=17, channels=36, stem_stride=stem_stride(image_size, largest_map=32)),
         sgd=SgdConfig(
             learning_rate=0.05,
             final_learning_rate=0.0005,
@@ -141,9 +134,9 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
             decay_norms=True,
             update_unused=True,
         ),
-        augmentation=Augmentation(crop_padding=4, flip=True),
-        dropout_prob=0.1,
-        auxiliary_weight=0.4,
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.1, auxiliary_weight=0.4
+        ),
         policy=replace(REFERENCE_LOGITS, operation_logit_start=(10.0, 10.0, 0.0, 0.0, 0.0)),
         reinforce=ReinforceConfig(
             learning_rate=3.5e-3,
@@ -161,31 +154,9 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
     )
 
 
-PRESETS: dict[str, dict[str, Callable[..., SearchConfig]]] = {
-    "micro": {
-        "quick": quick_micro,
-        "standard": standard_micro,
-        "paper": paper_micro,
-        "reference": reference_micro,
-    },
+PRESETS: dict[str, Callable[..., SearchConfig]] = {
+    "quick": quick_micro,
+    "standard": standard_micro,
+    "paper": paper_micro,
+    "reference": reference_micro,
 }
-
-
-def search_preset(space: str, name: str, *, image_size: int) -> SearchConfig:
-    """The preset `name` of a space, its stem fitted to images of `image_size` pixels a side.
-
-    Raises: ArchitectureError: there is no such space or preset.
-    """
-    if space not in PRESETS:
-        raise ArchitectureError("space", [unknown("space", space, tuple(PRESETS))])
-    if name not in PRESETS[space]:
-        raise ArchitectureError("preset", [unknown("preset", name, tuple(PRESETS[space]))])
-    return PRESETS[space][name](image_size=image_size)
-
-
-def _stem_stride(image_size: int, *, largest_map: int) -> int:
-    """The smallest power of two, 16 at most, that brings the first cell's input down to `largest_map` pixels a side."""
-    stride = 1
-    while -(-image_size // stride) > largest_map and stride < 16:
-        stride *= 2
-    return stride

@@ -1,0 +1,78 @@
+"""A softmax whose weights are the embedding's: scores of given tokens, without a second copy of the logits.
+
+With a vocabulary of 10,000 the logits are most of a language model's memory. They are written once, become
+probabilities and then gradients in place, a few rows at a time so that a piece stays in the cache.
+
+Knows of vectors and a matrix; nothing of cells.
+Source: the tied weights are those of Press and Wolf 2017 and Inan et al. 2017, as Pham et al. 2018 use them.
+"""
+
+# N positions, H hidden size, V vocabulary
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_PIECE_ELEMENTS = 1 << 20
+
+
+def negative_log_likelihood(
+    outputs: Tensor, weight: Tensor, targets: Tensor, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """-log of the probability that softmax(outputs · weightᵀ) gives to each target, in nats: [N].
+
+    Args: outputs: [N, H]. weight: [V, H]. targets: [N] int64. dtype: of the matrix products; that of outputs if None.
+    Sums and logarithms are of the dtype of outputs.
+    """
+    dtype = dtype or outputs.dtype
+    if torch.is_grad_enabled() and (outputs.requires_grad or weight.requires_grad):
+        return _NegativeLogLikelihood.apply(outputs, weight, targets, dtype)
+    result = outputs.new_empty(len(targets))
+    rows = _rows_of_a_piece(weight)
+    weight_t = weight.to(dtype).t()
+    for start in range(0, len(targets), rows):
+        logits = (outputs[start : start + rows].to(dtype) @ weight_t).to(outputs.dtype)
+        result[start : start + rows] = _score(logits, targets[start : start + rows])
+    return result
+
+
+class _NegativeLogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        outputs_cast, weight_cast = outputs.to(dtype), weight.to(dtype)
+        gradients = outputs_cast @ weight_cast.t()  # logits as yet, [N, V]
+        result = outputs.new_empty(len(targets))
+        rows = _rows_of_a_piece(weight)
+        for start in range(0, len(targets), rows):
+            piece = slice(start, start + rows)
+            logits = gradients[piece].to(outputs.dtype)
+            target = targets[piece, None]
+            normaliser = logits.logsumexp(1, keepdim=True)
+            result[piece] = (normaliser - logits.gather(1, target)).squeeze(1)
+            # The gradient of the logits: the probabilities, less one at the target.
+            probabilities = logits.sub_(normaliser).exp_()
+            gradients[piece] = probabilities.scatter_add_(1, target, -torch.ones_like(normaliser))
+        ctx.save_for_backward(outputs_cast, weight_cast, gradients)
+        ctx.dtypes = outputs.dtype, weight.dtype
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        outputs, weight, gradients = ctx.saved_tensors
+        outputs_dtype, weight_dtype = ctx.dtypes
+        # Every row has a factor of its own; it is applied to the narrow side of each product.
+        grad_outputs = (gradients @ weight).to(outputs_dtype) * grad[:, None]
+        scaled = (outputs * grad[:, None]).to(outputs.dtype)
+        return grad_outputs, (gradients.t() @ scaled).to(weight_dtype), None, None
+
+
+def _score(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.logsumexp(1) - logits.gather(1, targets[:, None]).squeeze(1)
+
+
+def _rows_of_a_piece(weight: Tensor) -> int:
+    return max(1, _PIECE_ELEMENTS // len(weight))

@@ -1,0 +1,106 @@
+"""Whole searches of the recurrent space by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
+from searcher.controller.policy import PolicyConfig
+from searcher.controller.reinforce import ReinforceConfig
+from searcher.training.derive import DeriveConfig
+from searcher.training.optim import SgdConfig
+from searcher.training.search_config import SearchConfig
+from searcher.training.text_learner import TextTraining
+
+DATASETS = {"quick": "shakespeare", "small": "shakespeare", "paper": "ptb"}
+"""What each preset is meant for, when the user names no data set."""
+
+
+def quick_recurrent() -> SearchConfig:
+    """Minutes on two CPU cores with the embedded Shakespeare."""
+    return SearchConfig(
+        space="recurrent",
+        preset="quick",
+        dataset=DATASETS["quick"],
+        seed=0,
+        num_epochs=2,
+        batch_size=64,
+        search_space=RecurrentSpace(num_nodes=8),
+        network=RecurrentSize(hidden_size=128),
+        final_network=RecurrentSize(hidden_size=128),
+        sgd=SgdConfig(learning_rate=20.0, final_learning_rate=2.0, momentum=0.0, weight_decay=1e-7, clip_norm=0.25),
+        training=TextTraining(),
+        policy=PolicyConfig(hidden_size=64, tanh_constant=2.5, temperature=2.0),
+        reinforce=ReinforceConfig(learning_rate=5e-3),
+        policy_steps=20,
+        policy_samples=10,
+        control_samples=4,
+        reward_batch_size=32,
+        derivation=DeriveConfig(num_samples=40, num_batches=2, num_finalists=4),
+    )
+
+
+def small_recurrent() -> SearchConfig:
+    """An hour or so on two CPU cores."""
+    return SearchConfig(
+        space="recurrent",
+        preset="small",
+        dataset=DATASETS["small"],
+        seed=0,
+        num_epochs=8,
+        batch_size=64,
+        search_space=RecurrentSpace(num_nodes=12),
+        network=RecurrentSize(hidden_size=200),
+        final_network=RecurrentSize(hidden_size=200),
+        sgd=SgdConfig(learning_rate=20.0, final_learning_rate=2.0, momentum=0.0, weight_decay=1e-7, clip_norm=0.25),
+        training=TextTraining(),
+        policy=PolicyConfig(hidden_size=64, tanh_constant=2.5, temperature=2.0),
+        reinforce=ReinforceConfig(learning_rate=3.5e-3),
+        policy_steps=40,
+        policy_samples=10,
+        control_samples=4,
+        reward_batch_size=32,
+        derivation=DeriveConfig(),
+    )
+
+
+def paper_recurrent() -> SearchConfig:
+    """The paper's text on Penn Treebank: 150 epochs, 2000 policy steps each, one architecture a step.
+
+    Source: Pham et al. 2018, sections 2 and 3.1 and appendix A.
+    """
+    return SearchConfig(
+        space="recurrent",
+        preset="paper",
+        dataset=DATASETS["paper"],
+        seed=0,
+        num_epochs=150,
+        batch_size=64,
+        search_space=RecurrentSpace(num_nodes=12),
+        network=RecurrentSize(hidden_size=1000),
+        final_network=RecurrentSize(hidden_size=748),
+        sgd=SgdConfig(
+            learning_rate=20.0, decay=0.96, decay_start_epoch=15, momentum=0.0, weight_decay=1e-7, clip_norm=0.25
+        ),
+        training=TextTraining(batch_norm=True, weight_range=0.025),
+        policy=PolicyConfig(hidden_size=100, temperature=5.0, tanh_constant=2.5),
+        reinforce=ReinforceConfig(
+            learning_rate=3.5e-4,
+            baseline="moving_average",
+            entropy_weight=1e-4,
+            entropy_in="reward",
+            entropy_reduction="mean",
+        ),
+        policy_steps=2000,
+        policy_samples=1,
+        control_samples=0,
+        reward_batch_size=64,
+        derivation=DeriveConfig(),
+    )
+
+
+PRESETS: dict[str, Callable[..., SearchConfig]] = {
+    "quick": quick_recurrent,
+    "small": small_recurrent,
+    "paper": paper_recurrent,
+}

@@ -1,0 +1,192 @@
+"""Learning to classify images: cross entropy on augmented batches, scored by accuracy."""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datasets.batches import Augmentation, ImageBatches
+from datasets.store import ImageStore
+from searcher.arch.document import ConfigError
+from searcher.training.device import Precision, computing
+from searcher.training.learner import Network, Score, StepLoss
+
+_VALID_SHARE = 4
+_EVALUATION_BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class ImageTraining:
+    """How images are shown and what is asked of the answers."""
+
+    augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen, so one serves all
+    """Of training images."""
+    auxiliary_weight: float = 0.0
+    """Of the auxiliary head's loss; 0 builds none. Authors' code: 0.4."""
+    label_smoothing: float = 0.0
+    """Part of the target spread over all classes, in [0, 1)."""
+    dropout_prob: float = 0.0
+    """Before the classifier. Authors' code: 0.1 in the search, 0.2 in the end."""
+    drop_path_prob: float = 0.0
+    """The last cell's at the end of training; it rises linearly over cells and steps. Authors' code: 0.4 in the end."""
+
+    def __post_init__(self) -> None:
+        if not self.auxiliary_weight >= 0:
+            raise ConfigError(f"auxiliary_weight is {self.auxiliary_weight}; it must not be negative")
+        for name in ("label_smoothing", "dropout_prob", "drop_path_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 up to, not including, 1")
+
+
+class ImageLearner:
+    """A store's images. Batches are pairs of images [B, C, H, W] and labels [B]; a reward is an accuracy in [0, 1].
+
+    Networks give logits [B, classes] and those of an auxiliary head, or None.
+    """
+
+    metric = "accuracy"
+
+    def __init__(
+        self,
+        training: ImageTraining,
+        *,
+        store: ImageStore,
+        train_on: str,
+        batch_size: int,
+        reward_batch_size: int,
+        seed: int,
+        device: torch.device,
+        memory_budget_mb: int,
+        precision: Precision,
+    ) -> None:
+        """Bring train and valid to the device; whichever does not fit its share of the budget streams from the store.
+
+        Raises: StoreError: the store has no such split, or is damaged.
+        """
+        self._training = training
+        self._store = store
+        self._seed = seed
+        self._device = device
+        self._precision = precision
+        budget = memory_budget_mb << 20
+        for_valid = min(store.nbytes("valid"), budget // _VALID_SHARE)
+        self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
+        self._valid = ImageBatches.load(store, "valid", device=device, memory_budget_bytes=max(for_valid, 1))
+        self._batch_size = batch_size
+        self._reward_batch_size = min(reward_batch_size, self._valid.num_images)
+        # Norms want batches of one size; a data set smaller than a batch is taken as it is.
+        self._drop_last = self._train.num_images >= batch_size
+        self.steps_per_epoch = self._train.num_steps(batch_size, drop_last=self._drop_last)
+        self.network_options: dict[str, Any] = {
+            "dropout_prob": training.dropout_prob,
+            "auxiliary": training.auxiliary_weight > 0,
+        }
+
+    def batches(self, *, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training batches of an epoch from a step on."""
+        return self._train.epoch(
+            batch_size=self._batch_size,
+            seed=self._seed,
+            epoch=epoch,
+            augmentation=self._training.augmentation,
+            drop_last=self._drop_last,
+            start_step=start_step,
+        )
+
+    def loss(self, network: Network, batch: tuple[Tensor, Tensor], *, progress: float) -> StepLoss:
+        """Cross entropy of a batch, with the auxiliary head's."""
+        images, labels = batch
+        with computing(self._device, self._precision):
+            logits, auxiliary_logits = network(images, drop_path_prob=self._training.drop_path_prob * progress)
+        loss = classification_loss(logits, auxiliary_logits, labels, training=self._training)
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return StepLoss(loss, correct, len(labels))
+
+    def record(self, mean_loss: float, mean_measured: float) -> dict[str, float]:
+        """An epoch's training figures by name."""
+        return {"loss": mean_loss, "train_accuracy": mean_measured}
+
+    def state(self) -> dict[str, Any]:
+        """Nothing is carried from step to step."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `state`."""
+
+    def reward_batch(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A random minibatch of valid, not augmented."""
+        numbers = generator.choice(self._valid.num_images, self._reward_batch_size, replace=False)
+        return self._valid.batch(numbers)
+
+    def reward_batches(self, generator: np.random.Generator, *, count: int) -> list[tuple[Tensor, Tensor]]:
+        """`count` different minibatches of valid, or as many as there are."""
+        size = self._reward_batch_size
+        order = generator.permutation(self._valid.num_images)
+        stops = range(size, min(count * size, self._valid.num_images) + 1, size)
+        return [self._valid.batch(order[stop - size : stop]) for stop in stops]
+
+    def reward(self, network: Network, batches: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Accuracy with the shared weights: scalar. Nothing is dropped; norms use a minibatch's statistics."""
+        return torch.cat([self._correct(network, *batch) for batch in batches]).float().mean()
+
+    def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
+        """Accuracy on all of valid, in mixed batches of one size, since norms use a batch's statistics.
+
+        The last batch reaches back over images already seen, which are not counted again.
+        """
+        size = self._reward_batch_size
+        order = generator.permutation(self._valid.num_images)
+        answers = []
+        for start in range(0, len(order), size):
+            stop = min(start + size, len(order))
+            batch = self._valid.batch(order[stop - size : stop])
+            answers.append(self._correct(network, *batch)[start - stop :])
+        return torch.cat(answers).double().mean().item()
+
+    def score(self, network: Network, split: str) -> Score:
+        """Accuracy on a whole split, in full float32. The network is to be in evaluation mode."""
+        images = self._valid if split == "valid" else ImageBatches.load(self._store, split, device=self._device)
+        batches = images.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
+        return Score(accuracy(lambda x: network(x)[0], batches, precision="float32"), images.num_images)
+
+    def _correct(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
+        return correct_answers(lambda x: network(x)[0], images, labels, precision=self._precision)
+
+
+def classification_loss(
+    logits: Tensor, auxiliary_logits: Tensor | None, labels: Tensor, *, training: ImageTraining
+) -> Tensor:
+    """Cross entropy of logits [B, classes], plus the auxiliary head's with its weight: scalar."""
+    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)
+    if auxiliary_logits is None:
+        return loss
+    auxiliary = functional.cross_entropy(auxiliary_logits.float(), labels, label_smoothing=training.label_smoothing)
+    return loss + training.auxiliary_weight * auxiliary
+
+
+@torch.inference_mode()
+def correct_answers(
+    forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, precision: Precision = "auto"
+) -> Tensor:
+    """Whether the best logit of each image is its label's: bool [B]."""
+    with computing(images.device, precision):
+        return forward(images).argmax(1) == labels
+
+
+def accuracy(
+    forward: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    precision: Precision = "auto",
+) -> float:
+    """Part of all images that a function from images to logits answers correctly, in [0, 1]."""
+    answers = [correct_answers(forward, images, labels, precision=precision) for images, labels in batches]
+    return torch.cat(answers).double().mean().item()

@@ -1,0 +1,91 @@
+"""What is learnt, from which data, and how it is scored: what the loops of search and retraining ask of a task.
+
+`ImageLearner` and `TextLearner` are the two there are. A loop hands in networks as functions of a batch's inputs, with
+whatever else they need (an architecture) bound already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+Network = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """What a training batch gave."""
+
+    loss: Tensor
+    """Scalar to be differentiated."""
+    measured: Tensor
+    """Scalar, a sum over the batch: correct answers of images, nats of text."""
+    count: int
+    """Images, or tokens."""
+
+
+class Learner(Protocol):
+    """A task with its training and validation data on one device."""
+
+    metric: str
+    """What `score` gives: accuracy or perplexity."""
+    network_options: dict[str, Any]
+    """What its training asks of the building of a network."""
+    steps_per_epoch: int
+
+    def batches(self, *, epoch: int, start_step: int) -> Iterator[Any]:
+        """The training batches of an epoch from a step on."""
+        ...
+
+    def loss(self, network: Network, batch: Any, *, progress: float) -> StepLoss:
+        """One forward pass. progress: the part of the whole training that is done after this step, in (0, 1]."""
+        ...
+
+    def record(self, mean_loss: float, mean_measured: float) -> dict[str, float]:
+        """An epoch's training figures by name."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold to go on within an epoch."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+    def reward_batch(self, generator: np.random.Generator) -> Any:
+        """A validation minibatch, on which a policy step scores its architectures."""
+        ...
+
+    def reward_batches(self, generator: np.random.Generator, *, count: int) -> Sequence[Any]:
+        """`count` different validation minibatches, or as many as there are."""
+        ...
+
+    def reward(self, network: Network, batches: Sequence[Any]) -> Tensor:
+        """The reward of a network on validation minibatches: scalar, larger is better."""
+        ...
+
+    def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
+        """The reward of a supernet's child on all of valid."""
+        ...
+
+    def score(self, network: Network, split: str) -> Score:
+        """A trained network's score on a whole split, in full float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value, and how many images or tokens it is over."""
+
+    value: float
+    count: int
+
+
+def is_better(metric: str, value: float, than: float | None) -> bool:
+    """Whether a score beats another, or is the first; a score that is not a number never does."""
+    if value != value:  # nan
+        return False
+    return than is None or (value > than if metric == "accuracy" else value < than)

@@ -1,0 +1,60 @@
+"""Which learner, and which settings and data, go with which kind of task."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from datasets.catalog import load_images, load_text
+from datasets.store import ImageStore, TextStore
+from searcher.arch.spaces import space_module
+from searcher.arch.tasks import (
+    IMAGE_CLASSIFICATION,
+    LANGUAGE_MODELLING,
+    ImageClassification,
+    LanguageModelling,
+    Task,
+)
+from searcher.training.image_learner import ImageLearner, ImageTraining
+from searcher.training.learner import Learner
+from searcher.training.text_learner import TextLearner, TextTraining
+
+Store = ImageStore | TextStore
+Training = ImageTraining | TextTraining
+
+
+class _Kind(NamedTuple):
+    training: type[ImageTraining] | type[TextTraining]
+    learner: type[Any]
+
+
+_KINDS = {
+    IMAGE_CLASSIFICATION: _Kind(ImageTraining, ImageLearner),
+    LANGUAGE_MODELLING: _Kind(TextTraining, TextLearner),
+}
+
+
+def training_type(space: str) -> type[ImageTraining] | type[TextTraining]:
+    """The settings class of a space's kind of task. Raises: ArchitectureError: there is no such space."""
+    return _KINDS[space_module(space).TASK_KIND].training
+
+
+def make_learner(task: Task, training: Training, **options: Any) -> Learner:
+    """The learner of a task. options: see `ImageLearner` and `TextLearner`, whose options are the same."""
+    return _KINDS[task.kind].learner(training, **options)
+
+
+def load_store(dataset: str, *, space: str) -> Store:
+    """The data set of that name or path, which must be of the space's kind.
+
+    Raises: StoreError: there is none, it is damaged or of another kind, or it lacks a split.
+    """
+    store = (load_images if space_module(space).TASK_KIND == IMAGE_CLASSIFICATION else load_text)(dataset)
+    store.require_splits()
+    return store
+
+
+def task_of(store: Store, *, dataset: str) -> Task:
+    """The task that a store's data sets. Raises: ConfigError: it cannot be one."""
+    if isinstance(store, ImageStore):
+        return ImageClassification(dataset=dataset, input_shape=store.image_shape, classes=store.classes)
+    return LanguageModelling(dataset=dataset, tokens=store.tokens, vocabulary_size=len(store.vocabulary))

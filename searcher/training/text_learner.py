@@ -1,0 +1,177 @@
+"""Learning to predict the next token: truncated backpropagation through time, scored by perplexity."""
+
+# T time steps, B batch, S evaluation streams, H hidden size
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.store import TextStore
+from datasets.token_batches import TokenBatches
+from searcher.arch.document import ConfigError
+from searcher.nn.recurrent import Dropout, Scores
+from searcher.training.device import Precision, computing
+from searcher.training.learner import Network, Score, StepLoss
+
+_EVALUATION_WINDOW = 64
+
+
+@dataclass(frozen=True)
+class TextTraining:
+    """How text is read and what is asked of the cell."""
+
+    window: int = 35
+    """Time steps through which a gradient flows. Paper: 35."""
+    dropout: Dropout = Dropout()  # noqa: RUF009 - frozen, so one serves all
+    activation_penalty: float = 0.0
+    """Times the mean square of what the softmax reads. enas_lm's final network: 0.7."""
+    slowness_penalty: float = 0.0
+    """Times the mean square of the state's change from one time step to the next. enas_lm: 1."""
+    batch_norm: bool = False
+    """Of the new state, in the search only. Paper: yes."""
+    weight_range: float = 0.04
+    """Weights start uniform in ± this. Paper: 0.025 in the search, 0.04 in the end."""
+    reward_constant: float = 80.0
+    """A reward is this over the perplexity. Paper: 80."""
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ConfigError(f"window is {self.window}; at least 1 is needed")
+        for name in ("activation_penalty", "slowness_penalty"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("weight_range", "reward_constant"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+
+class TextBatch(NamedTuple):
+    """A window of parallel streams."""
+
+    tokens: Tensor
+    """int64 [T, B]."""
+    targets: Tensor
+    """int64 [T, B]: the token after each."""
+    state: Tensor | None
+    """[B, H] before the window; None is the zero state."""
+
+
+class TextLearner:
+    """A store's text. A reward is reward_constant / perplexity.
+
+    Networks take tokens, targets and a state, and give `Scores`. In training the state is carried from window to
+    window, cut off from the gradient, and starts each epoch from zero; windows that are scored for a reward start from
+    zero.
+    """
+
+    metric = "perplexity"
+
+    def __init__(
+        self,
+        training: TextTraining,
+        *,
+        store: TextStore,
+        train_on: str,
+        batch_size: int,
+        reward_batch_size: int,
+        seed: int,
+        device: torch.device,
+        memory_budget_mb: int,
+        precision: Precision,
+    ) -> None:
+        """Bring train and valid to the device. A text is small: memory_budget_mb does not matter, nor does the seed.
+
+        Raises: StoreError: the store has no such split, is damaged, or is too short for the batch.
+        """
+        self._training = training
+        self._store = store
+        self._device = device
+        self._precision = precision
+        self._train = TokenBatches.load(store, train_on, device=device)
+        self._valid = TokenBatches.load(store, "valid", device=device)
+        self._batch_size = batch_size
+        self._reward_batch_size = reward_batch_size
+        self.steps_per_epoch = self._train.num_steps(batch_size, training.window)
+        self.network_options: dict[str, Any] = {
+            "dropout": training.dropout,
+            "batch_norm": training.batch_norm,
+            "weight_range": training.weight_range,
+        }
+        self._state: Tensor | None = None
+
+    def batches(self, *, epoch: int, start_step: int) -> Iterator[TextBatch]:
+        """The windows of an epoch from a step on, each with the state that the loss of the one before left."""
+        if start_step == 0:
+            self._state = None
+        windows = self._train.epoch(batch_size=self._batch_size, window=self._training.window, start_step=start_step)
+        for tokens, targets in windows:
+            yield TextBatch(tokens, targets, self._state)
+
+    def loss(self, network: Network, batch: TextBatch, *, progress: float) -> StepLoss:
+        """Mean negative log likelihood of a window, in nats, with the penalties."""
+        with computing(self._device, self._precision):
+            scores: Scores = network(*batch)
+        self._state = scores.state.detach()
+        loss = scores.nll.mean()
+        if self._training.activation_penalty > 0:
+            loss = loss + self._training.activation_penalty * scores.outputs.square().mean()
+        if self._training.slowness_penalty > 0 and len(scores.states) > 1:
+            change = scores.states[1:] - scores.states[:-1]
+            loss = loss + self._training.slowness_penalty * change.square().mean()
+        return StepLoss(loss, scores.nll.detach().sum(), scores.nll.numel())
+
+    def record(self, mean_loss: float, mean_measured: float) -> dict[str, float]:
+        """An epoch's training figures by name."""
+        return {"loss": mean_loss, "train_perplexity": float(np.exp(mean_measured))}
+
+    def state(self) -> dict[str, Any]:
+        """The state that the next window starts from."""
+        return {} if self._state is None else {"state": self._state}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `state`."""
+        self._state = state["state"].to(self._device) if "state" in state else None
+
+    def reward_batch(self, generator: np.random.Generator) -> TextBatch:
+        """Windows of valid from random places."""
+        window = self._training.window
+        return TextBatch(*self._valid.windows(generator, batch_size=self._reward_batch_size, window=window), None)
+
+    def reward_batches(self, generator: np.random.Generator, *, count: int) -> list[TextBatch]:
+        """`count` minibatches of windows of valid."""
+        return [self.reward_batch(generator) for _ in range(count)]
+
+    @torch.inference_mode()
+    def reward(self, network: Network, batches: Sequence[TextBatch]) -> Tensor:
+        """reward_constant / perplexity with the shared weights: scalar."""
+        with computing(self._device, self._precision):
+            nll = torch.cat([network(*batch).nll.flatten() for batch in batches])
+        return self._training.reward_constant * torch.exp(-nll.mean())
+
+    def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
+        """reward_constant / perplexity on all of valid, with the state carried."""
+        return self._training.reward_constant / self._perplexity(network, self._valid, self._precision)
+
+    def score(self, network: Network, split: str) -> Score:
+        """Perplexity on a whole split, in full float32. The network is to be in evaluation mode."""
+        text = self._valid if split == "valid" else TokenBatches.load(self._store, split, device=self._device)
+        return Score(self._perplexity(network, text, "float32"), text.num_tokens - 1)
+
+    @torch.inference_mode()
+    def _perplexity(self, network: Network, text: TokenBatches, precision: Precision) -> float:
+        """Over the streams of `datasets/streams.py`, each read from the zero state on."""
+        tokens, targets, weights = text.evaluation_streams()  # [L, S] each
+        state, total = None, torch.zeros((), dtype=torch.float64, device=self._device)
+        for start in range(0, len(tokens), _EVALUATION_WINDOW):
+            piece = slice(start, start + _EVALUATION_WINDOW)
+            with computing(self._device, precision):
+                scores: Scores = network(tokens[piece], targets[piece], state)
+            state = scores.state
+            total += (scores.nll * weights[piece]).sum(dtype=torch.float64)
+        return float(torch.exp(total / weights.sum(dtype=torch.float64)))
