@@ -92,6 +92,71 @@ def reference_micro() -> RetrainConfig:
     )
 
 
+def quick_macro() -> RetrainConfig:
+    """Minutes on two CPU cores."""
+    return RetrainConfig(
+        preset="quick",
+        num_epochs=16,
+        batch_size=64,
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
+        ema_decay=0.995,
+    )
+
+
+def standard_macro() -> RetrainConfig:
+    """In between: an hour or so on a GPU."""
+    return RetrainConfig(
+        preset="standard",
+        num_epochs=150,
+        batch_size=128,
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=2, weight_decay=3e-4),
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True, cutout=8), label_smoothing=0.1, dropout_prob=0.1
+        ),
+        ema_decay=0.999,
+    )
+
+
+def paper_macro() -> RetrainConfig:
+    """The paper's text on CIFAR-10; the dropout, on which it is silent, is the authors' script's.
+
+    Source: Pham et al. 2018, section 3.2 and appendix B.
+    """
+    return RetrainConfig(
+        preset="paper",
+        num_epochs=310,
+        batch_size=128,
+        sgd=SgdConfig(
+            learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
+        ),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.5),
+    )
+
+
+def reference_macro() -> RetrainConfig:
+    """The authors' published script: 310 epochs on train and valid together, the last epoch's weights.
+
+    Source: the authors' code, `cifar10_macro_final.sh`.
+    """
+    return RetrainConfig(
+        preset="reference",
+        num_epochs=310,
+        batch_size=100,
+        sgd=SgdConfig(
+            learning_rate=0.05,
+            final_learning_rate=0.001,
+            restart_epochs=10,
+            restart_factor=2,
+            weight_decay=4e-4,
+            decay_norms=True,
+            update_unused=True,
+        ),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.5),
+        train_on="train+valid",
+    )
+
+
 def quick_recurrent() -> RetrainConfig:
     """Minutes on two CPU cores."""
     return RetrainConfig(
@@ -141,6 +206,7 @@ def paper_recurrent() -> RetrainConfig:
 
 PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
     "micro": {"quick": quick_micro, "standard": standard_micro, "paper": paper_micro, "reference": reference_micro},
+    "macro": {"quick": quick_macro, "standard": standard_macro, "paper": paper_macro, "reference": reference_macro},
     "recurrent": {"quick": quick_recurrent, "small": small_recurrent, "paper": paper_recurrent},
 }
 

@@ -40,6 +40,16 @@ def test_the_stem_brings_pictures_to_the_size_cells_start_at(preset: str, side: 
     assert catalog.search_preset("micro", preset, image_size=side).network.stem_stride == stride
 
 
+@pytest.mark.parametrize("name", PRESETS["macro"])
+def test_macro_networks_are_searched_with_summed_skips_unless_the_paper_says_otherwise(name: str) -> None:
+    search, retrain = catalog.search_preset("macro", name, image_size=32), retrain_preset("macro", name)
+    assert search.network.skip_merge == ("concat" if name == "paper" else "sum")
+    assert search.final_network.skip_merge == "concat"
+    assert (search.reinforce.skip_weight, search.reinforce.skip_target) == (0.8, 0.4)
+    for training in (search.training, retrain.training):
+        assert (training.auxiliary_weight, training.drop_path_prob) == (0.0, 0.0)
+
+
 def test_an_unknown_preset_gets_a_suggestion() -> None:
     with pytest.raises(DocumentError, match=r"unknown preset 'papper'; .*did you mean 'paper'"):
         retrain_preset("micro", "papper")
@@ -52,6 +62,19 @@ def test_the_reference_preset_is_the_authors_script() -> None:
     assert (search.sgd.learning_rate, search.sgd.final_learning_rate, search.sgd.weight_decay) == (0.05, 0.0005, 2e-4)
     assert (retrain.num_epochs, retrain.batch_size, retrain.sgd.weight_decay) == (630, 144, 4e-4)
     assert (search.final_network.cells, search.final_network.channels) == (17, 36)
+
+
+def test_the_macro_reference_preset_is_the_authors_script() -> None:
+    search, retrain = catalog.search_preset("macro", "reference", image_size=32), retrain_preset("macro", "reference")
+    assert (search.num_epochs, search.batch_size, search.network.channels) == (310, 128, 36)
+    assert (search.search_space.num_layers, search.search_space.stem_anchor) == (12, False)
+    assert (search.policy_steps, search.policy_samples, search.reinforce.learning_rate) == (50, 20, 1e-3)
+    assert (search.policy.hidden_size, search.policy.temperature, search.policy.tanh_constant) == (64, 1.0, 1.5)
+    assert (search.sgd.learning_rate, search.sgd.final_learning_rate, search.sgd.weight_decay) == (0.05, 0.0005, 5e-4)
+    assert (retrain.num_epochs, retrain.batch_size, retrain.sgd.weight_decay) == (310, 100, 4e-4)
+    assert (retrain.sgd.final_learning_rate, retrain.training.dropout_prob) == (0.001, 0.5)
+    assert search.final_network.channels == 96
+    assert search.final_network.double_channels
 
 
 def test_the_paper_preset_is_the_papers_text() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searcher.arch.document import ArchitectureError
+from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.spec import Spec, parse_spec, read_spec, write_spec
 from searcher.arch.tasks import ImageClassification
@@ -41,6 +42,36 @@ def test_specs_come_back_as_they_were(seed: int, nodes: int, cells: int, channel
     again = parse_spec(json.loads(text), source="spec")
     assert again == spec
     assert again.to_json() == text
+
+
+@given(st.integers(0, 2**32), st.integers(3, 24), st.sampled_from(["sum", "concat"]), st.booleans())
+def test_macro_specs_come_back_as_they_were(seed: int, num_layers: int, merge: Any, doubles: bool) -> None:
+    spec = Spec(
+        space="macro",
+        architecture=MacroSpace(num_layers).random(random.Random(seed)),
+        network=MacroSize(16, skip_merge=merge, double_channels=doubles),
+        task=ImageClassification(dataset="x", input_shape=(28, 20, 3), classes=("a", "b")),
+    )
+    text = spec.to_json()
+    again = parse_spec(json.loads(text), source="spec")
+    assert again == spec
+    assert again.to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"channels": 16, "cells": 8}, "network: unknown key 'cells'; expected one of channels, "),
+        ({"channels": 16, "skip_merge": "add"}, "network.skip_merge: unknown value 'add'; expected one of sum, concat"),
+        ({"channels": 1}, "network: channels is 1; at least 2 are needed"),
+    ],
+)
+def test_a_broken_size_of_a_macro_network_names_the_place_and_the_rule(network: dict[str, Any], message: str) -> None:
+    task = ImageClassification(dataset="x", input_shape=(28, 20, 3), classes=("a", "b"))
+    spec = Spec("macro", MacroSpace(3).random(random.Random(0)), MacroSize(16), task)
+    with pytest.raises(ArchitectureError) as error:
+        parse_spec(spec.to_document() | {"network": network}, source="spec.json")
+    assert str(error.value).startswith(f"spec.json: {message}")
 
 
 def test_the_golden_spec_reads_and_writes_to_the_same_bytes(tmp_path: Path) -> None:

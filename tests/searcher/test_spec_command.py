@@ -11,7 +11,8 @@ from searcher.arch.catalog import published_names
 from searcher.arch.spec import read_spec, write_spec
 from searcher.nn.complexity import complexity_of
 from searcher.report.complexity import describe_complexity
-from tests.searcher.test_report_graph import PUBLISHED, published_spec
+from tests.searcher.test_macro import PUBLISHED as PUBLISHED_MACRO
+from tests.searcher.test_report_graph import PUBLISHED, published_macro_spec, published_spec
 from tests.searcher.test_report_text import GOLDEN
 
 
@@ -176,7 +177,10 @@ def test_an_existing_file_is_replaced_only_with_force(run_enas: _Enas, spec_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--space", "mikro"], "space: unknown space 'mikro'; expected one of micro, "),
+        (
+            ["--space", "mikro"],
+            "space: unknown space 'mikro'; expected one of micro, macro, recurrent; did you mean 'micro'?",
+        ),
         (
             ["--preset", "quik"],
             "preset: unknown preset 'quik'; expected one of quick, standard, paper, reference; did you mean 'quick'?",
@@ -204,6 +208,21 @@ def test_the_published_encoding_survives_import_and_export(
     assert run_enas("spec", "import", argument, "--out", path).code == 0
     assert read_spec(path).architecture == published_spec().architecture
     assert run_enas("spec", "export", path).out == PUBLISHED.lstrip()
+
+
+def test_macro_specs_are_drawn_imported_checked_and_exported(run_enas: _Enas, tmp_path: Path) -> None:
+    path, drawn, svg = (tmp_path / name for name in ("spec.json", "random.json", "layers.svg"))
+    assert run_enas("spec", "import", PUBLISHED_MACRO, "--space", "macro", "--out", path).code == 0
+    assert read_spec(path).architecture == published_macro_spec().architecture
+    assert run_enas("spec", "export", path).out == PUBLISHED_MACRO
+    assert run_enas("spec", "random", "--space", "macro", "--seed", "3", "--out", drawn).code == 0
+    assert len(read_spec(drawn).architecture.layers) == 12
+    outcome = run_enas("spec", "validate", path, drawn)
+    assert outcome.out.splitlines() == [f"{p}: ok, macro network for fashion-mnist-mini" for p in (path, drawn)]
+    outcome = run_enas("spec", "show", path, "--svg", svg)
+    assert "  layer 3  = concat(conv_3x3(layer 2), stem)" in outcome.out.splitlines()
+    assert "reduction, 9 tensors" in outcome.out
+    assert svg.is_file()
 
 
 @pytest.mark.parametrize(

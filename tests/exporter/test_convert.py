@@ -1,0 +1,30 @@
+"""Exported networks of convolutional spaces give the answers they gave in torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from exporter.convert import DeployedNetwork, check, convert
+from searcher.arch.macro import OPERATIONS, Layer, MacroArchitecture, MacroSize
+from searcher.nn.build import build_network
+from tests.searcher.conftest import make_spec
+
+
+@pytest.mark.parametrize("size", [MacroSize(channels=8, double_channels=True), MacroSize(channels=8, skip_merge="sum")])
+def test_a_macro_network_of_every_operation_answers_the_same_at_any_batch_size(size: MacroSize) -> None:
+    skips = ((), (), (0,), (0, 2), (), (1, 3, 4))
+    layers = tuple(Layer(operation, skip) for operation, skip in zip(OPERATIONS, skips, strict=True))
+    height, width, channels = 17, 23, 3  # odd, so that every halving rounds up
+    bound = build_network(make_spec(MacroArchitecture(layers), size, input_shape=(height, width, channels)))
+    bound(torch.randn(16, channels, height, width))  # gives the norms statistics of their own
+    network = DeployedNetwork(bound, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25)).eval()
+    session = onnxruntime.InferenceSession(check(convert(network, input_shape=(height, width, channels))))
+    for batch_size in (1, 2, 7):
+        images = torch.randint(256, (batch_size, height, width, channels), dtype=torch.uint8)
+        with torch.no_grad():
+            expected, _ = network(images)
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5, rtol=1e-5)
