@@ -2,8 +2,8 @@
 
 Three figures, for the final form without its auxiliary head, which only training has:
   parameters     elements of all weights, those of norms among them; running averages are no parameters;
-  multiply_adds  of convolutions and linear layers, for one image; what they read of padding counts, nothing else does;
-  activations    elements of the outputs of convolutions and linear layers, for one image.
+  multiply_adds  of convolutions and matrix products, for one image or one token; what they read of padding counts;
+  activations    elements of the outputs of convolutions and matrix products, for one image or one token.
 
 Each space has a walk that mirrors its wiring, made of the same blocks; the tests hold it equal to what torch counts.
 Source: Radosavovic et al. 2020, "Designing Network Design Spaces", for activations as a measure.
@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+from searcher.arch.macro import MacroSize, reduction_layers, skip_candidates
 from searcher.arch.micro import NUM_INPUTS, Cell, CellKind, MicroSize, loose_ends
+from searcher.arch.recurrent import STATE, RecurrentSize
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,14 @@ def _sum(costs: Iterable[Cost]) -> Cost:
 
 
 def _conv(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1, groups: int = 1) -> Cost:
-    """A convolution without bias; at kernel size 1 and area 1, a linear layer."""
+    """A convolution without bias."""
     weights = kernel_size**2 * (in_channels // groups) * out_channels
     return Cost(weights, weights * area, out_channels * area)
+
+
+def _linear(in_features: int, out_features: int) -> Cost:
+    """A matrix product without bias."""
+    return _conv(1, in_features, out_features)
 
 
 def _norm(channels: int) -> Cost:
@@ -108,7 +116,7 @@ def _stem(input_shape: tuple[int, ...], out_channels: int, *, stride: int) -> Pa
 # --- micro ------------------------------------------------------------------------------------------------------------
 
 
-def _micro_sep_conv(area: int, channels: int, *, stride: int, kernel_size: int) -> Cost:
+def _cell_sep_conv(area: int, channels: int, *, stride: int, kernel_size: int) -> Cost:
     """Of `SepConv`: all its convolutions have the area of the output, because the first one is strided."""
     depthwise = _conv(area, channels, channels, kernel_size=kernel_size, groups=channels)
     half = depthwise + _conv_norm(area, channels, channels)
@@ -119,9 +127,9 @@ def _identity(area: int, channels: int, *, stride: int) -> Cost:
     return _conv_norm(area, channels, channels) if stride == 2 else Cost()
 
 
-_MICRO_OPERATIONS: dict[str, Callable[..., Cost]] = {
-    "sep_conv_3x3": partial(_micro_sep_conv, kernel_size=3),
-    "sep_conv_5x5": partial(_micro_sep_conv, kernel_size=5),
+_CELL_OPERATIONS: dict[str, Callable[..., Cost]] = {
+    "sep_conv_3x3": partial(_cell_sep_conv, kernel_size=3),
+    "sep_conv_5x5": partial(_cell_sep_conv, kernel_size=5),
     "avg_pool_3x3": _free,
     "max_pool_3x3": _free,
     "identity": _identity,
@@ -129,9 +137,11 @@ _MICRO_OPERATIONS: dict[str, Callable[..., Cost]] = {
 
 
 def _micro_parts(spec: Spec) -> Iterator[Part]:
-    size: MicroSize = spec.network
+    task, size = spec.task, spec.network
+    assert isinstance(task, ImageClassification)
+    assert isinstance(size, MicroSize)
     channels = size.channels
-    stem = _stem(spec.task.input_shape, 3 * channels, stride=size.stem_stride)
+    stem = _stem(task.input_shape, 3 * channels, stride=size.stem_stride)
     yield stem
     height, width, _ = stem.shape
     widths = (3 * channels, 3 * channels)  # channels of the cell's two inputs
@@ -147,8 +157,8 @@ def _micro_parts(spec: Spec) -> Iterator[Part]:
         cost += _micro_cell(cell, kind, area=height * width, channels=channels)
         widths = (widths[1], channels * len(loose_ends(cell)))
         yield Part(f"cell {position}, {kind}", (height, width, widths[1]), cost)
-    num_classes = len(spec.task.classes)
-    yield Part("classifier", (num_classes,), _conv(1, widths[1], num_classes))
+    num_classes = len(task.classes)
+    yield Part("classifier", (num_classes,), _linear(widths[1], num_classes))
 
 
 def _micro_calibration(area: int, widths: tuple[int, int], channels: int, *, reduce_first_input: bool) -> Cost:
@@ -167,7 +177,7 @@ def _micro_cell(cell: Cell, kind: CellKind, *, area: int, channels: int) -> Cost
         return 2 if kind == "reduction" and source < NUM_INPUTS else 1
 
     operations = (
-        _MICRO_OPERATIONS[name](area, channels, stride=stride(source))
+        _CELL_OPERATIONS[name](area, channels, stride=stride(source))
         for node in cell
         for source, name in zip(node.inputs, node.operations, strict=True)
     )
@@ -176,4 +186,81 @@ def _micro_cell(cell: Cell, kind: CellKind, *, area: int, channels: int) -> Cost
     return _sum(operations) + _sum(leaves)
 
 
-_WALKS: dict[str, Callable[[Spec], Iterator[Part]]] = {"micro": _micro_parts}
+# --- macro ------------------------------------------------------------------------------------------------------------
+
+
+def _layer_conv(area: int, channels: int, *, kernel_size: int) -> Cost:
+    return _conv_norm(area, channels, channels) + _conv_norm(area, channels, channels, kernel_size=kernel_size)
+
+
+def _layer_sep_conv(area: int, channels: int, *, kernel_size: int) -> Cost:
+    depthwise = _conv(area, channels, channels, kernel_size=kernel_size, groups=channels)
+    return _conv_norm(area, channels, channels) + depthwise + _conv_norm(area, channels, channels)
+
+
+def _layer_pool(area: int, channels: int) -> Cost:
+    return _conv_norm(area, channels, channels)
+
+
+_LAYER_OPERATIONS: dict[str, Callable[..., Cost]] = {
+    "conv_3x3": partial(_layer_conv, kernel_size=3),
+    "sep_conv_3x3": partial(_layer_sep_conv, kernel_size=3),
+    "conv_5x5": partial(_layer_conv, kernel_size=5),
+    "sep_conv_5x5": partial(_layer_sep_conv, kernel_size=5),
+    "avg_pool_3x3": _layer_pool,
+    "max_pool_3x3": _layer_pool,
+}
+
+
+def _macro_parts(spec: Spec) -> Iterator[Part]:
+    task, size = spec.task, spec.network
+    assert isinstance(task, ImageClassification)
+    assert isinstance(size, MacroSize)
+    channels = size.channels
+    stem = _stem(task.input_shape, channels, stride=size.stem_stride)
+    yield stem
+    height, width, _ = stem.shape
+    layers = spec.architecture.layers
+    for index, layer in enumerate(layers, start=1):
+        cost = _LAYER_OPERATIONS[layer.operation](height * width, channels)
+        if skip_candidates(index):
+            cost += _macro_merge(height * width, channels, num_tensors=len(layer.skips) + 1, merge=size.skip_merge)
+        yield Part(f"layer {index}, {layer.operation}", (height, width, channels), cost)
+        if index in reduction_layers(len(layers)):
+            out_channels = 2 * channels if size.double_channels else channels
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+            halved = spec.architecture.read_after(index)
+            costs = [_conv_norm(height * width, channels, out_channels) for _ in halved]
+            yield Part(f"reduction, {len(halved)} tensors", (height, width, out_channels), _sum(costs))
+            channels = out_channels
+    num_classes = len(task.classes)
+    yield Part("classifier", (num_classes,), _linear(channels, num_classes))
+
+
+def _macro_merge(area: int, channels: int, *, num_tensors: int, merge: Literal["sum", "concat"]) -> Cost:
+    return _norm(channels) if merge == "sum" else _conv_norm(area, num_tensors * channels, channels)
+
+
+# --- recurrent --------------------------------------------------------------------------------------------------------
+
+
+def _recurrent_parts(spec: Spec) -> Iterator[Part]:
+    task, size = spec.task, spec.network
+    assert isinstance(task, LanguageModelling)
+    assert isinstance(size, RecurrentSize)
+    hidden, vocabulary = size.hidden_size, task.vocabulary_size
+    gate_and_candidate = _linear(hidden, 2 * hidden)
+    yield Part("embedding", (hidden,), Cost(parameters=vocabulary * hidden))
+    for number, node in enumerate(spec.architecture.nodes, start=1):
+        # The first node reads the token beside the state, through a matrix of its own.
+        num_matrices = 2 if node.previous == STATE else 1
+        yield Part(f"node {number}, {node.activation}", (hidden,), _sum([gate_and_candidate] * num_matrices))
+    # Its weights are the embedding's.
+    yield Part("softmax", (vocabulary,), replace(_linear(hidden, vocabulary), parameters=0))
+
+
+_WALKS: dict[str, Callable[[Spec], Iterator[Part]]] = {
+    "micro": _micro_parts,
+    "macro": _macro_parts,
+    "recurrent": _recurrent_parts,
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -11,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from searcher.arch import macro, micro
+from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace, Node
+from searcher.arch.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.nn.build import build_network
 from searcher.nn.complexity import Cost, complexity_of
 from searcher.report.complexity import describe_complexity
@@ -39,33 +42,69 @@ class Counter(TorchDispatchMode):
 
 def counted_by_torch(spec: Spec) -> Cost:
     network = build_network(spec).eval()
-    height, width, channels = spec.task.input_shape
     with torch.no_grad(), Counter() as counter:
-        network(torch.zeros(1, channels, height, width))
+        if isinstance(spec.task, ImageClassification):
+            height, width, channels = spec.task.input_shape
+            network(torch.zeros(1, channels, height, width))
+        else:
+            state = torch.zeros(1, spec.network.hidden_size)
+            network.network.step(torch.zeros(1, dtype=torch.int64), state, spec.architecture)
     parameters = sum(p.numel() for p in network.parameters())
     return Cost(parameters, counter.multiply_adds, counter.activations)
 
 
 @st.composite
-def micro_specs(draw: st.DrawFn) -> Spec:
-    """Architectures, widths and pictures of all kinds, odd and oblong ones among them."""
-    space = MicroSpace(draw(st.integers(1, 5)))
-    size = MicroSize(draw(st.integers(3, 8)), draw(st.integers(2, 7)), draw(st.sampled_from([1, 2, 4, 8])))
-    sides = st.integers(size.stem_stride, 40)
+def pictures(draw: st.DrawFn, *, stem_stride: int) -> ImageClassification:
+    """Of all shapes, odd and oblong ones among them."""
+    sides = st.integers(stem_stride, 40)
     shape = (draw(sides), draw(sides), draw(st.sampled_from([1, 3])))
-    return make_spec(space.random(random.Random(draw(st.integers(0, 10_000)))), size, input_shape=shape)
+    return ImageClassification(dataset="shapes", input_shape=shape, classes=("round", "square", "other"))
 
 
-@settings(deadline=None, max_examples=40)
-@given(micro_specs())
-def test_a_micro_network_costs_what_torch_counts(spec: Spec) -> None:
+@st.composite
+def micro_specs(draw: st.DrawFn) -> Spec:
+    architecture = MicroSpace(draw(st.integers(1, 5))).random(draw(st.randoms(use_true_random=False)))
+    size = MicroSize(draw(st.integers(3, 8)), draw(st.integers(2, 7)), draw(st.sampled_from([1, 2, 4, 8])))
+    return Spec("micro", architecture, size, draw(pictures(stem_stride=size.stem_stride)))
+
+
+@st.composite
+def macro_specs(draw: st.DrawFn) -> Spec:
+    architecture = MacroSpace(draw(st.integers(3, 12))).random(draw(st.randoms(use_true_random=False)))
+    size = MacroSize(
+        draw(st.integers(2, 7)),
+        draw(st.sampled_from([1, 2, 4])),
+        draw(st.sampled_from(["sum", "concat"])),
+        draw(st.booleans()),
+    )
+    return Spec("macro", architecture, size, draw(pictures(stem_stride=size.stem_stride)))
+
+
+@st.composite
+def recurrent_specs(draw: st.DrawFn) -> Spec:
+    space = RecurrentSpace(draw(st.integers(2, 12)), output=draw(st.sampled_from(OUTPUTS)))
+    architecture = space.random(draw(st.randoms(use_true_random=False)))
+    task = LanguageModelling(dataset="words", tokens="word", vocabulary_size=draw(st.integers(2, 100)))
+    return Spec("recurrent", architecture, RecurrentSize(draw(st.integers(1, 40))), task)
+
+
+@settings(deadline=None, max_examples=120)
+@given(st.one_of(micro_specs(), macro_specs(), recurrent_specs()))
+def test_a_network_costs_what_torch_counts(spec: Spec) -> None:
     assert complexity_of(spec).total == counted_by_torch(spec)
 
 
-@pytest.mark.parametrize("operation", ["sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity"])
+@pytest.mark.parametrize("operation", micro.OPERATIONS)
 def test_every_micro_operation_costs_what_torch_counts(operation: str) -> None:
     cell = (Node((0, 1), (operation, operation)), Node((2, 0), (operation, operation)))
     spec = make_spec(MicroArchitecture(cell, cell), MicroSize(4, 6), input_shape=(11, 14, 3))
+    assert complexity_of(spec).total == counted_by_torch(spec)
+
+
+@pytest.mark.parametrize("operation", macro.OPERATIONS)
+def test_every_macro_operation_costs_what_torch_counts(operation: str) -> None:
+    layers = (Layer(operation), Layer(operation), Layer(operation, (0, 1)))
+    spec = make_spec(MacroArchitecture(layers), MacroSize(6, double_channels=True), input_shape=(11, 14, 3))
     assert complexity_of(spec).total == counted_by_torch(spec)
 
 
