@@ -262,7 +262,8 @@ def import_(text_or_file: str, space: str, dataset: str | None, preset: str, out
     """Make a spec of an architecture in the published integer encoding.
 
     TEXT_OR_FILE is the encoding itself, a file that holds it, or - for stdin. For the space micro it has, for every
-    node of the normal and then of the reduction cell: input, operation, input, operation. The network gets the size
+    node of the normal and then of the reduction cell: input, operation, input, operation. For macro, for layer k: the
+    operation, then k - 1 times 0 or 1, whether it skips from the stem, layer 1, and so on. The network gets the size
     that a search with the preset would give it.
     """
     from searcher.arch.spaces import space_module
