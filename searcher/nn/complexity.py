@@ -137,9 +137,8 @@ _CELL_OPERATIONS: dict[str, Callable[..., Cost]] = {
 
 
 def _micro_parts(spec: Spec) -> Iterator[Part]:
-    task, size = spec.task, spec.network
-    assert isinstance(task, ImageClassification)
-    assert isinstance(size, MicroSize)
+    size: MicroSize = spec.network
+    task: ImageClassification = spec.task
     channels = size.channels
     stem = _stem(task.input_shape, 3 * channels, stride=size.stem_stride)
     yield stem
@@ -213,9 +212,8 @@ _LAYER_OPERATIONS: dict[str, Callable[..., Cost]] = {
 
 
 def _macro_parts(spec: Spec) -> Iterator[Part]:
-    task, size = spec.task, spec.network
-    assert isinstance(task, ImageClassification)
-    assert isinstance(size, MacroSize)
+    size: MacroSize = spec.network
+    task: ImageClassification = spec.task
     channels = size.channels
     stem = _stem(task.input_shape, channels, stride=size.stem_stride)
     yield stem
@@ -245,9 +243,8 @@ def _macro_merge(area: int, channels: int, *, num_tensors: int, merge: Literal["
 
 
 def _recurrent_parts(spec: Spec) -> Iterator[Part]:
-    task, size = spec.task, spec.network
-    assert isinstance(task, LanguageModelling)
-    assert isinstance(size, RecurrentSize)
+    size: RecurrentSize = spec.network
+    task: LanguageModelling = spec.task
     hidden, vocabulary = size.hidden_size, task.vocabulary_size
     gate_and_candidate = _linear(hidden, 2 * hidden)
     yield Part("embedding", (hidden,), Cost(parameters=vocabulary * hidden))
