@@ -13,7 +13,7 @@ from charts.svg import FONT, element, escaped, number, shortened, text, text_wid
 from searcher.arch.spec import Spec
 from searcher.report.chain import DOT_RADIUS, draw_chain, skips_of
 from searcher.report.chips import CHIP_HEIGHT, CHIP_PADDING, FONT_PX, chip, family, family_rank, needed_width
-from searcher.report.graph import Graph, GraphNode, Stage, graphs_of, outline_of
+from searcher.report.graph import Graph, GraphNode, Role, Stage, graphs_of, outline_of
 from searcher.report.layout import Box, Curve, Item, Layout, lay_out
 from searcher.report.part import Part
 from searcher.report.text import describe_spec, headline, shape_text, task_line
@@ -94,7 +94,9 @@ def draw_spec(spec: Spec) -> str:
 
 def _panels(graphs: Sequence[Graph]) -> Part:
     """Graphs in frames of one height side by side, or, where that is too wide, of one width below each other."""
-    chip_width = max(needed_width(name) for name in _operations(graphs))
+    # A card of a single chip is as wide as its chip, and has to hold its name.
+    names = {node.name for graph in graphs for node in graph.nodes if _has_operations(node)}
+    chip_width = max(needed_width(name) for name in _operations(graphs) | names)
     bodies = [
         draw_chain(graph, chip_width=chip_width) if graph.is_chain else _ranked(graph, chip_width) for graph in graphs
     ]
@@ -179,7 +181,7 @@ def _card(node: GraphNode, layout: Layout, chip_width: float) -> str:
 
 def _lines(graph: Graph, layout: Layout) -> Iterator[str]:
     """Everything that leaves a box as one path, under a halo that lets it pass over the lines drawn before."""
-    last = {edge.source for node in graph.nodes if node.role == "output" for edge in node.edges}
+    last = _sources(graph, "output") - _sources(graph, "node")
     for key, curves in layout.curves.items():
         if not curves:
             continue
@@ -190,6 +192,11 @@ def _lines(graph: Graph, layout: Layout) -> Iterator[str]:
         tips = "".join(_tip(curve.end) for curve in curves if curve.enters)
         if tips:
             yield element("path", class_=f"tip{leaf}", d=tips)
+
+
+def _sources(graph: Graph, role: Role) -> set[str]:
+    """What the nodes of a role read."""
+    return {edge.source for node in graph.nodes if node.role == role for edge in node.edges}
 
 
 def _curve(curve: Curve) -> str:

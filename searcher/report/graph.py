@@ -14,10 +14,12 @@ from typing import Literal
 
 from searcher.arch.macro import MacroArchitecture, MacroSize, reduction_layers
 from searcher.arch.micro import CELL_KINDS, NUM_INPUTS, CellKind, MicroArchitecture, MicroSize, loose_ends
+from searcher.arch.recurrent import STATE, RecurrentArchitecture, RecurrentSize
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import LanguageModelling
 
 Role = Literal["input", "node", "output"]
-Join = Literal["sum", "concat"]
+Join = Literal["sum", "concat", "mean"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Stage:
 
     name: str
     shape: tuple[int, ...]
-    """Height, width, channels; of the classifier, the number of classes alone."""
+    """Height, width, channels; or the number of features alone."""
     count: int = 1
     width: int | None = None
     """Channels of the operations inside, where there are some."""
@@ -73,12 +75,12 @@ class Stage:
 
 
 def graphs_of(spec: Spec) -> tuple[Graph, ...]:
-    """The architecture's graphs: for micro, the normal and the reduction cell; for macro, the layers."""
+    """The architecture's graphs: both cells of micro, the layers of macro, the cell of recurrent."""
     return _GRAPHS[spec.space](spec)
 
 
 def outline_of(spec: Spec) -> tuple[Stage, ...]:
-    """The whole network from stem to classifier."""
+    """The whole network from its input to its output."""
     return _OUTLINES[spec.space](spec)
 
 
@@ -195,5 +197,39 @@ def _macro_shapes(spec: Spec) -> tuple[tuple[int, ...], ...]:
     return tuple(shapes)
 
 
-_GRAPHS: dict[str, Callable[[Spec], tuple[Graph, ...]]] = {"micro": _micro_graphs, "macro": _macro_graphs}
-_OUTLINES: dict[str, Callable[[Spec], tuple[Stage, ...]]] = {"micro": _micro_outline, "macro": _macro_outline}
+# --- recurrent --------------------------------------------------------------------------------------------------------
+
+_CELL_INPUT = "token, state"
+
+
+def _recurrent_graphs(spec: Spec) -> tuple[Graph, ...]:
+    architecture: RecurrentArchitecture = spec.architecture
+    names = [_CELL_INPUT, *(f"node {number}" for number in range(1, len(architecture.nodes) + 1))]
+    source = GraphNode(names[STATE], role="input", caption="embedding and the step before")
+    nodes = [
+        GraphNode(name, (GraphEdge(names[node.previous], node.activation),))
+        for name, node in zip(names[1:], architecture.nodes, strict=True)
+    ]
+    ends = tuple(GraphEdge(names[number]) for number in architecture.averaged)
+    which = "loose ends" if architecture.output == "loose_ends" else "all nodes but the first"
+    output = GraphNode("output", ends, role="output", join="mean", caption=f"the new state: mean of {which}")
+    return (Graph("cell", "a gate mixes what a node reads with an activation of it", (source, *nodes, output)),)
+
+
+def _recurrent_outline(spec: Spec) -> tuple[Stage, ...]:
+    size: RecurrentSize = spec.network
+    task: LanguageModelling = spec.task
+    state = (size.hidden_size,)
+    return (Stage("embedding", state), Stage("cell", state), Stage("softmax", (task.vocabulary_size,)))
+
+
+_GRAPHS: dict[str, Callable[[Spec], tuple[Graph, ...]]] = {
+    "micro": _micro_graphs,
+    "macro": _macro_graphs,
+    "recurrent": _recurrent_graphs,
+}
+_OUTLINES: dict[str, Callable[[Spec], tuple[Stage, ...]]] = {
+    "micro": _micro_outline,
+    "macro": _macro_outline,
+    "recurrent": _recurrent_outline,
+}

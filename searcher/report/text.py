@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import LanguageModelling
 from searcher.report.graph import Graph, GraphEdge, GraphNode, graphs_of, outline_of
+
+_UNITS = {"word": "words", "char": "characters"}
 
 
 def headline(spec: Spec) -> str:
@@ -14,8 +17,11 @@ def headline(spec: Spec) -> str:
 
 
 def task_line(spec: Spec) -> str:
-    """`images 28×28×1 → 10 classes`."""
-    return f"images {shape_text(spec.task.input_shape)} → {len(spec.task.classes)} classes"
+    """`images 28×28×1 → 10 classes`, `words → the next of 10,000`."""
+    task = spec.task
+    if isinstance(task, LanguageModelling):
+        return f"{_UNITS[task.tokens]} → the next of {task.vocabulary_size:,}"
+    return f"images {shape_text(task.input_shape)} → {len(task.classes)} classes"
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -41,7 +47,7 @@ def _formula(node: GraphNode) -> str:
     if node.role == "input":
         return f"output of the {node.caption}"
     terms = [_term(edge) for edge in node.edges]
-    return f"concat({', '.join(terms)})" if node.join == "concat" else " + ".join(terms)
+    return " + ".join(terms) if node.join == "sum" else f"{node.join}({', '.join(terms)})"
 
 
 def _term(edge: GraphEdge) -> str:

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from charts.svg import text_width
 from searcher.arch.spec import Spec
 from searcher.report.drawing import draw_spec
-from tests.searcher.test_report_graph import macro_specs, make_spec, published_macro_spec, published_spec, specs
+from tests.searcher.test_report_graph import (
+    macro_specs,
+    make_spec,
+    published_macro_spec,
+    published_spec,
+    recurrent_specs,
+    specs,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
-FAMILIES = ("convolution", "pooling", "identity")
+FAMILIES = ("convolution", "pooling", "identity", "activation")
 CARDS = ("card", "input", "output")
 
 Rectangle = tuple[float, float, float, float]
@@ -93,6 +100,16 @@ def test_every_layer_operation_and_skip_of_a_macro_network_appears(spec: Spec) -
     assert len(root.findall(f".//{SVG}circle")) == num_skips + in_legend
 
 
+@settings(max_examples=40, deadline=None)
+@given(recurrent_specs())
+def test_what_only_the_output_reads_has_the_colour_of_a_loose_end(spec: Spec) -> None:
+    root = ET.fromstring(draw_spec(spec))
+    num_paths = len([path for path in root.iter(f"{SVG}path") if path.get("class") == "line leaf"])
+    read = {node.previous for node in spec.architecture.nodes}
+    in_legend = 1
+    assert num_paths == len(set(spec.architecture.averaged) - read) + in_legend
+
+
 def test_every_tensor_skipped_from_has_a_lane_and_the_first_to_begin_lies_farthest_out() -> None:
     spec = published_macro_spec()
     paths = [path.get("d") or "" for path in ET.fromstring(draw_spec(spec)).iter(f"{SVG}path")]
@@ -103,7 +120,7 @@ def test_every_tensor_skipped_from_has_a_lane_and_the_first_to_begin_lies_farthe
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.one_of(specs(), macro_specs()))
+@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
 def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     cards, chips = _rectangles(root, CARDS), _rectangles(root, FAMILIES)
@@ -115,7 +132,7 @@ def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.one_of(specs(), macro_specs()))
+@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
 def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     labels = _labels(root)
@@ -125,7 +142,7 @@ def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.one_of(specs(), macro_specs()))
+@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
 def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     paper = (0.0, 0.0, float(root.get("width", 0)), float(root.get("height", 0)))
@@ -134,7 +151,7 @@ def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.one_of(specs(), macro_specs()))
+@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
 def test_equal_specs_give_equal_bytes_and_few_of_them(spec: Spec) -> None:
     drawing = draw_spec(spec)
     assert drawing == draw_spec(replace(spec))

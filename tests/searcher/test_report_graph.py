@@ -4,11 +4,12 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searcher.arch import macro
+from searcher.arch import catalog, macro
 from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import OPERATIONS, MicroArchitecture, MicroSize, MicroSpace, Node, from_published
+from searcher.arch.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
-from searcher.arch.tasks import ImageClassification
+from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.report.graph import GraphEdge, Stage, graphs_of, outline_of
 
 PUBLISHED = """
@@ -139,3 +140,32 @@ def test_the_shallowest_macro_network_halves_after_its_first_two_layers() -> Non
     ]
     (graph,) = graphs_of(spec)
     assert [node.shape for node in graph.nodes] == [(32, 32, 4), (32, 32, 4), (16, 16, 4), (8, 8, 4)]
+
+
+@st.composite
+def recurrent_specs(draw: st.DrawFn) -> Spec:
+    """Uniformly random cells of all sizes."""
+    space = RecurrentSpace(draw(st.integers(2, 12)), output=draw(st.sampled_from(OUTPUTS)))
+    architecture = space.random(random.Random(draw(st.integers(0, 10_000))))
+    task = LanguageModelling(dataset="ptb", tokens="word", vocabulary_size=10_000)
+    return Spec("recurrent", architecture, RecurrentSize(draw(st.integers(1, 900))), task)
+
+
+@given(recurrent_specs())
+def test_a_recurrent_graph_has_every_activation_and_ends_in_the_mean_of_what_is_averaged(spec: Spec) -> None:
+    (graph,) = graphs_of(spec)
+    source, *nodes, output = graph.nodes
+    names = [source.name, *(node.name for node in nodes)]
+    assert [node.edges for node in nodes] == [
+        (GraphEdge(names[node.previous], node.activation),) for node in spec.architecture.nodes
+    ]
+    assert output.join == "mean"
+    assert output.edges == tuple(GraphEdge(names[number]) for number in spec.architecture.averaged)
+
+
+def test_the_outline_of_a_recurrent_network_goes_from_the_embedding_to_the_softmax() -> None:
+    assert outline_of(catalog.published_spec("enas-recurrent-published")) == (
+        Stage("embedding", (748,)),
+        Stage("cell", (748,)),
+        Stage("softmax", (10_000,)),
+    )

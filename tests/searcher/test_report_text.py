@@ -1,7 +1,11 @@
 from pathlib import Path
 
+from searcher.arch import recurrent
 from searcher.arch.macro import Layer, MacroArchitecture, MacroSize
 from searcher.arch.micro import MicroArchitecture, MicroSize, Node
+from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import LanguageModelling
 from searcher.report.text import describe_spec
 from tests.searcher.test_report_graph import make_spec, published_spec
 
@@ -36,6 +40,27 @@ def test_a_macro_layer_is_a_formula_that_shows_how_skips_are_joined() -> None:
             "  layer 2 = max_pool_3x3(layer 1)",
             last,
         ]
+
+
+def test_a_recurrent_node_is_an_activation_of_what_it_reads() -> None:
+    nodes = (recurrent.Node(0, "tanh"), recurrent.Node(1, "relu"), recurrent.Node(1, "identity"))
+    task = LanguageModelling(dataset="letters", tokens="char", vocabulary_size=65)
+    spec = Spec("recurrent", RecurrentArchitecture(nodes), RecurrentSize(8), task)
+    assert describe_spec(spec).splitlines() == [
+        "recurrent network for letters: characters → the next of 65",
+        "",
+        "cell: a gate mixes what a node reads with an activation of it",
+        "  token, state = output of the embedding and the step before",
+        "  node 1       = tanh(token, state)",
+        "  node 2       = relu(node 1)",
+        "  node 3       = identity(node 1)",
+        "  output       = mean(node 2, node 3)",
+        "",
+        "network: output of each stage",
+        "  embedding  8",
+        "  cell       8",
+        "  softmax    65",
+    ]
 
 
 def test_no_line_ends_in_a_blank() -> None:
