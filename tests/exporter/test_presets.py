@@ -7,6 +7,7 @@ import pytest
 from exporter.presets import PRESETS, retrain_preset
 from exporter.retrain import RetrainConfig
 from exporter.retrain import config_types as retrain_types
+from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.presets import catalog
 from searcher.training.search_config import SearchConfig, config_types
@@ -53,6 +54,12 @@ def test_macro_networks_are_searched_with_summed_skips_unless_the_paper_says_oth
 def test_an_unknown_preset_gets_a_suggestion() -> None:
     with pytest.raises(DocumentError, match=r"unknown preset 'papper'; .*did you mean 'paper'"):
         retrain_preset("micro", "papper")
+
+
+@pytest.mark.parametrize("name", published_names())
+def test_a_published_architecture_is_retrained_with_a_preset_of_its_space(name: str) -> None:
+    spec = published_spec(name)
+    assert spec.provenance["preset"] in PRESETS[spec.space]
 
 
 def test_the_reference_preset_is_the_authors_script() -> None:
