@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +49,16 @@ _TRAINING_PACKAGES = ("torch", "onnx", "onnxscript", "tensorboard", "tomli_w")
 class Peers:
     """What `runtime` may compare a model with, supplied from outside so that it stays free of torch."""
 
-    def torch_eager(self, run: Path, *, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-        """The run's retrained network in eager torch on the CPU: images [B, H, W, C] uint8 -> logits [B, classes]."""
-        return importlib.import_module("exporter.peers").torch_eager(run, threads=threads)
+    def torch_network(
+        self, run: Path, *, threads: int, device: str, compiled: bool
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """The run's retrained network in torch: images [B, H, W, C] uint8 -> logits [B, classes]."""
+        peers = importlib.import_module("exporter.peers")
+        return peers.torch_network(run, threads=threads, device=device, compiled=compiled)
+
+    def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]:
+        """Name -> ONNX file of networks that everybody knows, untrained, for images of this shape (H, W, C)."""
+        return importlib.import_module("exporter.peers").references(image_shape=image_shape, num_classes=num_classes)
 
 
 class _LazyGroup(click.Group):

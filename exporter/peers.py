@@ -3,25 +3,48 @@ needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from exporter.convert import DeployedNetwork, check, convert
 from exporter.export import load_retrained
+from exporter.references import REFERENCES
+
+# B batch, H height, W width, C channels
 
 
-def torch_eager(run: Path, *, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The run's retrained network in eager torch on the CPU: images uint8 [B, H, W, C] -> logits [B, classes].
+def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """The run's retrained network in torch: images uint8 [B, H, W, C] -> logits [B, classes].
 
+    A call takes the images to the device and the logits back. Args: compiled: by torch.compile, shape by shape, instead
+    of eager.
     Raises: RunError: the run has no retrained network.
     """
-    network = load_retrained(run).network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = load_retrained(run).network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.set_num_threads(threads)
+    forward = torch.compile(network, dynamic=False) if compiled else network
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return network(torch.from_numpy(images))[0].numpy()
+            return forward(torch.from_numpy(images).to(device))[0].cpu().numpy()
 
     return predict
+
+
+def references(*, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]:
+    """Name -> ONNX file of known networks, untrained, that take the same images; exported as ours are.
+
+    Args: image_shape: H, W, C.
+    """
+    height, width, channels = image_shape
+    models = {}
+    for name, build in REFERENCES.items():
+        torch.manual_seed(0)
+        network = build(channels, num_classes, image_size=max(height, width))
+        # It gives what a network of ours gives.
+        deployed = DeployedNetwork(network, mean=[0.5] * channels, std=[0.25] * channels)  # type: ignore[arg-type]
+        models[name] = check(convert(deployed, input_shape=image_shape))
+    return models

@@ -1,31 +1,36 @@
-"""Measuring callables side by side. Knows nothing of models, files or frameworks: calls, times, hands back samples.
+"""Measuring callables side by side. Knows nothing of models, files or frameworks: opens, calls, times, hands back
+samples.
 
-Several contestants take turns in rounds, A B, B A, A B, …, each turn a short run of calls. Whatever slows the machine
-for a while slows neighbouring turns alike, so a ratio taken round by round stays true on a noisy machine, and turning
-every other round about cancels a steady drift. Where contestants alternate, the first calls of a turn are made and not
-counted: they would pay for the other's cold caches and its threads, which spin on for a while.
+A measurement is a number of sittings. In each, every contestant is opened afresh, called a first time, and warmed up;
+then they take turns in rounds, A B, B A, A B, …, each turn a short run of calls. Whatever slows the machine for a while
+slows neighbouring turns alike, so a ratio taken round by round stays true on a noisy machine, and turning every other
+round about cancels a steady drift. What a session has for life, such as where its memory lies, differs from sitting to
+sitting, and so shows in the interval. Where contestants alternate, the first calls of a turn are made and not counted:
+they would pay for the other's cold caches and its threads, which spin on for a while.
 """
 
 from __future__ import annotations
 
 import gc
+import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from runtime import statistics
-from runtime.statistics import Estimate
+from runtime.machine import calibrate
+from runtime.samples import Series, Sitting, WarmUp
 
-# Two sessions of one file, measured side by side, keep a difference of up to 0.4 % for as long as they live: it matters
-# where their memory happens to lie. A session beside itself agrees to 0.05 %.
-_RESOLUTION = 0.005
+Call = Callable[[], object]
 
 
 class BenchmarkError(ValueError):
-    """A contestant cannot be measured."""
+    """Nothing can be measured."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,16 @@ class Plan:
     """How long and how carefully to measure."""
 
     duration_s: float = 3.0
-    """Time of calls to sample from each contestant."""
+    """Time of calls to sample from each contestant, all sittings together."""
     min_samples: int = 64
     """Samples to take from each contestant even if `duration_s` is over: 64 support a p90."""
+    sittings: int = 10
+    """How many times to open each contestant afresh; six at least give a ratio its interval."""
     patience: float = 5.0
-    """Give up on `min_samples` after this many times `duration_s`."""
+    """Give up on `min_samples`, and on opening afresh, after this many times `duration_s`."""
     warmup_s: float = 2.0
-    """Longest warm-up of a contestant; it ends as soon as three windows' medians lie within 10 %."""
-    window_s: float = 0.05
+    """Longest warm-up of a sitting; it ends as soon as three windows' medians lie within 10 %."""
+    window_s: float = 0.02
     """Length of a warm-up window, three calls at least."""
     turn_s: float = 0.03
     """Length of a turn, one call at least."""
@@ -48,7 +55,7 @@ class Plan:
     """Length of what is not counted at the head of a turn, one call at least, where contestants alternate."""
 
     def __post_init__(self) -> None:
-        for name in ("duration_s", "min_samples", "window_s", "turn_s"):
+        for name in ("duration_s", "min_samples", "sittings", "window_s", "turn_s"):
             if getattr(self, name) <= 0:
                 raise BenchmarkError(f"{name} is {getattr(self, name)}, but must be more than 0")
         for name in ("warmup_s", "settle_s"):
@@ -59,89 +66,155 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    name: str
-    call: Callable[[], object]
+class Opened:
+    """A contestant that is ready."""
+
+    connect: Callable[[], Call]
+    """Makes a call; threads that call at the same time each need one of their own."""
+    other_shape: Call | None = None
+    """The same on inputs of another shape, connecting included: tells a shape's first call from the first of all."""
 
 
 @dataclass(frozen=True)
-class WarmUp:
-    calls: int
-    seconds: float
-    is_steady: bool
-
-
-@dataclass
-class Series:
-    """What was measured of one contestant."""
-
+class Contestant:
     name: str
-    first_ms: float | None = None
-    """The very first call, cold; None if interrupted before."""
-    warm_up: WarmUp | None = None
-    turns: list[list[int]] = field(default_factory=list)
-    """Nanoseconds of every counted call, turn by turn; turn i of every contestant belongs to round i."""
-
-    @property
-    def samples_ms(self) -> np.ndarray:
-        """All counted calls in order: [n]."""
-        return np.array([ns for turn in self.turns for ns in turn], dtype=np.float64) / 1e6
-
-    def speed_relative_to(self, baseline: Series) -> Estimate | None:
-        """How many times as fast as `baseline` this is, round by round; None without a common round."""
-        rounds = [(other, own) for other, own in zip(baseline.turns, self.turns, strict=False) if other and own]
-        if not rounds:
-            return None
-        return statistics.paired_ratio(
-            [np.median(other) for other, _ in rounds], [np.median(own) for _, own in rounds], resolution=_RESOLUTION
-        )
+    open: Callable[[], AbstractContextManager[Opened]]
+    """A session of its own, closed on leaving."""
+    examine: Callable[[object], str | None] = lambda result: None
+    """What is to be said of what a call returns; asked once."""
 
 
 @dataclass
 class Measurement:
     series: tuple[Series, ...]
+    calibration_ms: list[float] = field(default_factory=list)
+    """What a fixed loop took at the head of every sitting: a machine that is left alone always takes the same."""
     is_partial: bool = False
     """Interrupted: the samples are good, but fewer than planned."""
 
 
-def measure(
-    contestants: Sequence[Contestant], *, plan: Plan, advance: Callable[[float], object] = lambda seconds: None
-) -> Measurement:
-    """First call, warm-up and interleaved samples of every contestant.
+@dataclass(frozen=True)
+class Player:
+    """A contestant in a sitting, warm."""
 
-    Ctrl-C ends the measurement early and keeps what was measured.
+    opened: Opened
+    call: Call
+    series: Series
+
+    @property
+    def sitting(self) -> Sitting:
+        return self.series.sittings[-1]
+
+
+class Play(Protocol):
+    """What the contestants do in a sitting, filling it in as they go, so that an interrupt loses nothing."""
+
+    def __call__(
+        self, players: Sequence[Player], *, seconds: float, plan: Plan, tick: Callable[[], object]
+    ) -> None: ...
+
+
+def take_turns(players: Sequence[Player], *, seconds: float, plan: Plan, tick: Callable[[], object]) -> None:
+    """One call after another, contestant by contestant, `seconds` of turns for each of them."""
+    order = list(players)
+    planned_s = seconds * len(order)
+    min_samples = math.ceil(plan.min_samples * seconds / plan.duration_s)
+    fewest_samples, elapsed_s, start = 0, 0.0, time.perf_counter()
+    while order and (elapsed_s < planned_s or (fewest_samples < min_samples and elapsed_s < planned_s * plan.patience)):
+        for player in list(order):
+            durations: list[int] = []
+            with failure_of(player.series) as failed:
+                if len(order) > 1:
+                    _turn(player.call, seconds=plan.settle_s, min_calls=1, durations=[])
+                # In place before it is filled: what an interrupted turn has measured is kept.
+                player.sitting.turns.append(durations)
+                _turn(player.call, seconds=plan.turn_s, min_calls=1, durations=durations)
+            if failed:
+                order.remove(player)
+            tick()
+        order.reverse()
+        fewest_samples += min((len(player.sitting.turns[-1]) for player in order), default=0)
+        elapsed_s = time.perf_counter() - start
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    *,
+    plan: Plan,
+    play: Play = take_turns,
+    advance: Callable[[float], object] = lambda seconds: None,
+) -> Measurement:
+    """Opening, first call, warm-up and samples of every contestant, sitting by sitting.
+
+    Ctrl-C ends the measurement early and keeps what was measured; a contestant that fails is left out from then on.
 
     Args: advance: told the seconds spent since it was last told, to draw progress with.
-    Raises: BenchmarkError: a contestant's first call fails.
     """
     measurement = Measurement(tuple(Series(contestant.name) for contestant in contestants))
     progress = _Progress(advance)
+    pairs = list(zip(contestants, measurement.series, strict=True))
+    opening_s, left_s = 0.0, plan.duration_s
     try:
-        with _no_garbage_collection():
-            for contestant, series in zip(contestants, measurement.series, strict=True):
-                series.first_ms = _first_call(contestant)
-                series.warm_up = _warm_up(contestant.call, plan=plan, progress=progress)
-            _take_turns(contestants, measurement.series, plan=plan, progress=progress)
+        for index in range(plan.sittings):
+            is_last = index == plan.sittings - 1 or opening_s > plan.patience * plan.duration_s * len(pairs)
+            seconds = left_s if is_last else plan.duration_s / plan.sittings
+            left_s -= seconds
+            with ExitStack() as sessions, _no_garbage_collection():
+                measurement.calibration_ms.append(calibrate())
+                start = time.perf_counter()
+                players = []
+                for contestant, series in pairs:
+                    if series.failure is None:
+                        # Every other sitting has seen another shape first.
+                        players += _ready(contestant, series, sessions, plan, progress, reshaped=index % 2 == 1)
+                opening_s += time.perf_counter() - start
+                play(players, seconds=seconds, plan=plan, tick=progress.tick)
+            pairs.reverse()
+            if is_last or all(series.failure is not None for series in measurement.series):
+                break
     except KeyboardInterrupt:
         measurement.is_partial = True
     return measurement
 
 
 def longest_s(num_contestants: int, plan: Plan) -> float:
-    """About how long `measure` takes at most while `min_samples` are reached in time."""
-    return num_contestants * (plan.warmup_s + plan.duration_s)
+    """About how long `measure` takes where opening is quick and the calls get steady soon."""
+    return num_contestants * (plan.duration_s + plan.sittings * min(plan.warmup_s, 3 * plan.window_s))
 
 
-def _first_call(contestant: Contestant) -> float:
-    start = time.perf_counter_ns()
-    try:
-        contestant.call()
-    except Exception as error:
-        raise BenchmarkError(f"{contestant.name} fails: {error}") from error
-    return (time.perf_counter_ns() - start) / 1e6
+def _ready(
+    contestant: Contestant,
+    series: Series,
+    sessions: ExitStack,
+    plan: Plan,
+    progress: _Progress,
+    *,
+    reshaped: bool,
+) -> list[Player]:
+    """The contestant opened, called a first time and warmed up; nothing if that fails."""
+    sitting = Sitting()
+    series.sittings.append(sitting)
+    with failure_of(series):
+        start = time.perf_counter_ns()
+        opened = sessions.enter_context(contestant.open())
+        sitting.open_ms = (time.perf_counter_ns() - start) / 1e6
+        is_new_shape = reshaped and opened.other_shape is not None
+        if reshaped and opened.other_shape is not None:
+            opened.other_shape()
+        start = time.perf_counter_ns()
+        call = opened.connect()
+        result = call()
+        first_ms = (time.perf_counter_ns() - start) / 1e6
+        sitting.cold_ms, sitting.new_shape_ms = (None, first_ms) if is_new_shape else (first_ms, None)
+        if len(series.sittings) == 1:
+            series.remark = contestant.examine(result)
+        del result
+        sitting.warm_up = _warm_up(call, plan=plan, progress=progress)
+        return [Player(opened, call, series)]
+    return []
 
 
-def _warm_up(call: Callable[[], object], *, plan: Plan, progress: _Progress) -> WarmUp:
+def _warm_up(call: Call, *, plan: Plan, progress: _Progress) -> WarmUp:
     start = time.perf_counter()
     num_calls = 0
     medians: list[float] = []
@@ -154,27 +227,7 @@ def _warm_up(call: Callable[[], object], *, plan: Plan, progress: _Progress) -> 
     return WarmUp(num_calls, time.perf_counter() - start, statistics.is_steady(medians))
 
 
-def _take_turns(
-    contestants: Sequence[Contestant], series: Sequence[Series], *, plan: Plan, progress: _Progress
-) -> None:
-    pairs = list(zip(contestants, series, strict=True))
-    planned_s = plan.duration_s * len(pairs)
-    fewest_samples, elapsed_s, start = 0, 0.0, time.perf_counter()
-    while elapsed_s < planned_s or (fewest_samples < plan.min_samples and elapsed_s < planned_s * plan.patience):
-        for contestant, one in pairs:
-            if len(pairs) > 1:
-                _turn(contestant.call, seconds=plan.settle_s, min_calls=1, durations=[])
-            durations: list[int] = []
-            # In place before it is filled: what an interrupted turn has measured is kept.
-            one.turns.append(durations)
-            _turn(contestant.call, seconds=plan.turn_s, min_calls=1, durations=durations)
-            progress.tick()
-        pairs.reverse()
-        fewest_samples += min(len(one.turns[-1]) for one in series)
-        elapsed_s = time.perf_counter() - start
-
-
-def _turn(call: Callable[[], object], *, seconds: float, min_calls: int, durations: list[int]) -> None:
+def _turn(call: Call, *, seconds: float, min_calls: int, durations: list[int]) -> None:
     """Call for `seconds` and `min_calls` at least, appending each call's nanoseconds to `durations`."""
     clock = time.perf_counter_ns
     record = durations.append
@@ -185,6 +238,23 @@ def _turn(call: Callable[[], object], *, seconds: float, min_calls: int, duratio
         call()
         end = clock()
         record(end - start)
+
+
+@contextmanager
+def failure_of(series: Series) -> Iterator[list[str]]:
+    """Note what a contestant's own call raises, and go on; yields a list that then holds it."""
+    failed: list[str] = []
+    try:
+        yield failed
+    except Exception as error:
+        series.failure = reason_of(error)
+        failed.append(series.failure)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in one line; `[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ` and the like is not for people."""
+    message = re.sub(r"^\[\w+\] : \d+ : \w+ : ", "", str(error).strip())
+    return message.partition("\n")[0] or type(error).__name__
 
 
 class _Progress:

@@ -6,62 +6,125 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 from datasets.files import write_text
-from runtime.options import FILE, PATH, OptionError, command_line, json_option, provider_option
+from runtime.options import FILE, OptionError, command_line, json_option, provider_option
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.providers import Provider
+    from runtime.providers import ConvSearch, Provider, Tuning
+    from runtime.results import Sweep
+    from runtime.scenarios import Arrivals, Load, Scenario
+    from runtime.targets import OnnxTarget, Target, Transfer
 
 _INTERRUPTED = 130
-_TORCH = "torch eager"
+_FAILED = 1
+_EAGER, _COMPILED = "torch eager", "torch.compile"
+# Requests that a server may be sent before it has answered the first of them.
+_REMOTE_CONCURRENCY = 64
 
 
 class Peers(Protocol):
     """What a model may be compared with; handed in by the command line, so that nothing here imports torch."""
 
-    def torch_eager(self, run: Path, *, threads: int) -> Callable[[np.ndarray], np.ndarray]: ...
+    def torch_network(
+        self, run: Path, *, threads: int, device: str, compiled: bool
+    ) -> Callable[[np.ndarray], np.ndarray]: ...
+
+    def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]: ...
 
 
-class _BatchSizes(click.ParamType):
-    """`8`, or several: `1,8,32`."""
+class _Numbers(click.ParamType):
+    """`8`, or several: `1,8,32`, or a range with its end in it: `1:8` or `1:8:2`."""
 
-    name = "sizes"
+    name = "numbers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def __init__(self, kind: type[int] | type[float] = int) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         try:
-            sizes = tuple(int(part) for part in value.split(","))
+            numbers = tuple(number for part in value.split(",") for number in self._part(part))
         except ValueError:
-            self.fail(f"{value!r} is not a number or several with commas between, as 1,8,32", param, ctx)
-        if min(sizes) < 1:
-            self.fail(f"a batch of {min(sizes)} is too small; the smallest is 1", param, ctx)
-        return sizes
+            self.fail(f"{value!r} is not a number, several as 1,8,32, or a range as 1:8:2", param, ctx)
+        if self._kind is int and min(numbers) < 1:
+            self.fail(f"{min(numbers)} is too small; the smallest is 1", param, ctx)
+        if min(numbers) <= 0:
+            self.fail(f"{min(numbers):g} is too small; it must be more than 0", param, ctx)
+        return numbers
+
+    def _part(self, part: str) -> list[float]:
+        first, *rest = (self._kind(number) for number in part.split(":"))
+        if not rest:
+            return [first]
+        last, step = rest if len(rest) == 2 else (rest[0], self._kind(1))
+        if last < first or step <= 0 or len(rest) > 2:
+            raise ValueError
+        return [first + index * step for index in range(int((last - first) / step + 1e-9) + 1)]
+
+
+class _Duration(click.ParamType):
+    """`5ms`, `800us`, `0.2s`, or a plain number of milliseconds; gives milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) ?(us|µs|ms|s|)", value)
+        milliseconds = float(match[1]) * {"us": 1e-3, "µs": 1e-3, "s": 1e3}.get(match[2], 1.0) if match else 0.0
+        if milliseconds <= 0:
+            self.fail(f"{value!r} is not a time, as 5ms, 800us or 0.2s", param, ctx)
+        return milliseconds
+
+
+class _Size(click.ParamType):
+    """`name=64`: the size of a free dimension."""
+
+    name = "name=size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        match = re.fullmatch(r"(.+)[=:](\d+)", value)
+        if match is None or int(match[2]) < 1:
+            self.fail(f"{value!r} is not a dimension and its size, 1 or more, as height=224", param, ctx)
+        return match[1], int(match[2])
 
 
 @click.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=PATH)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--url", metavar="URL", help="Measure models of an Open Inference Protocol server, by their names there.")
+@click.option(
+    "--scenario",
+    "scenarios",
+    type=click.Choice(["single-stream", "multi-stream", "offline", "server"]),
+    multiple=True,
+    show_default="single-stream",
+    help="How calls come, as in MLPerf; repeat for several.",
+)
 @click.option(
     "--batch-size",
     "-b",
     "batch_sizes",
-    type=_BatchSizes(),
+    type=_Numbers(),
     multiple=True,
-    default=["1,8,32"],
     show_default="1,8,32",
     help="Images a call; repeat, or separate with commas.",
 )
 @click.option(
+    "--shape", "-f", "sizes", type=_Size(), multiple=True, help="The size of a free dimension of an input; repeat."
+)
+@click.option(
     "--intra-op-threads",
-    type=click.IntRange(min=1),
+    "threads",
+    type=_Numbers(),
     show_default="usable cores",
-    help="Threads that share the work of one call.",
+    help="Threads that share the work of one call; several are tried in turn.",
 )
 @provider_option
 @click.option(
@@ -70,7 +133,7 @@ class _BatchSizes(click.ParamType):
     "duration_s",
     type=click.FloatRange(min=0, min_open=True),
     default=3.0,
-    help="Time to sample every model at every batch size.",
+    help="Time to sample every model at every point.",
     metavar="SECONDS",
 )
 @click.option(
@@ -89,23 +152,105 @@ class _BatchSizes(click.ParamType):
     help="Longest warm-up; it ends when the medians of three windows lie within 10 %.",
     metavar="SECONDS",
 )
-@click.option("--compare-torch", is_flag=True, help="Measure a run's network in eager torch on the CPU as well.")
-@click.option("--seed", type=int, default=0, help="Of the random images.")
+@click.option(
+    "--sittings",
+    type=click.IntRange(min=1),
+    default=10,
+    help="Times to open every model afresh; six at least give a ratio its interval.",
+)
+@click.option(
+    "--streams", type=click.IntRange(min=1), default=8, help="Calls of a multi-stream query, made at the same time."
+)
+@click.option(
+    "--concurrency",
+    "--concurrency-range",
+    type=_Numbers(),
+    show_default=f"1; server with --url {_REMOTE_CONCURRENCY}",
+    help="Calls in flight, offline and server; several are tried in turn.",
+)
+@click.option(
+    "--request-rate",
+    "--request-rate-range",
+    "rates",
+    type=_Numbers(float),
+    help="Calls a second of the server scenario; several are tried in turn.",
+)
+@click.option(
+    "--request-distribution",
+    "arrivals",
+    type=click.Choice(["poisson", "constant"]),
+    default="poisson",
+    help="How the calls of the server scenario come.",
+)
+@click.option(
+    "--latency-target",
+    "--latency-threshold",
+    "target_ms",
+    type=_Duration(),
+    help="Tell the largest batch, and with --scenario server the largest rate, whose latency is at most this, as 5ms.",
+)
+@click.option(
+    "--percentile",
+    type=click.FloatRange(min=50, max=99.9),
+    default=99.0,
+    help="Of calls that must meet --latency-target, in per cent.",
+)
+@click.option("--spinning/--no-spinning", default=True, help="Whether idle threads spin for a while before they sleep.")
+@click.option("--io-binding", is_flag=True, help="Keep inputs and outputs at fixed places on the device.")
+@click.option(
+    "--data-transfers/--no-data-transfers",
+    default=True,
+    help="Whether a call copies inputs to the device and outputs back; leaving it out takes --io-binding.",
+)
+@click.option("--cuda-graph", is_flag=True, help="Launch a call's kernels as one recorded CUDA graph; binds, too.")
+@click.option(
+    "--conv-search",
+    type=click.Choice(["exhaustive", "heuristic", "default"]),
+    default="exhaustive",
+    help="How cuDNN chooses a convolution's algorithm.",
+)
+@click.option("--compare-torch", is_flag=True, help="Measure a run's network in eager torch as well.")
+@click.option("--compare-compiled", is_flag=True, help="Measure a run's network under torch.compile as well.")
+@click.option(
+    "--compare-reference",
+    is_flag=True,
+    help="Measure MobileNetV2-, ResNet-20- and ShuffleNet-like networks of the same input as well, untrained.",
+)
+@click.option("--seed", type=int, default=0, help="Of the random inputs and arrivals.")
 @json_option
-@click.option("--output", type=FILE, show_default="RUN/benchmark.json", help="Where the JSON document is kept.")
-@click.option("--export-markdown", type=FILE, help="Write the table as Markdown, too.")
+@click.option(
+    "--output", "--export-json", type=FILE, show_default="RUN/benchmark.json", help="Where the JSON document is kept."
+)
+@click.option("--export-markdown", type=FILE, help="Write the tables as Markdown, too.")
 @click.pass_context
 def benchmark(
     ctx: click.Context,
     *,
-    models: tuple[Path, ...],
+    models: tuple[str, ...],
+    url: str | None,
+    scenarios: tuple[Scenario, ...],
     batch_sizes: tuple[tuple[int, ...], ...],
-    intra_op_threads: int | None,
+    sizes: tuple[tuple[str, int], ...],
+    threads: tuple[int, ...] | None,
     provider: Provider,
     duration_s: float,
     min_samples: int,
     warmup_s: float,
+    sittings: int,
+    streams: int,
+    concurrency: tuple[int, ...] | None,
+    rates: tuple[float, ...] | None,
+    arrivals: Arrivals,
+    target_ms: float | None,
+    percentile: float,
+    spinning: bool,
+    io_binding: bool,
+    data_transfers: bool,
+    cuda_graph: bool,
+    conv_search: ConvSearch,
     compare_torch: bool,
+    compare_compiled: bool,
+    compare_reference: bool,
     seed: int,
     as_json: bool,
     output: Path | None,
@@ -113,68 +258,226 @@ def benchmark(
 ) -> None:
     """Measure inference latency and throughput.
 
-    MODEL is a model file or a run directory. Several take turns, so that their ratio holds on a noisy machine. A
-    percentile is stated only where there are enough samples for it. Ctrl-C reports what was measured until then.
+    MODEL is a model file, ours or any other, or a run directory; with --url a name. Several take turns, so that their
+    ratio holds on a noisy machine. A percentile is stated only where there are enough samples for it. Ctrl-C reports
+    what was measured until then.
     """
-    from runtime import report
+    from runtime import report, statistics
     from runtime.benchmark import Plan
     from runtime.machine import usable_cores
-    from runtime.model import Model
-    from runtime.sweep import run_sweep
+    from runtime.providers import Tuning
+    from runtime.results import Goal
+    from runtime.sweep import Grid, run_sweep
+    from runtime.targets import Transfer
 
-    threads = intra_op_threads or usable_cores()
-    opened = {
-        name: Model.open(path, provider=provider, threads=threads)
-        for name, path in zip(_distinct(models), models, strict=True)
-    }
+    loads = _loads(
+        scenarios or ("single-stream",),
+        streams=streams,
+        concurrency=concurrency,
+        rates=rates,
+        arrivals=arrivals,
+        has_target=target_ms is not None,
+        is_remote=url is not None,
+        seed=seed,
+    )
+    goal = None if target_ms is None else Goal(target_ms, percentile / 100)
+    compared = [name for name, is_asked in ((_EAGER, compare_torch), (_COMPILED, compare_compiled)) if is_asked]
+    if url is not None:
+        if compared or compare_reference:
+            raise OptionError("--compare-… measures in this process, and does not go together with --url")
+        remote = _remote(models, url=url)
+        make_targets: Callable[[int | None], Sequence[Target]] = lambda _: remote  # noqa: E731
+    else:
+        if not (data_transfers or io_binding or cuda_graph):
+            raise OptionError("--no-data-transfers takes --io-binding: without it every call copies")
+        make_targets = _Local(
+            models,
+            provider=provider,
+            tuning=Tuning(spinning=spinning, conv_search=conv_search, cuda_graph=cuda_graph),
+            transfer=Transfer(io_binding=io_binding or cuda_graph, copies=data_transfers),
+            peers=ctx.obj,
+            compared=compared,
+            with_references=compare_reference,
+        )
+    fewest = 1 if goal is None else statistics.fewest_samples(goal.q)
     sweep = run_sweep(
-        opened,
-        peers={_TORCH: _torch_eager(ctx.obj, models, threads=threads)} if compare_torch else {},
-        batch_sizes=list(dict.fromkeys(size for sizes in batch_sizes for size in sizes)),
-        plan=Plan(duration_s=duration_s, min_samples=min_samples, warmup_s=warmup_s),
-        threads=threads,
+        make_targets,
+        grid=Grid(
+            threads=[None] if url is not None else list(dict.fromkeys(threads or (usable_cores(),))),
+            batch_sizes=list(dict.fromkeys(size for some in batch_sizes for size in some)) or None,
+            loads=loads,
+            sizes=dict(sizes),
+        ),
+        baseline=next(iter(compared), None),
+        plan=Plan(duration_s=duration_s, min_samples=max(min_samples, fewest), warmup_s=warmup_s, sittings=sittings),
+        goal=goal,
         seed=seed,
     )
     document = json.dumps(report.document(sweep, command=command_line()))
     click.echo(document if as_json else report.text(sweep))
-    # An interrupted benchmark takes the place of a whole one only where it is told to.
-    kept = output or (None if sweep.is_partial else _output_in_run(models))
-    if kept is not None:
-        write_text(kept, document + "\n")
-        click.echo(f"written to {kept}", err=True)
+    _keep(sweep, document, output=output, run=None if url is not None else _run_of(models))
     if export_markdown is not None:
         write_text(export_markdown, report.markdown(sweep))
     if sweep.is_partial:
         ctx.exit(_INTERRUPTED)
+    if sweep.failures:
+        ctx.exit(_FAILED)
 
 
-def _distinct(paths: Sequence[Path]) -> list[str]:
-    """The paths as they were typed; one that comes again gets a number."""
-    seen: dict[Path, int] = {}
-    names = []
-    for path in paths:
-        seen[path] = seen.get(path, 0) + 1
-        names.append(str(path) if seen[path] == 1 else f"{path} #{seen[path]}")
-    return names
+def _loads(
+    scenarios: Sequence[Scenario],
+    *,
+    streams: int,
+    concurrency: Sequence[int] | None,
+    rates: Sequence[float] | None,
+    arrivals: Arrivals,
+    has_target: bool,
+    is_remote: bool,
+    seed: int,
+) -> list[Load]:
+    from runtime.scenarios import Load
+
+    if concurrency is not None and not {"offline", "server"} & set(scenarios):
+        raise OptionError("--concurrency belongs to the scenarios offline and server")
+    if rates is not None and "server" not in scenarios:
+        raise OptionError("--request-rate belongs to --scenario server")
+    if "server" in scenarios and rates is None and not has_target:
+        raise OptionError("--scenario server takes --request-rate, or a --latency-target to find the rate for")
+    loads: list[Load] = []
+    for scenario in dict.fromkeys(scenarios):
+        if scenario in ("single-stream", "multi-stream"):
+            loads.append(Load(scenario, streams=streams))
+            continue
+        in_flight = concurrency or ((_REMOTE_CONCURRENCY,) if is_remote and scenario == "server" else (1,))
+        for rate in (rates or (None,)) if scenario == "server" else (None,):
+            loads += [
+                Load(scenario, concurrency=count, rate_per_s=rate, arrivals=arrivals, seed=seed) for count in in_flight
+            ]
+    return loads
 
 
-def _torch_eager(peers: Peers | None, models: Sequence[Path], *, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    run = next((path for path in models if path.is_dir()), None)
-    if run is None:
-        raise OptionError(f"--compare-torch needs a run directory, where the torch network is; {models[0]} is a file")
-    if peers is None:
-        raise OptionError("--compare-torch works from the command line `enas` only")
+def _remote(models: Sequence[str], *, url: str) -> list[Target]:
+    from runtime.clients import RemoteTarget
+
+    return [RemoteTarget.find(name, url=url) for name in dict.fromkeys(models)]
+
+
+class _Local:
+    """The targets of this process, made anew for every number of threads."""
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        *,
+        provider: Provider,
+        tuning: Tuning,
+        transfer: Transfer,
+        peers: Peers | None,
+        compared: Sequence[str],
+        with_references: bool,
+    ) -> None:
+        self._models = models
+        self._provider = provider
+        self._tuning = tuning
+        self._transfer = transfer
+        self._peers = peers
+        self._compared = compared
+        self._with_references = with_references
+
+    def __call__(self, threads: int | None) -> Sequence[Target]:
+        assert threads is not None
+        targets = [self._load(name, Path(path), threads) for name, path in _distinct(self._models)]
+        _announce(targets)
+        references = self._references(targets[0], threads) if self._with_references else []
+        return [*targets, *references, *(self._torch(name, targets[0], threads) for name in self._compared)]
+
+    def _load(self, name: str, source: Path | bytes, threads: int, *, note: str | None = None) -> OnnxTarget:
+        from runtime.targets import OnnxTarget
+
+        return OnnxTarget.load(
+            name,
+            source,
+            provider=self._provider,
+            threads=threads,
+            tuning=self._tuning,
+            transfer=self._transfer,
+            note=note,
+        )
+
+    def _references(self, like: OnnxTarget, threads: int) -> list[OnnxTarget]:
+        from runtime.inputs import TensorSpec
+
+        flag = "--compare-reference"
+        match like.inputs, like.num_classes:
+            case (TensorSpec("images", shape=(_, int(height), int(width), int(channels))),), int(num_classes):
+                shape = (height, width, channels)
+            case _:
+                raise OptionError(f"{flag} takes an image classifier of `enas export`; {like.name} is none")
+        peers = self._needed_peers(flag)
+        models = _with_torch(flag, lambda: peers.references(image_shape=shape, num_classes=num_classes))
+        return [self._load(name, data, threads, note="untrained") for name, data in models.items()]
+
+    def _torch(self, name: str, like: OnnxTarget, threads: int) -> Target:
+        from runtime.targets import Facts, FunctionTarget
+
+        flag = {_EAGER: "--compare-torch", _COMPILED: "--compare-compiled"}[name]
+        run = _run_of(self._models)
+        if run is None:
+            raise OptionError(f"{flag} needs a run directory, where the torch network is; {self._models[0]} is a file")
+        peers = self._needed_peers(flag)
+        predict = _with_torch(
+            flag,
+            lambda: peers.torch_network(run, threads=threads, device=like.provider, compiled=name == _COMPILED),
+        )
+        return FunctionTarget(name, like.inputs, like.limits, Facts(runs_on=like.provider.upper()), predict)
+
+    def _needed_peers(self, flag: str) -> Peers:
+        if self._peers is None:
+            raise OptionError(f"{flag} works from the command line `enas` only")
+        return self._peers
+
+
+_Made = TypeVar("_Made")
+
+
+def _with_torch(flag: str, make: Callable[[], _Made]) -> _Made:
     try:
-        return peers.torch_eager(run, threads=threads)
+        return make()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "exporter":
             raise
-        raise OptionError(
-            f"--compare-torch needs the package {error.name!r}: pip install 'enas-toolchain[train]'"
-        ) from error
+        raise OptionError(f"{flag} needs the package {error.name!r}: pip install 'enas-toolchain[train]'") from error
 
 
-def _output_in_run(models: Sequence[Path]) -> Path | None:
-    """A run directory that was measured keeps its benchmark; with several, the first."""
-    run = next((path for path in models if path.is_dir()), None)
-    return None if run is None else run / "benchmark.json"
+def _distinct(models: Sequence[str]) -> list[tuple[str, str]]:
+    """Names, the paths as they were typed, with the paths; one that comes again gets a number."""
+    seen: Counter[str] = Counter()
+    names = []
+    for path in models:
+        seen[path] += 1
+        names.append((path if seen[path] == 1 else f"{path} #{seen[path]}", path))
+    return names
+
+
+def _announce(targets: Sequence[Target]) -> None:
+    """Say on stderr where models run."""
+    for facts in dict.fromkeys((t.facts.runs_on, t.facts.provider_remark) for t in targets):
+        runs_on, remark = facts
+        click.echo(f"runs on {runs_on}" + (f" ({remark})" if remark else ""), err=True)
+
+
+def _run_of(models: Sequence[str]) -> Path | None:
+    """The first that is a run directory."""
+    return next((path for model in models if (path := Path(model)).is_dir()), None)
+
+
+def _keep(sweep: Sweep, document: str, *, output: Path | None, run: Path | None) -> None:
+    """Write the document where it is told, or into the run that was measured.
+
+    An interrupted benchmark takes the place of a whole one only where it is told to.
+    """
+    if output is None and run is not None and not sweep.is_partial:
+        output = run / "benchmark.json"
+    if output is not None:
+        write_text(output, document + "\n")
+        click.echo(f"written to {output}", err=True)

@@ -97,15 +97,18 @@ class Activity:
             switches = after.involuntary_switches - before.involuntary_switches
         return cls(seconds, others, steal, switches, before.load_average, after.load_average)
 
-    def disturbances(self) -> list[str]:
-        """Why a run in this time is to be called noisy; empty if the machine was quiet."""
+    def disturbances(self, *, has_many_threads: bool = False) -> list[str]:
+        """Why a run in this time is to be called noisy; empty if the machine was quiet.
+
+        Args: has_many_threads: this process may have had more threads than cores, which then interrupt each other.
+        """
         reasons = []
         if self.others_share is not None and self.others_share > _NOISY_OTHERS:
             reasons.append(f"other processes took {self.others_share:.0%} of the cores")
         if self.steal_share is not None and self.steal_share > _NOISY_STEAL:
             reasons.append(f"the hypervisor took {self.steal_share:.1%} of the cores")
-        if self.involuntary_switches is not None and self.involuntary_switches > _NOISY_SWITCHES_PER_S * self.seconds:
-            rate = self.involuntary_switches / self.seconds
+        rate = (self.involuntary_switches or 0) / max(self.seconds, 1e-9)
+        if rate > _NOISY_SWITCHES_PER_S and not has_many_threads:
             reasons.append(f"it was interrupted by other work {rate:,.0f} times a second")
         return reasons
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,11 +72,6 @@ class Model(Artifact):
         """Logits and probabilities of `images` [B, H, W, C] uint8, B >= 1. Raises: InputError: other images."""
         self._check(images)
         return Prediction(*self.session.ort.run(_OUTPUTS, {_INPUT: images}))
-
-    def bind(self, images: np.ndarray) -> Callable[[], list[np.ndarray]]:
-        """`predict` of these images as a call without arguments and without checks, for measuring."""
-        self._check(images)
-        return partial(self.session.ort.run, _OUTPUTS, {_INPUT: images})
 
     def check_golden(self) -> GoldenCheck:
         """Run the inputs that the model carries and compare with the logits it carries.

@@ -1,20 +1,24 @@
-"""How a benchmark is written down: a document for programs, a table for people, Markdown for a page."""
+"""How a benchmark is written down: a document for programs, tables for people, Markdown for a page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtime import statistics
-from runtime.model import Model
-from runtime.statistics import Estimate, Interval
-from runtime.sweep import Point, Sweep
-from runtime.tables import ABSENT, aligned
+import numpy as np
 
-_SCHEMA = 1
-# The percentiles of the table; the document has all.
+from runtime import statistics
+from runtime.results import Answer, Point, Sweep
+from runtime.samples import Sitting
+from runtime.scenarios import SCENARIOS, Scenario
+from runtime.statistics import Estimate, Interval
+from runtime.tables import ABSENT, aligned
+from runtime.targets import Target
+
+_SCHEMA = 2
+# The percentiles of the tables; the document has all.
 _SHOWN = (0.90, 0.99)
 
 
@@ -26,37 +30,36 @@ def document(sweep: Sweep, *, command: Sequence[str]) -> dict[str, Any]:
     return {
         "schema": _SCHEMA,
         "kind": "benchmark",
-        "scenario": "single-stream",
         "command": list(command),
         "started": sweep.started.isoformat(timespec="seconds"),
         "is_partial": sweep.is_partial,
         "disturbances": sweep.disturbances(),
+        "failures": sweep.failures,
         "percentile_rule": {
             "value": "the ceil(q * n)-th smallest of n samples",
             "fewest_samples": {_percentile(q): statistics.fewest_samples(q) for q in statistics.PERCENTILES},
         },
-        "intra_op_threads": sweep.threads,
         "seed": sweep.seed,
         "plan": asdict(sweep.plan),
         "machine": asdict(sweep.machine),
-        "activity": asdict(sweep.activity),
+        "activity": None if sweep.activity is None else asdict(sweep.activity),
+        "calibration_ms": sweep.calibration_ms,
         "baseline": sweep.baseline,
-        "models": [{"name": name, **_describe_model(model)} for name, model in sweep.models.items()],
+        "unit": sweep.unit,
+        "models": [_describe_target(target) for target in sweep.targets.values()],
+        "goal": None if sweep.goal is None else asdict(sweep.goal),
+        "answers": [asdict(answer) for answer in sweep.answers],
         "points": [_describe_point(point) for point in sweep.points],
     }
 
 
-def _describe_model(model: Model) -> dict[str, Any]:
+def _describe_target(target: Target) -> dict[str, Any]:
+    facts = asdict(target.facts)
     return {
-        "file": str(model.path),
-        "sha256": model.sha256,
-        "bytes": model.num_bytes,
-        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", *model.image_shape]},
-        "providers": list(model.session.providers),
-        "nodes": dict(model.session.nodes),
-        "provider_remark": model.session.remark,
-        "load_ms": model.session.load_ms,
-        **{key: model.metadata.get(key) for key in ("precision", "accuracy", "producer")},
+        "name": target.name,
+        "inputs": [{"name": s.name, "dtype": str(s.dtype), "shape": list(s.shape)} for s in target.inputs],
+        "bytes": facts.pop("num_bytes"),
+        **facts,
     }
 
 
@@ -65,91 +68,203 @@ def _describe_point(point: Point) -> dict[str, Any]:
     described: dict[str, Any] = {
         "name": series.name,
         "batch_size": point.batch_size,
-        "first_ms": series.first_ms,
-        "warm_up": None if series.warm_up is None else asdict(series.warm_up),
+        "intra_op_threads": point.threads,
+        **{key: value for key, value in asdict(point.load).items() if key != "seed"},
+        "failure": series.failure,
+        "remark": series.remark,
+        "open_ms": series.median_ms("open_ms"),
+        "first_ms": series.median_ms("cold_ms"),
+        "new_shape_ms": series.median_ms("new_shape_ms"),
         "count": int(samples.size),
     }
     if samples.size:
         described |= {
-            "median_ms": asdict(statistics.median(samples)),
-            "mean_ms": float(samples.mean()),
-            "percentiles_ms": {
-                _percentile(q): None if estimate is None else asdict(estimate)
-                for q, estimate in statistics.percentiles(samples).items()
-            },
-            "spread": statistics.spread(samples),
-            "images_per_s": point.images_per_s,
-            "speed": None if point.speed is None else asdict(point.speed),
+            "median_ms": _estimate(statistics.median(samples)),
+            "mean_ms": _finite(float(samples.mean())),
+            "percentiles_ms": {_percentile(q): _estimate(e) for q, e in statistics.percentiles(samples).items()},
+            "calls_per_s": series.calls_per_s,
+            "items_per_s": point.items_per_s,
+            "speed": _estimate(point.speed),
         }
-    # Turn by turn: turn i of every contestant of a batch size belongs to round i.
-    return described | {"samples_ms": [[ns / 1e6 for ns in turn] for turn in series.turns]}
+    return described | {"sittings": [_describe_sitting(sitting) for sitting in series.sittings]}
+
+
+def _describe_sitting(sitting: Sitting) -> dict[str, Any]:
+    return {
+        "open_ms": sitting.open_ms,
+        "first_ms": sitting.cold_ms,
+        "new_shape_ms": sitting.new_shape_ms,
+        "warm_up": None if sitting.warm_up is None else asdict(sitting.warm_up),
+        "traffic": None if sitting.traffic is None else asdict(sitting.traffic),
+        # Turn by turn: turn i of every contestant of a point belongs to round i of the sitting.
+        "samples_ms": [[ns / 1e6 for ns in turn] for turn in sitting.turns],
+    }
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    """None where it is unknown; infinite ends, which JSON cannot hold, are None too."""
+    if estimate is None:
+        return None
+    interval = estimate.interval
+    return {
+        "value": _finite(estimate.value),
+        "interval": None if interval is None else {"low": _finite(interval.low), "high": _finite(interval.high)},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
 def text(sweep: Sweep) -> str:
-    """What was measured on which machine, the table, and what to make of it."""
-    parts = ["\n".join(_conditions(sweep)), aligned(*_cells(sweep)), "\n".join(_remarks(sweep))]
+    """What was measured on which machine, a table a scenario, and what to make of it."""
+    tables = [f"{title}\n{aligned(header, rows)}" for title, header, rows in _tables(sweep)]
+    parts = ["\n".join(_conditions(sweep)), *tables, "\n".join([*_answers(sweep), *_remarks(sweep)])]
     return "\n\n".join(part for part in parts if part)
 
 
 def markdown(sweep: Sweep) -> str:
-    """The same for a page: the table first, its conditions below."""
-    header, rows = _cells(sweep)
-    table = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    lines = [f"| {' | '.join(row)} |" for row in table]
-    return "\n".join([*lines, "", *(f"- {line}" for line in [*_conditions(sweep), *_remarks(sweep)]), ""])
+    """The same for a page: the tables first, their conditions below."""
+    lines: list[str] = []
+    for title, header, rows in _tables(sweep):
+        table = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+        lines += [f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in table), ""]
+    return "\n".join([*lines, *(f"- {line}" for line in [*_answers(sweep), *_conditions(sweep), *_remarks(sweep)]), ""])
 
 
 def _conditions(sweep: Sweep) -> list[str]:
-    models = [f"{name}: {_model_line(model)}" for name, model in sweep.models.items()]
-    remarks = dict.fromkeys(model.session.remark for model in sweep.models.values() if model.session.remark)
-    how = f"{sweep.threads} intra-op threads, random images, one call at a time"
-    return [*models, *remarks, sweep.machine.describe(), how]
+    targets = [f"{target.name}: {_target_line(target)}" for target in sweep.targets.values()]
+    facts = [target.facts for target in sweep.targets.values()]
+    remarks = dict.fromkeys(fact.provider_remark for fact in facts if fact.provider_remark)
+    hows = dict.fromkeys(how for fact in facts if (how := _how(fact.settings)))
+    plan = sweep.plan
+    sampling = f"random inputs (seed {sweep.seed}), {plan.duration_s:g} s a point in up to {plan.sittings} sittings"
+    return [*targets, *remarks, *hows, sampling, sweep.machine.describe()]
 
 
-def _model_line(model: Model) -> str:
+def _target_line(target: Target) -> str:
     """Size, hash, precision, accuracy and where it runs, in one line."""
-    parts = [f"{model.num_bytes / 1e3:,.0f} kB", f"sha256 {model.sha256[:12]}"]
-    match model.metadata:
-        case {"precision": str(precision)}:
-            parts.append(precision)
-    match model.metadata:
-        case {"accuracy": {"split": split, "value": float(value), "count": int(count)}}:
+    facts, parts = target.facts, []
+    if facts.num_bytes is not None:
+        parts.append(f"{facts.num_bytes / 1e3:,.0f} kB")
+    if facts.sha256 is not None:
+        parts.append(f"sha256 {facts.sha256[:12]}")
+    if facts.precision is not None:
+        parts.append(facts.precision)
+    match facts.accuracy:
+        case {"metric": "perplexity", "split": split, "value": float(value), "count": int(count)}:
+            parts.append(f"perplexity {value:.2f} ({split}, {count:,} tokens)")
+        case {"split": split, "value": float(value), "count": int(count)}:
             parts.append(f"accuracy {value:.2%} ({split}, {count:,} images)")
-    return " · ".join([*parts, f"opens in {_number(model.session.load_ms)} ms, runs on {model.session.describe()}"])
+    if facts.note is not None:
+        parts.append(facts.note)
+    return " · ".join([*parts, f"runs on {facts.runs_on}"])
 
 
-def _cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    header = ["", "batch", "first ms", "median ms", "95 % interval", *(f"{_percentile(q)} ms" for q in _SHOWN)]
-    header += ["images/s", "samples"]
+def _how(settings: Mapping[str, Any]) -> str:
+    """What was asked of sessions in this process, in one line."""
+    if not settings:
+        return ""
+    parts = [f"idle threads {'spin' if settings['spinning'] else 'sleep'}"]
+    if settings["io_binding"]:
+        parts.append("IO binding")
+    parts.append(f"copies of inputs and outputs {'included' if settings['copies'] else 'left out'}")
+    if settings["cuda_graph"]:
+        parts.append("CUDA graph")
+    if settings["conv_search"] != "exhaustive":
+        parts.append(f"convolution search {settings['conv_search']}")
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    cell: Callable[[Point], str]
+
+
+def _tables(sweep: Sweep) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of every scenario that was measured."""
+    for scenario in SCENARIOS:
+        points = [point for point in sweep.points if point.load.scenario == scenario]
+        if points:
+            columns = _columns(sweep, scenario)
+            yield scenario, [c.header for c in columns], [[c.cell(point) for c in columns] for point in points]
+
+
+def _columns(sweep: Sweep, scenario: Scenario) -> list[_Column]:
+    columns = [_Column("", lambda point: point.series.name), _Column("batch", lambda point: str(point.batch_size))]
+    if len({point.threads for point in sweep.points}) > 1:
+        columns.append(_Column("threads", lambda point: str(point.threads)))
+    if scenario == "multi-stream":
+        columns.append(_Column("streams", lambda point: str(point.load.streams)))
+    if scenario in ("offline", "server"):
+        columns.append(_Column("in flight", lambda point: str(point.load.concurrency)))
+    if scenario == "server":
+        columns.append(_Column("calls/s due", lambda point: _number(point.load.rate_per_s)))
+        columns.append(_Column("lost", lambda point: f"{np.isinf(point.series.samples_ms).sum():,}"))
+    if scenario == "single-stream":
+        columns += [
+            _Column(title, lambda point, name=name: _number(point.series.median_ms(name)))  # type: ignore[misc]
+            for title, name in (("open ms", "open_ms"), ("first ms", "cold_ms"), ("new shape ms", "new_shape_ms"))
+        ]
+    columns.append(_Column("median ms (95 %)", lambda point: _stated(_median(point))))
+    columns += [
+        _Column(f"{_percentile(q)} ms (95 %)", lambda point, q=q: _stated(_quantile(point, q)))  # type: ignore[misc]
+        for q in _SHOWN
+    ]
+    columns.append(_Column(f"{sweep.unit}/s", lambda point: _rate(point.items_per_s)))
+    columns.append(_Column("samples", lambda point: f"{point.series.samples_ms.size:,}"))
     if sweep.baseline is not None:
-        header.append(f"speed vs {sweep.baseline}")
-    rows = []
-    for point in sweep.points:
-        series, samples = point.series, point.series.samples_ms
-        row = [series.name, str(point.batch_size), _number(series.first_ms)]
-        if samples.size:
-            middle, tails = statistics.median(samples), statistics.percentiles(samples)
-            row += [_number(middle.value), _interval(middle.interval), *(_value(tails[q]) for q in _SHOWN)]
-            row += [f"{point.images_per_s:,.0f}", f"{samples.size:,}"]
-        else:
-            row += [ABSENT] * (len(_SHOWN) + 3) + ["0"]
-        if sweep.baseline is not None:
-            row.append("1" if series.name == sweep.baseline else _speed(point.speed))
-        rows.append(row)
-    return header, rows
+        columns.append(_Column(f"speed vs {sweep.baseline}", lambda point: _speed(point, baseline=sweep.baseline)))
+    return columns
+
+
+def _answers(sweep: Sweep) -> list[str]:
+    if sweep.goal is None:
+        return []
+    promise = f"{_percentile(sweep.goal.q)} of {sweep.goal.latency_ms:g} ms or less"
+    return [f"{answer.name}{_at(answer)}: {_most(answer)} for a {promise}" for answer in sweep.answers]
+
+
+def _at(answer: Answer) -> str:
+    return "" if answer.threads is None else f", {answer.threads} intra-op threads"
+
+
+def _most(answer: Answer) -> str:
+    if answer.of == "batch":
+        return "no batch that was tried" if answer.most is None else f"batches of up to {answer.most:g}"
+    return (
+        f"no rate that was tried, with batches of {answer.batch_size},"
+        if answer.most is None
+        else f"up to {_number(answer.most)} calls/s of batch {answer.batch_size}"
+    )
 
 
 def _remarks(sweep: Sweep) -> list[str]:
     lines = ["PARTIAL: interrupted; these are the samples taken until then."] if sweep.is_partial else []
+    if sweep.failures:
+        lines.append(f"FAILED: {'; '.join(dict.fromkeys(sweep.failures))}.")
+    if sweep.remarks:
+        lines.append(f"CAUTION: {'; '.join(sweep.remarks)}.")
     if disturbances := sweep.disturbances():
         lines.append(f"NOISY: {'; '.join(disturbances)}.")
     if any(not statistics.supports(point.series.samples_ms.size, max(_SHOWN)) for point in sweep.points):
         needed = ", ".join(f"{_percentile(q)} takes {statistics.fewest_samples(q)}" for q in _SHOWN)
         lines.append(f"{ABSENT} too few samples ({needed}): a longer --duration gives more.")
     return lines
+
+
+def _median(point: Point) -> Estimate | None:
+    samples = point.series.samples_ms
+    return statistics.median(samples) if samples.size else None
+
+
+def _quantile(point: Point, q: float) -> Estimate | None:
+    samples = point.series.samples_ms
+    return statistics.quantile(samples, q) if statistics.supports(samples.size, q) else None
 
 
 def _percentile(q: float) -> str:
@@ -160,20 +275,31 @@ def _number(value: float | None) -> str:
     """Three significant digits, and all that stand before the point."""
     if value is None:
         return ABSENT
+    if math.isinf(value):
+        return "∞"
     decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
     return f"{value:,.{max(0, decimals)}f}"
 
 
-def _value(estimate: Estimate | None) -> str:
-    return _number(None if estimate is None else estimate.value)
+def _rate(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:,.0f}" if value >= 100 else _number(value)
+
+
+def _stated(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ABSENT
+    return _number(estimate.value) + _interval(estimate.interval)
 
 
 def _interval(interval: Interval | None) -> str:
-    return ABSENT if interval is None else f"{_number(interval.low)} – {_number(interval.high)}"
+    return f" ({ABSENT})" if interval is None else f" ({_number(interval.low)} – {_number(interval.high)})"
 
 
-def _speed(speed: Estimate | None) -> str:
-    if speed is None:
+def _speed(point: Point, *, baseline: str | None) -> str:
+    if point.series.name == baseline:
+        return "1"
+    if point.speed is None:
         return ABSENT
-    interval = speed.interval
-    return f"{speed.value:.2f}×" + ("" if interval is None else f" ({interval.low:.2f} – {interval.high:.2f})")
+    interval = point.speed.interval
+    written = f" ({ABSENT})" if interval is None else f" ({interval.low:.3f} – {interval.high:.3f})"
+    return f"{point.speed.value:.3f}×{written}"

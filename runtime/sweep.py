@@ -1,139 +1,214 @@
-"""Models over batch sizes: makes the contestants of each size, measures them side by side, gathers what came out."""
+"""Targets over threads, batch sizes and loads: makes the contestants of each point, measures them side by side, and
+answers what still meets a latency."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-import numpy as np
-
-from datasets.seeds import numpy_generator
 from runtime import statistics
-from runtime.benchmark import Contestant, Plan, Series, longest_s, measure
+from runtime.benchmark import BenchmarkError, Contestant, Plan, longest_s, measure
+from runtime.inputs import ShapeError, batch_size_of, random_inputs
 from runtime.machine import Activity, Machine, Reading
-from runtime.model import Model
 from runtime.progress import progress
-from runtime.statistics import Estimate
+from runtime.results import Answer, Goal, Point, Sweep
+from runtime.samples import Series
+from runtime.scenarios import Load
+from runtime.targets import Target
 
-# B batch, H height, W width, C channels, K classes
-
-Predict = Callable[[np.ndarray], np.ndarray]
-"""Images [B, H, W, C] uint8 -> logits [B, K]."""
-
-# Beyond this spread of the middle half of its samples a series is called noisy.
-_NOISY_SPREAD = 0.10
-
-
-@dataclass(frozen=True)
-class Point:
-    """One contestant at one batch size."""
-
-    batch_size: int
-    series: Series
-    speed: Estimate | None
-    """How many times as fast as the baseline, round by round; None for the baseline itself."""
-
-    @property
-    def images_per_s(self) -> float:
-        """Images per second of calls, one call after the other: slow calls count, as in a median they do not."""
-        return self.batch_size / (float(self.series.samples_ms.mean()) / 1e3)
-
-    def disturbances(self) -> list[str]:
-        samples, warm_up = self.series.samples_ms, self.series.warm_up
-        reasons = []
-        if warm_up is not None and not warm_up.is_steady:
-            reasons.append(f"not steady after {warm_up.seconds:.1f} s of warm-up")
-        if samples.size and (spread := statistics.spread(samples)) > _NOISY_SPREAD:
-            reasons.append(f"the middle half of its samples spans {spread:.0%} of the median")
-        return reasons
+DEFAULT_BATCH_SIZES = (1, 8, 32)
+_LARGEST_BATCH = 1024
+_RATE_TRIALS = 6
+# A sitting of a load begins with nothing in flight, and is this long at least, to leave that behind.
+_SHORTEST_LOAD_S = 1.0
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A benchmark as it was run."""
+class Grid:
+    """What is varied."""
 
-    started: datetime
-    models: Mapping[str, Model]
-    """Name -> model, in the order of the command line."""
-    baseline: str | None
-    """The contestant that the others are compared with; None where there is one alone."""
-    points: Sequence[Point]
-    plan: Plan
-    threads: int
-    seed: int
-    machine: Machine
-    activity: Activity
-    is_partial: bool
-    """Interrupted: what was measured is good, but there is less of it."""
-
-    def disturbances(self) -> list[str]:
-        """Why the figures are to be taken with care; empty after a quiet run."""
-        return self.activity.disturbances() + [
-            f"{point.series.name} at batch {point.batch_size}: {reason}"
-            for point in self.points
-            for reason in point.disturbances()
-        ]
+    threads: Sequence[int | None]
+    """Intra-op threads; None where the targets are not in this process."""
+    batch_sizes: Sequence[int] | None
+    """None: the only one that the models take; else doubled while it meets the goal; else `DEFAULT_BATCH_SIZES`."""
+    loads: Sequence[Load]
+    """A server load without a rate stands for the largest rate that meets the goal."""
+    sizes: Mapping[str, int]
+    """Free dimension of an input -> its size."""
 
 
 def run_sweep(
-    models: Mapping[str, Model],
+    make_targets: Callable[[int | None], Sequence[Target]],
     *,
-    peers: Mapping[str, Predict],
-    batch_sizes: Sequence[int],
+    grid: Grid,
+    baseline: str | None,
     plan: Plan,
-    threads: int,
+    goal: Goal | None,
     seed: int,
 ) -> Sweep:
-    """Measure every model and peer at every batch size, on random images.
+    """Measure every target at every point of the grid, on random inputs.
 
-    The baseline is the first peer, or the first of several models. Ctrl-C ends the sweep and keeps what was measured.
+    A target that fails at a point is left out there, and said so. Ctrl-C ends the sweep and keeps what was measured.
 
-    Args: peers: name -> what the models are compared with; takes the first model's images.
-    Raises: BenchmarkError: a contestant's first call fails.
+    Args: make_targets: the targets at a number of threads, of the same names every time. baseline: the target that the
+        others are compared with; None: the first of several.
+    Raises: BenchmarkError: nothing can be measured. ShapeError: a size belongs to no free dimension.
     """
-    names = [*models, *peers]
-    baseline = next(iter(peers), names[0]) if len(names) > 1 else None
-    machine, started, before = Machine.inspect(), datetime.now(UTC), Reading.take()
-    points: list[Point] = []
-    is_partial = False
-    for batch_size in batch_sizes:
-        contestants = list(_contestants(models, peers, batch_size=batch_size, seed=seed))
-        total_s = longest_s(len(contestants), plan)
-        with progress(f"batch {batch_size}: {', '.join(names)}", total=total_s) as advance:
-            measurement = measure(contestants, plan=plan, advance=advance)
-        points += _points(measurement.series, batch_size=batch_size, baseline=baseline)
-        if measurement.is_partial:
-            is_partial = True
-            break
-    activity = Activity.between(before, Reading.take(), cores=machine.usable_cores)
-    return Sweep(started, models, baseline, points, plan, threads, seed, machine, activity, is_partial)
-
-
-def _contestants(
-    models: Mapping[str, Model], peers: Mapping[str, Predict], *, batch_size: int, seed: int
-) -> Iterator[Contestant]:
-    for name, model in models.items():
-        yield Contestant(name, model.bind(_random_images(model, batch_size=batch_size, seed=seed)))
-    for name, predict in peers.items():
-        first = next(iter(models.values()))
-        yield Contestant(name, partial(predict, _random_images(first, batch_size=batch_size, seed=seed)))
-
-
-def _random_images(model: Model, *, batch_size: int, seed: int) -> np.ndarray:
-    """[B, H, W, C] uint8, the same for every model of one image shape."""
-    generator = numpy_generator(seed, "benchmark", batch_size)
-    return generator.integers(0, 256, (batch_size, *model.image_shape), dtype=np.uint8)
-
-
-def _points(series: Sequence[Series], *, batch_size: int, baseline: str | None) -> list[Point]:
-    compared = {one.name: one for one in series}
-    return [
-        Point(
-            batch_size,
-            one,
-            one.speed_relative_to(compared[baseline]) if baseline is not None and one.name != baseline else None,
+    targets = make_targets(grid.threads[0])
+    if baseline is None and len(targets) > 1:
+        baseline = targets[0].name
+    sweep = Sweep(
+        started=datetime.now(UTC),
+        targets={target.name: target for target in targets},
+        baseline=baseline,
+        plan=plan,
+        seed=seed,
+        machine=Machine.inspect(),
+        goal=goal,
+    )
+    before = Reading.take()
+    for threads in grid.threads:
+        runner = _Runner(
+            sweep, make_targets(threads) if threads != grid.threads[0] else targets, threads=threads, sizes=grid.sizes
         )
-        for one in series
-    ]
+        runner.run(grid)
+        if sweep.is_partial:
+            break
+    sweep.activity = Activity.between(before, Reading.take(), cores=sweep.machine.usable_cores)
+    if sweep.failures and not any(point.series.samples_ms.size for point in sweep.points):
+        raise BenchmarkError("; ".join(dict.fromkeys(sweep.failures)))
+    return sweep
+
+
+class _Runner:
+    """The points of one number of threads, put into a sweep as they are measured."""
+
+    def __init__(
+        self, sweep: Sweep, targets: Sequence[Target], *, threads: int | None, sizes: Mapping[str, int]
+    ) -> None:
+        free = {size for target in targets for spec in target.inputs for size in spec.shape if isinstance(size, str)}
+        if strange := [name for name in sizes if name not in free]:
+            told = f"free are {', '.join(sorted(free))}" if free else "none is free"
+            raise ShapeError(f"--shape {strange[0]}: no input has such a dimension; {told}")
+        self._sweep = sweep
+        self._targets = targets
+        self._threads = threads
+        self._sizes = sizes
+
+    def run(self, grid: Grid) -> None:
+        met: dict[str, int] = {}
+        for batch_size in self._batch_sizes(grid.batch_sizes):
+            for load in grid.loads:
+                if load.scenario == "server" and load.rate_per_s is None:
+                    continue
+                points = self._measure(self._targets, load, batch_size=batch_size)
+                if load.scenario == "single-stream":
+                    met |= {point.series.name: batch_size for point in points if self._is_met(point)}
+                if self._sweep.is_partial:
+                    return
+            if grid.batch_sizes is None and self._sweep.goal is not None and batch_size not in met.values():
+                break
+        if self._sweep.goal is not None and any(load.scenario == "single-stream" for load in grid.loads):
+            self._sweep.answers += [
+                Answer(target.name, self._threads, "batch", met.get(target.name)) for target in self._targets
+            ]
+        for load in grid.loads:
+            if load.scenario == "server" and load.rate_per_s is None:
+                self._search_rates(load, batch_size=next(iter(self._batch_sizes(grid.batch_sizes))))
+
+    def _batch_sizes(self, asked: Sequence[int] | None) -> Iterable[int]:
+        if asked is not None:
+            return asked
+        fixed = [size for target in self._targets if (size := batch_size_of(target.inputs, self._known(target)))]
+        if fixed:
+            return dict.fromkeys(fixed)
+        if self._sweep.goal is None:
+            return DEFAULT_BATCH_SIZES
+        return itertools.takewhile(lambda size: size <= _LARGEST_BATCH, (2**power for power in itertools.count()))
+
+    def _measure(
+        self, targets: Sequence[Target], load: Load, *, batch_size: int, duration_s: float | None = None
+    ) -> list[Point]:
+        """Measure one point of the grid; the points, which the sweep has then too."""
+        sweep = self._sweep
+        plan = replace(sweep.plan, duration_s=duration_s or sweep.plan.duration_s)
+        contestants, hindered = [], []
+        for target in targets:
+            try:
+                contestants.append(self._contestant(target, batch_size=batch_size))
+            except ShapeError as error:
+                hindered.append(Series(target.name, failure=str(error)))
+        if load.scenario != "single-stream":
+            plan = replace(plan, sittings=max(1, min(plan.sittings, int(plan.duration_s / _SHORTEST_LOAD_S))))
+        measured: tuple[Series, ...] = ()
+        if contestants:
+            description = f"{load.scenario}, batch {batch_size}: {', '.join(one.name for one in contestants)}"
+            with progress(description, total=longest_s(len(contestants), plan)) as advance:
+                measurement = measure(contestants, plan=plan, play=load.play(), advance=advance)
+            measured = measurement.series
+            sweep.calibration_ms += measurement.calibration_ms
+            sweep.is_partial |= measurement.is_partial
+        points = self._points([*measured, *hindered], load, batch_size=batch_size)
+        sweep.points += points
+        return points
+
+    def _contestant(self, target: Target, *, batch_size: int) -> Contestant:
+        known = self._known(target)
+        make = partial(random_inputs, target.inputs, sizes=known, seed=self._sweep.seed, limits=target.limits)
+        feed = make(batch_size=batch_size)
+        other = make(batch_size=batch_size + 1) if batch_size_of(target.inputs, known) is None else None
+        return Contestant(target.name, partial(target.open, feed, other), target.examine)
+
+    def _known(self, target: Target) -> dict[str, int]:
+        """The sizes that are of this target's dimensions."""
+        free = {size for spec in target.inputs for size in spec.shape}
+        return {name: size for name, size in self._sizes.items() if name in free}
+
+    def _points(self, series: Sequence[Series], load: Load, *, batch_size: int) -> list[Point]:
+        compared = {one.name: one for one in series}
+        baseline = compared.get(self._sweep.baseline or "")
+        return [
+            Point(
+                batch_size,
+                self._threads,
+                load,
+                one,
+                one.speed_relative_to(baseline) if baseline is not None and one is not baseline else None,
+            )
+            for one in series
+        ]
+
+    def _search_rates(self, load: Load, *, batch_size: int) -> None:
+        """Answer, target by target, with the largest rate of calls that meets the goal."""
+        for target in self._targets:
+            rate = self._largest_rate(target, load, batch_size=batch_size)
+            if self._sweep.is_partial:
+                return
+            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size))
+
+    def _largest_rate(self, target: Target, load: Load, *, batch_size: int) -> float | None:
+        """By halving, between none and as many calls as are answered offline."""
+        goal, plan = self._sweep.goal, self._sweep.plan
+        assert goal is not None
+        (capacity,) = self._measure([target], replace(load, scenario="offline"), batch_size=batch_size)
+        low, high = 0.0, capacity.series.calls_per_s or 0.0
+        for _ in range(_RATE_TRIALS):
+            if self._sweep.is_partial or high == 0:
+                break
+            rate = (low + high) / 2
+            # Long enough for the goal's quantile, within the plan's patience.
+            needed_s = 2 * statistics.fewest_samples(goal.q) / rate
+            (point,) = self._measure(
+                [target],
+                replace(load, rate_per_s=rate),
+                batch_size=batch_size,
+                duration_s=min(max(plan.duration_s, needed_s), plan.patience * plan.duration_s),
+            )
+            low, high = (rate, high) if self._is_met(point) else (low, rate)
+        return low or None
+
+    def _is_met(self, point: Point) -> bool:
+        return self._sweep.goal is not None and self._sweep.goal.is_met_by(point.series)

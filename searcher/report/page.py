@@ -243,7 +243,6 @@ def _benchmark(run: Path) -> Iterator[str]:
         [
             ("processor", machine.get("cpu")),
             ("cores", machine.get("usable_cores")),
-            ("threads", document.get("intra_op_threads")),
             ("measured", document.get("started")),
             *table_in(machine, "versions").items(),
         ]
@@ -258,11 +257,13 @@ def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:
     written = [values.three_digits(interval.get(end)) or "" for end in ("low", "high")]
     return {
         "model": point.get("name"),
+        "scenario": point.get("scenario"),
         "batch": point.get("batch_size"),
+        "threads": point.get("intra_op_threads"),
         "median ms": values.three_digits(_value(median)),
         "95 % interval": " – ".join(written) if all(written) else None,
         **{f"{name} ms": values.three_digits(_value(percentiles.get(name))) for name in ("p90", "p99")},
-        "images/s": values.three_digits(_value(point.get("images_per_s"))),
+        "items/s": values.three_digits(_value(point.get("items_per_s"))),
         "samples": point.get("count"),
     }
 

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from runtime.benchmark import Contestant, Plan, measure
+from runtime.benchmark import Plan, measure
+from tests.benchmarks.side_by_side import contestant
 
 
 def main() -> None:
@@ -15,10 +16,10 @@ def main() -> None:
     def work() -> np.ndarray:
         return x @ x
 
-    plan = Plan(duration_s=2.0, min_samples=64)
+    plan = Plan(duration_s=2.0, min_samples=64, sittings=1)
     harness, bare = [], []
     for _ in range(5):
-        (series,) = measure([Contestant("work", work)], plan=plan).series
+        (series,) = measure([contestant("work", work)], plan=plan).series
         harness.append(float(np.median(series.samples_ms)))
         samples = []
         for _ in range(len(series.samples_ms)):

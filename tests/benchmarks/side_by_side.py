@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
-from runtime.benchmark import Contestant, Plan, measure
+from runtime.benchmark import Contestant, Opened, Plan, measure
 
-PLAN = Plan(duration_s=3.0, min_samples=10, patience=4.0, warmup_s=2.0)
+PLAN = Plan(duration_s=3.0, min_samples=10, sittings=6, patience=4.0, warmup_s=2.0)
+
+
+def contestant(name: str, call: Callable[[], object]) -> Contestant:
+    """A call that is there already: nothing to open."""
+
+    @contextmanager
+    def opened() -> Iterator[Opened]:
+        yield Opened(connect=lambda: call)
+
+    return Contestant(name, opened)
 
 
 def side_by_side(title: str, ways: dict[str, Callable[[], object]], *, per_call: int = 1, unit: str = "") -> None:
@@ -16,7 +27,7 @@ def side_by_side(title: str, ways: dict[str, Callable[[], object]], *, per_call:
 
     per_call: items one call handles; if unit is given, items a second are printed too.
     """
-    measurement = measure([Contestant(name, call) for name, call in ways.items()], plan=PLAN)
+    measurement = measure([contestant(name, call) for name, call in ways.items()], plan=PLAN)
     print(f"\n{title}")
     first = measurement.series[0]
     for series in measurement.series:

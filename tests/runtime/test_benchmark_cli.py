@@ -1,16 +1,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from runtime.benchmark_cli import benchmark
+from runtime.machine import usable_cores
 from tests.runtime.commands import document_of, mistake, run
-from tests.runtime.conftest import CLASSES
+from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
+from tests.runtime.oip_server import serving
+from tests.runtime.test_targets import foreign_model
 
 # Enough to see every path, too little to mean anything.
-QUICK = ["--provider", "cpu", "-t", "0.05", "--warmup", "0.05", "-r", "1"]
+QUICK = ["--provider", "cpu", "-t", "0.05", "--warmup", "0.05", "-r", "1", "--sittings", "2"]
 
 
 class _Peers:
@@ -20,7 +24,11 @@ class _Peers:
         self.calls = 0
         self.interrupt_at = interrupt_at
 
-    def torch_eager(self, run: Path, *, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    def torch_network(
+        self, run: Path, *, threads: int, device: str, compiled: bool
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        assert device == "cpu"
+
         def predict(images: np.ndarray) -> np.ndarray:
             self.calls += 1
             if self.calls == self.interrupt_at:
@@ -39,8 +47,8 @@ def test_benchmark_prints_a_row_for_every_batch_size(model_path: Path) -> None:
 
 def test_benchmark_keeps_stdout_for_the_document(model_path: Path) -> None:
     document = document_of(benchmark, model_path, "-b", "2", "--intra-op-threads", "1", "--seed", "3", *QUICK)
-    assert (document["intra_op_threads"], document["seed"]) == (1, 3)
-    assert [point["batch_size"] for point in document["points"]] == [2]
+    assert document["seed"] == 3
+    assert [(point["batch_size"], point["intra_op_threads"]) for point in document["points"]] == [(2, 1)]
     assert document["baseline"] is None
 
 
@@ -60,7 +68,7 @@ def test_output_and_markdown_go_where_they_are_told(model_path: Path, tmp_path: 
     output, page = tmp_path / "new" / "out.json", tmp_path / "table.md"
     document_of(benchmark, model_path, "-b", "1", "--output", output, "--export-markdown", page, *QUICK)
     assert json.loads(output.read_text(encoding="utf-8"))["kind"] == "benchmark"
-    assert page.read_text(encoding="utf-8").startswith("|  | batch |")
+    assert page.read_text(encoding="utf-8").startswith("**single-stream**\n\n|  | batch |")
 
 
 def test_torch_is_the_baseline_it_is_compared_with(run_directory: Path) -> None:
@@ -88,7 +96,7 @@ def test_comparing_with_torch_needs_a_run(model_path: Path) -> None:
 
 def test_comparing_with_torch_needs_torch(run_directory: Path) -> None:
     class WithoutTorch:
-        def torch_eager(self, run: Path, *, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        def torch_network(self, run: Path, **settings: Any) -> Callable[[np.ndarray], np.ndarray]:
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     assert mistake(benchmark, run_directory, "--compare-torch", *QUICK, peers=WithoutTorch()) == (
@@ -99,14 +107,144 @@ def test_comparing_with_torch_needs_torch(run_directory: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-b", "0"], "a batch of 0 is too small; the smallest is 1"),
-        (["-b", "1,x"], "'1,x' is not a number or several with commas between, as 1,8,32"),
+        (["-b", "0"], "0 is too small; the smallest is 1"),
+        (["-b", "1,x"], "'1,x' is not a number, several as 1,8,32, or a range as 1:8:2"),
+        (["-b", "8:1"], "'8:1' is not a number, several as 1,8,32, or a range as 1:8:2"),
         (["-t", "0"], "0.0 is not in the range x>0"),
-        (["--intra-op-threads", "0"], "0 is not in the range x>=1"),
+        (["--intra-op-threads", "0"], "0 is too small; the smallest is 1"),
+        (["--request-rate", "0"], "0 is too small; it must be more than 0"),
         (["-e", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
+        (["--shape", "time=0"], "'time=0' is not a dimension and its size, 1 or more, as height=224"),
+        (["--latency-target", "5 parsecs"], "'5 parsecs' is not a time, as 5ms, 800us or 0.2s"),
+        (["--scenario", "best-case"], "'best-case' is not one of 'single-stream', 'multi-stream', 'offline', 'server'"),
     ],
 )
 def test_options_out_of_range_are_told(model_path: Path, arguments: list[str], message: str) -> None:
     result = run(benchmark, model_path, *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--concurrency", "2"], "--concurrency belongs to the scenarios offline and server"),
+        (["--request-rate", "9"], "--request-rate belongs to --scenario server"),
+        (
+            ["--scenario", "server"],
+            "--scenario server takes --request-rate, or a --latency-target to find the rate for",
+        ),
+        (["--no-data-transfers"], "--no-data-transfers takes --io-binding: without it every call copies"),
+        (["--cuda-graph"], "a CUDA graph takes CUDA, but the session runs on the CPU"),
+        (["--shape", "depth=3"], "--shape depth: no input has such a dimension; free are batch"),
+        (
+            ["--url", "http://localhost:1", "--compare-torch"],
+            "--compare-… measures in this process, and does not go together with --url",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(model_path: Path, arguments: list[str], message: str) -> None:
+    assert mistake(benchmark, model_path, *arguments, "-e", "cpu") == message
+
+
+# --- scenarios, sweeps, targets ---------------------------------------------------------------------------------------
+
+
+def test_ranges_and_lists_are_swept(model_path: Path) -> None:
+    document = document_of(benchmark, model_path, "-b", "1:5:2", "--intra-op-threads", "1,2", *QUICK)
+    found = [(point["intra_op_threads"], point["batch_size"]) for point in document["points"]]
+    assert found == [(threads, size) for threads in (1, 2) for size in (1, 3, 5)]
+
+
+def test_several_scenarios_of_one_model_are_measured(model_path: Path) -> None:
+    arguments = ["--scenario", "offline", "--scenario", "server", "--scenario", "multi-stream", "--streams", "2"]
+    document = document_of(
+        benchmark, model_path, "-b", "1", *arguments, "--concurrency", "1,2", "--request-rate", "50,100", *QUICK
+    )
+    found = [(p["scenario"], p["concurrency"], p["rate_per_s"], p["streams"]) for p in document["points"]]
+    assert found == [
+        ("offline", 1, None, 8),
+        ("offline", 2, None, 8),
+        *(("server", count, rate, 8) for rate in (50.0, 100.0) for count in (1, 2)),
+        ("multi-stream", 1, None, 2),
+    ]
+
+
+def test_the_largest_batch_and_rate_that_meet_a_latency_are_told(model_path: Path) -> None:
+    result = run(
+        benchmark,
+        model_path,
+        *["--scenario", "single-stream", "--scenario", "server", "--latency-target", "20ms", "--percentile", "50"],
+        *["-b", "1,4", *QUICK],
+    )
+    assert result.exit_code == 0, result.exception
+    assert (
+        f"{model_path}, {usable_cores()} intra-op threads: batches of up to 4 for a p50 of 20 ms or less"
+        in result.stdout
+    )
+    assert "calls/s of batch 1 for a p50 of 20 ms or less" in result.stdout
+
+
+def test_a_latency_that_nothing_meets_is_told(model_path: Path) -> None:
+    result = run(benchmark, model_path, "--latency-target", "1us", "--percentile", "50", *QUICK)
+    assert result.exit_code == 0
+    assert "no batch that was tried for a p50 of 0.001 ms or less" in result.stdout
+    # Batches are doubled only while they meet it.
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{model_path}  ")] == ["1"]
+
+
+def test_a_model_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
+    graph = tiny_graph()
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    path = save(tmp_path / "fixed.onnx", graph, metadata())
+    document = document_of(benchmark, path, *QUICK)
+    assert [point["batch_size"] for point in document["points"]] == [4]
+    result = run(benchmark, path, "-b", "1,4", *QUICK)
+    assert result.exit_code == 1
+    assert f"FAILED: {path} at batch 1: takes batches of 4 only, not of 1." in result.stdout
+    assert mistake(benchmark, path, "-b", "2", *QUICK) == f"{path} at batch 2: takes batches of 4 only, not of 2"
+
+
+def test_a_model_of_somebody_else_is_measured(tmp_path: Path) -> None:
+    path = foreign_model(tmp_path / "foreign.onnx")
+    assert "a free dimension needs a size, --shape NAME=SIZE: width" in mistake(benchmark, path, *QUICK)
+    document = document_of(benchmark, path, "--shape", "width=7", "-b", "1", *QUICK)
+    assert document["unit"] == "items"
+    assert document["points"][0]["count"] > 0
+
+
+def test_a_model_on_a_server_is_measured_by_the_same_scenarios() -> None:
+    with serving() as url:
+        document = document_of(benchmark, "double", "--url", url, "-b", "2", "--scenario", "offline", *QUICK)
+    (point,) = document["points"]
+    assert (point["intra_op_threads"], point["failure"]) == (None, None)
+    assert point["count"] > 0
+    assert document["models"][0]["file"] == f"{url}/v2/models/double"
+
+
+def test_reference_networks_are_measured_beside_the_model(model_path: Path) -> None:
+    class References:
+        def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, bytes]:
+            assert (image_shape, num_classes) == (SHAPE, len(CLASSES))
+            return {"Known-like": model_path.read_bytes()}
+
+    result = run(benchmark, model_path, "-b", "1", "--compare-reference", *QUICK, peers=References())
+    assert result.exit_code == 0, result.exception
+    assert "Known-like: 1 kB" in result.stdout
+    assert "untrained" in result.stdout
+    assert f"speed vs {model_path}" in result.stdout
+
+
+def test_the_compiled_network_is_measured_beside_the_eager_one(run_directory: Path) -> None:
+    document = document_of(
+        benchmark, run_directory, "-b", "1", "--compare-torch", "--compare-compiled", *QUICK, peers=_Peers()
+    )
+    assert [point["name"] for point in document["points"]] == [str(run_directory), "torch eager", "torch.compile"]
+    assert document["baseline"] == "torch eager"
+
+
+def test_where_it_runs_is_said_once_and_in_one_line(model_path: Path) -> None:
+    result = run(benchmark, model_path, model_path, "-b", "1", *QUICK)
+    assert result.stderr.splitlines()[0] == "runs on CPU"
+    assert result.stderr.count("runs on") == 1

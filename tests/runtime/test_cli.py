@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,7 +114,9 @@ def test_a_missing_cuda_leaves_no_log_lines_of_onnxruntime(model_path: Path) -> 
         check=False,
     )
     assert ended.returncode == 0
-    assert ended.stderr == f"batch 1: {model_path}\n"
+    runs_on, point = ended.stderr.splitlines()
+    assert re.fullmatch(r"runs on (CPU \(CUDA cannot be used: .*\)|CUDA.*)", runs_on)
+    assert point == f"single-stream, batch 1: {model_path}"
     assert "onnxruntime:Default" not in ended.stdout
 
 

@@ -41,14 +41,6 @@ def test_a_run_directory_stands_for_its_model(run_directory: Path) -> None:
     assert _open(run_directory).path == run_directory / "model.onnx"
 
 
-def test_a_bound_call_gives_what_predict_gives(model_path: Path) -> None:
-    model, images = _open(model_path), _images(3)
-    logits, probabilities = model.bind(images)()
-    expected = model.predict(images)
-    np.testing.assert_array_equal(logits, expected.logits)
-    np.testing.assert_array_equal(probabilities, expected.probabilities)
-
-
 @pytest.mark.parametrize(
     ("images", "message"),
     [

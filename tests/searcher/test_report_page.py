@@ -57,11 +57,12 @@ BENCHMARK = {
     "points": [
         {
             "name": "model.onnx",
+            "scenario": "single-stream",
             "batch_size": 8,
             "count": 700,
             "median_ms": {"value": 1.25, "interval": {"low": 1.2, "high": 1.3}},
             "percentiles_ms": {"p90": {"value": 1.5, "interval": None}, "p99": None},
-            "images_per_s": 6400.0,
+            "items_per_s": 6400.0,
         }
     ],
     "machine": {"cpu": "A <fast> one", "usable_cores": 2, "versions": {"onnxruntime": "1.27"}},

@@ -1,0 +1,132 @@
+"""What a model takes, whoever made it, and random values for it.
+
+The first dimension of an input is its batch where the model leaves it free; every other free dimension has a name, or
+is called after its place, `images.2`, and must be given a size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from datasets.seeds import numpy_generator
+
+# B batch
+
+_DTYPES: dict[str, Any] = {
+    "float": np.float32,
+    "float16": np.float16,
+    "double": np.float64,
+    "bool": np.bool_,
+    **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}").type for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+# Whole numbers of these widths are indices, lengths or masks: 0 and 1 are valid wherever anything is.
+_INDEX_BITS = 32
+
+
+class ShapeError(ValueError):
+    """Inputs cannot be made for a model."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input of a model."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | str, ...]
+    """A size, or the name of a free dimension."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} [{', '.join(map(str, self.shape))}]"
+
+
+def inputs_of(ort: Any) -> tuple[TensorSpec, ...]:
+    """The inputs of an onnxruntime session. Raises: ShapeError: one is not a tensor of numbers."""
+    return tuple(tensor_spec(value.name, _dtype(value.name, value.type), value.shape) for value in ort.get_inputs())
+
+
+def tensor_spec(name: str, dtype: np.dtype, shape: Sequence[int | str | None]) -> TensorSpec:
+    """An input whose free dimensions are named, None, or negative, as servers have them."""
+    named = (
+        size if (isinstance(size, int) and size >= 0) or (isinstance(size, str) and size) else f"{name}.{axis}"
+        for axis, size in enumerate(shape)
+    )
+    return TensorSpec(name, dtype, tuple(named))
+
+
+def batch_size_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> int | None:
+    """The only batch size a model takes; None where the batch is free."""
+    first = [spec.shape[0] for spec in specs if spec.shape]
+    if any(isinstance(size, str) and size not in sizes for size in first):
+        return None
+    return next((sizes[size] if isinstance(size, str) else size for size in first), 1)
+
+
+def random_inputs(
+    specs: Sequence[TensorSpec],
+    *,
+    batch_size: int,
+    sizes: Mapping[str, int],
+    seed: int,
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, np.ndarray]:
+    """A value for every input, the same for every model of equal inputs.
+
+    Floats are normal, bytes span their range, wider whole numbers are 0 or 1, which hold as indices and masks anywhere.
+
+    Args: sizes: free dimension -> its size. limits: input -> the number its whole numbers stay below.
+    Raises: ShapeError: a free dimension has no size, a size belongs to no dimension, or the batch is fixed to another.
+    """
+    shapes = _shapes(specs, batch_size=batch_size, sizes=sizes)
+    return {
+        spec.name: _random(
+            spec.dtype,
+            shapes[spec.name],
+            numpy_generator(seed, "benchmark", spec.name, batch_size),
+            limit=(limits or {}).get(spec.name),
+        )
+        for spec in specs
+    }
+
+
+def _shapes(specs: Sequence[TensorSpec], *, batch_size: int, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    free = {size for spec in specs for size in spec.shape if isinstance(size, str)}
+    if strange := [name for name in sizes if name not in free]:
+        told = f"free are {', '.join(sorted(free))}" if free else "none is free"
+        raise ShapeError(f"--shape {strange[0]}: the model has no such dimension; {told}")
+    fixed = batch_size_of(specs, sizes)
+    if fixed not in (None, batch_size):
+        raise ShapeError(f"takes batches of {fixed} only, not of {batch_size}")
+    batch_names = {spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], str)}
+    known = dict.fromkeys(map(str, batch_names), batch_size) | dict(sizes)
+    if missing := [f"{name} (of {spec})" for spec in specs for name in _names(spec) if name not in known]:
+        raise ShapeError(f"a free dimension needs a size, --shape NAME=SIZE: {', '.join(dict.fromkeys(missing))}")
+    return {spec.name: tuple(known[s] if isinstance(s, str) else s for s in spec.shape) for spec in specs}
+
+
+def _names(spec: TensorSpec) -> Iterable[str]:
+    return (size for size in spec.shape if isinstance(size, str))
+
+
+def _dtype(name: str, type_name: str) -> np.dtype:
+    element = type_name.removeprefix("tensor(").removesuffix(")")
+    if not type_name.startswith("tensor(") or element not in _DTYPES:
+        raise ShapeError(f"the input {name} is {type_name}; random values are made for tensors of numbers only")
+    return np.dtype(_DTYPES[element])
+
+
+def _random(
+    dtype: np.dtype, shape: tuple[int, ...], generator: np.random.Generator, *, limit: int | None
+) -> np.ndarray:
+    if dtype.kind == "f":
+        return generator.standard_normal(shape).astype(dtype)
+    if dtype.kind == "b":
+        return generator.random(shape) < 0.5
+    if limit is not None or dtype.itemsize * 8 >= _INDEX_BITS:
+        return generator.integers(0, limit or 2, shape).astype(dtype)
+    bounds = np.iinfo(dtype)
+    return generator.integers(bounds.min, bounds.max, shape, dtype=dtype, endpoint=True)

@@ -1,0 +1,129 @@
+"""What a benchmark found: points, and what of them meets a latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from runtime import statistics
+from runtime.benchmark import Plan
+from runtime.machine import Activity, Machine, drift
+from runtime.samples import Series
+from runtime.scenarios import Load
+from runtime.statistics import Estimate
+from runtime.targets import Target
+
+# Beyond this spread of the middle half of its samples a series is called noisy.
+_NOISY_SPREAD = 0.10
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A latency to be met."""
+
+    latency_ms: float
+    q: float = 0.99
+    """The share of calls that must meet it."""
+
+    def is_met_by(self, series: Series) -> bool:
+        """Whether the quantile meets it with its whole interval; never with too few samples for one."""
+        samples = series.samples_ms
+        if not statistics.supports(samples.size, self.q):
+            return False
+        interval = statistics.quantile(samples, self.q).interval
+        return interval is not None and interval.high <= self.latency_ms
+
+
+@dataclass(frozen=True)
+class Point:
+    """One contestant at one batch size, number of threads and load."""
+
+    batch_size: int
+    threads: int | None
+    """Intra-op threads; None where the target is not in this process."""
+    load: Load
+    series: Series
+    speed: Estimate | None
+    """How many times as fast as the baseline; None for the baseline itself."""
+
+    @property
+    def items_per_s(self) -> float | None:
+        """None without an answered call."""
+        rate = self.series.calls_per_s
+        return None if rate is None else rate * self.batch_size * self.load.calls_a_query
+
+    def disturbances(self) -> list[str]:
+        samples = self.series.samples_ms
+        reasons = [] if self.series.is_steady else ["not steady at the end of its warm-up"]
+        if self.load.scenario == "single-stream" and samples.size:
+            spread = statistics.spread(samples)
+            if spread > _NOISY_SPREAD:
+                reasons.append(f"the middle half of its samples spans {spread:.0%} of the median")
+        return reasons
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The most that meets the goal, of what was tried."""
+
+    name: str
+    threads: int | None
+    of: Literal["batch", "rate"]
+    most: float | None
+    """The largest batch, or the largest rate of calls a second; None: nothing meets the goal."""
+    batch_size: int | None = None
+    """Of the calls whose rate it is."""
+
+
+@dataclass
+class Sweep:
+    """A benchmark as it was run."""
+
+    started: datetime
+    targets: Mapping[str, Target]
+    """Name -> target, in the order of the command line."""
+    baseline: str | None
+    """The contestant that the others are compared with; None where there is one alone."""
+    plan: Plan
+    seed: int
+    machine: Machine
+    goal: Goal | None = None
+    points: list[Point] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    calibration_ms: list[float] = field(default_factory=list)
+    """What a fixed loop took at the head of every sitting."""
+    activity: Activity | None = None
+    is_partial: bool = False
+    """Interrupted: what was measured is good, but there is less of it."""
+
+    @property
+    def unit(self) -> str:
+        """What batches are made of."""
+        firsts = {(spec.name, len(spec.shape)) for target in self.targets.values() for spec in target.inputs[:1]}
+        units = {("images", 4): "images", ("tokens", 1): "tokens"}
+        return units.get(firsts.pop(), "items") if len(firsts) == 1 else "items"
+
+    @property
+    def failures(self) -> list[str]:
+        """What could not be measured, and why."""
+        failed = [point for point in self.points if point.series.failure is not None]
+        return [f"{point.series.name} at batch {point.batch_size}: {point.series.failure}" for point in failed]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the answers that calls gave."""
+        told = (f"{point.series.name} {point.series.remark}" for point in self.points if point.series.remark)
+        return list(dict.fromkeys(told))
+
+    def disturbances(self) -> list[str]:
+        """Why the figures are to be taken with care; empty after a quiet run."""
+        has_loads = any(point.load.scenario != "single-stream" for point in self.points)
+        activity = [] if self.activity is None else self.activity.disturbances(has_many_threads=has_loads)
+        of_points = [
+            f"{point.series.name} at batch {point.batch_size}: {reason}"
+            for point in self.points
+            for reason in point.disturbances()
+        ]
+        return [*activity, *drift(self.calibration_ms), *of_points]

@@ -1,0 +1,123 @@
+"""What a measurement leaves behind: sittings of one contestant, and the turns of calls in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime import statistics
+from runtime.statistics import Estimate
+
+# n samples
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    calls: int
+    seconds: float
+    is_steady: bool
+
+
+@dataclass
+class Traffic:
+    """How a load was answered, beyond the latencies."""
+
+    by_schedule: bool
+    """Whether calls came when they were due, and not when somebody was free to make them."""
+    seconds: float = 0.0
+    """From the first call's time to the last one's end."""
+    unserved: int = 0
+    """Calls that were due, but not begun before patience ended."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """What went wrong -> how often."""
+    late_s: float = 0.0
+    """Longest time that a call which was due waited for somebody to make it."""
+
+
+@dataclass
+class Sitting:
+    """What was measured of one contestant between opening and closing it."""
+
+    open_ms: float | None = None
+    cold_ms: float | None = None
+    """The very first call; every other sitting makes it on another shape, and leaves None."""
+    new_shape_ms: float | None = None
+    """The first call of this shape after one of another shape; None in the sittings that have `cold_ms`."""
+    warm_up: WarmUp | None = None
+    turns: list[list[int]] = field(default_factory=list)
+    """Nanoseconds of every counted call, turn by turn; turn i of every contestant belongs to round i."""
+    traffic: Traffic | None = None
+    """Where the calls were a load; None where they came one after another."""
+
+    @property
+    def samples_ms(self) -> np.ndarray:
+        """All counted calls in order: [n]; infinite for one that was not served, or failed."""
+        served = np.array([ns for turn in self.turns for ns in turn], dtype=np.float64) / 1e6
+        traffic = self.traffic
+        lost = 0 if traffic is None else traffic.unserved + sum(traffic.failures.values())
+        return np.concatenate([served, np.full(lost, np.inf)]) if lost else served
+
+    @property
+    def seconds(self) -> float:
+        """The time the calls took that were answered."""
+        return self.traffic.seconds if self.traffic is not None else sum(map(sum, self.turns)) / 1e9
+
+    @property
+    def num_served(self) -> int:
+        return sum(map(len, self.turns))
+
+    def speed_relative_to(self, baseline: Sitting) -> float | None:
+        """How many times as fast as `baseline` this is; None where one has no sample.
+
+        Round by round; where calls were made as fast as they were answered, by their rates.
+        """
+        if self.traffic is not None and baseline.traffic is not None and not self.traffic.by_schedule:
+            if not (self.num_served and baseline.num_served):
+                return None
+            return (self.num_served / self.seconds) / (baseline.num_served / baseline.seconds)
+        rounds = [(other, own) for other, own in zip(baseline.turns, self.turns, strict=False) if other and own]
+        if not rounds:
+            return None
+        return statistics.round_ratio(
+            [float(np.median(other)) for other, _ in rounds], [float(np.median(own)) for _, own in rounds]
+        )
+
+
+@dataclass
+class Series:
+    """What was measured of one contestant."""
+
+    name: str
+    sittings: list[Sitting] = field(default_factory=list)
+    remark: str | None = None
+    """What is to be said of its results."""
+    failure: str | None = None
+    """Why it was not measured further; None if all went well."""
+
+    @property
+    def samples_ms(self) -> np.ndarray:
+        """All counted calls in order: [n]."""
+        return np.concatenate([np.empty(0), *(sitting.samples_ms for sitting in self.sittings)])
+
+    @property
+    def calls_per_s(self) -> float | None:
+        """Answered calls a second: slow calls count, as in a median they do not. None without any."""
+        seconds = sum(sitting.seconds for sitting in self.sittings)
+        return sum(sitting.num_served for sitting in self.sittings) / seconds if seconds else None
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether every warm-up reached its end."""
+        return all(sitting.warm_up is None or sitting.warm_up.is_steady for sitting in self.sittings)
+
+    def median_ms(self, name: str) -> float | None:
+        """The median over the sittings of `open_ms`, `cold_ms` or `new_shape_ms`; None where none has it."""
+        values = [value for sitting in self.sittings if (value := getattr(sitting, name)) is not None]
+        return float(np.median(values)) if values else None
+
+    def speed_relative_to(self, baseline: Series) -> Estimate | None:
+        """How many times as fast as `baseline` this is; None without a common round."""
+        pairs = zip(baseline.sittings, self.sittings, strict=False)
+        ratios = [ratio for other, own in pairs if (ratio := own.speed_relative_to(other)) is not None]
+        return statistics.ratio_of_sittings(ratios) if ratios else None

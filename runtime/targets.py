@@ -1,0 +1,242 @@
+"""What a benchmark calls: an ONNX file in this process, a function, or, in clients.py, a model on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+
+from runtime.artifact import ArtifactError, load, read_model
+from runtime.benchmark import Call, Opened
+from runtime.inputs import ShapeError, TensorSpec, inputs_of
+from runtime.providers import Provider, Session, Tuning, open_session
+
+Feed = Mapping[str, np.ndarray]
+"""Input -> its value; the first dimension is the batch."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is said of a target beside its latencies."""
+
+    file: str | None = None
+    sha256: str | None = None
+    num_bytes: int | None = None
+    providers: tuple[str, ...] = ()
+    nodes: Mapping[str, int] | None = None
+    runs_on: str = "CPU"
+    provider_remark: str | None = None
+    precision: str | None = None
+    accuracy: Mapping[str, Any] | None = None
+    """`split`, `value` and `count`, as the file itself says."""
+    producer: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked of the session."""
+    note: str | None = None
+    """Anything else that a reader must know."""
+
+
+class Target(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]: ...
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """Input -> the number its whole numbers stay below."""
+        ...
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def open(self, feed: Feed, other: Feed | None) -> AbstractContextManager[Opened]:
+        """A session of its own for one feed. Args: other: a feed of another batch size, where there may be one."""
+        ...
+
+    def examine(self, result: object) -> str | None:
+        """What is to be said of what a call returned; None if all is well."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How values reach the session and its answers leave it."""
+
+    io_binding: bool = False
+    """Keep inputs and outputs at fixed places on the session's device, by IO binding."""
+    copies: bool = True
+    """Whether a call copies its inputs there and its outputs back; only with `io_binding` can it be left out."""
+
+    def __post_init__(self) -> None:
+        assert self.io_binding or self.copies
+
+
+@dataclass(frozen=True)
+class OnnxTarget:
+    """An ONNX file, whoever made it, in sessions of this process."""
+
+    name: str
+    data: bytes
+    inputs: Sequence[TensorSpec]
+    limits: Mapping[str, int]
+    facts: Facts
+    provider: Provider
+    """Where it is known to run: never `auto`."""
+    threads: int
+    tuning: Tuning
+    transfer: Transfer
+    num_classes: int | None
+    """Of an image classifier of ours."""
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        source: Path | bytes,
+        *,
+        provider: Provider,
+        threads: int,
+        tuning: Tuning,
+        transfer: Transfer,
+        note: str | None = None,
+    ) -> OnnxTarget:
+        """A model file, the `model.onnx` of a run directory, or a model's bytes.
+
+        Raises: ArtifactError: not a whole ONNX file, or one whose inputs are no tensors of numbers. ProviderError: the
+            provider cannot be had.
+        """
+        path, data = (Path(name), source) if isinstance(source, bytes) else read_model(source)
+        artifact, _ = load(data, path=path, provider=provider, threads=threads, tuning=tuning)
+        session, metadata = artifact.session, artifact.metadata
+        try:
+            inputs = inputs_of(session.ort)
+        except ShapeError as error:
+            raise ArtifactError(f"{path}: {error}") from error
+        return cls(
+            name=name,
+            data=data,
+            inputs=inputs,
+            limits=_limits(metadata),
+            facts=Facts(
+                file=None if isinstance(source, bytes) else str(path),
+                sha256=artifact.sha256,
+                num_bytes=artifact.num_bytes,
+                providers=session.providers,
+                nodes=dict(session.nodes),
+                runs_on=session.describe(),
+                provider_remark=session.remark,
+                precision=_of_type(metadata.get("precision"), str),
+                accuracy=_of_type(metadata.get("accuracy"), dict),
+                producer=_of_type(metadata.get("producer"), dict),
+                settings={"intra_op_threads": threads, **asdict(tuning), **asdict(transfer)},
+                note=note,
+            ),
+            provider=session.device,
+            threads=threads,
+            tuning=tuning,
+            transfer=transfer,
+            num_classes=len(classes) if isinstance(classes := metadata.get("classes"), list) else None,
+        )
+
+    @contextmanager
+    def open(self, feed: Feed, other: Feed | None) -> Iterator[Opened]:
+        session = open_session(self.data, provider=self.provider, threads=self.threads, tuning=self.tuning)
+        yield Opened(
+            connect=lambda: self._call(session, feed),
+            other_shape=None if other is None else lambda: self._call(session, other)(),
+        )
+
+    def examine(self, result: object) -> str | None:
+        return remark_of(result)
+
+    def _call(self, session: Session, feed: Feed) -> Call:
+        if not self.transfer.io_binding:
+            return partial(session.ort.run, None, dict(feed))
+        return _bound_call(session, feed, copies=self.transfer.copies)
+
+
+@dataclass(frozen=True)
+class FunctionTarget:
+    """A function of one feed, such as a network in another framework; it is made once and stays."""
+
+    name: str
+    inputs: Sequence[TensorSpec]
+    limits: Mapping[str, int]
+    facts: Facts
+    predict: Callable[[np.ndarray], np.ndarray]
+    """The first input -> an output."""
+
+    @contextmanager
+    def open(self, feed: Feed, other: Feed | None) -> Iterator[Opened]:
+        # Another shape would make a compiling framework compile once more: it is not asked for.
+        (images,) = feed.values()
+        yield Opened(connect=lambda: partial(self.predict, images))
+
+    def examine(self, result: object) -> str | None:
+        return remark_of(result)
+
+
+def remark_of(result: object) -> str | None:
+    """What is to be said of the values a call returned: that some are no numbers."""
+    arrays = result if isinstance(result, list | tuple) else [result]
+    for array in arrays:
+        if isinstance(array, onnxruntime.OrtValue):
+            array = array.numpy()
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
+            kind = "NaN" if np.isnan(array).any() else "infinity"
+            return f"returns {kind} for random inputs"
+    return None
+
+
+def _bound_call(session: Session, feed: Feed, *, copies: bool) -> Call:
+    """A call whose inputs and outputs keep their places on the session's device, as a CUDA graph needs them."""
+    ort, device = session.ort, session.device
+    options = onnxruntime.RunOptions()
+    binding = ort.io_binding()
+    places = [(onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0), array) for array in feed.values()]
+    for name, (place, _) in zip(feed, places, strict=True):
+        binding.bind_ortvalue_input(name, place)
+    for output in ort.get_outputs():
+        binding.bind_output(output.name, device, 0)
+    # The first run finds the outputs' shapes. -1: it is not to be recorded as a graph.
+    options.add_run_config_entry("gpu_graph_id", "-1")
+    ort.run_with_iobinding(binding, options)
+    outputs = binding.get_outputs()
+    for output, place in zip(ort.get_outputs(), outputs, strict=True):
+        binding.bind_ortvalue_output(output.name, place)
+    batch_size = next((len(array) for array in feed.values() if array.ndim), 1)
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(batch_size))
+
+    def call_with_copies() -> list[np.ndarray]:
+        for place, array in places:
+            place.update_inplace(array)
+        ort.run_with_iobinding(binding, options)
+        return [output.numpy() for output in outputs]
+
+    def call_alone() -> list[Any]:
+        ort.run_with_iobinding(binding, options)
+        binding.synchronize_outputs()
+        return outputs
+
+    return call_with_copies if copies else call_alone
+
+
+def _limits(metadata: Mapping[str, Any]) -> Mapping[str, int]:
+    """A language model of ours takes numbers of its vocabulary."""
+    match metadata:
+        case {"spec": {"task": {"vocabulary_size": int(size)}}}:
+            return {"tokens": size, "targets": size}
+    return {}
+
+
+def _of_type(value: Any, kind: type) -> Any:
+    return value if isinstance(value, kind) else None
