@@ -192,9 +192,10 @@ def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> Non
     Exits 1, writing no model, if the two differ on the test split or on edge cases.
     """
     from exporter.convert import Tolerance
-    from exporter.export import MODEL, VerificationError, is_current
+    from exporter.export import VerificationError, is_current
     from exporter.export import export as run_export
     from exporter.verify import describe
+    from runtime.artifact import MODEL, SEQUENCE_MODEL
 
     tolerance = Tolerance(atol, rtol)
     if resume and is_current(run, opset=opset, tolerance=tolerance):
@@ -211,8 +212,9 @@ def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> Non
         click.echo(f"error: {error}", err=True)
         click.get_current_context().exit(1)
     click.echo(describe(verification))
-    model = run / MODEL
-    click.echo(f"wrote {model} ({model.stat().st_size:,} bytes); next: enas benchmark {run}", err=True)
+    written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
+    sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
+    click.echo(f"wrote {sizes}; next: enas benchmark {run}", err=True)
 
 
 @click.command()

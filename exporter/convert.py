@@ -1,7 +1,8 @@
 """From a trained network to one ONNX file that opens in plain onnxruntime with nothing of ours installed.
 
-The file takes pictures as they are, uint8 [batch, height, width, channel]; scaling and normalisation are in the graph.
-It carries what it is: spec, classes, how to prepare a picture, golden samples, a drawing.
+An image classifier takes pictures as they are, uint8 [batch, height, width, channel]; scaling and normalisation are in
+the graph. The file carries what it is: spec, classes, how to prepare a picture, golden samples, a drawing. Language
+models are in `convert_text.py`.
 """
 
 # B batch, C channels, H height, W width
@@ -71,14 +72,22 @@ def convert(network: DeployedNetwork, *, input_shape: tuple[int, ...], opset: in
     """
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, *input_shape, dtype=torch.uint8)
+    return to_onnx(network, (example,), inputs=["images"], outputs=["logits", "probabilities"], opset=opset)
+
+
+def to_onnx(
+    network: nn.Module, examples: tuple[Tensor, ...], *, inputs: list[str], outputs: list[str], opset: int
+) -> onnx.ModelProto:
+    """A network as ONNX with float32 weights inside the file; the first axis of every input, the batch, is free."""
+    batch = torch.export.Dim("batch")
     with _quiet():
         program = torch.onnx.export(
             network.cpu().eval(),
-            (example,),
+            examples,
             dynamo=True,
-            input_names=["images"],
-            output_names=["logits", "probabilities"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in examples),
             opset_version=opset,
             external_data=False,
         )
@@ -90,8 +99,13 @@ def convert(network: DeployedNetwork, *, input_shape: tuple[int, ...], opset: in
         for node in function.node:
             del node.metadata_props[:]
     del model.metadata_props[:]
-    model.producer_name, model.producer_version = "enas-toolchain", metadata.version("enas-toolchain")
+    sign(model)
     return model
+
+
+def sign(model: onnx.ModelProto) -> None:
+    """Say in the model who made it."""
+    model.producer_name, model.producer_version = "enas-toolchain", metadata.version("enas-toolchain")
 
 
 def describe(
@@ -130,6 +144,24 @@ def describe(
             "atol": tolerance.atol,
             "rtol": tolerance.rtol,
         },
+    }
+    # The dialect of ultralytics' tools, which read it with literal_eval.
+    names = {"names": repr(dict(enumerate(spec.task.classes)))}
+    write_metadata(model, entries, accuracy=accuracy, drawing=drawing, weights=weights, verbatim=names)
+
+
+def write_metadata(
+    model: onnx.ModelProto,
+    entries: Mapping[str, Any],
+    *,
+    accuracy: Mapping[str, Any],
+    drawing: str,
+    weights: str,
+    verbatim: Mapping[str, str] | None = None,
+) -> None:
+    """Write entries into the model as JSON strings, with those that all models have; `verbatim` ones as they are."""
+    entries = {
+        **entries,
         "enas.drawing": drawing,
         "enas.accuracy": dict(accuracy),
         "enas.precision": "fp32",
@@ -141,9 +173,7 @@ def describe(
         },
     }
     properties = {key: json.dumps(value, ensure_ascii=False) for key, value in entries.items()}
-    # The dialect of ultralytics' tools, which read it with literal_eval.
-    properties["names"] = repr(dict(enumerate(spec.task.classes)))
-    onnx.helper.set_model_props(model, properties)
+    onnx.helper.set_model_props(model, {**properties, **(verbatim or {})})
 
 
 def check(model: onnx.ModelProto) -> bytes:

@@ -1,31 +1,45 @@
-"""A run's retrained network becomes its `model.onnx`: converted, described, verified, and only then named so."""
+"""A run's retrained network becomes its `model.onnx`: converted, described, verified, and only then named so.
+
+A language model becomes two files, both verified before either has its name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 
-from datasets.catalog import load_images
 from datasets.files import whole_file, write_text
-from datasets.store import ImageStore
+from datasets.store import ImageStore, TextStore
+from datasets.token_batches import TokenBatches
 from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Tolerance, check, convert, describe
+from exporter.convert_text import StepNetwork, convert_sequence, convert_step, describe_text, golden_log_probs
 from exporter.retrain import BEST, check_task, load_best
 from exporter.verify import Verification, torch_logits, verify
+from exporter.verify_text import verify_text
+from runtime.artifact import MODEL, SEQUENCE_MODEL
+from runtime.language_model import SequenceModel, StepModel
 from runtime.model import Model
 from searcher.arch.spec import Spec, read_spec
+from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec
 from searcher.training.checkpoint import load_checkpoint
+from searcher.training.learners import Store, load_store
 from searcher.training.run_folder import RunError, RunFolder
+from searcher.training.text_learner import perplexity
 
-MODEL = "model.onnx"
 VERIFICATION = "verification.json"
 FAILED_VERIFICATION = "verification-failed.json"
+_GOLDEN_TOKENS = 9
+
+Log = Callable[[str], None]
 
 
 class VerificationError(Exception):
@@ -41,8 +55,8 @@ class Retrained:
     """A run's retraining as the exporter finds it."""
 
     spec: Spec
-    network: DeployedNetwork
-    store: ImageStore
+    network: BoundNetwork
+    store: Store
     weights: str
     """Where the weights come from, in words."""
     weights_sha256: str
@@ -59,13 +73,13 @@ def load_retrained(run: Path) -> Retrained:
         state = "has not finished an epoch" if folder.config_path.exists() else "is missing"
         raise RunError(f"{run}: the retraining {state}; make it with `enas retrain {run}`")
     spec = read_spec(folder.path / "spec.json")
-    store = load_images(spec.task.dataset)
+    store = load_store(spec.task.dataset, space=spec.space)
     check_task(spec, store)
     network = load_best(folder, spec, device=torch.device("cpu"))
     epoch = load_checkpoint(folder.path / BEST, required=("epoch",))["epoch"]
     return Retrained(
         spec=spec,
-        network=DeployedNetwork(network, mean=store.mean, std=store.std),
+        network=network,
         store=store,
         weights=f"epoch {epoch} of {'a finished' if folder.finished else 'an unfinished'} retraining",
         weights_sha256=_sha256(folder.path / BEST),
@@ -73,27 +87,37 @@ def load_retrained(run: Path) -> Retrained:
     )
 
 
+def load_deployed(run: Path) -> DeployedNetwork | StepNetwork:
+    """The network in torch as it is exported. Raises: as `load_retrained`."""
+    retrained = load_retrained(run)
+    if isinstance(retrained.store, TextStore):
+        return StepNetwork(retrained.network)
+    return DeployedNetwork(retrained.network, mean=retrained.store.mean, std=retrained.store.std)
+
+
 def is_current(run: Path, *, opset: int, tolerance: Tolerance) -> bool:
     """Whether the run's model is verified, and is that of its retraining's weights as they are now."""
     try:
         document = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))
+        spec = read_spec(run / "retrain" / "spec.json")
         return (
             document["passed"]
             and document["opset"] == opset
             and document["tolerance"] == asdict(tolerance)
             and document["retraining_finished"] == RunFolder(run / "retrain").finished
             and document["weights_sha256"] == _sha256(run / "retrain" / BEST)
-            and document["dataset_sha256"] == load_images(read_spec(run / "retrain" / "spec.json").task.dataset).digest
+            and document["dataset_sha256"] == load_store(spec.task.dataset, space=spec.space).digest
             and document["model_sha256"] == _sha256(run / MODEL)
+            and (document["sequence_sha256"] is None or document["sequence_sha256"] == _sha256(run / SEQUENCE_MODEL))
         )
     except (FileNotFoundError, ValueError, KeyError):
         return False
 
 
 def export(
-    run: Path, *, opset: int = DEFAULT_OPSET, tolerance: Tolerance | None = None, log: Callable[[str], None] = print
+    run: Path, *, opset: int = DEFAULT_OPSET, tolerance: Tolerance | None = None, log: Log = print
 ) -> Verification:
-    """Write `model.onnx` and `verification.json` into the run directory.
+    """Write the run's model, or its two of a language model, and `verification.json` into the run directory.
 
     Raises: VerificationError: they differ; no model is written, and one of other weights is removed. RunError,
     StoreError.
@@ -102,11 +126,45 @@ def export(
     retrained = load_retrained(run)
     if not retrained.finished:
         log(f"the retraining is not finished: exporting the weights of {retrained.weights}")
-    spec, store, network = retrained.spec, retrained.store, retrained.network
-    images, labels = store.images("test"), store.labels("test")
-    log("torch: answers on the test split, in full float32")
-    logits = torch_logits(network, images)
     log("converting to ONNX")
+    make = _text_models if isinstance(retrained.store, TextStore) else _image_model
+    with ExitStack() as stack:
+        paths = {}
+        for name, proto in make(retrained, opset=opset, tolerance=tolerance):
+            data = check(proto)
+            paths[name] = stack.enter_context(whole_file(run / name))
+            paths[name].write_bytes(data)
+        log("verifying against torch")
+        verification = _verify(paths, retrained, tolerance=tolerance)
+        if not verification.passed:
+            _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset)
+            _remove_stale(run, retrained)
+            raise VerificationError(verification, run / FAILED_VERIFICATION)
+    # After the model has its name: a kill in between leaves a model without a report, never a report of another model.
+    _write(run / VERIFICATION, verification, retrained, opset=opset)
+    (run / FAILED_VERIFICATION).unlink(missing_ok=True)
+    return verification
+
+
+def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification:
+    """Compare a run's model with its retrained network again, and write `verification.json`.
+
+    Raises: RunError, StoreError, ArtifactError.
+    """
+    retrained = load_retrained(run)
+    paths = {name: run / name for name in (MODEL, SEQUENCE_MODEL)}
+    verification = _verify(paths, retrained, tolerance=tolerance or Tolerance())
+    opset = next(entry.version for entry in onnx.load(run / MODEL).opset_import if not entry.domain)
+    _write(run / VERIFICATION, verification, retrained, opset=opset)
+    return verification
+
+
+def _image_model(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> Iterator[tuple[str, onnx.ModelProto]]:
+    store, spec = retrained.store, retrained.spec
+    assert isinstance(store, ImageStore)
+    network = DeployedNetwork(retrained.network, mean=store.mean, std=store.std)
+    images, labels = store.images("test"), store.labels("test")
+    logits = torch_logits(network, images)
     proto = convert(network, input_shape=spec.task.input_shape, opset=opset)
     describe(
         proto,
@@ -119,48 +177,52 @@ def export(
         weights=retrained.weights,
         resize=store.resize,
     )
-    data = check(proto)
-    with whole_file(run / MODEL) as temporary:
-        temporary.write_bytes(data)
-        log(f"verifying {len(images)} images at each batch size")
-        verification = verify(
-            Model.open(temporary, provider="cpu"),
-            network,
-            images=images,
-            labels=labels,
-            split="test",
-            tolerance=tolerance,
-            logits=logits,
-        )
-        if not verification.passed:
-            _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset)
-            _remove_stale(run, retrained)
-            raise VerificationError(verification, run / FAILED_VERIFICATION)
-    # After the model has its name: a kill in between leaves a model without a report, never a report of another model.
-    _write(run / VERIFICATION, verification, retrained, opset=opset)
-    (run / FAILED_VERIFICATION).unlink(missing_ok=True)
-    return verification
+    yield MODEL, proto
 
 
-def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification:
-    """Compare a run's `model.onnx` with its retrained network again, and write `verification.json`.
-
-    Raises: RunError, StoreError, ArtifactError.
-    """
-    retrained = load_retrained(run)
+def _text_models(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> Iterator[tuple[str, onnx.ModelProto]]:
     store = retrained.store
-    model = Model.open(run / MODEL, provider="cpu")
-    verification = verify(
-        model,
-        retrained.network,
+    assert isinstance(store, TextStore)
+    tokens = store.stream("test").astype(np.int64)
+    length = min(_GOLDEN_TOKENS, len(tokens))
+    starts = np.linspace(0, len(tokens) - length, NUM_GOLDEN).astype(np.int64)
+    golden = tokens[starts[:, None] + np.arange(length)]
+    score = perplexity(retrained.network, TokenBatches.load(store, "test", device="cpu"), precision="float32")
+    for name, convert_model in ((MODEL, convert_step), (SEQUENCE_MODEL, convert_sequence)):
+        proto = convert_model(retrained.network, opset=opset)
+        describe_text(
+            proto,
+            retrained.spec,
+            store=store,
+            golden_tokens=golden,
+            golden_log_probs=golden_log_probs(retrained.network, golden),
+            tolerance=tolerance,
+            accuracy={"split": "test", "metric": "perplexity", "value": score, "count": len(tokens) - 1},
+            drawing=draw_spec(retrained.spec),
+            weights=retrained.weights,
+        )
+        yield name, proto
+
+
+def _verify(paths: dict[str, Path], retrained: Retrained, *, tolerance: Tolerance) -> Verification:
+    """Compare a run's files, whatever they are called yet, with its network."""
+    store = retrained.store
+    if isinstance(store, TextStore):
+        return verify_text(
+            StepModel.open(paths[MODEL], provider="cpu"),
+            SequenceModel.open(paths[SEQUENCE_MODEL], provider="cpu"),
+            retrained.network,
+            store=store,
+            tolerance=tolerance,
+        )
+    return verify(
+        Model.open(paths[MODEL], provider="cpu"),
+        DeployedNetwork(retrained.network, mean=store.mean, std=store.std),
         images=store.images("test"),
         labels=store.labels("test"),
         split="test",
-        tolerance=tolerance or Tolerance(),
+        tolerance=tolerance,
     )
-    opset = next(entry.version for entry in onnx.load(run / MODEL).opset_import if not entry.domain)
-    _write(run / VERIFICATION, verification, retrained, opset=opset)
-    return verification
 
 
 def _write(path: Path, verification: Verification, retrained: Retrained, *, opset: int) -> None:
@@ -182,7 +244,7 @@ def _remove_stale(run: Path, retrained: Retrained) -> None:
     except (FileNotFoundError, ValueError, KeyError):
         earlier = None
     if earlier != retrained.weights_sha256:
-        for name in (MODEL, VERIFICATION):
+        for name in (MODEL, SEQUENCE_MODEL, VERIFICATION):
             (run / name).unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from exporter.convert import DeployedNetwork, check, convert
-from exporter.export import load_retrained
+from exporter.export import load_deployed
 from exporter.references import REFERENCES
 
 # B batch, H height, W width, C channels
@@ -23,7 +23,7 @@ def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Ca
     of eager.
     Raises: RunError: the run has no retrained network.
     """
-    network = load_retrained(run).network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = load_deployed(run).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.set_num_threads(threads)
     forward = torch.compile(network, dynamic=False) if compiled else network
 

@@ -271,9 +271,7 @@ def retrain(
     return summary
 
 
-def load_best(
-    folder: RunFolder, spec: Spec, *, device: torch.device, model: Literal["spec", "lstm"] = "spec"
-) -> Any:
+def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Literal["spec", "lstm"] = "spec") -> Any:
     """The network of a retraining with the weights of its best epoch so far, without auxiliary head, in eval mode.
 
     Raises: CheckpointError: there are none, or they are of another network.

@@ -22,10 +22,10 @@ _TORCH_BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class Comparison:
-    """onnxruntime against torch on the same images at one batch size."""
+    """onnxruntime against torch on the same inputs at one batch size."""
 
-    images: str
-    """What the images are: a split's name, or edge cases."""
+    inputs: str
+    """What they are: a split's name, or edge cases."""
     batch_size: int
     count: int
     max_difference: float
@@ -33,11 +33,11 @@ class Comparison:
     largest_excess: float
     """Largest difference as a part of what is allowed beside it; above 1 fails."""
     disagreements: int
-    """Images with another answer, ties not counted."""
+    """Inputs with another answer, ties not counted."""
     ties: int
-    """Images whose two best logits in torch lie closer together than twice the tolerance."""
+    """Inputs whose two best logits in torch lie closer together than twice the tolerance."""
     accuracy: float | None
-    """onnxruntime's, in [0, 1]; None for images without labels."""
+    """onnxruntime's, in [0, 1]; None for inputs without labels."""
     torch_accuracy: float | None
 
     @property
@@ -47,8 +47,24 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class PerplexityCheck:
+    """A text's perplexity, computed by both."""
+
+    onnxruntime: float
+    torch: float
+    count: int
+    """Tokens foreseen."""
+    rtol: float
+    """How far apart they may lie, as a part of torch's."""
+
+    @property
+    def passed(self) -> bool:
+        return abs(self.onnxruntime - self.torch) <= self.rtol * self.torch
+
+
+@dataclass(frozen=True)
 class Verification:
-    """All comparisons of one model file. `passed` only if every one is."""
+    """All comparisons of a run's model. `passed` only if every one is."""
 
     model_sha256: str
     tolerance: Tolerance
@@ -57,10 +73,15 @@ class Verification:
     golden_difference: float
     """Largest |logit difference| when the samples that the file carries are replayed."""
     golden_passed: bool
+    sequence_sha256: str | None = None
+    """Of a language model's other file."""
+    perplexity: PerplexityCheck | None = None
+    """Of a language model, on the test split."""
 
     @property
     def passed(self) -> bool:
-        return self.golden_passed and all(comparison.passed for comparison in self.comparisons)
+        same_perplexity = self.perplexity is None or self.perplexity.passed
+        return self.golden_passed and same_perplexity and all(comparison.passed for comparison in self.comparisons)
 
     def to_document(self) -> dict[str, Any]:
         """What `verification.json` holds."""
@@ -109,10 +130,10 @@ def verify(
     with tqdm(total=len(BATCH_SIZES) * len(images), desc="verify", disable=None, unit="image") as bar:
         for batch_size in BATCH_SIZES:
             found = _run(model, images, batch_size=batch_size, on_batch=bar.update)
-            comparisons.append(_compare(split, batch_size, found, expected, labels=labels, tolerance=tolerance))
+            comparisons.append(compare(split, batch_size, found, expected, labels=labels, tolerance=tolerance))
             found = _run(model, edges, batch_size=min(batch_size, len(edges)))
             comparisons.append(
-                _compare("edge cases", batch_size, found, expected_edges, labels=None, tolerance=tolerance)
+                compare("edge cases", batch_size, found, expected_edges, labels=None, tolerance=tolerance)
             )
     golden = model.check_golden()
     return Verification(
@@ -127,14 +148,22 @@ def verify(
 
 def describe(verification: Verification) -> str:
     """The comparisons as a table for a person."""
-    lines = [f"{'images':<12}{'batch':>6}{'count':>8}{'max |Δ logit|':>16}{'of allowed':>12}{'differ':>8}{'ties':>6}"]
+    width = 2 + max(10, *(len(row.inputs) for row in verification.comparisons))
+    title = f"{'inputs':<{width}}"
+    lines = [f"{title}{'batch':>6}{'count':>8}{'max |Δ logit|':>16}{'of allowed':>12}{'differ':>8}{'ties':>6}"]
     for row in verification.comparisons:
         lines.append(
-            f"{row.images:<12}{row.batch_size:>6}{row.count:>8}{row.max_difference:>16.2e}"
+            f"{row.inputs:<{width}}{row.batch_size:>6}{row.count:>8}{row.max_difference:>16.2e}"
             f"{row.largest_excess:>12.1%}{row.disagreements:>8}{row.ties:>6}{'' if row.passed else '  FAILED'}"
         )
     golden = "passed" if verification.golden_passed else "FAILED"
     lines.append(f"golden samples: {golden} (max |Δ logit| {verification.golden_difference:.2e})")
+    if (check := verification.perplexity) is not None:
+        verdict = "passed" if check.passed else "FAILED"
+        lines.append(
+            f"perplexity of test: {verdict} (onnxruntime {check.onnxruntime:.4f}, torch {check.torch:.4f}, "
+            f"{check.count:,} tokens)"
+        )
     return "\n".join(lines)
 
 
@@ -149,7 +178,7 @@ def _run(
     return np.concatenate(found)
 
 
-def _compare(
+def compare(
     name: str,
     batch_size: int,
     found: np.ndarray,
@@ -158,6 +187,7 @@ def _compare(
     labels: np.ndarray | None,
     tolerance: Tolerance,
 ) -> Comparison:
+    """Logits [N, K] of both, with labels [N] if there are any."""
     difference = np.abs(found - expected).max(axis=1)  # [N]
     # A logit that is not a number differs from everything.
     difference = np.where(np.isfinite(difference), difference, np.inf)
@@ -166,7 +196,7 @@ def _compare(
     tie = best - runner_up <= 2 * allowed
     differs = (found.argmax(axis=1) != expected.argmax(axis=1)) & ~tie
     return Comparison(
-        images=name,
+        inputs=name,
         batch_size=batch_size,
         count=len(found),
         max_difference=float(difference.max()),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from datasets.store import TextStore
 from datasets.token_batches import TokenBatches
 from searcher.arch.document import ConfigError
 from searcher.nn.recurrent import Dropout, Scores
-from searcher.training.device import Precision, computing
+from searcher.training.device import Precision, computing, products_precision
 from searcher.training.learner import Network, Score, StepLoss
 
 _EVALUATION_WINDOW = 64
+_LARGEST_EXPONENT = 700.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class TextLearner:
         self._training = training
         self._store = store
         self._device = device
-        self._precision = precision
+        self._precision = products_precision(device, precision)
         self._train = TokenBatches.load(store, train_on, device=device)
         self._valid = TokenBatches.load(store, "valid", device=device)
         self._batch_size = batch_size
@@ -128,7 +130,7 @@ class TextLearner:
 
     def record(self, mean_loss: float, mean_measured: float) -> dict[str, float]:
         """An epoch's training figures by name."""
-        return {"loss": mean_loss, "train_perplexity": float(np.exp(mean_measured))}
+        return {"loss": mean_loss, "train_perplexity": math.exp(min(mean_measured, _LARGEST_EXPONENT))}
 
     def state(self) -> dict[str, Any]:
         """The state that the next window starts from."""
@@ -156,22 +158,23 @@ class TextLearner:
 
     def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
         """reward_constant / perplexity on all of valid, with the state carried."""
-        return self._training.reward_constant / self._perplexity(network, self._valid, self._precision)
+        return self._training.reward_constant / perplexity(network, self._valid, precision=self._precision)
 
     def score(self, network: Network, split: str) -> Score:
         """Perplexity on a whole split, in full float32. The network is to be in evaluation mode."""
         text = self._valid if split == "valid" else TokenBatches.load(self._store, split, device=self._device)
-        return Score(self._perplexity(network, text, "float32"), text.num_tokens - 1)
+        return Score(perplexity(network, text, precision="float32"), text.num_tokens - 1)
 
-    @torch.inference_mode()
-    def _perplexity(self, network: Network, text: TokenBatches, precision: Precision) -> float:
-        """Over the streams of `datasets/streams.py`, each read from the zero state on."""
-        tokens, targets, weights = text.evaluation_streams()  # [L, S] each
-        state, total = None, torch.zeros((), dtype=torch.float64, device=self._device)
-        for start in range(0, len(tokens), _EVALUATION_WINDOW):
-            piece = slice(start, start + _EVALUATION_WINDOW)
-            with computing(self._device, precision):
-                scores: Scores = network(tokens[piece], targets[piece], state)
-            state = scores.state
-            total += (scores.nll * weights[piece]).sum(dtype=torch.float64)
-        return float(torch.exp(total / weights.sum(dtype=torch.float64)))
+
+@torch.inference_mode()
+def perplexity(network: Network, text: TokenBatches, *, precision: Precision) -> float:
+    """Of a whole split, over the streams of `datasets/streams.py`, each read from the zero state on."""
+    tokens, targets, weights = text.evaluation_streams()  # [L, S] each
+    state, total = None, torch.zeros((), dtype=torch.float64, device=tokens.device)
+    for start in range(0, len(tokens), _EVALUATION_WINDOW):
+        piece = slice(start, start + _EVALUATION_WINDOW)
+        with computing(tokens.device, precision):
+            scores: Scores = network(tokens[piece], targets[piece], state)
+        state = scores.state
+        total += (scores.nll * weights[piece]).sum(dtype=torch.float64)
+    return float(torch.exp(total / weights.sum(dtype=torch.float64)))

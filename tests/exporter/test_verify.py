@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from exporter.convert import Tolerance
-from exporter.verify import _compare, edge_images
+from exporter.verify import compare as compare_logits
+from exporter.verify import edge_images
 
 TOLERANCE = Tolerance(atol=1e-4, rtol=1e-4)
 EXPECTED = np.array([[1.0, 5.0, 0.0], [2.0, -4.0, 1.0]], dtype=np.float32)
@@ -14,7 +15,7 @@ LABELS = np.array([1, 2])
 
 
 def compare(found: np.ndarray, expected: np.ndarray = EXPECTED):  # type: ignore[no-untyped-def]
-    return _compare("test", 2, found, expected, labels=LABELS, tolerance=TOLERANCE)
+    return compare_logits("test", 2, found, expected, labels=LABELS, tolerance=TOLERANCE)
 
 
 def test_equal_logits_pass() -> None:
@@ -34,7 +35,7 @@ def test_the_bound_is_atol_plus_rtol_times_the_images_largest_logit(difference: 
 def test_the_bound_of_one_image_does_not_come_from_another() -> None:
     expected = np.array([[100.0, 0.0], [1.0, 0.0]])
     found = expected + np.array([[0.0, 0.0], [0.0, 5e-4]])
-    result = _compare("test", 2, found, expected, labels=None, tolerance=TOLERANCE)
+    result = compare_logits("test", 2, found, expected, labels=None, tolerance=TOLERANCE)
     assert not result.passed
     assert result.accuracy is None
 

@@ -51,7 +51,7 @@ VERIFICATION = {
     "passed": True,
     "model_sha256": "0123456789abcdef" * 4,
     "tolerance": {"absolute": 1e-4, "relative": 1e-4},
-    "comparisons": [{"images": "test", "batch_size": size, "count": 2000, "passed": True} for size in (1, 2, 7, 64)],
+    "comparisons": [{"inputs": "test", "batch_size": size, "count": 2000, "passed": True} for size in (1, 2, 7, 64)],
 }
 BENCHMARK = {
     "points": [
