@@ -41,6 +41,8 @@ class Axis:
     ticks: tuple[float, ...]
     percent: bool = False
     """Whether it is written in per cent; the values stay fractions."""
+    is_log: bool = False
+    """Whether equal distances are equal ratios; all values are positive then."""
 
     @classmethod
     def around(
@@ -60,11 +62,31 @@ class Axis:
         low, high = low - margin * (high - low), high + margin * (high - low)
         return cls(low, high, start_px, end_px, tuple(round_numbers(low, high, whole=whole)), percent)
 
+    @classmethod
+    def logarithmic(
+        cls,
+        values: Sequence[float],
+        start_px: float,
+        end_px: float,
+        *,
+        ticks: Sequence[float] = (),
+        margin: float = 0.0,
+    ) -> Axis:
+        """An axis of ratios that holds all values, with marks at `ticks` or else at round numbers."""
+        ratio = max(values) / min(values) if max(values) > min(values) else 2.0
+        low, high = min(values) / ratio**margin, max(values) * ratio**margin
+        return cls(low, high, start_px, end_px, tuple(ticks) or tuple(_round_ratios(low, high)), is_log=True)
+
     def px(self, value: float) -> float:
+        if self.is_log:
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+            return self.start_px + share * (self.end_px - self.start_px)
         return self.start_px + (value - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
 
     def labels(self) -> list[str]:
         """The ticks in writing, with as many decimals as tell them apart."""
+        if self.is_log:
+            return [f"{tick:g}" for tick in self.ticks]
         factor, unit = (100, " %") if self.percent else (1, "")
         step = min((b - a for a, b in pairwise(self.ticks)), default=1.0) * factor
         decimals = max(0, math.ceil(-math.log10(step) - 1e-9))
@@ -84,6 +106,14 @@ def round_numbers(low: float, high: float, *, count: int = _NUM_TICKS, whole: bo
     # An axis with fewer than three marks says too little, unless whole numbers leave no choice.
     enough = [found for found in candidates if len(found) >= 3] or candidates[:1]
     return min(enough, key=lambda found: abs(len(found) - 1 - count))
+
+
+def _round_ratios(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten; powers alone over many; evenly spaced round numbers where those are too few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1,) if high > 1e4 * low else (1, 2, 5)
+    found = [mark for power in powers for step in steps if low <= (mark := step * 10.0**power) <= high]
+    return found if len(found) >= 3 else round_numbers(low, high)
 
 
 def chart(*parts: str, title: str, description: str, width: float, height: float) -> str:

@@ -222,6 +222,12 @@ class _Size(click.ParamType):
     "--output", "--export-json", type=FILE, show_default="RUN/benchmark.json", help="Where the JSON document is kept."
 )
 @click.option("--export-markdown", type=FILE, help="Write the tables as Markdown, too.")
+@click.option(
+    "--export-plots",
+    type=click.Path(path_type=Path, file_okay=False),
+    show_default="RUN",
+    help="Draw latency by batch size, and accuracy by latency, as SVG files in this directory.",
+)
 @click.pass_context
 def benchmark(
     ctx: click.Context,
@@ -255,6 +261,7 @@ def benchmark(
     as_json: bool,
     output: Path | None,
     export_markdown: Path | None,
+    export_plots: Path | None,
 ) -> None:
     """Measure inference latency and throughput.
 
@@ -315,7 +322,7 @@ def benchmark(
     )
     document = json.dumps(report.document(sweep, command=command_line()))
     click.echo(document if as_json else report.text(sweep))
-    _keep(sweep, document, output=output, run=None if url is not None else _run_of(models))
+    _keep(sweep, document, output=output, plots=export_plots, run=None if url is not None else _run_of(models))
     if export_markdown is not None:
         write_text(export_markdown, report.markdown(sweep))
     if sweep.is_partial:
@@ -471,13 +478,17 @@ def _run_of(models: Sequence[str]) -> Path | None:
     return next((path for model in models if (path := Path(model)).is_dir()), None)
 
 
-def _keep(sweep: Sweep, document: str, *, output: Path | None, run: Path | None) -> None:
-    """Write the document where it is told, or into the run that was measured.
+def _keep(sweep: Sweep, document: str, *, output: Path | None, plots: Path | None, run: Path | None) -> None:
+    """Write the document and the plots where it is told, or into the run that was measured.
 
     An interrupted benchmark takes the place of a whole one only where it is told to.
     """
-    if output is None and run is not None and not sweep.is_partial:
-        output = run / "benchmark.json"
+    from runtime.plots import write_plots
+
+    if run is not None and not sweep.is_partial:
+        output, plots = output or run / "benchmark.json", plots or run
     if output is not None:
         write_text(output, document + "\n")
         click.echo(f"written to {output}", err=True)
+    for path in [] if plots is None else write_plots(sweep, plots):
+        click.echo(f"drawn in {path}", err=True)

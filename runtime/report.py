@@ -20,6 +20,7 @@ from runtime.targets import Target
 _SCHEMA = 2
 # The percentiles of the tables; the document has all.
 _SHOWN = (0.90, 0.99)
+_MOST_DISTURBANCES = 6
 
 
 # --- for programs -----------------------------------------------------------------------------------------------------
@@ -250,7 +251,9 @@ def _remarks(sweep: Sweep) -> list[str]:
     if sweep.remarks:
         lines.append(f"CAUTION: {'; '.join(sweep.remarks)}.")
     if disturbances := sweep.disturbances():
-        lines.append(f"NOISY: {'; '.join(disturbances)}.")
+        more = len(disturbances) - _MOST_DISTURBANCES
+        told = [*disturbances[:_MOST_DISTURBANCES], *([f"and {more} more, in the document"] if more > 0 else [])]
+        lines.append(f"NOISY: {'; '.join(told)}.")
     if any(not statistics.supports(point.series.samples_ms.size, max(_SHOWN)) for point in sweep.points):
         needed = ", ".join(f"{_percentile(q)} takes {statistics.fewest_samples(q)}" for q in _SHOWN)
         lines.append(f"{ABSENT} too few samples ({needed}): a longer --duration gives more.")

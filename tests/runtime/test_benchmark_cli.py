@@ -60,8 +60,9 @@ def test_the_same_file_twice_has_two_names_and_a_ratio(model_path: Path) -> None
 
 
 def test_a_run_keeps_its_benchmark(run_directory: Path) -> None:
-    document = document_of(benchmark, run_directory, "-b", "1", *QUICK)
+    document = document_of(benchmark, run_directory, "-b", "1,2", *QUICK)
     assert json.loads((run_directory / "benchmark.json").read_text(encoding="utf-8")) == document
+    assert (run_directory / "benchmark-batches.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_output_and_markdown_go_where_they_are_told(model_path: Path, tmp_path: Path) -> None:
