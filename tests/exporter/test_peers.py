@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -52,7 +51,7 @@ def test_references_are_exported_as_ours_are(monkeypatch: pytest.MonkeyPatch, na
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_network_in_torch_gives_its_logits(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     network = deployed("ShuffleNetV2-like")
-    monkeypatch.setattr(peers, "load_retrained", lambda run: SimpleNamespace(network=network))
+    monkeypatch.setattr(peers, "load_deployed", lambda run: network)
     threads = torch.get_num_threads()
     predict = peers.torch_network(Path("run"), threads=1, device="cpu", compiled=compiled)
     try:
