@@ -125,7 +125,9 @@ class _Recurrence(torch.autograd.Function):
     ) -> Tensor:
         norm = None if scale is None or shift is None else StateNorm(scale, shift)
         ctx.walk = _Walk(plan, projected, state, weights, mask, norm, dtype, keep=True)
-        return ctx.walk.forward()
+        # An alias: autograd ties the tensor returned to ctx, and a walk that held that one would hold itself, and all
+        # its memory, until Python's cycle collector happens to run.
+        return ctx.walk.forward().detach()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
