@@ -263,8 +263,9 @@ def import_(text_or_file: str, space: str, dataset: str | None, preset: str, out
 
     TEXT_OR_FILE is the encoding itself, a file that holds it, or - for stdin. For the space micro it has, for every
     node of the normal and then of the reduction cell: input, operation, input, operation. For macro, for layer k: the
-    operation, then k - 1 times 0 or 1, whether it skips from the stem, layer 1, and so on. The network gets the size
-    that a search with the preset would give it.
+    operation, then k - 1 times 0 or 1, whether it skips from the stem, layer 1, and so on. For recurrent: the first
+    node's activation, then previous node and activation for each further one; without the first number it is enas_lm's.
+    The network gets the size that a search with the preset would give it.
     """
     from searcher.arch.spaces import space_module
 

@@ -194,6 +194,9 @@ def from_published(text: str) -> RecurrentArchitecture:
                 source, [f"node {position + 1}: activation {activation}; expected 0 to {len(names) - 1}"]
             )
     previous = numbers[::2] if is_enas_lm else numbers[1::2]
+    for position, before in enumerate(previous, start=1):
+        if not 0 <= before < position:
+            raise ArchitectureError(source, [f"node {position + 1}: previous {before}; expected 0 to {position - 1}"])
     nodes = [Node(before + 1, names[choice]) for before, choice in zip(previous, chosen[1:], strict=True)]
     return RecurrentArchitecture((Node(STATE, names[chosen[0]]), *nodes), "all" if is_enas_lm else "loose_ends")
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from searcher.arch.document import ArchitectureError
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec, parse_spec, read_spec, write_spec
-from searcher.arch.tasks import ImageClassification
+from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 SPACES_TEXT = "micro, macro, recurrent"
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -51,6 +52,20 @@ def test_macro_specs_come_back_as_they_were(seed: int, num_layers: int, merge: A
         architecture=MacroSpace(num_layers).random(random.Random(seed)),
         network=MacroSize(16, skip_merge=merge, double_channels=doubles),
         task=ImageClassification(dataset="x", input_shape=(28, 20, 3), classes=("a", "b")),
+    )
+    text = spec.to_json()
+    again = parse_spec(json.loads(text), source="spec")
+    assert again == spec
+    assert again.to_json() == text
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12), st.sampled_from(["loose_ends", "all"]), st.integers(1, 900))
+def test_recurrent_specs_come_back_as_they_were(seed: int, num_nodes: int, output: Any, hidden_size: int) -> None:
+    spec = Spec(
+        space="recurrent",
+        architecture=RecurrentSpace(num_nodes, output=output).random(random.Random(seed)),
+        network=RecurrentSize(hidden_size),
+        task=LanguageModelling(dataset="x", tokens="char", vocabulary_size=65),
     )
     text = spec.to_json()
     again = parse_spec(json.loads(text), source="spec")

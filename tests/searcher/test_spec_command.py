@@ -10,9 +10,11 @@ import enas
 from searcher.arch import catalog
 from searcher.arch.catalog import published_names
 from searcher.arch.spec import read_spec, write_spec
+from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import complexity_of
 from searcher.report.complexity import describe_complexity
 from tests.searcher.test_macro import PUBLISHED as PUBLISHED_MACRO
+from tests.searcher.test_recurrent_space import PTB_FINAL
 from tests.searcher.test_report_graph import PUBLISHED, published_macro_spec, published_spec
 from tests.searcher.test_report_text import GOLDEN
 
@@ -226,6 +228,21 @@ def test_macro_specs_are_drawn_imported_checked_and_exported(run_enas: _Enas, tm
     outcome = run_enas("spec", "show", path, "--svg", svg)
     assert "  layer 3  = concat(conv_3x3(layer 2), stem)" in outcome.out.splitlines()
     assert "reduction, 9 tensors" in outcome.out
+    assert svg.is_file()
+
+
+def test_recurrent_specs_are_drawn_imported_checked_and_exported(run_enas: _Enas, tmp_path: Path) -> None:
+    path, drawn, svg = (tmp_path / name for name in ("spec.json", "random.json", "cell.svg"))
+    assert run_enas("spec", "import", PTB_FINAL, "--space", "recurrent", "--out", path).code == 0
+    assert read_spec(path).architecture == catalog.published_spec("enas-recurrent-published").architecture
+    assert read_spec(path).task == LanguageModelling(dataset="shakespeare", tokens="word", vocabulary_size=10_000)
+    assert run_enas("spec", "export", path).out == f"{PTB_FINAL}\n"
+    assert run_enas("spec", "random", "--space", "recurrent", "--seed", "3", "--out", drawn).code == 0
+    outcome = run_enas("spec", "validate", path, drawn)
+    assert outcome.out.splitlines() == [f"{p}: ok, recurrent network for shakespeare" for p in (path, drawn)]
+    outcome = run_enas("spec", "show", path, "--svg", svg)
+    assert "  node 5       = tanh(node 3)" in outcome.out.splitlines()
+    assert "  output       = mean(node 4, node 5, node 8, node 10, node 11, node 12)" in outcome.out.splitlines()
     assert svg.is_file()
 
 
