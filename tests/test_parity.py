@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 import torch
@@ -11,8 +12,18 @@ from torch import nn
 from searcher.arch import macro
 from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import CELL_KINDS, OPERATIONS, CellKind, MicroArchitecture, MicroSize, MicroSpace, Node
+from searcher.arch.recurrent import ACTIVATIONS, RecurrentArchitecture, RecurrentSize, RecurrentSpace
+from searcher.arch.recurrent import Node as RecurrentNode
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
-from tests.searcher.conftest import CLASSES, make_spec, random_architecture, random_macro
+from searcher.nn.recurrent import Dropout
+from tests.searcher.conftest import (
+    CLASSES,
+    VOCABULARY_SIZE,
+    make_spec,
+    make_text_spec,
+    random_architecture,
+    random_macro,
+)
 
 SIZE = MicroSize(cells=5, channels=4)
 PLAIN = Node((0, 1), ("identity", "identity"))
@@ -20,6 +31,11 @@ MACRO_SIZES = (
     MacroSize(channels=4, skip_merge="sum"),
     MacroSize(channels=4, skip_merge="concat"),
     MacroSize(channels=4, skip_merge="concat", double_channels=True, stem_stride=2),
+)
+RECURRENT_SPACES = (
+    RecurrentSpace(5),
+    RecurrentSpace(5, weights="per_activation"),
+    RecurrentSpace(5, output="all", weights="per_activation", first_activation="tanh"),
 )
 
 
@@ -180,4 +196,76 @@ def test_every_candidate_of_the_macro_supernet_belongs_to_some_architecture(size
         fixed = build_network(make_spec(MacroArchitecture(layers), size), form="search", running_statistics=False)
         reached |= {name for name, _ in fixed.network.named_parameters()}
     supernet = build_supernet("macro", MacroSpace(4), size, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
+    assert {name for name, _ in supernet.named_parameters()} == reached
+
+
+def both_recurrent_networks(
+    architecture: RecurrentArchitecture, space: RecurrentSpace, *, batch_norm: bool = False
+) -> tuple[nn.Module, BoundNetwork]:
+    """The supernet, and the fixed network with the weights of the same names; both drop out alike."""
+    options = {"batch_norm": batch_norm, "weight_range": 1.0, "dropout": Dropout(0.1, 0.2, 0.3, 0.4)}
+    supernet = build_supernet("recurrent", space, RecurrentSize(8), seed=1, vocabulary_size=VOCABULARY_SIZE, **options)
+    fixed = build_network(make_text_spec(architecture), seed=2, form="search", weights=space.weights, **options)
+    missing, _ = fixed.network.load_state_dict(supernet.state_dict(), strict=False)
+    assert missing == []
+    return supernet, fixed
+
+
+def windows() -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and targets of 6 time steps and 4 texts."""
+    tokens, targets = torch.randint(VOCABULARY_SIZE, (2, 6, 4), generator=torch.Generator().manual_seed(0))
+    return tokens, targets
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("space", RECURRENT_SPACES[:2])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_every_activation_computes_the_same_in_supernet_and_fixed_network(
+    activation: str, space: RecurrentSpace, training: bool, batch_norm: bool
+) -> None:
+    nodes = (RecurrentNode(0, activation), RecurrentNode(1, activation), RecurrentNode(1, "tanh"))
+    architecture = RecurrentArchitecture((*nodes, RecurrentNode(2, activation), RecurrentNode(4, "relu")))
+    supernet, fixed = both_recurrent_networks(architecture, space, batch_norm=batch_norm)
+    torch.manual_seed(0)
+    expected = supernet.train(training)(*windows(), None, architecture)
+    torch.manual_seed(0)
+    actual = fixed.train(training)(*windows(), None)
+    assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("space", RECURRENT_SPACES)
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_random_cells_agree_in_gradients_and_exactly_what_they_use_gets_one(
+    seed: int, space: RecurrentSpace, batch_norm: bool
+) -> None:
+    architecture = space.random(random.Random(seed))
+    supernet, fixed = both_recurrent_networks(architecture, space, batch_norm=batch_norm)
+    torch.manual_seed(0)
+    supernet(*windows(), None, architecture).nll.mean().backward()
+    torch.manual_seed(0)
+    fixed(*windows(), None).nll.mean().backward()
+    shared = dict(supernet.named_parameters())
+    used = dict(fixed.network.named_parameters())
+    for name, parameter in used.items():
+        assert torch.equal(parameter.grad, shared[name].grad), name
+    assert {name for name, parameter in shared.items() if parameter.grad is not None} == set(used)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        RecurrentSpace(3),
+        RecurrentSpace(3, weights="per_activation"),
+        RecurrentSpace(3, weights="per_activation", first_activation="tanh"),
+    ],
+)
+def test_every_matrix_of_the_recurrent_supernet_belongs_to_some_cell(space: RecurrentSpace) -> None:
+    reached: set[str] = set()
+    first = [] if space.first_activation else [range(4)]
+    for row in itertools.product(*first, range(1), range(4), range(2), range(4)):
+        fixed = build_network(make_text_spec(space.from_tokens(row)), form="search", weights=space.weights)
+        reached |= {name for name, _ in fixed.network.named_parameters()}
+    supernet = build_supernet("recurrent", space, RecurrentSize(8), seed=0, vocabulary_size=VOCABULARY_SIZE)
     assert {name for name, _ in supernet.named_parameters()} == reached

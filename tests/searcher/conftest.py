@@ -9,10 +9,12 @@ import torch
 
 from searcher.arch.macro import MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
+from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
-from searcher.arch.tasks import ImageClassification
+from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 CLASSES = ("round", "square", "other")
+VOCABULARY_SIZE = 11
 
 
 @pytest.fixture
@@ -26,6 +28,19 @@ def random_architecture(seed: int, num_nodes: int = 3) -> MicroArchitecture:
 
 def random_macro(seed: int, num_layers: int = 6) -> MacroArchitecture:
     return MacroSpace(num_layers).random(random.Random(seed))
+
+
+def random_recurrent(seed: int, num_nodes: int = 5) -> RecurrentArchitecture:
+    return RecurrentSpace(num_nodes).random(random.Random(seed))
+
+
+def make_text_spec(architecture: RecurrentArchitecture, hidden_size: int = 8) -> Spec:
+    return Spec(
+        space="recurrent",
+        architecture=architecture,
+        network=RecurrentSize(hidden_size),
+        task=LanguageModelling(dataset="letters", tokens="char", vocabulary_size=VOCABULARY_SIZE),
+    )
 
 
 def make_spec(
