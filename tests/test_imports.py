@@ -149,7 +149,9 @@ def test_package_files_are_empty(path: Path) -> None:
 def test_the_runtime_alone_is_installed_without_torch() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = {re.split(r"[ ;<>=\[]", line)[0] for line in project["dependencies"]}
-    assert base == {"click", "h5py", "numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "tqdm"}
+    models = {"click", "h5py", "numpy", "onnxruntime", "onnxruntime-gpu", "pillow", "tqdm"}
+    serving = {"httptools", "orjson", "prometheus-client", "starlette", "uvicorn", "uvloop"}
+    assert base == models | serving
     extras = project["optional-dependencies"]
     assert any(line.startswith("torch>=2.9") for line in extras["train"])
     assert any(line.startswith("onnxruntime-gpu[cuda,cudnn]") for line in extras["runtime-cuda"])

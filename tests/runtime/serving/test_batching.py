@@ -1,0 +1,260 @@
+"""Dynamic batching, with a function that doubles numbers in place of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.serving.batching import Batcher, BatchLimits, bucket_sizes
+from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
+
+
+class Doubler:
+    """Doubles numbers, remembers its batches, and waits at a gate that a test may close."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[int], int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, items: Sequence[int], size: int) -> list[int]:
+        assert self.gate.wait(5)
+        self.batches.append((list(items), size))
+        if any(item < 0 for item in items):
+            raise ValueError(f"negative: {items}")
+        return [2 * item for item in items]
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, timeout=20))
+
+
+def batcher(double: Doubler, **limits: Any) -> Batcher[int, int]:
+    return Batcher(double, limits=BatchLimits(**limits), name="test")
+
+
+async def behind_a_blocker(batching: Batcher[int, int], double: Doubler) -> asyncio.Task[Any]:
+    """Occupy the only runner until the gate opens."""
+    double.gate.clear()
+    blocker = asyncio.create_task(batching.submit(0))
+    await asyncio.sleep(0)
+    return blocker
+
+
+def test_a_lone_request_runs_at_once_and_alone() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        done = await batcher(double).submit(21)
+        assert done.result == 42
+        assert double.batches == [([21], 1)]
+        assert done.queued_s < 1
+
+    run(scenario())
+
+
+def test_requests_that_wait_for_a_runner_share_the_next_batch_oldest_first() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=4)
+        blocker = await behind_a_blocker(batching, double)
+        others = [asyncio.create_task(batching.submit(n)) for n in range(1, 7)]
+        await asyncio.sleep(0)
+        double.gate.set()
+        assert [done.result for done in await asyncio.gather(blocker, *others)] == [0, 2, 4, 6, 8, 10, 12]
+        assert double.batches == [([0], 1), ([1, 2, 3, 4], 4), ([5, 6], 2)]
+
+    run(scenario())
+
+
+def test_a_free_runner_waits_for_company_as_long_as_it_is_told() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_queue_delay_s=0.05)
+        early = asyncio.create_task(batching.submit(1))
+        await asyncio.sleep(0.01)
+        done, _ = await asyncio.gather(early, batching.submit(2))
+        assert double.batches == [([1, 2], 2)]
+        assert done.queued_s >= 0.05
+
+    run(scenario())
+
+
+def test_a_full_batch_does_not_wait_for_its_age() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
+        await asyncio.gather(batching.submit(1), batching.submit(2))
+        assert double.batches == [([1, 2], 2)]
+
+    run(scenario())
+
+
+def test_a_request_beyond_the_queue_is_refused_and_the_others_are_served() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_queue_size=2)
+        blocker = await behind_a_blocker(batching, double)
+        waiting = [asyncio.create_task(batching.submit(n)) for n in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadError, match=r"^too many requests: 2 are waiting already$"):
+            await batching.submit(3)
+        double.gate.set()
+        assert [done.result for done in await asyncio.gather(blocker, *waiting)] == [0, 2, 4]
+
+    run(scenario())
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_fails_then_and_never_runs() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double)
+        blocker = await behind_a_blocker(batching, double)
+        with pytest.raises(ExpiredError):
+            await batching.submit(1, timeout_s=0.01)
+        assert not blocker.done()
+        double.gate.set()
+        await blocker
+        assert (await batching.submit(2, timeout_s=5)).result == 4
+        assert double.batches == [([0], 1), ([2], 1)]
+
+    run(scenario())
+
+
+def test_a_cancelled_request_leaves_the_queue() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_queue_size=1)
+        blocker = await behind_a_blocker(batching, double)
+        gone = asyncio.create_task(batching.submit(1))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        assert batching.num_waiting == 0
+        stays = asyncio.create_task(batching.submit(2))
+        await asyncio.sleep(0)
+        double.gate.set()
+        await asyncio.gather(blocker, stays)
+        assert double.batches == [([0], 1), ([2], 1)]
+
+    run(scenario())
+
+
+def test_cancelling_one_request_of_a_running_batch_leaves_the_others_their_answers() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
+        double.gate.clear()
+        first, second = (asyncio.create_task(batching.submit(n)) for n in (1, 2))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        double.gate.set()
+        assert (await second).result == 4
+
+    run(scenario())
+
+
+def test_a_request_that_fails_takes_nobody_with_it() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=3, max_queue_delay_s=60)
+        good, bad, other = await asyncio.gather(*(batching.submit(n) for n in (1, -1, 3)), return_exceptions=True)
+        assert (good.result, other.result) == (2, 6)
+        assert str(bad) == "negative: [-1]"
+
+    run(scenario())
+
+
+def test_a_failure_of_all_reaches_every_caller_and_the_next_batch_runs() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
+        failures = await asyncio.gather(batching.submit(-1), batching.submit(-2), return_exceptions=True)
+        assert [str(failure) for failure in failures] == ["negative: [-1]", "negative: [-2]"]
+        assert [done.result for done in await asyncio.gather(batching.submit(1), batching.submit(2))] == [2, 4]
+
+    run(scenario())
+
+
+def test_requests_of_different_kinds_never_share_a_batch() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=8)
+        blocker = await behind_a_blocker(batching, double)
+        others = [asyncio.create_task(batching.submit(n, key=n % 2)) for n in (1, 2, 3, 4)]
+        await asyncio.sleep(0)
+        double.gate.set()
+        await asyncio.gather(blocker, *others)
+        assert double.batches[1:] == [([1, 3], 2), ([2, 4], 2)]
+
+    run(scenario())
+
+
+def test_rows_that_do_not_add_up_to_a_bucket_are_filled_up() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=8)
+        await batching.submit(1, size=5)
+        assert double.batches == [([1], 6)]
+
+    run(scenario())
+
+
+def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_queue_delay_s=0.02)
+        blocker = await behind_a_blocker(batching, double)
+        closing = asyncio.create_task(batching.close())
+        await asyncio.sleep(0)
+        with pytest.raises(UnavailableError):
+            await batching.submit(1)
+        assert not closing.done()
+        double.gate.set()
+        await closing
+        assert (await blocker).result == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, (1,)), (2, (1, 2)), (5, (1, 2, 3, 4, 5)), (32, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32))]
+)
+def test_batches_have_few_sizes(largest: int, sizes: tuple[int, ...]) -> None:
+    assert bucket_sizes(largest) == sizes
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=40),
+    max_batch_size=st.integers(7, 20),
+    runners=st.integers(1, 3),
+    delay_s=st.sampled_from([0.0, 0.001]),
+)
+def test_every_request_gets_its_own_answer_whatever_the_batches(
+    sizes: list[int], max_batch_size: int, runners: int, delay_s: float
+) -> None:
+    ran: list[tuple[list[tuple[int, int]], int]] = []
+
+    def echo(items: Sequence[tuple[int, int]], size: int) -> list[int]:
+        ran.append((list(items), size))
+        return [number for number, _ in items]
+
+    async def scenario() -> None:
+        limits = BatchLimits(max_batch_size, delay_s, max_queue_size=len(sizes), runners=runners)
+        batching = Batcher(echo, limits=limits, name="test")
+        calls = [batching.submit((number, size), size=size) for number, size in enumerate(sizes)]
+        assert [done.result for done in await asyncio.gather(*calls)] == list(range(len(sizes)))
+        await batching.close()
+
+    run(scenario())
+    for items, size in ran:
+        assert sum(rows for _, rows in items) <= size <= max_batch_size
+        assert size in bucket_sizes(max_batch_size)
+    if runners == 1:
+        assert [number for items, _ in ran for number, _ in items] == list(range(len(sizes)))
