@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,13 +34,15 @@ class Machine:
 
     @classmethod
     def inspect(cls) -> Machine:
+        # torch only where it takes part: it may be installed and have nothing to do with the figures.
+        packages = ["numpy", "onnxruntime", *(["torch"] if "torch" in sys.modules else []), "enas-toolchain"]
         return cls(
             cpu=_cpu_model(),
             cores=os.cpu_count() or 1,
             usable_cores=usable_cores(),
             memory_bytes=_memory_bytes(),
             system=platform.platform(),
-            versions={"python": platform.python_version(), **_versions("numpy", "onnxruntime", "enas-toolchain")},
+            versions={"python": platform.python_version(), **_versions(*packages)},
         )
 
     def describe(self) -> str:

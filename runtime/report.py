@@ -257,6 +257,8 @@ def _remarks(sweep: Sweep) -> list[str]:
     if any(not statistics.supports(point.series.samples_ms.size, max(_SHOWN)) for point in sweep.points):
         needed = ", ".join(f"{_percentile(q)} takes {statistics.fewest_samples(q)}" for q in _SHOWN)
         lines.append(f"{ABSENT} too few samples ({needed}): a longer --duration gives more.")
+    if any(point.speed is not None and point.speed.interval is None for point in sweep.points):
+        lines.append(f"({ABSENT}) a ratio has an interval from six sittings on: --sittings, and a --duration for them.")
     return lines
 
 

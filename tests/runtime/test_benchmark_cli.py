@@ -10,6 +10,7 @@ from runtime.benchmark_cli import benchmark
 from runtime.machine import usable_cores
 from tests.runtime.commands import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
+from tests.runtime.language_models import save_run
 from tests.runtime.oip_server import serving
 from tests.runtime.test_targets import foreign_model
 
@@ -213,6 +214,17 @@ def test_a_model_of_somebody_else_is_measured(tmp_path: Path) -> None:
     document = document_of(benchmark, path, "--shape", "width=7", "-b", "1", *QUICK)
     assert document["unit"] == "items"
     assert document["points"][0]["count"] > 0
+
+
+def test_language_models_are_measured(tmp_path: Path) -> None:
+    run_directory = save_run(tmp_path / "run")
+    document = document_of(benchmark, run_directory, "-b", "1,2", *QUICK)
+    assert document["unit"] == "tokens"
+    assert [point["failure"] for point in document["points"]] == [None, None]
+    sequences = run_directory / "model-sequence.onnx"
+    assert "--shape NAME=SIZE: time" in mistake(benchmark, sequences, *QUICK)
+    document = document_of(benchmark, sequences, "-b", "2", "--shape", "time=5", *QUICK)
+    assert [point["failure"] for point in document["points"]] == [None]
 
 
 def test_a_model_on_a_server_is_measured_by_the_same_scenarios() -> None:
