@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from datasets import files
 from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
+from searcher.arch.document import ConfigError
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
@@ -52,6 +53,17 @@ def test_restarts_come_at_10_30_70_and_150_as_published() -> None:
         assert learning_rate(config, restart, num_epochs=310) == pytest.approx(0.05)
     for before in (10, 30, 70, 150, 310):
         assert learning_rate(config, before - 1e-6, num_epochs=310) == pytest.approx(0.001, abs=1e-6)
+
+
+def test_the_papers_rate_for_text_decays_with_every_epoch_after_fifteen() -> None:
+    config = SgdConfig(learning_rate=20.0, final_learning_rate=19.0, decay=0.96, decay_start_epoch=15)
+    rates = [learning_rate(config, epoch, num_epochs=150) for epoch in (0, 14.9, 15, 15.9, 16)]
+    assert rates == pytest.approx([20.0, 20.0, 19.2, 19.2, 19.0])  # 20 · 0.96² is less than the least
+
+
+def test_a_decay_and_restarts_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="decay and restart_epochs exclude each other"):
+        SgdConfig(learning_rate=1.0, decay=0.9, restart_epochs=10)
 
 
 class Toy(nn.Module):
