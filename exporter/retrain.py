@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from datasets.seeds import stream_seed
 from datasets.store import StoreError, shape_text
+from datasets.tokens import UNITS
 from exporter.lstm import build_lstm
 from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
@@ -101,7 +102,7 @@ def _task_text(task: Task) -> str:
     if isinstance(task, ImageClassification):
         names = ", ".join(task.classes[:3]) + (", …" if len(task.classes) > 3 else "")
         return f"images of {shape_text(task.input_shape)} in {len(task.classes)} classes ({names})"
-    return f"text of {task.vocabulary_size:,} different {task.tokens}s"
+    return f"text of {task.vocabulary_size:,} different {UNITS[task.tokens]}"
 
 
 class Retraining:
@@ -291,7 +292,7 @@ def score_text(metric: str, value: float) -> str:
 
 def _line(record: dict[str, Any], config: RetrainConfig, metric: str) -> str:
     figures = "".join(
-        f", {split} {score_text(metric, record[key])}"
+        f", {split} {metric} {score_text(metric, record[key])}"
         for split in ("train", "valid")
         if (key := f"{split}_{metric}") in record
     )

@@ -39,7 +39,7 @@ def make_text_spec(architecture: RecurrentArchitecture, hidden_size: int = 8) ->
         space="recurrent",
         architecture=architecture,
         network=RecurrentSize(hidden_size),
-        task=LanguageModelling(dataset="letters", tokens="char", vocabulary_size=VOCABULARY_SIZE),
+        task=LanguageModelling(dataset="letters", tokens="word", vocabulary_size=VOCABULARY_SIZE),
     )
 
 

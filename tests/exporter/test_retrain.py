@@ -1,0 +1,184 @@
+"""Retraining: which weights are kept, when averaging starts, and what a diverged one leaves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from datasets.catalog import load_text
+from datasets.store import StoreError, TextStore
+from datasets.store_writer import write_text_store
+from exporter.retrain import RetrainConfig, Retraining, check_task, retrain
+from searcher.arch.document import ConfigError
+from searcher.training.epoch import DivergedError
+from searcher.training.interrupt import Interrupt
+from searcher.training.learner import Score
+from searcher.training.optim import SgdConfig
+from searcher.training.run_folder import RunFolder
+from searcher.training.text_learner import TextLearner, TextTraining
+from tests.searcher.conftest import VOCABULARY_SIZE, make_text_spec, random_recurrent
+
+SPEC = make_text_spec(random_recurrent(0))
+CONFIG = RetrainConfig(
+    preset="tiny",
+    num_epochs=8,
+    batch_size=4,
+    sgd=SgdConfig(learning_rate=1.0, momentum=0.0, clip_norm=0.25),
+    training=TextTraining(window=5),
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TextStore:
+    path = tmp_path_factory.mktemp("data") / "letters.h5"
+    rng = np.random.default_rng(0)
+    splits = {split: rng.integers(0, VOCABULARY_SIZE, 60) for split in ("train", "valid", "test")}
+    vocabulary = ("\n", *"abcdefghij")
+    write_text_store(path, name="letters", splits=splits, vocabulary=vocabulary, source="made up", licence="CC0-1.0")
+    return load_text(str(path))
+
+
+class Judge:
+    """Gives valid's scores as they were written down beforehand."""
+
+    def __init__(self, run: Retraining, scores: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._scores = iter(scores)
+        monkeypatch.setattr(run.learner, "score", self)
+
+    def __call__(self, network: nn.Module, split: str) -> Score:
+        assert split == "valid"
+        return Score(next(self._scores), 59)
+
+
+def weights_of(network: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_the_least_perplexity_is_kept(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Retraining(SPEC, CONFIG, store=store, device=CPU)
+    Judge(run, [9.0, 8.0, 8.5, float("nan"), 7.0], monkeypatch)
+    kept = []
+    for _ in range(5):
+        list(run.train_epoch())
+        kept.append(run.end_epoch()[1])
+    assert kept == [True, True, False, False, True]
+    assert (run.best_score, run.best_epoch) == (7.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("patience", "scores", "starts_after"),
+    [
+        (1, [9.0, 8.0, 8.5, 8.0], 3),
+        (2, [9.0, 8.0, 8.5, 7.9, 8.0, 8.0], 6),
+        (2, [9.0, 9.0, 9.0, 8.0], 3),
+        (0, [9.0] * 6, None),
+    ],
+)
+def test_averaging_starts_when_valid_has_not_got_better_for_that_long(
+    store: TextStore, monkeypatch: pytest.MonkeyPatch, patience: int, scores: list[float], starts_after: int | None
+) -> None:
+    run = Retraining(SPEC, replace(CONFIG, average_patience=patience), store=store, device=CPU)
+    Judge(run, scores, monkeypatch)
+    started = None
+    for _ in scores:
+        list(run.train_epoch())
+        run.end_epoch()
+        if run.average is not None and started is None:
+            started = run.epoch
+    assert started == starts_after
+
+
+def test_what_is_kept_is_the_mean_of_the_weights_after_every_step_since(
+    store: TextStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Retraining(SPEC, replace(CONFIG, average_patience=1), store=store, device=CPU)
+    Judge(run, [8.0, 8.0, 7.0, 7.0, 6.0], monkeypatch)
+    for _ in range(2):
+        assert run.kept is run.network
+        list(run.train_epoch())
+        run.end_epoch()
+    seen = []
+    # No better valid restarts it.
+    for _ in range(3):
+        for _ in run.train_epoch():
+            seen.append(weights_of(run.network))
+        run.end_epoch()
+    assert len(seen) == 9
+    torch.testing.assert_close(weights_of(run.kept), torch.stack(seen).mean(0))
+    assert not torch.equal(weights_of(run.kept), weights_of(run.network))
+
+
+def test_an_average_goes_on_from_a_checkpoint(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, average_patience=1)
+    first, second = (Retraining(SPEC, config, store=store, device=CPU) for _ in range(2))
+    for run in (first, second):
+        Judge(run, [8.0, 8.0, 7.0], monkeypatch)
+    for _ in range(2):
+        list(first.train_epoch())
+        first.end_epoch()
+    steps = first.train_epoch()
+    next(steps)
+    second.load(first.state())
+    assert second.average is not None
+    list(steps)
+    list(second.train_epoch())
+    assert torch.equal(weights_of(first.kept), weights_of(second.kept))
+
+
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"train_on": "train+valid"}])
+def test_averaging_needs_valid_and_no_other_average(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="average_patience needs a valid split to watch, and no ema_decay beside it"):
+        replace(CONFIG, average_patience=1, **changes)
+
+
+def test_a_diverged_training_keeps_its_last_checkpoint_and_gives_one_line_of_advice(
+    store: TextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = TextLearner.loss
+    batches: list[Any] = []
+
+    def loss(self: TextLearner, network: Any, batch: Any, *, progress: float) -> Any:
+        """No number any more from the third epoch on."""
+        batches.append(batch)
+        result = original(self, network, batch, progress=progress)
+        return replace(result, loss=result.loss * float("nan")) if len(batches) > 6 else result
+
+    monkeypatch.setattr(TextLearner, "loss", loss)
+    folder = RunFolder.open(tmp_path / "retrain", CONFIG, resume=False, force=False, again="")
+    with pytest.raises(DivergedError) as error:
+        retrain(SPEC, CONFIG, store=store, folder=folder, device=CPU, interrupt=Interrupt())
+    assert str(error.value) == (
+        "the loss is no longer a number; the last checkpoint is kept. Start again with a smaller learning rate or a "
+        "smaller clip_norm (--config), or another seed"
+    )
+    checkpoint, metrics = folder.restore()
+    metrics.close()
+    assert checkpoint is not None
+    assert checkpoint["epoch"] == 2
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["network"].values())
+    assert not folder.finished
+
+
+def test_a_spec_of_another_vocabulary_is_not_trained(store: TextStore) -> None:
+    spec = replace(SPEC, task=replace(SPEC.task, vocabulary_size=12))
+    with pytest.raises(StoreError) as error:
+        check_task(spec, store)
+    assert str(error.value) == "the spec is for text of 12 different words, but letters has text of 11 different words"
+
+
+def test_every_epochs_line_names_what_it_measures(
+    store: TextStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(CONFIG, num_epochs=1)
+    folder = RunFolder.open(tmp_path / "retrain", config, resume=False, force=False, again="")
+    retrain(SPEC, config, store=store, folder=folder, device=CPU, interrupt=Interrupt())
+    line = r"epoch 1/1: loss \d+\.\d{3}, train perplexity \d+\.\d\d, valid perplexity \d+\.\d\d, \d+ ms a step\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
