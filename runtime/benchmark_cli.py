@@ -6,94 +6,26 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: th
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from datasets.files import write_text
 from runtime.options import FILE, OptionError, command_line, json_option, provider_option
+from runtime.parameters import Duration, Numbers, Size
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from runtime.providers import ConvSearch, Provider, Tuning
+    from runtime.providers import ConvSearch, Provider
     from runtime.results import Sweep
     from runtime.scenarios import Arrivals, Load, Scenario
-    from runtime.targets import OnnxTarget, Target, Transfer
+    from runtime.targets import Target
 
 _INTERRUPTED = 130
 _FAILED = 1
-_EAGER, _COMPILED = "torch eager", "torch.compile"
 # Requests that a server may be sent before it has answered the first of them.
 _REMOTE_CONCURRENCY = 64
-
-
-class Peers(Protocol):
-    """What a model may be compared with; handed in by the command line, so that nothing here imports torch."""
-
-    def torch_network(
-        self, run: Path, *, threads: int, device: str, compiled: bool
-    ) -> Callable[[np.ndarray], np.ndarray]: ...
-
-    def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]: ...
-
-
-class _Numbers(click.ParamType):
-    """`8`, or several: `1,8,32`, or a range with its end in it: `1:8` or `1:8:2`."""
-
-    name = "numbers"
-
-    def __init__(self, kind: type[int] | type[float] = int) -> None:
-        self._kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        try:
-            numbers = tuple(number for part in value.split(",") for number in self._part(part))
-        except ValueError:
-            self.fail(f"{value!r} is not a number, several as 1,8,32, or a range as 1:8:2", param, ctx)
-        if self._kind is int and min(numbers) < 1:
-            self.fail(f"{min(numbers)} is too small; the smallest is 1", param, ctx)
-        if min(numbers) <= 0:
-            self.fail(f"{min(numbers):g} is too small; it must be more than 0", param, ctx)
-        return numbers
-
-    def _part(self, part: str) -> list[float]:
-        first, *rest = (self._kind(number) for number in part.split(":"))
-        if not rest:
-            return [first]
-        last, step = rest if len(rest) == 2 else (rest[0], self._kind(1))
-        if last < first or step <= 0 or len(rest) > 2:
-            raise ValueError
-        return [first + index * step for index in range(int((last - first) / step + 1e-9) + 1)]
-
-
-class _Duration(click.ParamType):
-    """`5ms`, `800us`, `0.2s`, or a plain number of milliseconds; gives milliseconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) ?(us|µs|ms|s|)", value)
-        milliseconds = float(match[1]) * {"us": 1e-3, "µs": 1e-3, "s": 1e3}.get(match[2], 1.0) if match else 0.0
-        if milliseconds <= 0:
-            self.fail(f"{value!r} is not a time, as 5ms, 800us or 0.2s", param, ctx)
-        return milliseconds
-
-
-class _Size(click.ParamType):
-    """`name=64`: the size of a free dimension."""
-
-    name = "name=size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        match = re.fullmatch(r"(.+)[=:](\d+)", value)
-        if match is None or int(match[2]) < 1:
-            self.fail(f"{value!r} is not a dimension and its size, 1 or more, as height=224", param, ctx)
-        return match[1], int(match[2])
 
 
 @click.command()
@@ -111,18 +43,18 @@ class _Size(click.ParamType):
     "--batch-size",
     "-b",
     "batch_sizes",
-    type=_Numbers(),
+    type=Numbers(),
     multiple=True,
     show_default="1,8,32",
     help="Images a call; repeat, or separate with commas.",
 )
 @click.option(
-    "--shape", "-f", "sizes", type=_Size(), multiple=True, help="The size of a free dimension of an input; repeat."
+    "--shape", "-f", "sizes", type=Size(), multiple=True, help="The size of a free dimension of an input; repeat."
 )
 @click.option(
     "--intra-op-threads",
     "threads",
-    type=_Numbers(),
+    type=Numbers(),
     show_default="usable cores",
     help="Threads that share the work of one call; several are tried in turn.",
 )
@@ -164,7 +96,7 @@ class _Size(click.ParamType):
 @click.option(
     "--concurrency",
     "--concurrency-range",
-    type=_Numbers(),
+    type=Numbers(),
     show_default=f"1; server with --url {_REMOTE_CONCURRENCY}",
     help="Calls in flight, offline and server; several are tried in turn.",
 )
@@ -172,7 +104,7 @@ class _Size(click.ParamType):
     "--request-rate",
     "--request-rate-range",
     "rates",
-    type=_Numbers(float),
+    type=Numbers(float),
     help="Calls a second of the server scenario; several are tried in turn.",
 )
 @click.option(
@@ -186,7 +118,7 @@ class _Size(click.ParamType):
     "--latency-target",
     "--latency-threshold",
     "target_ms",
-    type=_Duration(),
+    type=Duration(),
     help="Tell the largest batch, and with --scenario server the largest rate, whose latency is at most this, as 5ms.",
 )
 @click.option(
@@ -271,6 +203,7 @@ def benchmark(
     """
     from runtime import report, statistics
     from runtime.benchmark import Plan
+    from runtime.local_targets import COMPILED, EAGER, LocalTargets, run_of
     from runtime.machine import usable_cores
     from runtime.providers import Tuning
     from runtime.results import Goal
@@ -288,7 +221,7 @@ def benchmark(
         seed=seed,
     )
     goal = None if target_ms is None else Goal(target_ms, percentile / 100)
-    compared = [name for name, is_asked in ((_EAGER, compare_torch), (_COMPILED, compare_compiled)) if is_asked]
+    compared = [name for name, is_asked in ((EAGER, compare_torch), (COMPILED, compare_compiled)) if is_asked]
     if url is not None:
         if compared or compare_reference:
             raise OptionError("--compare-… measures in this process, and does not go together with --url")
@@ -297,7 +230,7 @@ def benchmark(
     else:
         if not (data_transfers or io_binding or cuda_graph):
             raise OptionError("--no-data-transfers takes --io-binding: without it every call copies")
-        make_targets = _Local(
+        make_targets = LocalTargets(
             models,
             provider=provider,
             tuning=Tuning(spinning=spinning, conv_search=conv_search, cuda_graph=cuda_graph),
@@ -322,7 +255,7 @@ def benchmark(
     )
     document = json.dumps(report.document(sweep, command=command_line()))
     click.echo(document if as_json else report.text(sweep))
-    _keep(sweep, document, output=output, plots=export_plots, run=None if url is not None else _run_of(models))
+    _keep(sweep, document, output=output, plots=export_plots, run=None if url is not None else run_of(models))
     if export_markdown is not None:
         write_text(export_markdown, report.markdown(sweep))
     if sweep.is_partial:
@@ -346,6 +279,8 @@ def _loads(
 
     if concurrency is not None and not {"offline", "server"} & set(scenarios):
         raise OptionError("--concurrency belongs to the scenarios offline and server")
+    if has_target and not {"single-stream", "server"} & set(scenarios):
+        raise OptionError("--latency-target belongs to the scenarios single-stream and server")
     if rates is not None and "server" not in scenarios:
         raise OptionError("--request-rate belongs to --scenario server")
     if "server" in scenarios and rates is None and not has_target:
@@ -367,115 +302,6 @@ def _remote(models: Sequence[str], *, url: str) -> list[Target]:
     from runtime.clients import RemoteTarget
 
     return [RemoteTarget.find(name, url=url) for name in dict.fromkeys(models)]
-
-
-class _Local:
-    """The targets of this process, made anew for every number of threads."""
-
-    def __init__(
-        self,
-        models: Sequence[str],
-        *,
-        provider: Provider,
-        tuning: Tuning,
-        transfer: Transfer,
-        peers: Peers | None,
-        compared: Sequence[str],
-        with_references: bool,
-    ) -> None:
-        self._models = models
-        self._provider = provider
-        self._tuning = tuning
-        self._transfer = transfer
-        self._peers = peers
-        self._compared = compared
-        self._with_references = with_references
-
-    def __call__(self, threads: int | None) -> Sequence[Target]:
-        assert threads is not None
-        targets = [self._load(name, Path(path), threads) for name, path in _distinct(self._models)]
-        _announce(targets)
-        references = self._references(targets[0], threads) if self._with_references else []
-        return [*targets, *references, *(self._torch(name, targets[0], threads) for name in self._compared)]
-
-    def _load(self, name: str, source: Path | bytes, threads: int, *, note: str | None = None) -> OnnxTarget:
-        from runtime.targets import OnnxTarget
-
-        return OnnxTarget.load(
-            name,
-            source,
-            provider=self._provider,
-            threads=threads,
-            tuning=self._tuning,
-            transfer=self._transfer,
-            note=note,
-        )
-
-    def _references(self, like: OnnxTarget, threads: int) -> list[OnnxTarget]:
-        from runtime.inputs import TensorSpec
-
-        flag = "--compare-reference"
-        match like.inputs, like.num_classes:
-            case (TensorSpec("images", shape=(_, int(height), int(width), int(channels))),), int(num_classes):
-                shape = (height, width, channels)
-            case _:
-                raise OptionError(f"{flag} takes an image classifier of `enas export`; {like.name} is none")
-        peers = self._needed_peers(flag)
-        models = _with_torch(flag, lambda: peers.references(image_shape=shape, num_classes=num_classes))
-        return [self._load(name, data, threads, note="untrained") for name, data in models.items()]
-
-    def _torch(self, name: str, like: OnnxTarget, threads: int) -> Target:
-        from runtime.targets import Facts, FunctionTarget
-
-        flag = {_EAGER: "--compare-torch", _COMPILED: "--compare-compiled"}[name]
-        run = _run_of(self._models)
-        if run is None:
-            raise OptionError(f"{flag} needs a run directory, where the torch network is; {self._models[0]} is a file")
-        peers = self._needed_peers(flag)
-        predict = _with_torch(
-            flag,
-            lambda: peers.torch_network(run, threads=threads, device=like.provider, compiled=name == _COMPILED),
-        )
-        return FunctionTarget(name, like.inputs, like.limits, Facts(runs_on=like.provider.upper()), predict)
-
-    def _needed_peers(self, flag: str) -> Peers:
-        if self._peers is None:
-            raise OptionError(f"{flag} works from the command line `enas` only")
-        return self._peers
-
-
-_Made = TypeVar("_Made")
-
-
-def _with_torch(flag: str, make: Callable[[], _Made]) -> _Made:
-    try:
-        return make()
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "exporter":
-            raise
-        raise OptionError(f"{flag} needs the package {error.name!r}: pip install 'enas-toolchain[train]'") from error
-
-
-def _distinct(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Names, the paths as they were typed, with the paths; one that comes again gets a number."""
-    seen: Counter[str] = Counter()
-    names = []
-    for path in models:
-        seen[path] += 1
-        names.append((path if seen[path] == 1 else f"{path} #{seen[path]}", path))
-    return names
-
-
-def _announce(targets: Sequence[Target]) -> None:
-    """Say on stderr where models run."""
-    for facts in dict.fromkeys((t.facts.runs_on, t.facts.provider_remark) for t in targets):
-        runs_on, remark = facts
-        click.echo(f"runs on {runs_on}" + (f" ({remark})" if remark else ""), err=True)
-
-
-def _run_of(models: Sequence[str]) -> Path | None:
-    """The first that is a run directory."""
-    return next((path for model in models if (path := Path(model)).is_dir()), None)
 
 
 def _keep(sweep: Sweep, document: str, *, output: Path | None, plots: Path | None, run: Path | None) -> None:

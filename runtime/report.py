@@ -237,11 +237,9 @@ def _at(answer: Answer) -> str:
 def _most(answer: Answer) -> str:
     if answer.of == "batch":
         return "no batch that was tried" if answer.most is None else f"batches of up to {answer.most:g}"
-    return (
-        f"no rate that was tried, with batches of {answer.batch_size},"
-        if answer.most is None
-        else f"up to {_number(answer.most)} calls/s of batch {answer.batch_size}"
-    )
+    if answer.most is None:
+        return "no rate that was tried"
+    return f"up to {_number(answer.most)} calls/s of batch {answer.batch_size}"
 
 
 def _remarks(sweep: Sweep) -> list[str]:

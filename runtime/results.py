@@ -74,7 +74,7 @@ class Answer:
     most: float | None
     """The largest batch, or the largest rate of calls a second; None: nothing meets the goal."""
     batch_size: int | None = None
-    """Of the calls whose rate it is."""
+    """Of the calls that come at that rate."""
 
 
 @dataclass

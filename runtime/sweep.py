@@ -99,25 +99,36 @@ class _Runner:
         self._sizes = sizes
 
     def run(self, grid: Grid) -> None:
-        met: dict[str, int] = {}
+        sweep = self._sweep
+        first_point = len(sweep.points)
         for batch_size in self._batch_sizes(grid.batch_sizes):
+            points: list[Point] = []
             for load in grid.loads:
-                if load.scenario == "server" and load.rate_per_s is None:
-                    continue
-                points = self._measure(self._targets, load, batch_size=batch_size)
-                if load.scenario == "single-stream":
-                    met |= {point.series.name: batch_size for point in points if self._is_met(point)}
-                if self._sweep.is_partial:
+                if load.scenario != "server" or load.rate_per_s is not None:
+                    points += self._measure(self._targets, load, batch_size=batch_size)
+                if sweep.is_partial:
                     return
-            if grid.batch_sizes is None and self._sweep.goal is not None and batch_size not in met.values():
+            if grid.batch_sizes is None and sweep.goal is not None and not any(map(self._is_met, points)):
                 break
-        if self._sweep.goal is not None and any(load.scenario == "single-stream" for load in grid.loads):
-            self._sweep.answers += [
-                Answer(target.name, self._threads, "batch", met.get(target.name)) for target in self._targets
-            ]
+        if sweep.goal is not None:
+            self._answer([point for point in sweep.points[first_point:] if self._is_met(point)], grid.loads)
         for load in grid.loads:
             if load.scenario == "server" and load.rate_per_s is None:
                 self._search_rates(load, batch_size=next(iter(self._batch_sizes(grid.batch_sizes))))
+
+    def _answer(self, met: Sequence[Point], loads: Sequence[Load]) -> None:
+        """Answer with the largest batch, and the largest of the rates, that met the goal."""
+        for target in self._targets:
+            own = [point for point in met if point.series.name == target.name]
+            if any(load.scenario == "single-stream" for load in loads):
+                sizes = [point.batch_size for point in own if point.load.scenario == "single-stream"]
+                self._sweep.answers.append(Answer(target.name, self._threads, "batch", max(sizes, default=None)))
+            if any(load.rate_per_s is not None for load in loads):
+                rates = [
+                    (point.load.rate_per_s, point.batch_size) for point in own if point.load.rate_per_s is not None
+                ]
+                rate, batch_size = max(rates, default=(None, None))
+                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size))
 
     def _batch_sizes(self, asked: Sequence[int] | None) -> Iterable[int]:
         if asked is not None:

@@ -136,6 +136,10 @@ def test_options_out_of_range_are_told(model_path: Path, arguments: list[str], m
             ["--scenario", "server"],
             "--scenario server takes --request-rate, or a --latency-target to find the rate for",
         ),
+        (
+            ["--scenario", "offline", "--latency-target", "5ms"],
+            "--latency-target belongs to the scenarios single-stream and server",
+        ),
         (["--no-data-transfers"], "--no-data-transfers takes --io-binding: without it every call copies"),
         (["--cuda-graph"], "a CUDA graph takes CUDA, but the session runs on the CPU"),
         (["--shape", "depth=3"], "--shape depth: no input has such a dimension; free are batch"),
@@ -185,6 +189,18 @@ def test_the_largest_batch_and_rate_that_meet_a_latency_are_told(model_path: Pat
         in result.stdout
     )
     assert "calls/s of batch 1 for a p50 of 20 ms or less" in result.stdout
+
+
+def test_of_rates_that_are_told_the_largest_that_meets_a_latency_is_named(model_path: Path) -> None:
+    arguments = ["--scenario", "server", "--request-rate", "20,400", "-b", "1", "--latency-target", "30ms"]
+    result = run(benchmark, model_path, *arguments, "--percentile", "50", *QUICK)
+    assert result.exit_code == 0, result.exception
+    assert "up to 400 calls/s of batch 1 for a p50 of 30 ms or less" in result.stdout
+
+
+def test_where_threads_are_swept_it_is_announced_once(model_path: Path) -> None:
+    result = run(benchmark, model_path, "-b", "1", "--intra-op-threads", "1,2", *QUICK)
+    assert result.stderr.count("runs on") == 1
 
 
 def test_a_latency_that_nothing_meets_is_told(model_path: Path) -> None:

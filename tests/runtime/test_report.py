@@ -155,14 +155,14 @@ def test_the_most_that_meets_a_latency_is_told(sweep: Sweep) -> None:
         Answer("tiny.onnx", 2, "batch", 16),
         Answer("tiny.onnx", 2, "rate", 412.0, 1),
         Answer("big.onnx", 2, "batch", None),
-        Answer("remote", None, "rate", None, 8),
+        Answer("remote", None, "rate", None),
     ]
     lines = report.text(replace(sweep, goal=Goal(5.0), answers=answers)).splitlines()
     start = lines.index("tiny.onnx, 2 intra-op threads: batches of up to 16 for a p99 of 5 ms or less")
     assert lines[start + 1 : start + 4] == [
         "tiny.onnx, 2 intra-op threads: up to 412 calls/s of batch 1 for a p99 of 5 ms or less",
         "big.onnx, 2 intra-op threads: no batch that was tried for a p99 of 5 ms or less",
-        "remote: no rate that was tried, with batches of 8, for a p99 of 5 ms or less",
+        "remote: no rate that was tried for a p99 of 5 ms or less",
     ]
 
 

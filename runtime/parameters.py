@@ -1,0 +1,62 @@
+"""What may be written after an option: several numbers, a time, the size of a dimension."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+
+class Numbers(click.ParamType):
+    """`8`, or several: `1,8,32`, or a range with its end in it: `1:8` or `1:8:2`."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float] = int) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            numbers = tuple(number for part in value.split(",") for number in self._part(part))
+        except ValueError:
+            self.fail(f"{value!r} is not a number, several as 1,8,32, or a range as 1:8:2", param, ctx)
+        if self._kind is int and min(numbers) < 1:
+            self.fail(f"{min(numbers)} is too small; the smallest is 1", param, ctx)
+        if min(numbers) <= 0:
+            self.fail(f"{min(numbers):g} is too small; it must be more than 0", param, ctx)
+        return numbers
+
+    def _part(self, part: str) -> list[float]:
+        first, *rest = (self._kind(number) for number in part.split(":"))
+        if not rest:
+            return [first]
+        last, step = rest if len(rest) == 2 else (rest[0], self._kind(1))
+        if last < first or step <= 0 or len(rest) > 2:
+            raise ValueError
+        return [first + index * step for index in range(int((last - first) / step + 1e-9) + 1)]
+
+
+class Duration(click.ParamType):
+    """`5ms`, `800us`, `0.2s`, or a plain number of milliseconds; gives milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) ?(us|µs|ms|s|)", value)
+        milliseconds = float(match[1]) * {"us": 1e-3, "µs": 1e-3, "s": 1e3}.get(match[2], 1.0) if match else 0.0
+        if milliseconds <= 0:
+            self.fail(f"{value!r} is not a time, as 5ms, 800us or 0.2s", param, ctx)
+        return milliseconds
+
+
+class Size(click.ParamType):
+    """`name=64`: the size of a free dimension."""
+
+    name = "name=size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        match = re.fullmatch(r"(.+)[=:](\d+)", value)
+        if match is None or int(match[2]) < 1:
+            self.fail(f"{value!r} is not a dimension and its size, 1 or more, as height=224", param, ctx)
+        return match[1], int(match[2])
