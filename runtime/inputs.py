@@ -33,7 +33,7 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input of a model."""
+    """An input of a model, or an output."""
 
     name: str
     dtype: np.dtype
@@ -47,6 +47,11 @@ class TensorSpec:
 def inputs_of(ort: Any) -> tuple[TensorSpec, ...]:
     """The inputs of an onnxruntime session. Raises: ShapeError: one is not a tensor of numbers."""
     return tuple(tensor_spec(value.name, _dtype(value.name, value.type), value.shape) for value in ort.get_inputs())
+
+
+def outputs_of(ort: Any) -> tuple[TensorSpec, ...]:
+    """The outputs of an onnxruntime session. Raises: ShapeError: one is not a tensor of numbers."""
+    return tuple(tensor_spec(value.name, _dtype(value.name, value.type), value.shape) for value in ort.get_outputs())
 
 
 def tensor_spec(name: str, dtype: np.dtype, shape: Sequence[int | str | None]) -> TensorSpec:
@@ -115,7 +120,7 @@ def _names(spec: TensorSpec) -> Iterable[str]:
 def _dtype(name: str, type_name: str) -> np.dtype:
     element = type_name.removeprefix("tensor(").removesuffix(")")
     if not type_name.startswith("tensor(") or element not in _DTYPES:
-        raise ShapeError(f"the input {name} is {type_name}; random values are made for tensors of numbers only")
+        raise ShapeError(f"{name} is {type_name}; only tensors of numbers are supported")
     return np.dtype(_DTYPES[element])
 
 

@@ -1,0 +1,369 @@
+"""Inference requests of the Open Inference Protocol, version 2 over REST, read from their bytes.
+
+With the binary tensor extension: JSON first, `Inference-Header-Content-Length` bytes of it, then the tensors that have
+a `binary_data_size`, in the order of `inputs`. Nothing here knows HTTP beyond that number, or a model beyond its
+signature.
+
+Source: kserve/open-inference-protocol, inference_rest.md; Triton's extension_binary_data.md and
+extension_classification.md, whose messages are kept where clients may know them.
+"""
+
+# B batch, K classes asked for
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from runtime.inputs import TensorSpec
+from runtime.serving.errors import RequestError, TooLargeError, UnsupportedError
+from runtime.serving.signature import DATATYPES, Signature
+
+MAX_JSON_BYTES = 16 * 2**20
+"""Of a request's JSON: reading it keeps the interpreter busy, which large tensors as bytes do not."""
+MAX_JSON_DEPTH = 100
+_MAX_ID_LENGTH = 1024
+_MAX_TIMEOUT_US = 2**62
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+
+
+@dataclass(frozen=True)
+class OutputWish:
+    """An output that the client asked for."""
+
+    name: str
+    is_binary: bool
+    top: int = 0
+    """The most likely classes to tell instead of the tensor; 0 for the tensor."""
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A request, checked against the model's signature."""
+
+    id: str | None
+    feed: Mapping[str, np.ndarray]
+    """Input -> [B, …]."""
+    batch_size: int
+    outputs: tuple[OutputWish, ...]
+    timeout_s: float | None
+    """How long it may wait for its turn."""
+
+
+def parse_infer(body: bytes, *, header_length: str | None, signature: Signature) -> InferRequest:
+    """Read an inference request.
+
+    Args: body: as decompressed. header_length: the value of `Inference-Header-Content-Length`, None if absent.
+    Raises: RequestError, TooLargeError, UnsupportedError: it is not a request that this model can answer.
+    """
+    num_json_bytes = _header_length(header_length, num_bytes=len(body))
+    if header_length is not None and num_json_bytes == 0:
+        return _raw_request(body, signature=signature)
+    document = parse_json(body[:num_json_bytes])
+    tensors = None if header_length is None else memoryview(body)[num_json_bytes:]
+    parameters = _parameters(document, at="request")
+    feed = _feed(document, tensors, signature=signature)
+    return InferRequest(
+        id=_id(document),
+        feed=feed,
+        batch_size=_batch_size(feed, signature=signature),
+        outputs=_wishes(document, parameters, signature=signature),
+        timeout_s=_timeout_s(parameters),
+    )
+
+
+def parse_json(text: bytes) -> dict[str, Any]:
+    """A JSON object, not larger and not deeper than allowed.
+
+    Raises: RequestError, TooLargeError.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise TooLargeError(
+            f"the request's JSON has {len(text):,} bytes, at most {MAX_JSON_BYTES:,} are allowed; "
+            "send large tensors as bytes (binary_data_size)"
+        )
+    if (depth := _depth(text)) > MAX_JSON_DEPTH:
+        raise RequestError(f"the request's JSON is nested {depth} deep, at most {MAX_JSON_DEPTH} is allowed")
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"failed to parse the request JSON buffer: {error}") from None
+    if not isinstance(document, dict):
+        raise RequestError("the request must be a JSON object")
+    return document
+
+
+def _depth(text: bytes) -> int:
+    """The deepest nesting of arrays and objects, as far as the text is JSON."""
+    if text.count(b"[") + text.count(b"{") <= MAX_JSON_DEPTH:
+        return 0
+    characters = np.frombuffer(_STRINGS.sub(b"", text), dtype=np.uint8)
+    steps = np.zeros(256, dtype=np.int32)
+    steps[list(b"[{")], steps[list(b"]}")] = 1, -1
+    return int(steps[characters].cumsum().max(initial=0))
+
+
+def _header_length(value: str | None, *, num_bytes: int) -> int:
+    """How many of a body's bytes are JSON."""
+    if value is None:
+        return num_bytes
+    if not (value.isascii() and value.isdigit()) or len(value) > 18:
+        raise RequestError(f"Inference-Header-Content-Length is {value[:40]!r}, but must be a whole number")
+    if int(value) > num_bytes:
+        raise RequestError(
+            f"Inference-Header-Content-Length is {value}, but the request's body has {num_bytes} bytes only"
+        )
+    return int(value)
+
+
+def _raw_request(body: bytes, *, signature: Signature) -> InferRequest:
+    """A body that is the tensor of the only input, of one row, and nothing else."""
+    if len(signature.inputs) != 1:
+        raise RequestError(f"a raw binary request takes a model of one input, but '{signature.model}' has more")
+    spec = signature.inputs[0]
+    shape = (1, *spec.shape[1:])
+    if not all(isinstance(size, int) for size in shape):
+        raise RequestError(f"a raw binary request takes an input of known shape, but {spec} is not")
+    feed = {spec.name: _of_bytes(memoryview(body), spec=spec, shape=tuple(map(int, shape)))}
+    wishes = tuple(OutputWish(output.name, is_binary=True) for output in signature.outputs)
+    return InferRequest(id=None, feed=feed, batch_size=1, outputs=wishes, timeout_s=None)
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def _feed(document: Mapping[str, Any], tensors: memoryview | None, *, signature: Signature) -> dict[str, np.ndarray]:
+    inputs = _objects(document.get("inputs"), at="inputs")
+    feed: dict[str, np.ndarray] = {}
+    sizes: dict[str, int] = {}
+    offset = 0
+    for entry in inputs:
+        spec = _spec_of(entry, signature=signature)
+        if spec.name in feed:
+            raise RequestError(f"input '{spec.name}' is given twice")
+        _check_datatype(entry, spec=spec)
+        shape = _shape(entry, spec=spec, sizes=sizes)
+        parameters = _parameters(entry, at=f"input '{spec.name}'")
+        size = _binary_size(parameters, spec=spec, has_header=tensors is not None)
+        if size is None:
+            feed[spec.name] = _of_json(entry, spec=spec, shape=shape)
+            continue
+        if "data" in entry:
+            raise RequestError(f"input '{spec.name}' has both data and binary_data_size")
+        assert tensors is not None
+        payload = tensors[offset : offset + size]
+        if len(payload) < size:
+            raise RequestError(
+                f"unexpected size for input '{spec.name}', expecting {size - len(payload)} additional bytes"
+            )
+        feed[spec.name] = _of_bytes(payload, spec=spec, shape=shape)
+        offset += size
+    if tensors is not None and offset < len(tensors):
+        raise RequestError(
+            f"unexpected additional input data for model '{signature.model}': {len(tensors) - offset} bytes"
+        )
+    if missing := [spec.name for spec in signature.inputs if spec.name not in feed]:
+        raise RequestError(
+            f"expected {len(signature.inputs)} inputs but got {len(feed)} for model '{signature.model}': "
+            f"missing {', '.join(missing)}"
+        )
+    return feed
+
+
+def _spec_of(entry: Mapping[str, Any], *, signature: Signature) -> TensorSpec:
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise RequestError("an input has no name")
+    spec = signature.input(name)
+    if spec is None:
+        raise RequestError(
+            f"unexpected inference input '{_cut(name)}' for model '{signature.model}'; "
+            f"it takes {', '.join(spec.name for spec in signature.inputs)}"
+        )
+    return spec
+
+
+def _check_datatype(entry: Mapping[str, Any], *, spec: TensorSpec) -> None:
+    datatype, expected = entry.get("datatype"), DATATYPES[spec.dtype]
+    if datatype != expected:
+        found = _cut(datatype) if isinstance(datatype, str) else "missing"
+        raise RequestError(f"input '{spec.name}': datatype is {found}, but the model takes {expected}")
+
+
+def _shape(entry: Mapping[str, Any], *, spec: TensorSpec, sizes: dict[str, int]) -> tuple[int, ...]:
+    """The shape of an input. Args: sizes: of the free dimensions met so far; this input's are added."""
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        raise RequestError(f"input '{spec.name}': shape must be a list of whole numbers")
+    fits = len(shape) == len(spec.shape) and all(
+        found >= 1 if isinstance(wanted, str) else found == wanted
+        for found, wanted in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(str(size if isinstance(size, int) else -1) for size in spec.shape)
+        raise RequestError(
+            f"unexpected shape for input '{spec.name}'. Expected [{wanted}], got {_cut(str(shape).replace(' ', ''))}"
+        )
+    for found, name in zip(shape, spec.shape, strict=True):
+        if isinstance(name, str) and sizes.setdefault(name, found) != found:
+            raise RequestError(f"input '{spec.name}': {name} is {found}, but {sizes[name]} in another input")
+    return tuple(shape)
+
+
+def _binary_size(parameters: Mapping[str, Any], *, spec: TensorSpec, has_header: bool) -> int | None:
+    if strange := [name for name in _SHARED_MEMORY if name in parameters]:
+        raise UnsupportedError(f"input '{spec.name}': {strange[0]}: this server has no shared memory")
+    if "binary_data_size" not in parameters:
+        return None
+    size = parameters["binary_data_size"]
+    if type(size) is not int or size < 0:
+        raise RequestError(f"input '{spec.name}': binary_data_size must be a whole number")
+    if not has_header:
+        raise RequestError(
+            f"must specify valid 'Inference-Header-Content-Length' in request header when passing inputs in binary "
+            f"data format: input '{spec.name}'"
+        )
+    return size
+
+
+def _of_bytes(payload: memoryview, *, spec: TensorSpec, shape: Sequence[int]) -> np.ndarray:
+    expected = math.prod(shape) * spec.dtype.itemsize
+    if len(payload) != expected:
+        raise RequestError(
+            f"unexpected total byte size {len(payload)} for input '{spec.name}', expecting {expected}: "
+            f"{DATATYPES[spec.dtype]} of shape {list(shape)}"
+        )
+    array = np.frombuffer(payload, dtype=spec.dtype).reshape(shape)
+    # Tensors follow JSON of any length; onnxruntime reads addresses of whole elements.
+    return array if array.flags.aligned else array.copy()
+
+
+def _of_json(entry: Mapping[str, Any], *, spec: TensorSpec, shape: Sequence[int]) -> np.ndarray:
+    """The values of `data`, flat or nested as the shape is."""
+    data, datatype = entry.get("data"), DATATYPES[spec.dtype]
+    if not isinstance(data, list):
+        raise RequestError(f"input '{spec.name}': data must be a list, or its size told as binary_data_size")
+    try:
+        values = np.array(data)
+        if spec.dtype == np.uint64 and values.dtype.kind == "f":
+            # numpy takes whole numbers above and below 2**63 together for floats.
+            values = np.array([operator.index(value) for value in np.array(data, dtype=object).flat], dtype=np.uint64)
+    except TypeError:
+        raise RequestError(f"input '{spec.name}': data holds something else than {datatype} values") from None
+    except (ValueError, OverflowError):
+        raise RequestError(f"input '{spec.name}': data is ragged") from None
+    allowed = {"b": "b", "f": "iuf"}.get(spec.dtype.kind, "iu")
+    if values.size and values.dtype.kind not in allowed:
+        raise RequestError(f"input '{spec.name}': data holds something else than {datatype} values")
+    if values.size != math.prod(shape) or (values.ndim > 1 and values.shape != tuple(shape)):
+        raise RequestError(f"input '{spec.name}': data is of shape {list(values.shape)}, but shape says {list(shape)}")
+    with np.errstate(over="ignore"):
+        array = values.astype(spec.dtype).reshape(shape)
+    exact = np.isfinite(array) if spec.dtype.kind == "f" else array.ravel() == values.ravel()
+    if not exact.all():
+        raise RequestError(f"input '{spec.name}': data holds a value that {datatype} cannot")
+    return array
+
+
+def _batch_size(feed: Mapping[str, np.ndarray], *, signature: Signature) -> int:
+    sizes = {name: len(array) for name, array in feed.items()}
+    batch_size = next(iter(sizes.values()))
+    if any(size != batch_size for size in sizes.values()):
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise RequestError(f"inputs must be of one batch size, but are of: {told}")
+    if batch_size > signature.max_batch_size:
+        raise RequestError(
+            f"inference request batch-size must be <= {signature.max_batch_size} for '{signature.model}', "
+            f"but is {batch_size}"
+        )
+    return batch_size
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+
+
+def _wishes(
+    document: Mapping[str, Any], parameters: Mapping[str, Any], *, signature: Signature
+) -> tuple[OutputWish, ...]:
+    are_binary = _flag(parameters, "binary_data_output", at="request", default=False)
+    if not (entries := document.get("outputs")):
+        if entries not in (None, []):
+            raise RequestError("outputs must be a list of objects")
+        return tuple(OutputWish(spec.name, are_binary) for spec in signature.outputs)
+    wishes: dict[str, OutputWish] = {}
+    for entry in _objects(entries, at="outputs"):
+        name = entry.get("name")
+        spec = signature.output(name) if isinstance(name, str) else None
+        if spec is None:
+            told = _cut(name) if isinstance(name, str) else "without a name"
+            raise RequestError(
+                f"unexpected inference output '{told}' for model '{signature.model}'; "
+                f"it gives {', '.join(spec.name for spec in signature.outputs)}"
+            )
+        if spec.name in wishes:
+            raise RequestError(f"output '{spec.name}' is asked for twice")
+        wishes[spec.name] = _wish(entry, spec=spec, are_binary=are_binary)
+    return tuple(wishes.values())
+
+
+def _wish(entry: Mapping[str, Any], *, spec: TensorSpec, are_binary: bool) -> OutputWish:
+    at = f"output '{spec.name}'"
+    parameters = _parameters(entry, at=at)
+    if strange := [name for name in _SHARED_MEMORY if name in parameters]:
+        raise UnsupportedError(f"{at}: {strange[0]}: this server has no shared memory")
+    is_binary = _flag(parameters, "binary_data", at=at, default=are_binary)
+    top = parameters.get("classification", 0)
+    if type(top) is not int or top < 0:
+        raise RequestError(f"{at}: classification must be a whole number above 0")
+    if top and (len(spec.shape) != 2 or spec.dtype.kind not in "fiu" or spec.dtype.itemsize < 4):
+        raise RequestError(f"{at}: classification takes an output of one number per class, but it is {spec}")
+    return OutputWish(spec.name, is_binary, top)
+
+
+def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    timeout_us = parameters.get("timeout", 0)
+    if type(timeout_us) is not int or not 0 <= timeout_us < _MAX_TIMEOUT_US:
+        raise RequestError("timeout must be a whole number of microseconds")
+    return timeout_us / 1e6 if timeout_us else None
+
+
+def _id(document: Mapping[str, Any]) -> str | None:
+    identity = document.get("id")
+    if identity is not None and (not isinstance(identity, str) or len(identity) > _MAX_ID_LENGTH):
+        raise RequestError(f"id must be a text of at most {_MAX_ID_LENGTH} characters")
+    return identity or None
+
+
+def _parameters(document: Mapping[str, Any], *, at: str) -> Mapping[str, Any]:
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise RequestError(f"{at}: parameters must be an object")
+    if reserved := [name for name in parameters if name.startswith("triton_")]:
+        raise RequestError(f"{at}: parameter '{_cut(reserved[0])}' is reserved")
+    return parameters
+
+
+def _flag(parameters: Mapping[str, Any], name: str, *, at: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise RequestError(f"{at}: {name} must be true or false")
+    return value
+
+
+def _objects(value: Any, *, at: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
+        raise RequestError(f"{at} must be a list of objects")
+    return value
+
+
+def _cut(text: str) -> str:
+    """A client's own words, short enough to be told again."""
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,0 +1,65 @@
+"""What a served model takes and gives, in the protocol's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.inputs import TensorSpec, inputs_of, outputs_of
+
+# The protocol's names of element types.
+DTYPES: Mapping[str, np.dtype] = {
+    "BOOL": np.dtype(np.bool_),
+    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)},
+}
+DATATYPES: Mapping[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a model; the first dimension of each is the batch."""
+
+    model: str
+    """Its name, for errors."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+
+    @classmethod
+    def of(cls, ort: Any, *, model: str, max_batch_size: int) -> Signature:
+        """That of an onnxruntime session."""
+        return cls(model, inputs_of(ort), outputs_of(ort), max_batch_size)
+
+    def input(self, name: str) -> TensorSpec | None:
+        return next((spec for spec in self.inputs if spec.name == name), None)
+
+    def output(self, name: str) -> TensorSpec | None:
+        return next((spec for spec in self.outputs if spec.name == name), None)
+
+
+def described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    """As metadata tell of tensors: -1 for a free dimension."""
+    return [
+        {
+            "name": spec.name,
+            "datatype": DATATYPES[spec.dtype],
+            "shape": [size if isinstance(size, int) else -1 for size in spec.shape],
+        }
+        for spec in specs
+    ]
+
+
+def configured(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    """As Triton's model configuration tells of tensors: without the batch."""
+    return [
+        {
+            "name": spec.name,
+            "data_type": f"TYPE_{DATATYPES[spec.dtype]}",
+            "dims": [size if isinstance(size, int) else -1 for size in spec.shape[1:]],
+        }
+        for spec in specs
+    ]
