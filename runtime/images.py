@@ -7,8 +7,9 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import IO, Any, get_args
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -67,11 +68,20 @@ def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
 
     Raises: ImageError: not such a file, damaged, or of more than 80 million pixels.
     """
+    return _prepare(path, name=str(path), preprocess=preprocess)
+
+
+def prepare_bytes(data: bytes, *, preprocess: Preprocess) -> np.ndarray:
+    """The bytes of a PNG or JPEG file as [H, W, C] uint8. Raises: ImageError: as `prepare`."""
+    return _prepare(BytesIO(data), name="the picture", preprocess=preprocess)
+
+
+def _prepare(source: Path | IO[bytes], *, name: str, preprocess: Preprocess) -> np.ndarray:
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+        with Image.open(source, formats=("PNG", "JPEG")) as picture:
             # The header is read, the pixels are not: a small file may unfold to more than the memory holds.
             if picture.width * picture.height > _MAX_PIXELS:
-                raise ImageError(f"{path}: {_TOO_LARGE}")
+                raise ImageError(f"{name}: {_TOO_LARGE}")
             return fit_picture(
                 picture,
                 size=(preprocess.height, preprocess.width),
@@ -79,12 +89,12 @@ def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
                 resize=preprocess.resize,
             )
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
+        raise ImageError(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a PNG or JPEG picture") from None
+        raise ImageError(f"{name}: not a PNG or JPEG picture") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: {_TOO_LARGE}") from None
+        raise ImageError(f"{name}: {_TOO_LARGE}") from None
     except ImageError:
         raise
     except _DAMAGES as error:
-        raise ImageError(f"{path}: cannot be read: {error}") from error
+        raise ImageError(f"{name}: cannot be read: {error}") from error

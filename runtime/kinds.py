@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from runtime.artifact import open_artifact
+from runtime.artifact import Artifact, open_artifact
 from runtime.language_model import SequenceModel, StepModel
 from runtime.model import Model
 from runtime.providers import Provider
@@ -18,7 +19,15 @@ def open_model(path: Path, *, provider: Provider = "auto", threads: int | None =
 
     Raises: ArtifactError: not a whole model of ours. ProviderError: CUDA cannot be had.
     """
-    artifact, problems = open_artifact(path, provider=provider, threads=threads)
+    return model_of(*open_artifact(path, provider=provider, threads=threads))
+
+
+def model_of(artifact: Artifact, problems: Sequence[str]) -> AnyModel:
+    """An artifact as the kind of model it is.
+
+    Args: problems: what is wrong with its metadata.
+    Raises: ArtifactError: not a whole model of ours.
+    """
     match artifact.kind:
         case "an image classifier":
             return Model.of(artifact, problems)

@@ -1,0 +1,218 @@
+"""What a server counts, for Prometheus and for the protocol's statistics, which are read off the same counters.
+
+Counters have Triton's names, histograms have buckets for models that take less than a millisecond. Where several
+processes serve together, prometheus_client keeps the numbers in files that every process reads
+(`PROMETHEUS_MULTIPROC_DIR`), so each of them tells the sum of all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.utils import floatToGoString
+
+from runtime.serving.errors import Reason
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_BUCKETS_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_MODEL = ("model", "version")
+_PHASES = ("input", "infer", "output")
+
+
+class Metrics:
+    """All counters of a process."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: Iterable[str] = _MODEL) -> Counter:
+            return Counter(name, text, list(labels), registry=registry)
+
+        def histogram(name: str, text: str, buckets: Iterable[float] = _BUCKETS_S) -> Histogram:
+            return Histogram(name, text, _MODEL, registry=registry, buckets=tuple(buckets))
+
+        self.success = counter("nv_inference_request_success", "Inference requests answered")
+        self.failure = counter("nv_inference_request_failure", "Inference requests failed", (*_MODEL, "reason"))
+        self.rows = counter("nv_inference_count", "Rows inferred")
+        self.batches = counter("nv_inference_exec_count", "Batches run")
+        self.request_us = counter("nv_inference_request_duration_us", "Whole time of answered requests, summed")
+        self.failed_us = counter("enas_failed_request_duration_us", "Whole time of failed requests, summed")
+        self.queue_us = counter("nv_inference_queue_duration_us", "Time that answered requests waited, summed")
+        self.compute_us = {
+            phase: counter(f"nv_inference_compute_{phase}_duration_us", f"Compute {phase} time of requests, summed")
+            for phase in _PHASES
+        }
+        self.sized_batches = counter("enas_batches", "Batches run, by their rows", (*_MODEL, "size"))
+        self.sized_us = counter("enas_batch_duration_us", "Time of batches, summed", (*_MODEL, "size", "phase"))
+        self.request_s = histogram("enas_request_duration_seconds", "Whole time of an answered request")
+        self.queue_s = histogram("enas_queue_duration_seconds", "Time that an answered request waited")
+        self.batch_s = histogram("enas_batch_duration_seconds", "Time of a batch in the model")
+        self.batch_size = histogram("enas_batch_size", "Rows of a batch", _BATCH_BUCKETS)
+        self.http = counter("enas_http_requests", "HTTP requests, by their status", ("status",))
+        self.pending = Gauge(
+            "nv_inference_pending_request_count",
+            "Inference requests that wait or run",
+            _MODEL,
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.load_s = Gauge(
+            "nv_model_load_duration_secs", "Time that loading took", _MODEL, registry=registry, multiprocess_mode="max"
+        )
+        self.last_ms = Gauge("enas_last_inference_ms", "Since 1970", _MODEL, registry=registry, multiprocess_mode="max")
+
+    def of(self, model: str, version: str) -> ModelMetrics:
+        return ModelMetrics(self, model, version)
+
+    def collect(self) -> list[Metric]:
+        """The numbers of all processes that serve together."""
+        if MULTIPROCESS_FOLDER not in os.environ:
+            return list(self.registry.collect())
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return list(registry.collect())
+
+    def exposition(self) -> str:
+        """Prometheus's text format. Counters are called as Triton calls them, without `_total`."""
+        lines = []
+        for metric in self.collect():
+            lines += [f"# HELP {metric.name} {metric.documentation}", f"# TYPE {metric.name} {metric.type}"]
+            for sample in metric.samples:
+                if sample.name.endswith("_created"):
+                    continue
+                name = sample.name.removesuffix("_total") if metric.type == "counter" else sample.name
+                labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels.items())
+                lines.append(
+                    f"{name}{{{labels}}} {floatToGoString(sample.value)}"
+                    if labels
+                    else f"{name} {floatToGoString(sample.value)}"
+                )
+        return "\n".join(lines) + "\n"
+
+
+class ModelMetrics:
+    """The counters of one version of a model; they can be told from any thread."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+        self._metrics = metrics
+        self._labels = (model, version)
+        self._sizes: dict[int, tuple[Counter, dict[str, Counter]]] = {}
+        labelled = [
+            "success",
+            "rows",
+            "batches",
+            "request_us",
+            "failed_us",
+            "queue_us",
+            "request_s",
+            "queue_s",
+            "batch_s",
+            "batch_size",
+            "pending",
+            "load_s",
+            "last_ms",
+        ]
+        self._of: dict[str, Any] = {name: getattr(metrics, name).labels(*self._labels) for name in labelled}
+        self._compute_us = {phase: metrics.compute_us[phase].labels(*self._labels) for phase in _PHASES}
+
+    def loaded(self, seconds: float) -> None:
+        self._of["load_s"].set(seconds)
+
+    def came(self) -> None:
+        self._of["pending"].inc()
+
+    def answered(self, *, rows: int, seconds: float, queued_s: float) -> None:
+        of = self._of
+        of["pending"].dec()
+        of["success"].inc()
+        of["rows"].inc(rows)
+        of["request_us"].inc(seconds * 1e6)
+        of["queue_us"].inc(queued_s * 1e6)
+        of["request_s"].observe(seconds)
+        of["queue_s"].observe(queued_s)
+        of["last_ms"].set(int(time.time() * 1e3))
+
+    def failed(self, reason: Reason, *, seconds: float) -> None:
+        self._of["pending"].dec()
+        self._of["failed_us"].inc(seconds * 1e6)
+        self._metrics.failure.labels(*self._labels, reason).inc()
+
+    def ran(self, *, requests: int, size: int, phases_s: Mapping[str, float]) -> None:
+        """A batch of so many requests ran. Args: phases_s: seconds of input, infer and output."""
+        self._of["batches"].inc()
+        self._of["batch_size"].observe(size)
+        self._of["batch_s"].observe(phases_s["infer"])
+        if size not in self._sizes:
+            labels = (*self._labels, str(size))
+            by_phase = {phase: self._metrics.sized_us.labels(*labels, phase) for phase in _PHASES}
+            self._sizes[size] = (self._metrics.sized_batches.labels(*labels), by_phase)
+        batches, by_phase = self._sizes[size]
+        batches.inc()
+        for phase, seconds in phases_s.items():
+            self._compute_us[phase].inc(seconds * 1e6 * requests)
+            by_phase[phase].inc(seconds * 1e6)
+
+
+def statistics(metrics: Iterable[Metric], *, model: str, version: str) -> dict[str, Any]:
+    """One version's entry of the protocol's statistics.
+
+    Source: Triton's extension_statistics.md; perf_analyzer wants every key, and equal counts of the compute phases.
+    """
+    values: dict[str, float] = defaultdict(float)
+    sizes: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for metric in metrics:
+        if metric.type not in ("counter", "gauge"):
+            continue
+        for sample in metric.samples:
+            labels = sample.labels
+            if (labels.get("model"), labels.get("version")) != (model, version) or sample.name.endswith("_created"):
+                continue
+            if "size" in labels:
+                sizes[int(labels["size"])][labels.get("phase", "batches")] += sample.value
+            else:
+                values[metric.name] += sample.value
+    success = int(values["nv_inference_request_success"])
+
+    def duration(count: float, microseconds: float) -> dict[str, int]:
+        return {"count": int(count), "ns": int(microseconds * 1e3)}
+
+    return {
+        "name": model,
+        "version": version,
+        "last_inference": int(values["enas_last_inference_ms"]),
+        "inference_count": int(values["nv_inference_count"]),
+        "execution_count": int(values["nv_inference_exec_count"]),
+        "inference_stats": {
+            "success": duration(success, values["nv_inference_request_duration_us"]),
+            "fail": duration(values["nv_inference_request_failure"], values["enas_failed_request_duration_us"]),
+            "queue": duration(success, values["nv_inference_queue_duration_us"]),
+            **{
+                f"compute_{phase}": duration(success, values[f"nv_inference_compute_{phase}_duration_us"])
+                for phase in _PHASES
+            },
+            "cache_hit": duration(0, 0),
+            "cache_miss": duration(0, 0),
+        },
+        "response_stats": {},
+        "batch_stats": [
+            {
+                "batch_size": size,
+                **{f"compute_{phase}": duration(found["batches"], found[phase]) for phase in _PHASES},
+            }
+            for size, found in sorted(sizes.items())
+        ],
+        "memory_usage": [],
+    }
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
