@@ -36,13 +36,26 @@ _BATCH_SIZE = 64
 @click.option("--batch-size", "-b", type=click.IntRange(min=1), show_default=str(_BATCH_SIZE), help="Images a call.")
 @provider_option
 @json_option
+@click.option(
+    "--export-plots",
+    "plots",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Draw the confusion matrix as an SVG file in this directory.",
+)
 def evaluate(
-    *, model: Path, dataset: str | None, split: str, batch_size: int | None, provider: Provider, as_json: bool
+    *,
+    model: Path,
+    dataset: str | None,
+    split: str,
+    batch_size: int | None,
+    provider: Provider,
+    as_json: bool,
+    plots: Path | None,
 ) -> None:
     """Score an exported model on a data set.
 
-    MODEL is a model file or a run directory. Prints the accuracy with its 95 % interval, and class by class; of a
-    language model, the perplexity.
+    MODEL is a model file or a run directory. Prints the accuracy with its 95 % interval, how well calibrated its
+    probabilities are, and class by class; of a language model, the perplexity.
     """
     from datasets import catalog
     from datasets.store import ImageStore, TextStore
@@ -53,10 +66,15 @@ def evaluate(
     opened = announced(open_model(_file_to_score(model), provider=provider))
     store = catalog.load(dataset or _trained_on(opened))
     if isinstance(opened, Model) and isinstance(store, ImageStore):
-        fields, text = _score_images(opened, store=store, split=split, batch_size=batch_size or _BATCH_SIZE)
+        result = _score_images(opened, store=store, split=split, batch_size=batch_size or _BATCH_SIZE)
+        fields, text = _image_fields(result), _image_text(result)
+        if plots is not None:
+            _draw_confusion(result, plots / "confusion.svg", title=f"{store.name}, {split}")
     elif isinstance(opened, LanguageModel) and isinstance(store, TextStore):
         if batch_size is not None:
             raise OptionError("--batch-size is of images; a text is read in as many streams as while training")
+        if plots is not None:
+            raise OptionError("--export-plots draws classes that are confused; a language model has none")
         fields, text = _score_text(opened, store=store, split=split)
     else:
         raise OptionError(f"{store.name} is a data set of {store.kind}, but {opened.path} is {opened.kind}")
@@ -90,27 +108,58 @@ def _trained_on(model: Artifact) -> str:
     raise OptionError(f"{model.path} does not say what it was trained on: name a data set with --dataset")
 
 
-def _score_images(model: Model, *, store: ImageStore, split: str, batch_size: int) -> tuple[dict[str, Any], str]:
-    """What a program reads, and what a person reads."""
+def _score_images(model: Model, *, store: ImageStore, split: str, batch_size: int) -> Evaluation:
     from runtime.evaluate import evaluate as score
     from runtime.progress import progress
 
     count = store.counts.get(split, 0)
     with progress(f"scoring {count:,} images of {store.name}, {split}", total=count) as advance:
-        result = score(model, store=store, split=split, batch_size=batch_size, advance=advance)
-    fields = {
+        return score(model, store=store, split=split, batch_size=batch_size, advance=advance)
+
+
+def _image_fields(result: Evaluation) -> dict[str, Any]:
+    calibration = result.calibration
+    return {
         "count": result.count,
         "correct": result.correct,
         "accuracy": asdict(result.accuracy),
+        "calibration": {
+            "error": calibration.error,
+            "bins": [
+                {"count": int(count), "confidence": float(confidence), "accuracy": float(accuracy)}
+                for count, confidence, accuracy in zip(
+                    calibration.counts, calibration.confidence, calibration.accuracy, strict=True
+                )
+            ],
+        },
         "classes": [asdict(score) for score in result.per_class],
         "confusion": result.confusion.tolist(),
     }
+
+
+def _image_text(result: Evaluation) -> str:
     interval = result.accuracy.interval
     assert interval is not None
-    return fields, (
+    return (
         f"accuracy {result.accuracy.value:.2%} (95 % interval {interval.low:.2%} – {interval.high:.2%}, "
-        f"{result.correct:,} of {result.count:,} images)\n\n{_class_table(result)}"
+        f"{result.correct:,} of {result.count:,} images), calibration error {result.calibration.error:.2%}"
+        f"\n\n{_class_table(result)}"
     )
+
+
+def _draw_confusion(result: Evaluation, path: Path, *, title: str) -> None:
+    from charts.matrix import matrix_chart
+    from datasets.files import write_text
+
+    picture = matrix_chart(
+        result.confusion.tolist(),
+        result.classes,
+        title=f"Confusion: {title}",
+        row_label="what images are",
+        column_label="what the model says",
+    )
+    write_text(path, picture + "\n")
+    click.echo(f"drawn in {path}", err=True)
 
 
 def _class_table(result: Evaluation) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from runtime import statistics
+from runtime.calibration import Calibration
 from runtime.model import Model
 from runtime.statistics import Estimate
 
@@ -39,6 +40,7 @@ class Evaluation:
     classes: tuple[str, ...]
     confusion: np.ndarray
     """[K, K] int64: row the label, column what the model said."""
+    calibration: Calibration
 
     @property
     def count(self) -> int:
@@ -94,13 +96,16 @@ def evaluate(
     if len(labels) == 0:
         raise EvaluationError(f"{store.name}: the split {split!r} holds no image")
     confusion = np.zeros((len(model.classes), len(model.classes)), dtype=np.int64)
+    confidences, hits = np.empty(len(labels)), np.empty(len(labels), dtype=bool)
     for start, images in _batches(store, split, batch_size=batch_size):
-        logits = model.predict(images).logits
+        logits, probabilities = model.predict(images)
         if not np.isfinite(logits).all():
             raise EvaluationError(f"{model.path}: a logit is not finite in images {start} to {start + len(images) - 1}")
-        np.add.at(confusion, (labels[start : start + len(images)], logits.argmax(axis=1)), 1)
+        batch, said = slice(start, start + len(images)), logits.argmax(axis=1)
+        np.add.at(confusion, (labels[batch], said), 1)
+        confidences[batch], hits[batch] = probabilities.max(axis=1), labels[batch] == said
         advance(len(images))
-    return Evaluation(model.classes, confusion)
+    return Evaluation(model.classes, confusion, Calibration.of(confidences, hits))
 
 
 def _batches(store: ImageStore, split: str, *, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -38,6 +38,22 @@ def test_evaluate_prints_accuracy_and_every_class(model_path: Path, store_path: 
     assert "grey         2   50.0%     100.0%  bright 1" in result.stdout
 
 
+def test_evaluate_says_how_far_probabilities_can_be_believed(model_path: Path, store_path: Path) -> None:
+    document = document_of(cli.evaluate, model_path, "--dataset", store_path, "-e", "cpu")
+    calibration = document["calibration"]
+    assert sum(one["count"] for one in calibration["bins"]) == 4
+    result = run(cli.evaluate, model_path, "--dataset", store_path, "-e", "cpu")
+    assert f"calibration error {calibration['error']:.2%}" in result.stdout
+
+
+def test_evaluate_draws_what_is_taken_for_what(model_path: Path, store_path: Path, tmp_path: Path) -> None:
+    result = run(cli.evaluate, model_path, "--dataset", store_path, "-e", "cpu", "--export-plots", tmp_path / "plots")
+    assert result.exit_code == 0, result.exception
+    picture = (tmp_path / "plots" / "confusion.svg").read_text(encoding="utf-8")
+    assert "Confusion: brightness, test" in picture
+    assert "bright" in picture
+
+
 def test_evaluate_writes_the_hashes_of_model_and_data(model_path: Path, store_path: Path) -> None:
     document = document_of(cli.evaluate, model_path, "--dataset", store_path, "-e", "cpu")
     assert document["confusion"] == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]

@@ -5,12 +5,15 @@ import pytest
 
 from datasets.store import ImageStore, StoreError, open_store
 from datasets.store_writer import write_image_store
+from runtime.calibration import Calibration
 from runtime.evaluate import ClassScore, Evaluation, EvaluationError, evaluate
 from runtime.model import Model
-from tests.runtime.conftest import BIAS, CLASSES, SHAPE, metadata, save, tiny_graph
+from tests.runtime.conftest import BIAS, CLASSES, SHAPE, expected_logits, metadata, save, tiny_graph
 
 # Label and brightness of the test images: the model calls 0 dark, 128 grey, 255 bright.
 TEST = [(0, 0), (0, 0), (0, 128), (1, 128), (1, 255), (1, 255), (2, 255)]
+
+SURE = Calibration.of(np.ones(1), np.ones(1, dtype=bool))
 
 
 def _store(path: Path, classes: tuple[str, ...] = CLASSES, shape: tuple[int, int, int] = SHAPE) -> ImageStore:
@@ -32,6 +35,11 @@ def _store(path: Path, classes: tuple[str, ...] = CLASSES, shape: tuple[int, int
     return store
 
 
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
 @pytest.fixture
 def model(model_path: Path) -> Model:
     return Model.open(model_path, provider="cpu")
@@ -44,10 +52,14 @@ def test_a_split_is_scored_whatever_the_batch_size(model: Model, tmp_path: Path,
     result = evaluate(model, store=store, split="test", batch_size=batch_size, advance=told.append)
     assert result.confusion.tolist() == [[2, 1, 0], [0, 1, 2], [0, 0, 1]]
     assert (result.correct, result.count, sum(told)) == (4, 7, 7)
+    assert result.calibration.counts.sum() == 7
+    confidences = _softmax(expected_logits(np.stack([np.full(SHAPE, b, np.uint8) for _, b in TEST]))).max(axis=1)
+    hits = np.array([True, True, False, True, False, False, True])
+    assert result.calibration.error == pytest.approx(Calibration.of(confidences, hits).error, abs=1e-5)
 
 
 def test_the_scores_of_every_class() -> None:
-    result = Evaluation(("a", "b", "c"), np.array([[2, 1, 1], [0, 0, 0], [0, 0, 4]]))
+    result = Evaluation(("a", "b", "c"), np.array([[2, 1, 1], [0, 0, 0], [0, 0, 4]]), SURE)
     assert result.per_class == [
         ClassScore("a", 4, recall=0.5, precision=1.0),
         ClassScore("b", 0, recall=None, precision=0.0),
