@@ -214,7 +214,7 @@ def _columns(sweep: Sweep, scenario: Scenario) -> list[_Column]:
     columns.append(_Column("median ms (95 %)", lambda point: _stated(_median(point))))
     columns += [
         _Column(f"{_percentile(q)} ms (95 %)", lambda point, q=q: _stated(_quantile(point, q)))  # type: ignore[misc]
-        for q in _SHOWN
+        for q in sorted({*_SHOWN, *([] if sweep.goal is None else [sweep.goal.q])} - {0.5})
     ]
     columns.append(_Column(f"{sweep.unit}/s", lambda point: _rate(point.items_per_s)))
     columns.append(_Column("samples", lambda point: f"{point.series.samples_ms.size:,}"))

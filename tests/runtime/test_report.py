@@ -166,6 +166,13 @@ def test_the_most_that_meets_a_latency_is_told(sweep: Sweep) -> None:
     ]
 
 
+def test_the_percentile_of_a_target_has_a_column(sweep: Sweep) -> None:
+    assert (
+        "p90 ms (95 %) p95 ms (95 %) p99 ms"
+        in _table(report.text(replace(sweep, goal=Goal(5, 0.95))), "single-stream")[0]
+    )
+
+
 def test_why_cuda_was_not_taken_is_said_once(model_path: Path, sweep: Sweep) -> None:
     target = _target(model_path)
     elsewhere = replace(target, facts=replace(target.facts, provider_remark="CUDA cannot be used: no driver"))
