@@ -46,7 +46,7 @@ _REMOTE_CONCURRENCY = 64
     type=Numbers(),
     multiple=True,
     show_default="1,8,32",
-    help="Images a call; repeat, or separate with commas.",
+    help="Images, or whatever the model takes, a call; repeat, or separate with commas.",
 )
 @click.option(
     "--shape", "-f", "sizes", type=Size(), multiple=True, help="The size of a free dimension of an input; repeat."

@@ -27,6 +27,13 @@ def test_a_quantile_is_a_sample_that_was_seen() -> None:
     assert [statistics.quantile(samples, q).value for q in (0.005, 0.9, 0.99, 0.991)] == [1, 90, 99, 100]
 
 
+@pytest.mark.parametrize("count", [1, 2, 9, 100, 662, 10_000])
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.95, 0.99, 0.999])
+def test_a_quantile_is_numpys_inverted_distribution_function(count: int, q: float) -> None:
+    samples = np.random.default_rng(count).lognormal(size=count)
+    assert statistics.quantile(samples, q).value == np.quantile(samples, q, method="inverted_cdf")
+
+
 def test_the_median_of_an_even_count_is_the_middle_of_two() -> None:
     assert statistics.median(np.array([4.0, 1.0, 3.0, 2.0])).value == 2.5
 
