@@ -164,7 +164,7 @@ def quick_recurrent() -> RetrainConfig:
         num_epochs=3,
         batch_size=64,
         sgd=SgdConfig(learning_rate=20.0, final_learning_rate=0.5, momentum=0.0, weight_decay=1e-7, clip_norm=0.25),
-        training=TextTraining(),
+        training=TextTraining(weight_range=0.1),
     )
 
 
@@ -172,10 +172,10 @@ def small_recurrent() -> RetrainConfig:
     """An hour or so on two CPU cores, search included."""
     return RetrainConfig(
         preset="small",
-        num_epochs=12,
+        num_epochs=6,
         batch_size=64,
         sgd=SgdConfig(learning_rate=20.0, final_learning_rate=0.5, momentum=0.0, weight_decay=1e-7, clip_norm=0.25),
-        training=TextTraining(dropout=Dropout(input=0.2, output=0.2)),
+        training=TextTraining(weight_range=0.1, dropout=Dropout(input=0.1, output=0.2)),
     )
 
 
