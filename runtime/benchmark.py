@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -73,6 +73,10 @@ class Opened:
     """Makes a call; threads that call at the same time each need one of their own."""
     other_shape: Call | None = None
     """The same on inputs of another shape, connecting included: tells a shape's first call from the first of all."""
+    is_kept: bool = False
+    """Whether it was open before and stays so: there is nothing to be said of opening it."""
+    seen: Literal["nothing", "other shapes", "this shape"] = "nothing"
+    """What it was called with before."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +201,18 @@ def _ready(
     with failure_of(series):
         start = time.perf_counter_ns()
         opened = sessions.enter_context(contestant.open())
-        sitting.open_ms = (time.perf_counter_ns() - start) / 1e6
-        is_new_shape = reshaped and opened.other_shape is not None
+        open_ms = (time.perf_counter_ns() - start) / 1e6
+        sitting.open_ms = None if opened.is_kept else open_ms
+        seen = opened.seen
         if reshaped and opened.other_shape is not None:
             opened.other_shape()
+            seen = "other shapes"
         start = time.perf_counter_ns()
         call = opened.connect()
         result = call()
         first_ms = (time.perf_counter_ns() - start) / 1e6
-        sitting.cold_ms, sitting.new_shape_ms = (None, first_ms) if is_new_shape else (first_ms, None)
+        sitting.cold_ms = first_ms if seen == "nothing" else None
+        sitting.new_shape_ms = first_ms if seen == "other shapes" else None
         if len(series.sittings) == 1:
             series.remark = contestant.examine(result)
         del result

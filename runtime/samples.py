@@ -40,6 +40,7 @@ class Sitting:
     """What was measured of one contestant between opening and closing it."""
 
     open_ms: float | None = None
+    """None where it was open before."""
     cold_ms: float | None = None
     """The very first call; every other sitting makes it on another shape, and leaves None."""
     new_shape_ms: float | None = None

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from runtime.artifact import ArtifactError
 from runtime.benchmark import Contestant, Plan, measure
 from runtime.providers import DEFAULT_TUNING
-from runtime.targets import OnnxTarget, Transfer, remark_of
+from runtime.targets import Facts, FunctionTarget, OnnxTarget, Transfer, remark_of
 from tests.runtime.conftest import SHAPE, expected_logits, metadata, save, tiny_graph
 
 FEED = {"images": np.random.default_rng(0).integers(0, 256, (3, *SHAPE), dtype=np.uint8)}
@@ -69,6 +69,20 @@ def test_any_onnx_file_can_be_measured(tmp_path: Path) -> None:
     (series,) = measure([Contestant("it", lambda: target.open(feed, None), target.examine)], plan=plan).series
     assert series.failure is None
     assert series.samples_ms.size > 0
+
+
+def test_a_function_is_cold_once_and_meets_each_shape_once() -> None:
+    target = FunctionTarget("f", (), {}, Facts(), lambda images: images)
+    plan = Plan(duration_s=0.02, min_samples=1, sittings=2, warmup_s=0)
+
+    def first_calls(batch_size: int) -> list[tuple[bool, bool]]:
+        feed = {"images": np.zeros((batch_size, 3))}
+        (series,) = measure([Contestant("f", lambda: target.open(feed, None))], plan=plan).series
+        assert series.median_ms("open_ms") is None
+        return [(sitting.cold_ms is not None, sitting.new_shape_ms is not None) for sitting in series.sittings]
+
+    assert first_calls(1) == [(True, False), (False, False)]
+    assert first_calls(4) == [(False, True), (False, False)]
 
 
 def test_a_language_model_takes_words_of_its_vocabulary(tmp_path: Path) -> None:
