@@ -27,6 +27,7 @@ from runtime.machine import calibrate
 from runtime.samples import Series, Sitting, WarmUp
 
 Call = Callable[[], object]
+Seen = Literal["nothing", "other shapes", "this shape"]
 
 
 class BenchmarkError(ValueError):
@@ -75,7 +76,7 @@ class Opened:
     """The same on inputs of another shape, connecting included: tells a shape's first call from the first of all."""
     is_kept: bool = False
     """Whether it was open before and stays so: there is nothing to be said of opening it."""
-    seen: Literal["nothing", "other shapes", "this shape"] = "nothing"
+    seen: Seen = "nothing"
     """What it was called with before."""
 
 
@@ -203,7 +204,7 @@ def _ready(
         opened = sessions.enter_context(contestant.open())
         open_ms = (time.perf_counter_ns() - start) / 1e6
         sitting.open_ms = None if opened.is_kept else open_ms
-        seen = opened.seen
+        seen: Seen = opened.seen
         if reshaped and opened.other_shape is not None:
             opened.other_shape()
             seen = "other shapes"

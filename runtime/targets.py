@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from runtime.artifact import ArtifactError, load, read_model
-from runtime.benchmark import Call, Opened
+from runtime.benchmark import Call, Opened, Seen
 from runtime.inputs import ShapeError, TensorSpec, inputs_of
 from runtime.providers import Provider, Session, Tuning, open_session
 
@@ -180,7 +180,7 @@ class FunctionTarget:
     def open(self, feed: Feed, other: Feed | None) -> Iterator[Opened]:
         # Another shape would make a compiling framework compile once more: it is not asked for.
         (images,) = feed.values()
-        seen = "this shape" if images.shape in self.shapes else "other shapes" if self.shapes else "nothing"
+        seen: Seen = "this shape" if images.shape in self.shapes else "other shapes" if self.shapes else "nothing"
         self.shapes.add(images.shape)
         yield Opened(connect=lambda: partial(self.predict, images), is_kept=True, seen=seen)
 
