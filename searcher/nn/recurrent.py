@@ -143,7 +143,7 @@ class RecurrentNetwork(nn.Module):
             plan_of(architecture),
             projected.unflatten(0, tokens.shape),
             state,
-            self._weights(architecture),
+            self.weights_of(architecture),
             mask=self._mask(self._dropout.state, batch_size, hidden),
             norm=self._norm(),
             dtype=dtype,
@@ -155,10 +155,11 @@ class RecurrentNetwork(nn.Module):
     def step(self, tokens: Tensor, state: Tensor, architecture: RecurrentArchitecture) -> tuple[Tensor, Tensor]:
         """Read one token each: tokens int64 [B], state [B, H] -> logits [B, V] of the next token, and the new state."""
         projected = functional.embedding(tokens, self.embedding) @ self.input
-        state = step(plan_of(architecture), projected, state, self._weights(architecture), self._norm())
+        state = step(plan_of(architecture), projected, state, self.weights_of(architecture), self._norm())
         return state @ self.embedding.t(), state
 
-    def _weights(self, architecture: RecurrentArchitecture) -> list[Tensor]:
+    def weights_of(self, architecture: RecurrentArchitecture) -> list[Tensor]:
+        """The matrices [H, 2H] of an architecture's nodes."""
         return [
             edges.weight(node.previous, node.activation)  # type: ignore[operator]
             for edges, node in zip(self.nodes, architecture.nodes, strict=True)
