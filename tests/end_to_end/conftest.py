@@ -1,27 +1,39 @@
-"""A tiny data set and tiny settings, for whole runs in seconds."""
+"""Tiny data sets and tiny settings of every space, for whole runs in seconds."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tomli_w
+from click.testing import CliRunner
 
 from datasets.batches import Augmentation
-from datasets.store_writer import write_image_store
+from datasets.store_writer import write_image_store, write_text_store
+from enas import Peers, build_group
 from exporter.presets import retrain_preset
+from exporter.retrain import RetrainConfig
 from searcher.arch.document import write_dataclass
+from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
+from searcher.nn.recurrent import Dropout
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
+from searcher.training.search_config import SearchConfig
+from searcher.training.text_learner import TextTraining
 
 CLASSES = ("bar", "dot", "blank")
+VOCABULARY = ("<eos>", "<unk>", *"abcdefgh")
+AUGMENTATION = Augmentation(crop_padding=1, flip=True)
 
 
 def tiny_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +46,13 @@ def tiny_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def tiny_text(count: int, seed: int) -> np.ndarray:
+    """Letters in rising order that now and then leave one out, in lines of ten: [count]."""
+    letters = np.cumsum(np.random.default_rng(seed).integers(1, 3, count)) % 8 + 2
+    letters[::10] = 0
+    return letters
+
+
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "shapes.h5"
@@ -43,18 +62,88 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def search_config(tmp_path_factory: pytest.TempPathFactory, store_path: Path) -> Path:
-    config = replace(
+def text_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "letters.h5"
+    splits = {"train": tiny_text(1201, 0), "valid": tiny_text(200, 1), "test": tiny_text(321, 2)}
+    write_text_store(path, name="letters", splits=splits, vocabulary=VOCABULARY, source="made up", licence="CC0-1.0")
+    return path
+
+
+def micro_search() -> SearchConfig:
+    return replace(
         search_preset("micro", "quick", image_size=8),
-        dataset=str(store_path),
-        num_epochs=3,
-        batch_size=16,
         search_space=MicroSpace(2),
         network=MicroSize(cells=3, channels=4),
         final_network=MicroSize(cells=3, channels=4),
-        training=ImageTraining(
-            augmentation=Augmentation(crop_padding=1, flip=True), dropout_prob=0.1, auxiliary_weight=0.2
-        ),
+        training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.1, auxiliary_weight=0.2),
+    )
+
+
+def macro_search() -> SearchConfig:
+    return replace(
+        search_preset("macro", "quick", image_size=8),
+        search_space=MacroSpace(3),
+        network=MacroSize(channels=4, skip_merge="sum"),
+        final_network=MacroSize(channels=4, double_channels=True),
+        training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.1),
+    )
+
+
+def recurrent_search() -> SearchConfig:
+    config = search_preset("recurrent", "quick")
+    return replace(
+        config,
+        search_space=RecurrentSpace(4),
+        network=RecurrentSize(16),
+        final_network=RecurrentSize(16),
+        training=TextTraining(dropout=Dropout(0.1, 0.1, 0.1, 0.1), batch_norm=True),
+        sgd=replace(config.sgd, learning_rate=5.0, final_learning_rate=0.5),
+    )
+
+
+def image_retraining(space: str) -> RetrainConfig:
+    config = retrain_preset(space, "standard")
+    training = replace(config.training, augmentation=replace(AUGMENTATION, cutout=2))
+    return replace(config, num_epochs=3, training=training, ema_decay=0.5)
+
+
+def text_retraining(space: str) -> RetrainConfig:
+    """With a rate so high that valid gets worse now and then, which starts the averaging."""
+    config = retrain_preset(space, "quick")
+    training = TextTraining(dropout=Dropout(0.1, 0.1, 0.1, 0.1), slowness_penalty=0.1)
+    sgd = replace(config.sgd, learning_rate=30.0, final_learning_rate=20.0, clip_norm=1.0)
+    return replace(config, num_epochs=6, training=training, sgd=sgd, average_patience=1)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A space with its tiny data set and settings."""
+
+    space: str
+    store_path: Path
+    search_config: Path
+    retrain_config: Path
+
+    def search(self, run: Path) -> list[str | Path]:
+        """The command's arguments."""
+        return ["search", "--space", self.space, "--config", self.search_config, "--run", run]
+
+    def retrain(self, run: Path) -> list[str | Path]:
+        return ["retrain", run, "--config", self.retrain_config]
+
+
+def write_config(folder: Path, config: Any) -> Path:
+    path = folder / "config.toml"
+    path.write_text(tomli_w.dumps(write_dataclass(config)))
+    return path
+
+
+def write_search(folder: Path, make: Callable[[], SearchConfig], store_path: Path) -> Path:
+    config = replace(
+        make(),
+        dataset=str(store_path),
+        num_epochs=3,
+        batch_size=16,
         policy_start_epoch=0,
         policy_steps=2,
         policy_samples=3,
@@ -62,20 +151,42 @@ def search_config(tmp_path_factory: pytest.TempPathFactory, store_path: Path) ->
         reward_batch_size=16,
         derivation=DeriveConfig(num_samples=5, num_batches=2, num_finalists=2),
     )
-    path = tmp_path_factory.mktemp("config") / "search.toml"
-    path.write_text(tomli_w.dumps(write_dataclass(config)))
+    return write_config(folder, config)
+
+
+@pytest.fixture(scope="session", params=["micro", "macro", "recurrent"])
+def tiny(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, store_path: Path, text_path: Path
+) -> Tiny:
+    """Every space in turn; a test of some alone names them: `parametrize("tiny", ["micro"], indirect=True)`."""
+    make_search, make_retraining, path = {
+        "micro": (micro_search, image_retraining, store_path),
+        "macro": (macro_search, image_retraining, store_path),
+        "recurrent": (recurrent_search, text_retraining, text_path),
+    }[request.param]
+    retraining = replace(make_retraining(request.param), batch_size=16)
+    return Tiny(
+        request.param,
+        path,
+        write_search(tmp_path_factory.mktemp("search"), make_search, path),
+        write_config(tmp_path_factory.mktemp("retrain"), retraining),
+    )
+
+
+@pytest.fixture(scope="session")
+def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run, which nothing has disturbed."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    enas(*tiny.search(path))
+    enas(*tiny.retrain(path))
+    here("export", path)
     return path
 
 
 @pytest.fixture(scope="session")
-def retrain_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = retrain_preset("micro", "standard")
-    augmentation = Augmentation(crop_padding=1, flip=True, cutout=2)
-    training = replace(config.training, augmentation=augmentation)
-    config = replace(config, num_epochs=3, batch_size=16, training=training, ema_decay=0.5)
-    path = tmp_path_factory.mktemp("config") / "retrain.toml"
-    path.write_text(tomli_w.dumps(write_dataclass(config)))
-    return path
+def search_config(tmp_path_factory: pytest.TempPathFactory, store_path: Path) -> Path:
+    """The micro search's."""
+    return write_search(tmp_path_factory.mktemp("search"), micro_search, store_path)
 
 
 def enas(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -85,6 +196,13 @@ def enas(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProc
     )
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def here(*arguments: str | Path) -> str:
+    """Run the command line in this process, which saves a second or more; what stood on stdout."""
+    done = CliRunner().invoke(build_group(), [str(argument) for argument in arguments], obj=Peers())
+    assert done.exit_code == 0, done.exception or done.stderr
+    return done.stdout
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -20,16 +20,15 @@ from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
 from exporter.retrain import RetrainConfig, retrain
 from exporter.retrain import config_types as retrain_types
-from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.spec import Spec
-from searcher.arch.tasks import ImageClassification
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt, Stopped
+from searcher.training.learners import load_store, task_of
 from searcher.training.loop import Search, search
 from searcher.training.run_folder import RunFolder, read_config
 from searcher.training.search_config import SearchConfig, config_types
-from tests.end_to_end.conftest import CLASSES, command, enas, environment, tiny_images
+from tests.end_to_end.conftest import CLASSES, Tiny, command, enas, environment, tiny_images
 
 
 def metrics(stage: Path) -> list[dict[str, Any]]:
@@ -74,23 +73,23 @@ def run_and_kill(arguments: list[str | Path], stage: Path) -> None:
     assert load_checkpoint(stage / "checkpoint.pt")["epoch"] >= 1
 
 
-def test_kill_9_in_search_and_retraining(tmp_path: Path, search_config: Path, retrain_config: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    enas("search", "--config", search_config, "--run", whole)
-    arguments: list[str | Path] = ["search", "--config", search_config, "--run", killed]
-    run_and_kill(arguments, killed / "search")
+def test_kill_9_in_search_and_retraining(tmp_path: Path, tiny: Tiny, run: Path) -> None:
+    killed = tmp_path / "killed"
+    run_and_kill(tiny.search(killed), killed / "search")
     assert not (killed / "spec.json").exists()
-    enas(*arguments, "--resume")
-    assert (killed / "spec.json").read_bytes() == (whole / "spec.json").read_bytes()
-    assert_equal_stages(killed / "search", whole / "search")
+    enas(*tiny.search(killed), "--resume")
+    assert (killed / "spec.json").read_bytes() == (run / "spec.json").read_bytes()
+    assert_equal_stages(killed / "search", run / "search")
 
-    enas("retrain", whole, "--config", retrain_config)
-    arguments = ["retrain", killed, "--config", retrain_config]
-    run_and_kill(arguments, killed / "retrain")
-    enas(*arguments, "--resume")
-    assert_equal_stages(killed / "retrain", whole / "retrain")
-    best = [load_checkpoint(run / "retrain" / "best.pt") for run in (killed, whole)]
-    assert_equal_states(*best)
+    stages = ["retrain", *(["retrain-lstm"] if tiny.space == "recurrent" else [])]
+    for stage in stages:
+        run_and_kill([*tiny.retrain(killed), "--resume"], killed / stage)
+        assert not (killed / stage / "summary.json").exists()
+    enas(*tiny.retrain(killed), "--resume")
+    for stage in stages:
+        assert_equal_stages(killed / stage, run / stage)
+        best = [load_checkpoint(path / stage / "best.pt") for path in (killed, run)]
+        assert_equal_states(*best)
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
@@ -134,9 +133,8 @@ def stop_again_and_again(run: Callable[[Path, int], object], path: Path, *, firs
     raise AssertionError("the run never ended")
 
 
-def with_options(path: Path, name: str, **changes: Any) -> SearchConfig:
+def with_options(config: SearchConfig, name: str, **changes: Any) -> SearchConfig:
     """The tiny search's configuration, changed."""
-    config = read_config(path, SearchConfig, types=config_types("micro"))
     if name == "random":
         return replace(config, policy=replace(config.policy, kind="random"), **changes)
     if name == "moving average":
@@ -145,37 +143,48 @@ def with_options(path: Path, name: str, **changes: Any) -> SearchConfig:
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"),
+    ("tiny", "name", "changes"),
     [
-        ("default", {}),
-        ("random", {"policy_start_epoch": 1}),
-        ("moving average", {"architectures_per_step": 2, "control_samples": 0}),
+        ("micro", "default", {}),
+        ("micro", "random", {"policy_start_epoch": 1}),
+        ("micro", "moving average", {"architectures_per_step": 2, "control_samples": 0}),
+        ("macro", "default", {}),
+        ("recurrent", "default", {}),
+        ("recurrent", "moving average", {"architectures_per_step": 2, "control_samples": 0}),
     ],
+    indirect=["tiny"],
 )
 def test_a_search_stopped_at_any_step_goes_on_exactly(
-    tmp_path: Path, search_config: Path, store_path: Path, name: str, changes: dict[str, Any]
+    tmp_path: Path, tiny: Tiny, name: str, changes: dict[str, Any]
 ) -> None:
-    config = with_options(search_config, name, **changes)
-    store = load_images(str(store_path))
+    config = with_options(
+        read_config(tiny.search_config, SearchConfig, types=config_types(tiny.space)), name, **changes
+    )
+    store = load_store(config.dataset, space=tiny.space)
 
     def run(path: Path, looks: int) -> None:
         folder = RunFolder.open(path / "search", config, resume=True, force=False, again="")
         search(config, store=store, folder=folder, device=torch.device("cpu"), interrupt=StopAfter(looks))
 
     run(tmp_path / "whole", 10_000)
-    # An epoch has six steps of shared weights and two of the policy: the stops fall into both, and into derivation.
+    # An epoch has three steps or more of shared weights and two of the policy: the stops fall into both, and into
+    # derivation.
     assert stop_again_and_again(run, tmp_path / "stopped", first_turn=3) > 5
     assert (tmp_path / "stopped/spec.json").read_bytes() == (tmp_path / "whole/spec.json").read_bytes()
     assert_equal_stages(tmp_path / "stopped/search", tmp_path / "whole/search")
 
 
-def test_a_retraining_stopped_at_any_step_goes_on_exactly(
-    tmp_path: Path, retrain_config: Path, store_path: Path
-) -> None:
-    store = load_images(str(store_path))
-    task = ImageClassification(dataset=str(store_path), input_shape=store.image_shape, classes=store.classes)
-    spec = Spec("micro", MicroSpace(2).random(random.Random(0)), MicroSize(cells=3, channels=4), task)
-    config = read_config(retrain_config, RetrainConfig, types=retrain_types("micro"))
+@pytest.mark.parametrize(
+    ("tiny", "model"),
+    [("micro", "spec"), ("macro", "spec"), ("recurrent", "spec"), ("recurrent", "lstm")],
+    indirect=["tiny"],
+)
+def test_a_retraining_stopped_at_any_step_goes_on_exactly(tmp_path: Path, tiny: Tiny, model: Any) -> None:
+    store = load_store(str(tiny.store_path), space=tiny.space)
+    searched = read_config(tiny.search_config, SearchConfig, types=config_types(tiny.space))
+    architecture = searched.search_space.random(random.Random(0))
+    spec = Spec(tiny.space, architecture, searched.final_network, task_of(store, dataset=searched.dataset))
+    config = replace(read_config(tiny.retrain_config, RetrainConfig, types=retrain_types(tiny.space)), model=model)
 
     def run(path: Path, looks: int) -> None:
         folder = RunFolder.open(path / "retrain", config, resume=True, force=False, again="")
@@ -186,6 +195,9 @@ def test_a_retraining_stopped_at_any_step_goes_on_exactly(
     assert_equal_stages(tmp_path / "stopped/retrain", tmp_path / "whole/retrain")
     best = [load_checkpoint(tmp_path / name / "retrain" / "best.pt") for name in ("whole", "stopped")]
     assert_equal_states(*best)
+    if tiny.space == "recurrent":
+        # The stops fell before and into the averaging, which began within the run.
+        assert load_checkpoint(tmp_path / "whole/retrain/checkpoint.pt")["average"]
 
 
 def test_a_diverged_run_never_overwrites_its_checkpoint(tmp_path: Path, search_config: Path, store_path: Path) -> None:

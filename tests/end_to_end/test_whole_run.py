@@ -1,4 +1,4 @@
-"""From labelled images to a verified model, through the command line, on a tiny data set."""
+"""From labelled images, or a text, to a verified model, through the command line, on tiny data sets."""
 
 from __future__ import annotations
 
@@ -15,42 +15,44 @@ import pytest
 
 from datasets.catalog import load_images
 from searcher.arch.spec import read_spec
-from tests.end_to_end.conftest import CLASSES, enas
+from tests.end_to_end.conftest import CLASSES, VOCABULARY, Tiny, enas, here
+
+of_micro = pytest.mark.parametrize("tiny", ["micro"], indirect=True)
+of_images = pytest.mark.parametrize("tiny", ["micro", "macro"], indirect=True)
+of_text = pytest.mark.parametrize("tiny", ["recurrent"], indirect=True)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, search_config: Path, retrain_config: Path) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "tiny"
-    enas("search", "--config", search_config, "--run", path)
-    enas("retrain", path, "--config", retrain_config)
-    enas("export", path)
-    return path
-
-
-def test_every_stage_leaves_what_the_contract_names(run: Path) -> None:
-    for name in ("config.toml", "metrics.jsonl", "checkpoint.pt", "summary.json"):
-        assert (run / "search" / name).is_file()
-        assert (run / "retrain" / name).is_file()
+def test_every_stage_leaves_what_the_contract_names(run: Path, tiny: Tiny) -> None:
+    stages = ["search", "retrain", *(["retrain-lstm"] if tiny.space == "recurrent" else [])]
+    for stage in stages:
+        for name in ("config.toml", "metrics.jsonl", "checkpoint.pt", "summary.json"):
+            assert (run / stage / name).is_file()
     assert json.loads((run / "verification.json").read_text())["passed"] is True
     spec = read_spec(run / "spec.json")
-    assert spec.task.classes == CLASSES
+    assert spec.space == tiny.space
+    if tiny.space == "recurrent":
+        assert spec.task.vocabulary_size == len(VOCABULARY)
+    else:
+        assert spec.task.classes == CLASSES
     assert spec.provenance["policy"] == "lstm"
     assert read_spec(run / "retrain" / "spec.json") == spec
     assert not list(run.rglob("*.tmp"))
 
 
-def test_metrics_compare_the_controller_with_the_random_policy(run: Path) -> None:
+def test_metrics_compare_the_controller_with_the_random_policy(run: Path, tiny: Tiny) -> None:
     records = [json.loads(line) for line in (run / "search" / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2, 3]
+    best = 80 if tiny.space == "recurrent" else 1
     for record in records:
-        assert 0 <= record["reward"] <= 1
-        assert 0 <= record["random_reward"] <= 1
+        assert 0 <= record["reward"] <= best
+        assert 0 <= record["random_reward"] <= best
         assert record["entropy"] > 0
         assert record["step_ms"] > 0
     assert list((run / "search" / "tensorboard").iterdir())
 
 
-def test_the_model_is_as_the_contract_says(run: Path, store_path: Path) -> None:
+@of_images
+def test_the_model_is_as_the_contract_says(run: Path) -> None:
     model = onnx.load(run / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version <= 10
@@ -72,10 +74,47 @@ def test_the_model_is_as_the_contract_says(run: Path, store_path: Path) -> None:
     assert parsed["enas.drawing"].startswith("<svg")
     assert parsed["enas.precision"] == "fp32"
     assert properties["names"] == "{0: 'bar', 1: 'dot', 2: 'blank'}"
-    text = (run / "model.onnx").read_bytes()
+    assert_tells_nothing_of_its_making(run / "model.onnx")
+    assert [p.name for p in run.glob("model*")] == ["model.onnx"]
+
+
+def assert_tells_nothing_of_its_making(path: Path) -> None:
+    text = path.read_bytes()
     for leak in (b"stack_trace", b"/site-packages/", str(Path.cwd()).encode(), b"pkg.torch"):
         assert leak not in text
-    assert [p.name for p in run.glob("model.onnx*")] == ["model.onnx"]
+
+
+@of_text
+def test_both_files_of_a_language_model_are_as_the_contract_says(run: Path) -> None:
+    expected = {
+        "model.onnx": {
+            "tokens": ["batch"],
+            "state": ["batch", 16],
+            "logits": ["batch", 10],
+            "next_state": ["batch", 16],
+        },
+        "model-sequence.onnx": {
+            **{"tokens": ["batch", "time"], "targets": ["batch", "time"], "state": ["batch", 16]},
+            **{"log_probs": ["batch", "time"], "next_state": ["batch", 16]},
+        },
+    }
+    for name, shapes in expected.items():
+        model = onnx.load(run / name)
+        onnx.checker.check_model(model, full_check=True)
+        assert model.ir_version <= 10
+        assert [entry.version for entry in model.opset_import] == [18]
+        found = {
+            value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+            for value in (*model.graph.input, *model.graph.output)
+        }
+        assert found == shapes
+        parsed = {e.key: json.loads(e.value) for e in model.metadata_props if e.key.startswith("enas.")}
+        assert parsed["enas.spec"] == json.loads((run / "retrain" / "spec.json").read_text())
+        assert parsed["enas.tokenizer"]["vocabulary"] == list(VOCABULARY)
+        assert (parsed["enas.accuracy"]["metric"], parsed["enas.accuracy"]["count"]) == ("perplexity", 320)
+        assert parsed["enas.drawing"].startswith("<svg")
+        assert_tells_nothing_of_its_making(run / name)
+    assert sorted(p.name for p in run.glob("model*")) == sorted(expected)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +144,7 @@ def run_bare(script: str, packages: Path, folder: Path) -> str:
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
+@of_micro
 def test_the_model_runs_where_nothing_of_ours_is_installed(
     run: Path, store_path: Path, tmp_path: Path, bare_packages: Path
 ) -> None:
@@ -126,6 +166,7 @@ def test_the_model_runs_where_nothing_of_ours_is_installed(
     assert accuracy == pytest.approx(summary["test_accuracy"])
 
 
+@of_micro
 def test_the_readmes_five_lines_run_with_onnxruntime_and_numpy_alone(
     run: Path, tmp_path: Path, bare_packages: Path
 ) -> None:
@@ -138,20 +179,22 @@ def test_the_readmes_five_lines_run_with_onnxruntime_and_numpy_alone(
     assert answer.strip() in ("[0]", "[1]", "[2]")
 
 
+@pytest.mark.parametrize("tiny", ["micro", "recurrent"], indirect=True)
 def test_a_second_export_gives_the_same_bytes(run: Path) -> None:
-    before = (run / "model.onnx").read_bytes()
-    enas("export", run)
-    assert (run / "model.onnx").read_bytes() == before
+    before = {path: path.read_bytes() for path in run.glob("model*.onnx")}
+    here("export", run)
+    assert {path: path.read_bytes() for path in run.glob("model*.onnx")} == before
 
 
-def test_finished_stages_are_left_alone_when_resumed(run: Path, search_config: Path, retrain_config: Path) -> None:
+def test_finished_stages_are_left_alone_when_resumed(run: Path, tiny: Tiny) -> None:
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    enas("search", "--config", search_config, "--run", run, "--resume")
-    enas("retrain", run, "--config", retrain_config, "--resume")
-    enas("export", run, "--resume")
+    here(*tiny.search(run), "--resume")
+    here(*tiny.retrain(run), "--resume")
+    here("export", run, "--resume")
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == files
 
 
+@of_micro
 def test_verify_passes_again_and_fails_on_other_weights(run: Path, tmp_path: Path) -> None:
     assert "passed" in enas("verify", run).stdout
     model = onnx.load(run / "model.onnx")
@@ -168,6 +211,7 @@ def test_verify_passes_again_and_fails_on_other_weights(run: Path, tmp_path: Pat
     assert json.loads((other / "verification.json").read_text())["passed"] is False
 
 
+@of_micro
 def test_an_export_that_does_not_match_leaves_no_model(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     subprocess.run(["cp", "-r", run, other], check=True)
@@ -180,6 +224,7 @@ def test_an_export_that_does_not_match_leaves_no_model(run: Path, tmp_path: Path
     assert not list(other.glob(".*.tmp"))
 
 
+@of_micro
 def test_the_runtime_scores_and_times_the_model(run: Path, store_path: Path) -> None:
     scored = json.loads(enas("evaluate", run, "--dataset", store_path, "--json").stdout)
     summary = json.loads((run / "retrain" / "summary.json").read_text())
@@ -189,23 +234,41 @@ def test_the_runtime_scores_and_times_the_model(run: Path, store_path: Path) -> 
     assert (run / "benchmark.json").is_file()
 
 
-def test_equal_seeds_give_equal_specs_and_models(
-    run: Path, tmp_path: Path, search_config: Path, retrain_config: Path
-) -> None:
+@pytest.mark.parametrize("tiny", ["macro", "recurrent"], indirect=True)
+def test_the_runtime_scores_the_model_as_retraining_did(run: Path, tiny: Tiny) -> None:
+    scored = json.loads(here("evaluate", run, "--json"))
+    summary = json.loads((run / "retrain" / "summary.json").read_text())
+    if tiny.space == "recurrent":
+        assert scored["perplexity"] == pytest.approx(summary["test_perplexity"], rel=1e-5)
+    else:
+        assert scored["accuracy"]["value"] == pytest.approx(summary["test_accuracy"])
+
+
+@of_text
+def test_a_language_model_goes_on_with_a_prompt(run: Path) -> None:
+    written = json.loads(here("generate", run, "--prompt", "a b c", "--length", "20", "--json"))
+    assert written["prompt_tokens"] == [VOCABULARY.index(letter) for letter in "abc"]
+    assert len(written["tokens"]) == 20
+    assert written["text"].startswith("a b c")
+
+
+@of_micro
+def test_equal_seeds_give_equal_specs_and_models(run: Path, tiny: Tiny, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    enas("search", "--config", search_config, "--run", again)
+    enas(*tiny.search(again))
     assert (again / "spec.json").read_bytes() == (run / "spec.json").read_bytes()
-    enas("retrain", again, "--config", retrain_config)
-    enas("export", again)
+    enas(*tiny.retrain(again))
+    here("export", again)
     assert (again / "model.onnx").read_bytes() == (run / "model.onnx").read_bytes()
 
 
 def test_the_report_is_written(run: Path) -> None:
-    enas("report", run)
+    here("report", run)
     assert "<svg" in (run / "report.html").read_text()
 
 
-def test_random_search_runs_behind_the_same_command(tmp_path: Path, search_config: Path) -> None:
-    enas("search", "--config", search_config, "--run", tmp_path / "random", "--policy", "random")
+@of_micro
+def test_random_search_runs_behind_the_same_command(tmp_path: Path, tiny: Tiny) -> None:
+    enas(*tiny.search(tmp_path / "random"), "--policy", "random")
     spec = read_spec(tmp_path / "random" / "spec.json")
     assert spec.provenance["policy"] == "random"
