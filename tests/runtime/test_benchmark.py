@@ -67,7 +67,7 @@ def test_opening_first_call_and_first_call_of_a_shape_are_reported_apart() -> No
     (series,) = measure([_session_with_cold_calls(log)], plan=replace(QUICK, sittings=4)).series
     assert log == ["open", "close"] * 4
     for name, milliseconds in (("open_ms", 2), ("cold_ms", 20), ("new_shape_ms", 5)):
-        assert series.median_ms(name) == pytest.approx(milliseconds, rel=0.3)
+        assert milliseconds <= (series.median_ms(name) or 0) < 2.4 * milliseconds
     assert [sitting.cold_ms is None for sitting in series.sittings] == [False, True, False, True]
     assert np.quantile(series.samples_ms, 0.9) < 5
 
