@@ -40,6 +40,7 @@ _COMMANDS = {
     "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model."),
     "generate": _LazyCommand("runtime", "generate", "Write text with an exported language model.", "generate_cli"),
     "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput.", "benchmark_cli"),
+    "serve": _LazyCommand("runtime", "serve", "Serve exported models over HTTP.", "serve_cli"),
 }
 _PACKAGES = ("datasets", "searcher", "exporter", "runtime")
 # What an installation that only runs models does without.

@@ -1,0 +1,119 @@
+"""Request bodies: read as they come, within limits of one body and of all, and decompressed within the same."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from runtime.serving.errors import RequestError, TooLargeError, UnavailableError, UnsupportedError
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+# zlib's own ways of saying which container: gzip, and deflate as HTTP means it, with zlib's header.
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_CHUNK = 2**20
+_ZERO = re.compile(r"q=0(\.0*)?")
+
+
+class Disconnected(Exception):  # noqa: N818
+    """The client has gone before its request was whole."""
+
+
+class Budget:
+    """Bytes that all bodies may take together."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = num_bytes
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes bytes for one request; they are given back in the end.
+
+        It raises UnavailableError if there are not as many left.
+        """
+        taken = 0
+
+        def take(num_bytes: int) -> None:
+            nonlocal taken
+            if num_bytes > self._left:
+                raise UnavailableError("too many large requests at one time")
+            self._left -= num_bytes
+            taken += num_bytes
+
+        try:
+            yield take
+        finally:
+            self._left += taken
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int, take: Callable[[int], None]) -> bytes:
+    """A request's whole body, decompressed.
+
+    Args: headers: by lower-case name. limit: bytes, of the body as sent and as decompressed. take: of a `Budget`.
+    Raises: TooLargeError, RequestError, UnsupportedError; UnavailableError: the budget is spent. Disconnected.
+    """
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" and encoding not in _WINDOWS:
+        raise UnsupportedError(f"Unsupported compression type {encoding[:40]!r}; use one of {', '.join(_WINDOWS)}")
+    if (declared := _content_length(headers)) > limit:
+        raise TooLargeError(f"the request's body has {declared:,} bytes, at most {limit:,} are allowed")
+    chunks: list[bytes] = []
+    length, has_more = 0, True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk = message.get("body", b"")
+        has_more = message.get("more_body", False)
+        length += len(chunk)
+        if length > limit:
+            raise TooLargeError(f"the request's body has more than the {limit:,} bytes that are allowed")
+        take(len(chunk))
+        chunks.append(chunk)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return body if encoding == "identity" else await inflate(body, encoding=encoding, limit=limit, take=take)
+
+
+async def inflate(body: bytes, *, encoding: str, limit: int, take: Callable[[int], None]) -> bytes:
+    """A gzip or deflate body, decompressed. Raises: RequestError, TooLargeError."""
+    stream = zlib.decompressobj(_WINDOWS[encoding])
+    chunks: list[bytes] = []
+    length, rest = 0, body
+    try:
+        while not stream.eof and (chunk := stream.decompress(rest, _CHUNK)):
+            rest = stream.unconsumed_tail
+            length += len(chunk)
+            if length > limit:
+                raise TooLargeError(
+                    f"the request's decompressed body has more than the {limit:,} bytes that are allowed"
+                )
+            take(len(chunk))
+            chunks.append(chunk)
+            # Others are served between the parts of a large body.
+            await asyncio.sleep(0)
+    except zlib.error:
+        raise RequestError(f"the request's body is not {encoding}") from None
+    if not stream.eof or stream.unused_data:
+        raise RequestError(f"the request's {encoding} body is cut short, or more follows it")
+    return b"".join(chunks)
+
+
+def deflate(body: bytes, *, encoding: str) -> bytes:
+    """A body compressed, quickly rather than well."""
+    stream = zlib.compressobj(level=1, wbits=_WINDOWS[encoding])
+    return stream.compress(body) + stream.flush()
+
+
+def accepted_encoding(value: str) -> str | None:
+    """The compression that an `Accept-Encoding` asks for, gzip or deflate; None for none."""
+    wanted = [part.replace(" ", "").partition(";") for part in value.lower().split(",")]
+    names = [name for name, _, weight in wanted if not _ZERO.fullmatch(weight)]
+    return next((encoding for encoding in _WINDOWS if encoding in names), None)
+
+
+def _content_length(headers: Mapping[str, str]) -> int:
+    value = headers.get("content-length", "0")
+    return int(value) if value.isascii() and value.isdigit() else 0

@@ -1,0 +1,124 @@
+"""A worker's end of the pipe to its supervisor: what is loaded or unloaded in one process is so in all.
+
+worker -> supervisor   Ready | Failed   Ask(action, name) by a client of this worker   Did: it is done here
+supervisor -> worker   Do(action, name), to all   Done: it is done everywhere   Leave
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from runtime.serving.errors import FailedError, ServeError
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything is loaded."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """There is nothing to serve."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    number: int
+    action: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Do:
+    number: int
+    action: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Did:
+    number: int
+    error: ServeError | None
+
+
+@dataclass(frozen=True)
+class Done:
+    number: int
+    error: ServeError | None
+
+
+@dataclass(frozen=True)
+class Leave:
+    after_s: float
+
+
+class Channel:
+    """Carries messages between a worker's event loop and its supervisor."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def attach(self, *, control_here: Callable[[str, str], Awaitable[None]], leave: Callable[[float], None]) -> None:
+        """Begin to hear the supervisor, in the running event loop."""
+        self._control_here = control_here
+        self._leave = leave
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._hear)
+
+    def tell_ready(self) -> None:
+        self._pipe.send(Ready())
+
+    def tell_failed(self, error: Exception) -> None:
+        self._pipe.send(Failed(str(error)))
+
+    async def control_everywhere(self, action: str, name: str) -> None:
+        """Load or unload a model in every process. Raises: ServeError: one of them could not."""
+        number = next(self._numbers)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self._pipe.send(Ask(number, action, name))
+        try:
+            await self._asked[number]
+        finally:
+            del self._asked[number]
+
+    def _hear(self) -> None:
+        try:
+            message = self._pipe.recv()
+        except (EOFError, OSError):
+            # The supervisor is gone: nobody would restart us, and nobody could stop us.
+            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+            self._leave(0)
+            return
+        match message:
+            case Do():
+                task = asyncio.get_running_loop().create_task(self._do(message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case Done(number, error):
+                future = self._asked.get(number)
+                if future is None or future.done():
+                    return
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+            case Leave(after_s):
+                self._leave(after_s)
+
+    async def _do(self, message: Do) -> None:
+        error: ServeError | None = None
+        try:
+            await self._control_here(message.action, message.name)
+        except ServeError as told:
+            error = told
+        except Exception as failure:
+            error = FailedError(str(failure))
+        self._pipe.send(Did(message.number, error))

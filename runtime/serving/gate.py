@@ -1,0 +1,167 @@
+"""What every request passes through: who may ask, a request's id, errors as the protocol has them, counts and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+
+from runtime.serving.bodies import Disconnected, Receive
+from runtime.serving.errors import ForbiddenError, ServeError, UnauthorizedError
+from runtime.serving.metrics import Metrics
+from runtime.serving.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+ON_DISCONNECT = "enas.on_disconnect"
+"""An ASGI extension of our connections: a list of functions to call when the client goes before its answer came."""
+# Probes carry no token, and the page shows nothing until it has one.
+_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Phase:
+    """Where a server is in its life."""
+
+    is_leaving: bool = False
+    """It was told to stop: not ready, though it still answers."""
+
+
+class Gate:
+    """An ASGI application around another."""
+
+    def __init__(self, app: App, *, settings: Settings, metrics: Metrics, phase: Phase) -> None:
+        self._app = app
+        self._settings = settings
+        self._token = f"Bearer {settings.token}".encode() if settings.token else None
+        self._http = metrics.http
+        self._phase = phase
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        scope["enas.headers"] = headers
+        request_id = _request_id(headers)
+        status = 0
+
+        async def send_marked(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                if self._phase.is_leaving:
+                    # The client takes its next request elsewhere, and loses none on a connection that we close.
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        error: Exception | None = None
+        try:
+            self._admit(scope, headers)
+            # starlette's router answers plain text where it is no part of a starlette application.
+            scope["app"] = self
+            await self._app(scope, receive, send_marked)
+        except (Disconnected, asyncio.CancelledError) as gone:
+            if isinstance(gone, asyncio.CancelledError) and not scope.get("enas.is_gone"):
+                raise
+            status = status or 499
+        except Exception as caught:
+            error = caught
+            if status == 0:
+                await send_error(send_marked, caught)
+        finally:
+            self._http.labels(str(status)).inc()
+        self._log(scope, request_id, status=status, error=error, seconds=time.perf_counter() - start)
+
+    def _admit(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        """Raises: UnauthorizedError: no token. ForbiddenError: a page of another site asks through a browser."""
+        if self._token is not None and scope["path"] not in _OPEN_PATHS:
+            given = headers.get("authorization", "").encode("latin-1")
+            if not hmac.compare_digest(given, self._token):
+                raise UnauthorizedError("this server needs a token: Authorization: Bearer …")
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] != "GET" and origin.partition("://")[2] != headers.get("host"):
+            raise ForbiddenError(f"a page of {origin[:80]} may not use this server")
+
+    def _log(self, scope: Scope, request_id: str, *, status: int, error: Exception | None, seconds: float) -> None:
+        is_ours = error is not None and not isinstance(error, (ServeError, HTTPException))
+        if not (is_ours or status == 500 or self._settings.access_log):
+            return
+        fields = {
+            "request_id": request_id,
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(seconds * 1e3, 3),
+        }
+        if error is not None:
+            fields["error"] = str(error)
+        level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
+        log.log(level, "request", extra=fields, exc_info=error if is_ours else None)
+
+
+async def send_error(send: Send, error: Exception) -> None:
+    """An error as the protocol has it: `{"error": …}`."""
+    headers: list[tuple[bytes, bytes]] = []
+    match error:
+        case ServeError():
+            status, message = error.status, str(error)
+            if error.retry_after_s is not None:
+                headers.append((b"retry-after", str(error.retry_after_s).encode()))
+            if isinstance(error, UnauthorizedError):
+                headers.append((b"www-authenticate", b"Bearer"))
+        case HTTPException():
+            status, message = error.status_code, error.detail
+            headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+        case _:
+            # Whatever it was is in the log, beside the request's id.
+            status, message = 500, "internal error"
+    await send_bytes(send, orjson.dumps({"error": message}), status=status, headers=headers)
+
+
+async def send_bytes(
+    send: Send,
+    body: bytes,
+    *,
+    status: int = 200,
+    content_type: bytes = b"application/json",
+    headers: list[tuple[bytes, bytes]] | tuple[()] = (),
+) -> None:
+    """A whole response."""
+    head = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    """The client's own, if it is a decent one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+
+
+def cancel_when_gone(scope: Scope) -> None:
+    """Cancel the running task when its client goes before the answer came."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def cancel() -> None:
+        scope["enas.is_gone"] = True
+        task.cancel()
+
+    scope.get("extensions", {}).get(ON_DISCONNECT, []).append(cancel)

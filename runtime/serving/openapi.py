@@ -1,0 +1,210 @@
+"""What the server understands, as an OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_JSON = "application/json"
+_ERRORS = {
+    "400": "not what the protocol or the model takes",
+    "401": "the server needs a token",
+    "403": "not allowed from here",
+    "404": "no such model, version or path",
+    "405": "another method is needed",
+    "408": "the request did not arrive in time",
+    "413": "too large a body",
+    "429": "too many requests; Retry-After says when to come again",
+    "501": "a part of the protocol that this server does not have",
+    "503": "not now: loading, shutting down, or the request's own timeout passed",
+}
+
+
+def document(*, version: str, max_request_bytes: int) -> dict[str, Any]:
+    """The OpenAPI document of a server."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "enas serve",
+            "version": version,
+            "description": (
+                "The Open Inference Protocol, version 2, with binary tensors, and pictures as they are. "
+                f"A request may have {max_request_bytes:,} bytes. Every error is an object with the key `error`."
+            ),
+        },
+        "paths": _paths(),
+        "components": {
+            "schemas": _schemas(),
+            "responses": {name: _answer(text, _ref("Error")) for name, text in _ERRORS.items()},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],
+    }
+
+
+def _paths() -> dict[str, Any]:
+    model, of_version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+    statistics = {"type": "object", "required": ["model_stats"], "properties": {"model_stats": {"type": "array"}}}
+    paths: dict[str, Any] = {
+        "/v1/classify": {
+            method: _operation(
+                "Classify a PNG or JPEG picture", _ref("Classes"), parameters=_CLASSIFY, body=_PICTURE, operation=method
+            )
+            for method in ("post", "put")
+        },
+        "/v1/models": {"get": _operation("The models and what they are", _OBJECT)},
+        "/v1/models/{model}/drawing.svg": {
+            "get": _operation("The architecture's drawing", None, parameters=[_MODEL], media_type="image/svg+xml")
+        },
+        "/v2": {"get": _operation("The server: name, version, extensions", _OBJECT)},
+        "/v2/health/live": {"get": _operation("Whether the server answers", _OBJECT)},
+        "/v2/health/ready": {"get": _operation("Whether every model is loaded and proven", _OBJECT)},
+        "/v2/models/stats": {"get": _operation("Statistics of all models", statistics)},
+        "/v2/repository/index": {
+            "post": _operation("All models, served or not", {"type": "array", "items": _OBJECT}, body=_CONTROL)
+        },
+        "/metrics": {"get": _operation("Figures for Prometheus", None, media_type="text/plain")},
+    }
+    for action in ("load", "unload"):
+        paths[f"/v2/repository/models/{{model}}/{action}"] = {
+            "post": _operation(f"{action.capitalize()} a model", _OBJECT, parameters=[_MODEL], body=_CONTROL)
+        }
+    for path, parameters in ((model, [_MODEL]), (of_version, [_MODEL, _VERSION])):
+        paths |= {
+            path: {"get": _operation("What a model takes and gives", _OBJECT, parameters=parameters)},
+            f"{path}/ready": {"get": _operation("Whether a model serves", _OBJECT, parameters=parameters)},
+            f"{path}/config": {"get": _operation("A model's configuration", _OBJECT, parameters=parameters)},
+            f"{path}/stats": {"get": _operation("A model's statistics", statistics, parameters=parameters)},
+            f"{path}/infer": {
+                "post": _operation(
+                    "Run a model", _ref("InferResponse"), parameters=[*parameters, _HEADER_LENGTH], body=_INFER
+                )
+            },
+        }
+    return paths
+
+
+def _operation(
+    summary: str,
+    schema: dict[str, Any] | None,
+    *,
+    parameters: list[dict[str, Any]] | None = None,
+    body: dict[str, Any] | None = None,
+    media_type: str = _JSON,
+    operation: str = "",
+) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        **({"operationId": f"{operation} picture"} if operation else {}),
+        **({"parameters": parameters} if parameters else {}),
+        **({"requestBody": body} if body else {}),
+        "responses": {
+            "200": _answer("as asked", schema, media_type=media_type),
+            **{status: {"$ref": f"#/components/responses/{status}"} for status in _ERRORS},
+        },
+    }
+
+
+def _answer(text: str, schema: dict[str, Any] | None, *, media_type: str = _JSON) -> dict[str, Any]:
+    content = {media_type: {"schema": schema} if schema is not None else {}}
+    if schema == _ref("InferResponse"):
+        content["application/octet-stream"] = {}
+    return {"description": text, "content": content}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_OBJECT = {"type": "object"}
+_MODEL = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "description": "Its name",
+    "schema": {"type": "string", "minLength": 1},
+}
+_VERSION = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "description": "A number; without one the highest version answers",
+    "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+}
+_HEADER_LENGTH = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "description": "Bytes of JSON in the body, where tensors follow it as bytes",
+    "schema": {"type": "string", "pattern": "^[0-9]+$"},
+}
+_CLASSIFY = [
+    {"name": "model", "in": "query", "description": "Needed if there are several", "schema": {"type": "string"}},
+    {"name": "version", "in": "query", "schema": {"type": "string"}},
+    {"name": "top", "in": "query", "description": "Classes to name", "schema": {"type": "integer", "minimum": 1}},
+]
+_PICTURE = {
+    "required": True,
+    "content": {media_type: {} for media_type in ("image/png", "image/jpeg", "application/octet-stream")},
+}
+_CONTROL = {"required": False, "content": {_JSON: {"schema": _OBJECT}}}
+_INFER = {
+    "required": True,
+    "content": {_JSON: {"schema": _ref("InferRequest")}, "application/octet-stream": {}},
+}
+
+
+def _schemas() -> dict[str, Any]:
+    tensor: dict[str, Any] = {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "data": {"type": "array"},
+        "parameters": _OBJECT,
+    }
+    described = ["name", "datatype", "shape"]
+    return {
+        "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+        "InferRequest": {
+            "type": "object",
+            "required": ["inputs"],
+            "properties": {
+                "id": {"type": "string"},
+                "parameters": _OBJECT,
+                "inputs": {"type": "array", "items": {"type": "object", "required": described, "properties": tensor}},
+                "outputs": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["name"],
+                        "properties": {"name": {"type": "string"}, "parameters": _OBJECT},
+                    },
+                },
+            },
+        },
+        "InferResponse": {
+            "type": "object",
+            "required": ["model_name", "model_version", "outputs"],
+            "properties": {
+                "id": {"type": "string"},
+                "model_name": {"type": "string"},
+                "model_version": {"type": "string"},
+                "outputs": {"type": "array", "items": {"type": "object", "required": described, "properties": tensor}},
+            },
+        },
+        "Classes": {
+            "type": "object",
+            "required": ["model", "version", "classes", "ms"],
+            "properties": {
+                "model": {"type": "string"},
+                "version": {"type": "string"},
+                "classes": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["class", "probability"],
+                        "properties": {"class": {"type": "string"}, "probability": {"type": "number"}},
+                    },
+                },
+                "ms": {"type": "object"},
+            },
+        },
+    }

@@ -1,0 +1,263 @@
+"""The models of a server: found on disk, loaded, replaced and unloaded while it serves.
+
+A run or a model file is one model. A folder holds models in Triton's layout, `NAME/VERSION/model.onnx`, runs, or model
+files. Clients name models, never paths: a name that was not found there is unknown, whatever it spells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runtime.artifact import MODEL, SEQUENCE_MODEL, ArtifactError
+from runtime.serving.errors import RequestError, UnavailableError, UnknownError
+from runtime.serving.metrics import Metrics
+from runtime.serving.served import ServedModel
+from runtime.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+Found = Mapping[str, Mapping[str, Path]]
+"""Name -> version -> file."""
+
+
+def find_models(root: Path) -> Found:
+    """What there is to serve. Raises: ArtifactError: nothing."""
+    if root.is_file():
+        name = root.stem if root.name != MODEL else root.absolute().parent.name
+        return {_checked(name, root): {"1": root}}
+    if (root / MODEL).is_file():
+        return _of_run(root, _checked(root.absolute().name, root))
+    if not root.is_dir():
+        raise ArtifactError(f"{root}: no such file or directory")
+    found: dict[str, Mapping[str, Path]] = {}
+    for path in sorted(root.iterdir()):
+        name = path.stem if path.suffix == ".onnx" else path.name
+        if not _NAME.fullmatch(name):
+            continue
+        if path.is_file() and path.suffix == ".onnx":
+            found[name] = {"1": path}
+        elif (path / MODEL).is_file():
+            found |= _of_run(path, name)
+        elif path.is_dir() and (versions := _versions(path)):
+            found[name] = versions
+    if not found:
+        raise ArtifactError(
+            f"{root}: no {MODEL}, and no folder of models: expected NAME/1/{MODEL}, runs, or NAME.onnx; "
+            "`enas export` writes them"
+        )
+    return found
+
+
+def _checked(name: str, path: Path) -> str:
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(f"{path}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
+    return name
+
+
+def _of_run(run: Path, name: str) -> dict[str, Mapping[str, Path]]:
+    files: dict[str, Mapping[str, Path]] = {name: {"1": run / MODEL}}
+    if (run / SEQUENCE_MODEL).is_file():
+        files[f"{name}-sequence"] = {"1": run / SEQUENCE_MODEL}
+    return files
+
+
+def _versions(folder: Path) -> dict[str, Path]:
+    return {
+        path.name: path / MODEL
+        for path in sorted(folder.iterdir())
+        if _VERSION.fullmatch(path.name) and (path / MODEL).is_file()
+    }
+
+
+@dataclass
+class _Entry:
+    """A model by name, whatever state it is in."""
+
+    ready: dict[str, ServedModel] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Version -> why the file on disk could not be taken."""
+    files: dict[str, tuple[Path, int, int]] = field(default_factory=dict)
+    """Version -> path, time and size of the file that was last looked at."""
+    is_wanted: bool = True
+    """Not unloaded."""
+
+    def latest(self) -> ServedModel | None:
+        return self.ready[max(self.ready, key=int)] if self.ready else None
+
+
+class Repository:
+    """All models of a process."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, *, unloaded: Sequence[str] = ()) -> None:
+        """Args: unloaded: names that are not to be loaded until a client asks for them."""
+        self._settings = settings
+        self._metrics = metrics
+        self._entries: dict[str, _Entry] = {name: _Entry(is_wanted=False) for name in unloaded}
+        self._lock = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._has_loaded = False
+        self._required: set[str] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether each model that was there from the start, and was not unloaded, has a version that serves."""
+        required = [self._entries[name] for name in self._required & self._entries.keys()]
+        return self._has_loaded and all(entry.ready for entry in required if entry.is_wanted)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models that serve."""
+        return [name for name, entry in self._entries.items() if entry.ready]
+
+    def get(self, name: str, version: str | None = None) -> ServedModel:
+        """A version of a model, its highest if none is named. Raises: UnknownError, UnavailableError."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise UnknownError(f"Request for unknown model: '{name[:128]}' is not found")
+        served = entry.latest() if version is None else entry.ready.get(version)
+        if served is not None:
+            return served
+        if version is not None and version not in entry.refused and self._has_loaded:
+            raise UnknownError(f"Request for unknown model: '{name}' version {version[:20]} is not found")
+        raise UnavailableError(f"model '{name}' is not ready")
+
+    def versions(self, name: str) -> list[str]:
+        """Those of a model that serve."""
+        return sorted(self._entries[name].ready, key=int) if name in self._entries else []
+
+    def served(self) -> list[ServedModel]:
+        return [served for entry in self._entries.values() for served in entry.ready.values()]
+
+    def index(self) -> list[dict[str, Any]]:
+        """As the protocol's repository index tells it."""
+        rows = []
+        for name, entry in self._entries.items():
+            for version in sorted({*entry.ready, *entry.refused}, key=int):
+                state = "READY" if version in entry.ready else "UNAVAILABLE"
+                rows.append(
+                    {"name": name, "version": version, "state": state, "reason": entry.refused.get(version, "")}
+                )
+            if not entry.ready and not entry.refused:
+                rows.append({"name": name, "state": "UNAVAILABLE", "reason": "" if entry.is_wanted else "unloaded"})
+        return rows
+
+    async def load_all(self) -> None:
+        """Load what there is. Raises: ArtifactError: nothing can be served; says why."""
+        found = await asyncio.to_thread(find_models, self._settings.models)
+        async with self._lock:
+            for name in found:
+                self._entries.setdefault(name, _Entry())
+            self._required = set(found)
+            for name, files in found.items():
+                if self._entries[name].is_wanted:
+                    await self._take(name, files)
+        self._has_loaded = True
+        if not self.names and (wanted := [entry for entry in self._entries.values() if entry.is_wanted]):
+            raise ArtifactError("; ".join(reason for entry in wanted for reason in entry.refused.values()))
+
+    async def load(self, name: str) -> None:
+        """Look at a model's files again and serve what they hold; what served before goes on until then.
+
+        Raises: UnknownError: there is no such model. RequestError: a file cannot be taken; says why.
+        """
+        async with self._lock:
+            found = await asyncio.to_thread(find_models, self._settings.models)
+            if name not in found:
+                raise UnknownError(f"failed to load '{name[:128]}', there is no such model in the repository")
+            entry = self._entries.setdefault(name, _Entry())
+            entry.is_wanted = True
+            await self._take(name, found[name])
+            if entry.refused:
+                raise RequestError(f"load failed for model '{name}': {'; '.join(entry.refused.values())}")
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more; what it was asked already is answered. Raises: UnknownError."""
+        async with self._lock:
+            entry = self._entries.get(name)
+            if entry is None:
+                raise UnknownError(f"failed to unload '{name[:128]}', there is no such model")
+            entry.is_wanted = False
+            for version in list(entry.ready):
+                self._drop(entry, version)
+            entry.refused.clear()
+
+    async def poll(self) -> None:
+        """Follow the files: what is new or changed is loaded, what has gone is unloaded."""
+        try:
+            found = await asyncio.to_thread(find_models, self._settings.models)
+        except ArtifactError as error:
+            log.warning("%s", error)
+            return
+        async with self._lock:
+            for name, files in found.items():
+                entry = self._entries.setdefault(name, _Entry())
+                if entry.is_wanted and entry.files != _fingerprints(files):
+                    await self._take(name, files)
+            for name in [name for name in self._entries if name not in found]:
+                await self._take(name, {})
+                del self._entries[name]
+
+    async def close(self) -> None:
+        """Finish what was asked."""
+        for entry in self._entries.values():
+            for version in list(entry.ready):
+                self._drop(entry, version)
+        await asyncio.gather(*self._closing)
+
+    async def _take(self, name: str, files: Mapping[str, Path]) -> None:
+        """Make a model serve these files."""
+        entry = self._entries[name]
+        entry.files = _fingerprints(files)
+        entry.refused.clear()
+        for version, path in files.items():
+            try:
+                served = await asyncio.to_thread(self._open, entry.ready.get(version), path, name, version)
+            # Whatever a file does to onnxruntime, what serves already goes on.
+            except Exception as error:
+                log.error("refused", extra={"model": name, "version": version, "error": str(error)})
+                entry.refused[version] = str(error)
+                continue
+            if served is not None:
+                log.info("loaded", extra={"model": name, "version": version, "device": served.model.session.describe()})
+                if version in entry.ready:
+                    self._drop(entry, version)
+                entry.ready[version] = served
+        for version in [version for version in entry.ready if version not in files]:
+            self._drop(entry, version)
+
+    def _open(self, present: ServedModel | None, path: Path, name: str, version: str) -> ServedModel | None:
+        """The file as a served model; None if it is the very file that serves already."""
+        data = path.read_bytes()
+        if present is not None and present.model.sha256 == hashlib.sha256(data).hexdigest():
+            return None
+        return ServedModel.open(
+            data, path=path, name=name, version=version, settings=self._settings, metrics=self._metrics
+        )
+
+    def _drop(self, entry: _Entry, version: str) -> None:
+        """Take a version out of service; it finishes what it was asked."""
+        task = asyncio.get_running_loop().create_task(entry.ready.pop(version).batcher.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _fingerprints(files: Mapping[str, Path]) -> dict[str, tuple[Path, int, int]]:
+    """What changes when a file does."""
+    found = {}
+    for version, path in files.items():
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found[version] = (path, status.st_mtime_ns, status.st_size)
+    return found

@@ -1,0 +1,177 @@
+"""A model that is served: opened, proven on the samples it carries, warmed up, and behind its batcher."""
+
+# B batch
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.artifact import ArtifactError, load
+from runtime.inputs import batch_size_of
+from runtime.kinds import AnyModel, model_of
+from runtime.language_model import LanguageModel
+from runtime.machine import usable_cores
+from runtime.model import Model
+from runtime.providers import Tuning
+from runtime.serving.batching import Batcher, Done
+from runtime.serving.errors import RequestError
+from runtime.serving.metrics import Metrics, ModelMetrics
+from runtime.serving.settings import Settings
+from runtime.serving.signature import Signature, configured, described
+
+Feed = Mapping[str, np.ndarray]
+PLATFORM = "onnxruntime_onnx"
+# Spinning threads would take the cores from the server's own; exhaustive search costs a second for every batch size.
+_TUNING = Tuning(spinning=False, conv_search="heuristic")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One version of a model, ready."""
+
+    name: str
+    version: str
+    model: AnyModel
+    signature: Signature
+    batcher: Batcher[Feed, Feed]
+    metrics: ModelMetrics
+
+    @classmethod
+    def open(
+        cls, data: bytes, *, path: Path, name: str, version: str, settings: Settings, metrics: Metrics
+    ) -> ServedModel:
+        """Open a model file's bytes, replay the samples it carries, and run every batch size once.
+
+        Raises: ArtifactError: not a whole model of ours, or it does not give the outputs that it carries.
+            ProviderError: CUDA was asked for and cannot be had.
+        """
+        start = time.perf_counter()
+        threads = settings.threads or max(1, usable_cores() // (settings.workers * settings.limits.runners))
+        model = model_of(*load(data, path=path, provider=settings.provider, threads=threads, tuning=_TUNING))
+        check = model.check_golden()
+        if not check.passed:
+            raise ArtifactError(
+                f"{path}: it does not give the outputs that it carries: they differ by up to {check.max_difference:.3g}"
+            )
+        signature = Signature.of(model.session.ort, model=name, max_batch_size=settings.limits.max_batch_size)
+        if batch_size_of(signature.inputs, {}) is not None:
+            raise ArtifactError(f"{path}: its batch size is fixed; a model of free batch size is needed")
+        model_metrics = metrics.of(name, version)
+        runner = _Runner(model.session.ort, signature, model_metrics)
+        batcher: Batcher[Feed, Feed] = Batcher(runner, limits=settings.limits, name=f"{name}-{version}")
+        for size in batcher.sizes:
+            runner.warm_up(size)
+        model_metrics.loaded(time.perf_counter() - start)
+        return cls(name, version, model, signature, batcher, model_metrics)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.model.classes if isinstance(self.model, Model) else ()
+
+    async def infer(self, feed: Feed, *, batch_size: int, timeout_s: float | None) -> Done[Feed]:
+        """Outputs of a feed that was checked against the signature. Raises: RequestError; as `Batcher.submit`."""
+        self._check_tokens(feed)
+        key: Hashable = tuple(feed[spec.name].shape[1:] for spec in self.signature.inputs)
+        return await self.batcher.submit(feed, size=batch_size, key=key, timeout_s=timeout_s)
+
+    def _check_tokens(self, feed: Feed) -> None:
+        if not isinstance(self.model, LanguageModel):
+            return
+        highest = len(self.model.tokenizer.vocabulary) - 1
+        for name in ("tokens", "targets"):
+            if name in feed and not (feed[name].min() >= 0 and feed[name].max() <= highest):
+                raise RequestError(f"input '{name}': the vocabulary's tokens are 0 to {highest}")
+
+    def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
+        """As `GET /v2/models/NAME` tells it. Args: versions: all that are served."""
+        session = self.model.session
+        return {
+            "name": self.name,
+            "versions": list(versions),
+            "platform": PLATFORM,
+            "inputs": described(self.signature.inputs),
+            "outputs": described(self.signature.outputs),
+            "properties": {
+                "kind": self.model.kind,
+                "sha256": self.model.sha256,
+                "device": session.describe(),
+                "providers": list(session.providers),
+                "nodes": dict(session.nodes),
+                **({"remark": session.remark} if session.remark else {}),
+                **({"classes": list(self.labels)} if self.labels else {}),
+                **{key: self.model.metadata[key] for key in ("accuracy", "precision") if key in self.model.metadata},
+            },
+        }
+
+    def config(self) -> dict[str, Any]:
+        """As `GET /v2/models/NAME/config` tells it: Triton's ModelConfig."""
+        limits = self.batcher.limits
+        is_on_cpu = self.model.session.device == "cpu"
+        return {
+            "name": self.name,
+            "platform": PLATFORM,
+            "backend": "onnxruntime",
+            "version_policy": {"all": {}},
+            "max_batch_size": limits.max_batch_size,
+            "input": configured(self.signature.inputs),
+            "output": [
+                {**output, **({"label_filename": "labels.txt"} if output["dims"] == [len(self.labels)] else {})}
+                for output in configured(self.signature.outputs)
+            ],
+            "instance_group": [{"count": limits.runners, "kind": "KIND_CPU" if is_on_cpu else "KIND_GPU"}],
+            "dynamic_batching": {
+                "preferred_batch_size": list(self.batcher.sizes),
+                "max_queue_delay_microseconds": round(limits.max_queue_delay_s * 1e6),
+                "default_queue_policy": {"max_queue_size": limits.max_queue_size},
+            },
+        }
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs batches of feeds in the session."""
+
+    ort: Any
+    signature: Signature
+    metrics: ModelMetrics
+
+    def __call__(self, feeds: Sequence[Feed], size: int) -> list[Feed]:
+        start = time.perf_counter()
+        batch = {spec.name: _together([feed[spec.name] for feed in feeds], size) for spec in self.signature.inputs}
+        prepared = time.perf_counter()
+        arrays = self.ort.run(None, batch)
+        ran = time.perf_counter()
+        outputs = {spec.name: array for spec, array in zip(self.signature.outputs, arrays, strict=True)}
+        first = self.signature.inputs[0].name
+        results: list[Feed] = []
+        offset = 0
+        for feed in feeds:
+            end = offset + len(feed[first])
+            results.append({name: array[offset:end] for name, array in outputs.items()})
+            offset = end
+        phases_s = {"input": prepared - start, "infer": ran - prepared, "output": time.perf_counter() - ran}
+        self.metrics.ran(requests=len(feeds), size=size, phases_s=phases_s)
+        return results
+
+    def warm_up(self, size: int) -> None:
+        """Run zeros once, so that no client waits for what a shape's first run costs."""
+        feed = {
+            spec.name: np.zeros((size, *(n if isinstance(n, int) else 1 for n in spec.shape[1:])), spec.dtype)
+            for spec in self.signature.inputs
+        }
+        self.ort.run(None, feed)
+
+
+def _together(arrays: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """One array of `size` rows, filled up with zeros."""
+    if len(arrays) == 1 and len(arrays[0]) == size:
+        return arrays[0]
+    rows = sum(map(len, arrays))
+    filling = [np.zeros((size - rows, *arrays[0].shape[1:]), arrays[0].dtype)] if rows < size else []
+    return np.concatenate([*arrays, *filling])

@@ -1,0 +1,140 @@
+"""One process that serves: from a listening socket to the last answer.
+
+On SIGTERM it is not ready any more but goes on answering, each answer closing its connection, for `lame_duck_s`; then
+it takes no more connections, finishes what it has within `exit_timeout_s`, and exits 0. Liveness stays 200 throughout.
+A second signal, or Ctrl-C, skips the wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+
+from runtime.artifact import ArtifactError
+from runtime.serving.app import App
+from runtime.serving.channel import Channel
+from runtime.serving.connection import connection_class
+from runtime.serving.gate import Phase
+from runtime.serving.listener import BACKLOG
+from runtime.serving.metrics import Metrics
+from runtime.serving.repository import Repository
+from runtime.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_FILES = 65536
+
+
+def run(
+    settings: Settings, *, listener: socket.socket, channel: Channel | None = None, unloaded: Sequence[str] = ()
+) -> None:
+    """Serve until told to stop.
+
+    Args: channel: to the other processes that serve at this socket; None if there are none. unloaded: models that are
+        not to be loaded until a client asks for them.
+    Raises: ArtifactError: there is nothing to serve.
+    """
+    _allow_many_files()
+    metrics = Metrics()
+    repository = Repository(settings, metrics, unloaded=unloaded)
+    phase = Phase()
+    app = App(
+        repository,
+        settings=settings,
+        metrics=metrics,
+        phase=phase,
+        control=channel.control_everywhere if channel else None,
+    )
+    failures: list[ArtifactError] = []
+
+    async def start() -> None:
+        if channel is not None:
+            channel.attach(control_here=app.control_here, leave=server.leave)
+        try:
+            await repository.load_all()
+        except ArtifactError as error:
+            failures.append(error)
+            server.should_exit = True
+            return
+        if channel is not None:
+            channel.tell_ready()
+        log.info("ready", extra={"models": ", ".join(repository.names)})
+        while settings.poll_s > 0:
+            await asyncio.sleep(settings.poll_s)
+            await repository.poll()
+
+    config = uvicorn.Config(
+        app.build(start),
+        http=connection_class(receive_timeout_s=settings.receive_timeout_s, max_connections=settings.max_connections),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=max(1, round(settings.exit_timeout_s)),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+    )
+    server = _Server(config, phase=phase, lame_duck_s=settings.lame_duck_s, is_worker=channel is not None)
+    server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+    log.info("stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, leaving as we want it to."""
+
+    def __init__(self, config: uvicorn.Config, *, phase: Phase, lame_duck_s: float, is_worker: bool) -> None:
+        super().__init__(config)
+        self._phase = phase
+        self._lame_duck_s = lame_duck_s
+        self._is_worker = is_worker
+        self._leaves_at_s: float | None = None
+
+    def leave(self, after_s: float) -> None:
+        """Stop after so many seconds, or sooner if that was said already."""
+        leaves_at_s = time.monotonic() + after_s
+        self._leaves_at_s = min(leaves_at_s, self._leaves_at_s or leaves_at_s)
+        if not self._phase.is_leaving:
+            self._phase.is_leaving = True
+            log.info("leaving", extra={"lame_duck_s": after_s})
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._is_worker and sig == signal.SIGINT:
+            # A terminal's Ctrl-C reaches all processes; the supervisor tells us what it means.
+            return
+        if self.should_exit:
+            self.force_exit = True
+        elif self._phase.is_leaving or sig == signal.SIGINT:
+            self.leave(0)
+        else:
+            self.leave(self._lame_duck_s)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._leaves_at_s is not None and time.monotonic() >= self._leaves_at_s:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _allow_many_files() -> None:
+    """A connection takes a file; the usual limit is for programs of another kind."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,82 @@
+"""How a server serves: one frozen document, handed whole to every worker."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from runtime.providers import Provider
+from runtime.serving.batching import BatchLimits
+
+LogFormat = Literal["text", "json"]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be served with."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a server is told."""
+
+    models: Path
+    """A run, a model file, or a folder of models."""
+    host: str = "127.0.0.1"
+    """The address to listen at; others than this machine's own reach it only if told so."""
+    port: int = 8000
+    """0 takes a free one."""
+    workers: int = 1
+    """Processes that share the port."""
+    provider: Provider = "auto"
+    threads: int | None = None
+    """Of onnxruntime, for one batch; None divides the cores among the workers' runners."""
+    limits: BatchLimits = field(default_factory=BatchLimits)
+    max_request_bytes: int = 64 * 2**20
+    """Of a body, as sent and as decompressed (Triton's default)."""
+    max_pending_bytes: int = 256 * 2**20
+    """Of all bodies that are held at one time; what does not fit is refused."""
+    max_connections: int = 2048
+    """The next one is turned away."""
+    receive_timeout_s: float = 30.0
+    """For a whole request to arrive."""
+    keep_alive_s: int = 75
+    """An idle connection is kept; clients lose requests on connections that close under them, so long."""
+    poll_s: float = 0.0
+    """How often the models' files are looked at for changes; 0 is never."""
+    lame_duck_s: float = 5.0
+    """After SIGTERM: not ready any more, but still serving, until load balancers have noticed."""
+    exit_timeout_s: float = 30.0
+    """For what is left to finish after that."""
+    token: str | None = None
+    """Clients must send it as `Authorization: Bearer …`; None lets everybody in."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    access_log: bool = False
+    """Tell of every request, not only of those that failed by our fault."""
+    log_format: LogFormat = "text"
+
+    def __post_init__(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise SettingsError("TLS takes both a certificate and its key: --tls-certificate and --tls-key")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and len(self.token) >= 16):
+            raise SettingsError("the token must be at least 16 printable ASCII characters")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def allows_control(self) -> bool:
+        """Whether clients may load and unload models: those on this machine, or those that show the token."""
+        return self.is_loopback or self.token is not None
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"

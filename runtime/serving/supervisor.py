@@ -1,0 +1,198 @@
+"""Several processes that serve at one socket: started together, replaced when they die, stopped together.
+
+All workers accept from the same listening socket, which the supervisor keeps open: a worker that dies takes with it the
+requests in its hands and nothing that waits to be accepted.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from runtime.artifact import ArtifactError
+from runtime.serving.channel import Ask, Channel, Did, Do, Done, Failed, Leave, Ready
+from runtime.serving.errors import ServeError
+from runtime.serving.logs import configure
+from runtime.serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.1
+_MAX_PAUSE_S = 30.0
+_GRACE_S = 5.0
+_MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def supervise(settings: Settings, *, listener: socket.socket) -> None:
+    """Serve with `settings.workers` processes until told to stop. Raises: ArtifactError: there is nothing to serve."""
+    folder = tempfile.mkdtemp(prefix="enas-metrics-")
+    # prometheus_client looks at it once, when a worker imports it.
+    os.environ[_MULTIPROCESS_FOLDER] = folder
+    try:
+        _Supervisor(settings, listener, folder).run()
+    finally:
+        del os.environ[_MULTIPROCESS_FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    is_ready: bool = False
+
+
+@dataclass
+class _Change:
+    """A model being loaded or unloaded everywhere."""
+
+    asker: _Worker
+    number: int
+    """The asker's own."""
+    waits_for: set[_Worker]
+    error: ServeError | None = None
+
+
+@dataclass
+class _Supervisor:
+    settings: Settings
+    listener: socket.socket
+    metrics_folder: str
+    workers: list[_Worker] = field(default_factory=list)
+    changes: dict[int, _Change] = field(default_factory=dict)
+    unloaded: set[str] = field(default_factory=set)
+    failure: str | None = None
+    stop_after_s: float | None = None
+    """Set by a signal: leave, after so many seconds."""
+    pause_s: float = 0.0
+    """Before the next worker is started in place of one that died."""
+    starts_at_s: float = 0.0
+
+    def run(self) -> None:
+        handlers = {sig: signal.signal(sig, self._on_signal) for sig in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while self.stop_after_s is None and self.failure is None:
+                if len(self.workers) < self.settings.workers and time.monotonic() >= self.starts_at_s:
+                    self._start()
+                self._hear()
+            self._stop(self.stop_after_s or 0.0)
+        finally:
+            for sig, handler in handlers.items():
+                signal.signal(sig, handler)
+        if self.failure is not None:
+            raise ArtifactError(self.failure)
+
+    def _on_signal(self, sig: int, frame: Any) -> None:
+        is_first = self.stop_after_s is None
+        self.stop_after_s = self.settings.lame_duck_s if is_first and sig == signal.SIGTERM else 0.0
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(self.settings, self.listener, theirs, sorted(self.unloaded)), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self.workers.append(_Worker(process, ours))
+
+    def _hear(self) -> None:
+        """Hear the workers for a moment."""
+        wait([end for worker in self.workers for end in (worker.pipe, worker.process.sentinel)], timeout=_TICK_S)
+        for worker in list(self.workers):
+            is_alive = worker.process.is_alive()
+            try:
+                # What a worker said before it died is heard.
+                while worker.pipe.poll():
+                    self._on_message(worker, worker.pipe.recv())
+            except (EOFError, OSError):
+                pass
+            if not is_alive:
+                self._on_death(worker)
+
+    def _on_message(self, worker: _Worker, message: Any) -> None:
+        match message:
+            case Ready():
+                worker.is_ready = True
+                self.pause_s = 0.0
+            case Failed(text):
+                # Later it is one worker's failure; the others go on.
+                if not any(other.is_ready for other in self.workers):
+                    self.failure = text
+            case Ask(number, action, name):
+                (self.unloaded.add if action == "unload" else self.unloaded.discard)(name)
+                own = max(self.changes, default=0) + 1
+                self.changes[own] = _Change(worker, number, set(self.workers))
+                for other in self.workers:
+                    self._send(other, Do(own, action, name))
+            case Did(number, error):
+                change = self.changes[number]
+                change.error = change.error or error
+                self._arrived(number, worker)
+
+    def _arrived(self, number: int, worker: _Worker) -> None:
+        change = self.changes[number]
+        change.waits_for.discard(worker)
+        if not change.waits_for:
+            del self.changes[number]
+            self._send(change.asker, Done(change.number, change.error))
+
+    def _on_death(self, worker: _Worker) -> None:
+        self.workers.remove(worker)
+        worker.process.join()
+        worker.pipe.close()
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.process.pid, self.metrics_folder)
+        for number in [number for number, change in self.changes.items() if worker in change.waits_for]:
+            self._arrived(number, worker)
+        if self.stop_after_s is not None or self.failure is not None:
+            return
+        log.error("worker died", extra={"worker": worker.process.pid, "status": worker.process.exitcode})
+        self.starts_at_s = time.monotonic() + self.pause_s
+        self.pause_s = min(_MAX_PAUSE_S, 2 * self.pause_s or 0.5)
+
+    def _send(self, worker: _Worker, message: Any) -> None:
+        try:
+            worker.pipe.send(message)
+        except OSError:
+            log.warning("a worker does not listen", extra={"worker": worker.process.pid})
+
+    def _stop(self, after_s: float) -> None:
+        self.listener.close()
+        for worker in self.workers:
+            self._send(worker, Leave(after_s))
+        gives_up_at_s = time.monotonic() + after_s + self.settings.exit_timeout_s + _GRACE_S
+        while self.workers and time.monotonic() < gives_up_at_s:
+            self._hear()
+            if self.stop_after_s is not None and self.stop_after_s < after_s:
+                after_s = self.stop_after_s
+                for worker in self.workers:
+                    self._send(worker, Leave(after_s))
+        for worker in self.workers:
+            log.error("worker killed", extra={"worker": worker.process.pid})
+            worker.process.kill()
+
+
+def _work(settings: Settings, listener: socket.socket, pipe: Connection, unloaded: list[str]) -> None:
+    """A worker's whole life."""
+    configure(settings.log_format)
+    from runtime.serving.server import run
+
+    channel = Channel(pipe)
+    try:
+        run(settings, listener=listener, channel=channel, unloaded=unloaded)
+    except ArtifactError as error:
+        channel.tell_failed(error)
+        sys.exit(2)
