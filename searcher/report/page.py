@@ -18,6 +18,7 @@ from searcher.arch.document import DocumentError
 from searcher.arch.spec import Spec, read_spec
 from searcher.report import html, values
 from searcher.report.drawing import draw_spec
+from searcher.report.figures import Figures, figures_of
 from searcher.report.run_files import Stage, read_object, table_in
 from searcher.report.text import describe_spec, headline, task_line
 
@@ -40,33 +41,35 @@ def write_report(run: Path) -> Path:
 def _page(run: Path) -> str:
     spec = read_spec(run / "spec.json") if (run / "spec.json").exists() else None
     search = Stage(run / "search")
-    retrain = Stage(run / "retrain")
+    retrain, peer = Stage(run / "retrain"), Stage(run / "retrain-lstm")
+    figures = figures_of(search.config.get("space") if spec is None else spec.space, search.config)
     name = run.resolve().name
     return html.page(
         f"{name}: ENAS report",
         [
             f"<header><h1>{html.escaped(name)}</h1>",
-            *_introduction(spec, search, retrain),
+            *_introduction(spec, search, retrain, peer, figures),
             "</header>",
             html.section("Architecture", _architecture(run, spec)),
-            html.section("Search", _search(run, search, spec)),
-            html.section("Retraining", _retraining(run, retrain)),
+            html.section("Search", _search(run, search, spec, figures)),
+            html.section("Retraining", _retraining(run, retrain, peer, figures)),
             html.section("Verification", _verification(run)),
             html.section("Benchmark", _benchmark(run)),
         ],
     )
 
 
-def _introduction(spec: Spec | None, search: Stage, retrain: Stage) -> Iterator[str]:
+def _introduction(spec: Spec | None, search: Stage, retrain: Stage, peer: Stage, figures: Figures) -> Iterator[str]:
     if spec is not None:
         yield f'<p class="muted">{html.escaped(headline(spec))}: {html.escaped(task_line(spec))}</p>'
     result = retrain.summary
     yield html.facts(
         [
-            ("test accuracy", values.percent(result.get("test_accuracy"))),
-            ("validation accuracy", values.percent(result.get("valid_accuracy"))),
+            (f"test {figures.metric}", figures.written(result.get(f"test_{figures.metric}"))),
+            (f"validation {figures.metric}", figures.written(result.get(f"valid_{figures.metric}"))),
+            (f"test {figures.metric} of the LSTM", figures.written(peer.summary.get(f"test_{figures.metric}"))),
             ("parameters", values.count(result.get("parameters"))),
-            ("reward in the search", values.percent(search.summary.get("reward"))),
+            ("reward in the search", figures.written_reward(search.summary.get("reward"))),
         ],
         key=True,
     )
@@ -87,7 +90,7 @@ def _architecture(run: Path, spec: Spec | None) -> Iterator[str]:
 # --- search -----------------------------------------------------------------------------------------------------------
 
 
-def _search(run: Path, search: Stage, spec: Spec | None) -> Iterator[str]:
+def _search(run: Path, search: Stage, spec: Spec | None, figures: Figures) -> Iterator[str]:
     if not search.begun:
         if spec is None:
             yield html.missing("Nothing has been searched yet", f"enas search --run {_quoted(run)}")
@@ -111,39 +114,41 @@ def _search(run: Path, search: Stage, spec: Spec | None) -> Iterator[str]:
         yield html.missing("The search is not finished", f"enas search --run {_quoted(run)} --resume")
     reward, control = search.series("controller", "reward"), search.series("random", "random_reward", dashed=True)
     if reward.points and control.points:
-        yield f"<p>{html.escaped(_comparison(reward, control))}</p>"
+        yield f"<p>{html.escaped(_comparison(reward, control, figures))}</p>"
     yield _charts(
         [
             (
                 "Mean reward of a policy step",
-                "validation accuracy, both on the same minibatches",
-                True,
+                f"{figures.reward}, both on the same minibatches",
+                figures.percent,
                 [reward, control, search.series("moving average", "baseline")],
             ),
             ("Entropy of the policy", "nats per architecture", False, [search.series("entropy", "entropy")]),
-            ("Training loss of the shared weights", "nats per image", False, [search.series("loss", "loss")]),
+            ("Training loss of the shared weights", f"nats per {figures.unit}", False, [search.series("loss", "loss")]),
             (
-                "Training accuracy of the shared weights",
+                f"Training {figures.metric} of the shared weights",
                 "of the architectures sampled",
-                True,
-                [search.series("accuracy", "train_accuracy")],
+                figures.percent,
+                [search.series(figures.metric, f"train_{figures.metric}")],
             ),
         ]
     )
     if sampled := _numbers(summary.get("sampled_rewards")):
-        yield from _derivation(sampled, _numbers(summary.get("finalist_rewards")), summary.get("reward"))
+        yield from _derivation(sampled, _numbers(summary.get("finalist_rewards")), summary.get("reward"), figures)
     yield _versions(summary)
 
 
-def _comparison(reward: Series, control: Series) -> str:
+def _comparison(reward: Series, control: Series, figures: Figures) -> str:
     """What the two curves say in the end, in a sentence."""
     (epoch, ours), (_, theirs) = reward.points[-1], control.points[-1]
-    points = 100 * (ours - theirs)
-    where = f"in epoch {epoch:g} the policy's architectures score {100 * ours:.1f} % on average"
-    return f"With the same shared weights, {where}, uniformly random ones {100 * theirs:.1f} %: {points:+.1f} points."
+    difference = f"{100 * (ours - theirs):+.1f} points" if figures.percent else f"{ours - theirs:+.3g}"
+    where = f"in epoch {epoch:g} the policy's architectures score {figures.written_reward(ours)} on average"
+    return (
+        f"With the same shared weights, {where}, uniformly random ones {figures.written_reward(theirs)}: {difference}."
+    )
 
 
-def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: object) -> Iterator[str]:
+def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: object, figures: Figures) -> Iterator[str]:
     """How the architecture was chosen in the end."""
     rows = [
         Row(
@@ -155,29 +160,29 @@ def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: objec
     ]
     if finals:
         rows.append(Row("finalists", finals, f"{len(finals)}, on the whole split", marked=_index(finals, chosen)))
-    reward = values.percent(chosen) or _ABSENT
+    reward = figures.written_reward(chosen) or _ABSENT
     yield (
         f"<p>{len(sampled)} different architectures were drawn from the trained policy and scored with the shared "
         f"weights after the last epoch. The ringed one was chosen; its reward is {reward}.</p>"
     )
-    yield dot_chart(rows, title="Rewards at the end of the search", x_label="validation accuracy", percent=True)
+    title = "Rewards at the end of the search"
+    yield dot_chart(rows, title=title, x_label=figures.reward, percent=figures.percent)
 
 
 # --- retraining -------------------------------------------------------------------------------------------------------
 
 
-def _retraining(run: Path, retrain: Stage) -> Iterator[str]:
+def _retraining(run: Path, retrain: Stage, peer: Stage, figures: Figures) -> Iterator[str]:
     command = f"enas retrain {_quoted(run)}"
     if not retrain.begun:
         yield html.missing("The network has not been trained from scratch yet", command)
         return
-    result = retrain.summary
-    test_count = values.count(result.get("test_count"))
+    result, metric = retrain.summary, figures.metric
     yield html.facts(
         [
-            ("test accuracy", values.percent(result.get("test_accuracy"), digits=2)),
-            ("test images", test_count),
-            ("best validation accuracy", values.percent(result.get("valid_accuracy"), digits=2)),
+            (f"test {metric}", figures.written(result.get(f"test_{metric}"), digits=2)),
+            (f"test {figures.unit}s", values.count(result.get("test_count"))),
+            (f"best validation {metric}", figures.written(result.get(f"valid_{metric}"), digits=2)),
             ("in epoch", result.get("best_epoch")),
             ("parameters", values.count(result.get("parameters"))),
             ("preset", retrain.config.get("preset")),
@@ -189,15 +194,42 @@ def _retraining(run: Path, retrain: Stage) -> Iterator[str]:
     )
     if not result:
         yield html.missing("The retraining is not finished", f"{command} --resume")
-    train = retrain.series("train", "train_accuracy", dashed=True)
+    if peer.begun:
+        yield from _peer(retrain, peer, figures, command=command)
+    curves = [
+        retrain.series("validation", f"valid_{metric}"),
+        retrain.series("train", f"train_{metric}", dashed=True),
+        peer.series("LSTM, validation", f"valid_{metric}"),
+    ]
     yield _charts(
         [
-            ("Accuracy", "of the images", True, [retrain.series("validation", "valid_accuracy"), train]),
-            ("Training loss", "nats per image", False, [retrain.series("loss", "loss")]),
+            (metric.capitalize(), "of the images" if figures.percent else "less is better", figures.percent, curves),
+            ("Training loss", f"nats per {figures.unit}", False, [retrain.series("loss", "loss")]),
             ("Learning rate", "", False, [retrain.series("rate", "learning_rate")]),
         ]
     )
     yield _versions(result)
+
+
+def _peer(retrain: Stage, peer: Stage, figures: Figures, *, command: str) -> Iterator[str]:
+    """The cell beside the LSTM."""
+    if not peer.summary:
+        yield html.missing("The LSTM to compare with is not trained to its end", f"{command} --resume")
+        return
+    yield "<p>Beside the cell, torch's LSTM with as many parameters, trained in the same way:</p>"
+    yield _table_of(
+        [
+            {
+                "network": name,
+                f"test {figures.metric}": figures.written(stage.summary.get(f"test_{figures.metric}")),
+                f"validation {figures.metric}": figures.written(stage.summary.get(f"valid_{figures.metric}")),
+                "parameters": stage.summary.get("parameters"),
+                "best epoch": stage.summary.get("best_epoch"),
+                "time": values.duration(stage.summary.get("seconds")),
+            }
+            for name, stage in (("the cell", retrain), ("LSTM", peer))
+        ]
+    )
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -217,7 +249,7 @@ def _verification(run: Path) -> Iterator[str]:
 
 def _verification_of(document: Mapping[str, Any]) -> Iterator[str]:
     if "passed" in document:
-        yield f"<p>{html.verdict(bool(document['passed']))}: onnxruntime against torch on the same images.</p>"
+        yield f"<p>{html.verdict(bool(document['passed']))}: onnxruntime against torch on the same inputs.</p>"
     yield _scalars(document, leave_out=("passed",))
     rows = [
         {key: values.percent(value, digits=2) if key.endswith("accuracy") else value for key, value in row.items()}
@@ -282,8 +314,9 @@ def _charts(charts: Iterable[tuple[str, str, bool, Sequence[Series]]]) -> str:
 
 
 def _table_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A column for every key, in the order of the first row that has it."""
-    keys = list(dict.fromkeys(key for row in rows for key in row if not isinstance(row[key], list | dict)))
+    """A column for every key with a plain value in some row, in the order of the first row that has it."""
+    shown = dict.fromkeys(k for row in rows for k, v in row.items() if not isinstance(v, list | dict | None))
+    keys = [key for key in dict.fromkeys(k for row in rows for k in row) if key in shown]
     if not keys:
         return ""
     return html.table(

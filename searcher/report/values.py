@@ -7,6 +7,11 @@ def percent(value: object, *, digits: int = 1) -> str | None:
     return f"{100 * value:.{digits}f} %" if isinstance(value, int | float) else None
 
 
+def decimal(value: object) -> str | None:
+    """Two digits after the point."""
+    return f"{value:,.2f}" if isinstance(value, int | float) else None
+
+
 def count(value: object) -> str | None:
     return f"{value:,}" if isinstance(value, int) else None
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from searcher.arch import catalog
 from searcher.arch.document import DocumentError
 from searcher.arch.spec import write_spec
 from searcher.report.page import write_report
@@ -95,6 +97,30 @@ def _finish(run: Path) -> None:
     _write(run / "benchmark.json", BENCHMARK)
 
 
+def _begin_text_search(run: Path) -> None:
+    _write(run / "search" / "config.toml", 'space = "recurrent"\nnum_epochs = 3\n[training]\nreward_constant = 60.0\n')
+    keys = {"train_accuracy": "train_perplexity"}
+    metrics = [{keys.get(key, key): 10 * value for key, value in record.items()} for record in SEARCH_METRICS]
+    _write(run / "search" / "metrics.jsonl", [record | {"epoch": epoch} for epoch, record in enumerate(metrics, 1)])
+
+
+def _finish_text(run: Path) -> None:
+    _begin_text_search(run)
+    _write(run / "search" / "summary.json", {"reward": 7.5, "sampled_rewards": [7.4, 7.5]})
+    write_spec(run / "spec.json", catalog.published_spec("enas-recurrent-published"))
+    for stage, perplexity, parameters in (("retrain", 91.25, 2720), ("retrain-lstm", 95.5, 2618)):
+        metrics = [
+            {"epoch": e, "loss": 5.0, "train_perplexity": 300 / e, "valid_perplexity": 3 * perplexity / e}
+            for e in EPOCHS
+        ]
+        summary = {"test_perplexity": perplexity, "valid_perplexity": perplexity + 1, "parameters": parameters}
+        _write(run / stage / "config.toml", "num_epochs = 3\n")
+        _write(run / stage / "metrics.jsonl", metrics)
+        _write(run / stage / "summary.json", {**summary, "test_count": 4321, "best_epoch": 3, "seconds": 61})
+    rows = [{"inputs": "steps of test", "batch_size": 1, "accuracy": None, "passed": True}]
+    _write(run / "verification.json", {"passed": True, "comparisons": rows})
+
+
 def _page(run: Path) -> str:
     return write_report(run).read_text(encoding="utf-8")
 
@@ -164,6 +190,50 @@ def test_an_unfinished_search_shows_its_curves_so_far(run: Path) -> None:
     assert "2 of 3" in page
     assert "The search is not finished" in page
     assert "controller 60.0 %" in page
+
+
+def test_a_language_models_figures_are_perplexities_beside_the_lstms(run: Path) -> None:
+    _finish_text(run)
+    page = _page(run)
+    for words in (
+        "<dt>test perplexity</dt><dd>91.25</dd>",
+        "<dt>test perplexity of the LSTM</dt><dd>95.50</dd>",
+        "<dt>validation perplexity</dt><dd>92.25</dd>",
+        "<dt>reward in the search</dt><dd>7.5</dd>",
+        "<dt>test tokens</dt><dd>4,321</dd>",
+        "<td>the cell</td><td>91.25</td><td>92.25</td><td>2,720</td>",
+        "<td>LSTM</td><td>95.50</td><td>96.50</td><td>2,618</td>",
+        "LSTM, validation 95.5",
+        "60 / perplexity",
+        "nats per token",
+        "in epoch 3 the policy&#x27;s architectures score 9 on average, uniformly random ones 6: +3.",
+        "onnxruntime against torch on the same inputs",
+    ):
+        assert words in page
+    found = page.partition("<section>\n<h2>Search")[2]
+    assert "accuracy" not in found
+    assert "image" not in found
+    assert " %" not in found
+
+
+def test_a_text_search_without_a_spec_yet_knows_what_its_rewards_are(run: Path) -> None:
+    _begin_text_search(run)
+    page = _page(run)
+    assert "60 / perplexity, both on the same minibatches" in page
+    assert "Training perplexity of the shared weights" in page
+
+
+def test_an_lstm_that_is_not_trained_to_its_end_is_named_with_its_command(run: Path) -> None:
+    _finish_text(run)
+    (run / "retrain-lstm" / "summary.json").unlink()
+    assert "The LSTM to compare with is not trained to its end" in _page(run)
+    assert f"enas retrain &#x27;{run}&#x27; --resume" in _page(run)
+
+
+def test_a_network_trained_without_the_lstm_misses_nothing(run: Path) -> None:
+    _finish_text(run)
+    shutil.rmtree(run / "retrain-lstm")
+    assert "LSTM" not in _page(run)
 
 
 def test_a_spec_that_was_not_searched_for_tells_where_it_comes_from(run: Path) -> None:
