@@ -62,7 +62,7 @@ def retrain(
     The best epoch is chosen on the valid split; the test split is scored once, at the end.
     """
     from exporter.presets import retrain_preset
-    from exporter.retrain import RetrainConfig, config_types, score_text, spec_digest
+    from exporter.retrain import RetrainConfig, check_task, config_types, score_text, spec_digest
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.training import device as devices
     from searcher.training.learners import load_store
@@ -73,6 +73,7 @@ def retrain(
         spec = replace(spec, task=replace(spec.task, dataset=dataset))
     spec = _resized(spec, channels=channels, cells=cells, hidden_size=hidden_size)
     store = load_store(spec.task.dataset, space=spec.space)
+    check_task(spec, store)
     if config_file is not None:
         config = read_config(config_file, RetrainConfig, types=config_types(spec.space))
     else:

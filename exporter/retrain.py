@@ -225,7 +225,6 @@ def retrain(
     Raises: Stopped: `interrupt` was requested; the checkpoint stands at the last step. CheckpointError, DivergedError,
     StoreError.
     """
-    check_task(spec, store)
     write_spec(folder.path / "spec.json", spec)
     run = Retraining(spec, config, store=store, device=device)
     checkpoint, metrics = folder.restore()

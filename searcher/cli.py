@@ -84,6 +84,7 @@ def search(
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
     from searcher.arch.document import ConfigError
+    from searcher.arch.spaces import SPACES
     from searcher.arch.tasks import image_size_of
     from searcher.presets.catalog import default_dataset, search_preset
     from searcher.report.text import describe_spec
@@ -92,10 +93,14 @@ def search(
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.learners import load_store, task_of
     from searcher.training.loop import search as run_search
-    from searcher.training.run_folder import RunFolder, command_again, read_config
+    from searcher.training.run_folder import RunFolder, command_again, read_config, read_toml
     from searcher.training.search_config import SearchConfig, config_types
 
     if config_file is not None:
+        # Before all else, for settings of another space have other keys.
+        found = read_toml(config_file).get("space")
+        if found in tuple(SPACES) and found != space:
+            raise ConfigError(f"{config_file} is for the space {found}, but --space is {space}")
         config = read_config(config_file, SearchConfig, types=config_types(space))
         dataset = dataset or config.dataset
     else:
@@ -105,8 +110,6 @@ def search(
     task = task_of(store, dataset=dataset)
     if config_file is None:
         config = search_preset(space, preset, image_size=image_size_of(task))
-    if config.space != space:
-        raise ConfigError(f"{config_file} is for the space {config.space}, but --space is {space}")
     config = replace(
         config,
         dataset=dataset,

@@ -16,6 +16,7 @@ from tests.end_to_end import conftest as tiny
 
 ROOT = Path(__file__).parents[1]
 store_path = tiny.store_path
+text_path = tiny.text_path
 search_config = tiny.search_config
 
 
@@ -49,11 +50,37 @@ def run(
         ),
         ("search --dataset fashion-mnist-mimi", "did you mean 'fashion-mnist-mini'"),
         ("search --dataset shakespeare", "shakespeare holds text, but images are needed"),
+        ("search --space macro --dataset shakespeare", "shakespeare holds text, but images are needed"),
+        (
+            "search --space recurrent --dataset fashion-mnist-mini",
+            "fashion-mnist-mini holds images, but text is needed",
+        ),
+        (
+            "search --space recurrent --preset standard",
+            "preset: unknown preset 'standard'; expected one of quick, small, paper",
+        ),
+        (
+            "search --space macro --preset small",
+            "preset: unknown preset 'small'; expected one of quick, standard, paper",
+        ),
+        ("search --space recurrent --preset paper", "enas data fetch ptb"),
         ("search --dataset cifar10", "enas data fetch cifar10"),
         ("search --config nowhere.toml", "nowhere.toml: no such file"),
         ("retrain nowhere", "unknown spec 'nowhere'; expected one of "),
         ("retrain nowhere.json", "nowhere.json: no such file"),
         ("retrain enas-micro-published", "say where to train this spec: --run DIRECTORY"),
+        (
+            "retrain enas-recurrent-published --dataset fashion-mnist-mini --run x",
+            "fashion-mnist-mini holds images, but text is needed",
+        ),
+        (
+            "retrain enas-recurrent-published --dataset shakespeare --preset standard --run x",
+            "preset: unknown preset 'standard'; expected one of quick, small, paper",
+        ),
+        ("retrain enas-recurrent-published --cells 5 --run x", "--cells is not for recurrent networks"),
+        ("retrain enas-recurrent-published --channels 8 --run x", "--channels is not for recurrent networks"),
+        ("retrain enas-micro-published --hidden-size 64 --run x", "--hidden-size is not for micro networks"),
+        ("retrain enas-macro-published --cells 5 --run x", "--cells is not for macro networks"),
         ("export nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
         ("verify nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
         ("evaluate nowhere", "nowhere: no such file or directory"),
@@ -72,6 +99,56 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert len(errors.splitlines()) == 1
     assert errors.startswith("error: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_spec_of_another_vocabulary_than_the_texts_is_refused(
+    run: Callable[..., tuple[int, str]], text_path: Path, tmp_path: Path
+) -> None:
+    status, errors = run("retrain", "enas-recurrent-published", "--dataset", text_path, "--run", "x")
+    message = "the spec is for text of 10,000 different words, but letters has text of 10 different words"
+    assert (status, errors) == (2, f"error: {message}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("space", "other"), [("micro", "recurrent"), ("macro", "recurrent"), ("recurrent", "micro")])
+def test_a_configuration_of_another_space_is_refused(
+    run: Callable[..., tuple[int, str]], tmp_path: Path, text_path: Path, space: str, other: str
+) -> None:
+    make = tiny.recurrent_search if other == "recurrent" else tiny.micro_search
+    path = tiny.write_search(tmp_path, make, text_path)
+    status, errors = run("search", "--space", space, "--config", path, "--run", "x")
+    assert (status, errors) == (2, f"error: {path} is for the space {other}, but --space is {space}\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "batch_size = 16",
+            "batch_size = 1201",
+            "split 'train' has 1201 tokens, too few for a batch_size of 1201 streams of at least 2 tokens each: use a "
+            "batch_size of at most 1200, or more text",
+        ),
+        ("\nwindow = 35", "\nwindow = 0", "window is 0; at least 1 is needed"),
+        ("state = 0.1", "state = 1.0", "dropout: state is 1.0; expected 0 up to, not including, 1"),
+        ("num_nodes = 4", "num_nodes = 0", "num_nodes is 0; this space needs at least 1"),
+        ('output = "loose_ends"', 'output = "last"', "search_space.output: unknown value 'last'"),
+        ("clip_norm = 0.25", "clip_norm = -1.0", "clip_norm is -1.0; it must not be negative"),
+        ("learning_rate = 5.0", "learning_rate = 1e30", "the loss is no longer a number; the last checkpoint is kept"),
+    ],
+)
+def test_a_mistake_in_a_texts_configuration_is_one_line(
+    run: Callable[..., tuple[int, str]], tmp_path: Path, text_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tiny.write_search(tmp_path, tiny.recurrent_search, text_path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1).replace("clip_norm = 0.25", "clip_norm = 0.0"))
+    status, errors = run("search", "--space", "recurrent", "--config", path, "--run", "x")
+    assert status == 2
+    last = errors.splitlines()[-1]
+    assert message in last
+    assert "Traceback" not in errors
 
 
 def test_cuda_that_cannot_be_had_is_an_error_and_never_a_fallback(

@@ -75,7 +75,7 @@ class RunFolder:
                     f"{path} already holds {_article(state)} {state} run: "
                     f"`{again} --resume` goes on with it, `{again} --force` starts anew"
                 )
-            differences = _differences(_read_toml(folder.config_path), write_dataclass(config))
+            differences = _differences(read_toml(folder.config_path), write_dataclass(config))
             if differences:
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
                 raise RunError(
@@ -155,7 +155,7 @@ def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | Non
     Raises: DocumentError: not TOML, an unknown or missing key, or a value out of range.
     """
     problems = Problems(str(path))
-    config = read_dataclass(cls, _read_toml(path), place="", problems=problems, types=types)
+    config = read_dataclass(cls, read_toml(path), place="", problems=problems, types=types)
     problems.raise_if_any()
     assert config is not None
     return config
@@ -172,7 +172,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file's table. Raises: DocumentError: there is none, or it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -28,6 +28,7 @@ from searcher.nn.recurrent import Dropout
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
+from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
 
@@ -90,14 +91,13 @@ def macro_search() -> SearchConfig:
 
 
 def recurrent_search() -> SearchConfig:
-    config = search_preset("recurrent", "quick")
     return replace(
-        config,
+        search_preset("recurrent", "quick"),
         search_space=RecurrentSpace(4),
         network=RecurrentSize(16),
         final_network=RecurrentSize(16),
         training=TextTraining(dropout=Dropout(0.1, 0.1, 0.1, 0.1), batch_norm=True),
-        sgd=replace(config.sgd, learning_rate=5.0, final_learning_rate=0.5),
+        sgd=SgdConfig(learning_rate=5.0, final_learning_rate=0.5, momentum=0.0, clip_norm=0.25),
     )
 
 
@@ -109,10 +109,9 @@ def image_retraining(space: str) -> RetrainConfig:
 
 def text_retraining(space: str) -> RetrainConfig:
     """With a rate so high that valid gets worse now and then, which starts the averaging."""
-    config = retrain_preset(space, "quick")
     training = TextTraining(dropout=Dropout(0.1, 0.1, 0.1, 0.1), slowness_penalty=0.1)
-    sgd = replace(config.sgd, learning_rate=30.0, final_learning_rate=20.0, clip_norm=1.0)
-    return replace(config, num_epochs=6, training=training, sgd=sgd, average_patience=1)
+    sgd = SgdConfig(learning_rate=30.0, final_learning_rate=20.0, momentum=0.0, clip_norm=1.0)
+    return replace(retrain_preset(space, "quick"), num_epochs=6, training=training, sgd=sgd, average_patience=1)
 
 
 @dataclass(frozen=True)
