@@ -111,7 +111,7 @@ def text_retraining(space: str) -> RetrainConfig:
     """With a rate so high that valid gets worse now and then, which starts the averaging."""
     training = TextTraining(dropout=Dropout(0.1, 0.1, 0.1, 0.1), slowness_penalty=0.1)
     sgd = SgdConfig(learning_rate=30.0, final_learning_rate=20.0, momentum=0.0, clip_norm=1.0)
-    return replace(retrain_preset(space, "quick"), num_epochs=6, training=training, sgd=sgd, average_patience=1)
+    return replace(retrain_preset(space, "quick"), num_epochs=10, training=training, sgd=sgd, average_patience=1)
 
 
 @dataclass(frozen=True)
