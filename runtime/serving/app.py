@@ -78,14 +78,26 @@ class App:
         self._control = control or self.control_here
         self._budget = Budget(settings.max_pending_bytes)
 
-    def build(self, start: Callable[[], Coroutine[Any, Any, None]]) -> Gate:
-        """The ASGI application. Args: start: loads the models; runs while probes are answered already."""
+    def build(self, load: Callable[[], Coroutine[Any, Any, None]], *, loads_first: bool) -> Gate:
+        """The ASGI application.
+
+        Args: load: loads the models. loads_first: before any connection is taken; else probes are answered meanwhile.
+        """
+
+        async def follow() -> None:
+            if not loads_first:
+                await load()
+            while self._settings.poll_s > 0:
+                await asyncio.sleep(self._settings.poll_s)
+                await self._repository.poll()
 
         @asynccontextmanager
         async def lifespan(_: Any) -> AsyncIterator[None]:
-            loading = asyncio.create_task(start())
+            if loads_first:
+                await load()
+            following = asyncio.create_task(follow())
             yield
-            loading.cancel()
+            following.cancel()
             await self._repository.close()
 
         router = Router(self._routes(), redirect_slashes=False, default=_unknown_path, lifespan=lifespan)

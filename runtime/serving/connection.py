@@ -10,6 +10,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runtime.serving.gate import ON_DISCONNECT
 
+# What is still on its way when a server stops: a first request, and TLS's last word.
+_GRACE_S = 1.0
+_TLS_GRACE_S = 5.0
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 503: b"Service Unavailable"}
 
 
@@ -21,6 +24,7 @@ class Connection(HttpToolsProtocol):
     max_connections: ClassVar[int]
 
     _is_late: asyncio.TimerHandle | None = None
+    _is_told_to_close = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,8 +52,26 @@ class Connection(HttpToolsProtocol):
         self._got_request()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._close_tls_in_time()
+
+    def shutdown(self) -> None:
+        """Close if nothing is being answered; a connection that has just been made may bring its request first."""
+        if self.cycle is None and not self._is_told_to_close:
+            self._is_told_to_close = True
+            self.loop.call_later(_GRACE_S, self.shutdown)
+            return
+        super().shutdown()
+        self._close_tls_in_time()
+
     def send_400_response(self, msg: str) -> None:
         self._turn_away(400, msg)
+
+    def _close_tls_in_time(self) -> None:
+        """A closing TLS connection waits for the client to close too, which may take half a minute."""
+        if self.scheme == "https" and self.transport.is_closing():
+            self.loop.call_later(_TLS_GRACE_S, self.transport.abort)
 
     def _expect_request(self) -> None:
         self._got_request()

@@ -51,7 +51,7 @@ class Infer:
         headers: Mapping[str, str] = scope["enas.headers"]
         served = self._repository.get(scope["path_params"]["model"], scope["path_params"].get("version"))
         cancel_when_gone(scope)
-        with self._budget.share() as take:
+        with served.users, self._budget.share() as take:
             body = await read_body(receive, headers, limit=self._limit, take=take)
             answer = await _Counted(served).run(self._answer(served, body, headers.get(_HEADER_LENGTH)))
         await _send_answer(send, answer, encoding=accepted_encoding(headers.get("accept-encoding", "")))
@@ -104,7 +104,7 @@ class Classify:
             raise RequestError("send the picture as it is, not as a form: curl -T photo.jpg")
         cancel_when_gone(scope)
         start = time.perf_counter()
-        with self._budget.share() as take:
+        with served.users, self._budget.share() as take:
             body = await read_body(receive, headers, limit=self._limit, take=take)
             document = await _Counted(served).run(self._answer(served, model, body, top=top))
         document["ms"]["total"] = _ms(time.perf_counter() - start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from runtime.serving.settings import Settings, SettingsError
@@ -16,4 +17,6 @@ def listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise SettingsError(f"cannot listen at {settings.host}, port {settings.port}: {error.strerror}") from None
+        raise SettingsError(
+            f"cannot listen at {settings.host}, port {settings.port}: {os.strerror(error.errno or 0)}"
+        ) from None

@@ -153,8 +153,8 @@ class Repository:
 
     async def load_all(self) -> None:
         """Load what there is. Raises: ArtifactError: nothing can be served; says why."""
-        found = await asyncio.to_thread(find_models, self._settings.models)
         async with self._lock:
+            found = await asyncio.to_thread(find_models, self._settings.models)
             for name in found:
                 self._entries.setdefault(name, _Entry())
             self._required = set(found)
@@ -246,7 +246,7 @@ class Repository:
 
     def _drop(self, entry: _Entry, version: str) -> None:
         """Take a version out of service; it finishes what it was asked."""
-        task = asyncio.get_running_loop().create_task(entry.ready.pop(version).batcher.close())
+        task = asyncio.get_running_loop().create_task(entry.ready.pop(version).close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

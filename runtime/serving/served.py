@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,27 @@ PLATFORM = "onnxruntime_onnx"
 _TUNING = Tuning(spinning=False, conv_search="heuristic")
 
 
+class Users:
+    """Requests that have chosen a model, though they may not have reached its queue yet."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._none.clear()
+
+    def __exit__(self, *failure: object) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._none.set()
+
+    async def are_gone(self) -> None:
+        await self._none.wait()
+
+
 @dataclass(frozen=True)
 class ServedModel:
     """One version of a model, ready."""
@@ -41,6 +63,7 @@ class ServedModel:
     signature: Signature
     batcher: Batcher[Feed, Feed]
     metrics: ModelMetrics
+    users: Users
 
     @classmethod
     def open(
@@ -68,7 +91,7 @@ class ServedModel:
         for size in batcher.sizes:
             runner.warm_up(size)
         model_metrics.loaded(time.perf_counter() - start)
-        return cls(name, version, model, signature, batcher, model_metrics)
+        return cls(name, version, model, signature, batcher, model_metrics, Users())
 
     @property
     def labels(self) -> Sequence[str]:
@@ -79,6 +102,11 @@ class ServedModel:
         self._check_tokens(feed)
         key: Hashable = tuple(feed[spec.name].shape[1:] for spec in self.signature.inputs)
         return await self.batcher.submit(feed, size=batch_size, key=key, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Finish what its users ask, and stop."""
+        await self.users.are_gone()
+        await self.batcher.close()
 
     def _check_tokens(self, feed: Feed) -> None:
         if not isinstance(self.model, LanguageModel):

@@ -8,6 +8,7 @@ A second signal, or Ctrl-C, skips the wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -21,7 +22,7 @@ import uvicorn
 from runtime.artifact import ArtifactError
 from runtime.serving.app import App
 from runtime.serving.channel import Channel
-from runtime.serving.connection import connection_class
+from runtime.serving.connection import Connection, connection_class
 from runtime.serving.gate import Phase
 from runtime.serving.listener import BACKLOG
 from runtime.serving.metrics import Metrics
@@ -55,7 +56,7 @@ def run(
     )
     failures: list[ArtifactError] = []
 
-    async def start() -> None:
+    async def load() -> None:
         if channel is not None:
             channel.attach(control_here=app.control_here, leave=server.leave)
         try:
@@ -67,13 +68,14 @@ def run(
         if channel is not None:
             channel.tell_ready()
         log.info("ready", extra={"models": ", ".join(repository.names)})
-        while settings.poll_s > 0:
-            await asyncio.sleep(settings.poll_s)
-            await repository.poll()
 
+    connections = connection_class(
+        receive_timeout_s=settings.receive_timeout_s, max_connections=settings.max_connections
+    )
     config = uvicorn.Config(
-        app.build(start),
-        http=connection_class(receive_timeout_s=settings.receive_timeout_s, max_connections=settings.max_connections),
+        # A worker takes no connection that another could answer; alone, a server answers probes while it loads.
+        app.build(load, loads_first=channel is not None),
+        http=connections,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -86,7 +88,13 @@ def run(
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    server = _Server(config, phase=phase, lame_duck_s=settings.lame_duck_s, is_worker=channel is not None)
+    server = _Server(
+        config,
+        connections=connections,
+        phase=phase,
+        lame_duck_s=settings.lame_duck_s,
+        is_worker=channel is not None,
+    )
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
@@ -96,8 +104,17 @@ def run(
 class _Server(uvicorn.Server):
     """uvicorn's server, leaving as we want it to."""
 
-    def __init__(self, config: uvicorn.Config, *, phase: Phase, lame_duck_s: float, is_worker: bool) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        connections: type[Connection],
+        phase: Phase,
+        lame_duck_s: float,
+        is_worker: bool,
+    ) -> None:
         super().__init__(config)
+        self._connections = connections
         self._phase = phase
         self._lame_duck_s = lame_duck_s
         self._is_worker = is_worker
@@ -121,6 +138,29 @@ class _Server(uvicorn.Server):
             self.leave(0)
         else:
             self.leave(self._lame_duck_s)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._accept_the_last(sockets or [])
+        await super().shutdown(sockets)
+
+    async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
+        """Take what waits to be accepted, which closing a listening socket would reset."""
+        copies = [listener.dup() for listener in listeners]
+        for server in self.servers:
+            server.close()
+        accepted = []
+        for copy in copies:
+            copy.setblocking(False)
+            with copy, contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.append(copy.accept()[0])
+        loop = asyncio.get_running_loop()
+        for connection in accepted:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self._connection, connection, ssl=self.config.ssl)
+
+    def _connection(self) -> asyncio.Protocol:
+        return self._connections(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
         if self._leaves_at_s is not None and time.monotonic() >= self._leaves_at_s:

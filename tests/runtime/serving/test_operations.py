@@ -1,0 +1,428 @@
+"""How a server is run: started, watched, overloaded, protected, stopped, and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPSConnection
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import metadata, save, tiny_graph
+from tests.runtime.serving.conftest import ROOT, Server, ask, binary_request, pixels, serving
+from tests.runtime.serving.test_repository import good, wrong
+
+INFER = "/v2/models/tiny/infer"
+TOKEN = "a token of enough characters"
+REQUEST = binary_request(pixels(0))
+
+
+class Load:
+    """Clients that ask again and again, each on a connection that it keeps as long as the server does."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.outcomes: Counter[str] = Counter()
+        """Status, or the failure's name, -> count."""
+        self.is_over = threading.Event()
+        self._lock = threading.Lock()
+
+    def note(self, outcome: str) -> None:
+        with self._lock:
+            self.outcomes[outcome] += 1
+
+    def client(self) -> None:
+        connection = self.server.connect()
+        while not self.is_over.is_set():
+            try:
+                connection.connect()
+            except OSError:
+                # Nobody accepts any more: such a request was never accepted.
+                time.sleep(0.01)
+                continue
+            try:
+                is_kept = True
+                while is_kept and not self.is_over.is_set():
+                    reply = ask(connection, "POST", INFER, *REQUEST)
+                    self.note(str(reply.status))
+                    is_kept = reply.headers.get("connection") != "close"
+            except (OSError, HTTPException) as error:
+                self.note(type(error).__name__)
+            connection.close()
+
+    @contextmanager
+    def of(self, clients: int) -> Iterator[Load]:
+        threads = [threading.Thread(target=self.client) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self.is_over.set()
+            for thread in threads:
+                thread.join()
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it does not come true")
+
+
+# --- start ------------------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(ROOT / "enas.py"), "serve", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_model_that_cannot_be_served_ends_the_command_with_the_reason(tmp_path: Path, workers: str) -> None:
+    done = command(wrong(tmp_path / "bad.onnx"), "--port", "0", "--workers", workers, "--provider", "cpu")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/bad.onnx: it does not give the outputs")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_ends_the_command(model_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command(model_path, "--port", str(port))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: cannot listen at 127.0.0.1, port {port}: Address already in use"
+
+
+def test_half_of_tls_ends_the_command(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").touch()
+    done = command(model_path, "--tls-certificate", tmp_path / "cert.pem")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "error: TLS takes both a certificate and its key: --tls-certificate and --tls-key",
+    )
+
+
+def test_a_server_says_where_it_listens_and_to_whom(model_path: Path) -> None:
+    with serving(model_path) as server:
+        assert server.lines[0].endswith(f"at http://127.0.0.1:{server.port}, to this machine only (--host)\n")
+
+
+def test_https_is_served_with_a_certificate(model_path: Path, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    line = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*line.split(), *files], check=True, capture_output=True)
+    with serving(model_path, "--tls-certificate", str(certificate), "--tls-key", str(key), is_ready=False) as server:
+        context = ssl.create_default_context(cafile=str(certificate))
+        connection = HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)
+        assert ask(connection, "GET", "/v2/health/live").status == 200
+
+
+# --- who may ask ------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_asked_for_everywhere_but_by_probes_and_the_page(model_path: Path) -> None:
+    with serving(model_path, environment={"ENAS_TOKEN": TOKEN}) as server:
+        for path in ("/", "/v2/health/live", "/v2/health/ready"):
+            assert server.get(path).status == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Authorization": "Bearer é"}):
+            reply = server.ask("GET", "/v2/models/tiny", headers={k: v.encode() for k, v in headers.items()})
+            assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
+            assert reply.error == "this server needs a token: Authorization: Bearer …"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        assert server.ask("GET", "/metrics", headers=headers).status == 200
+        assert server.ask("POST", INFER, REQUEST[0], REQUEST[1] | headers).status == 200
+        assert TOKEN not in server.ask("GET", "/v1/models", headers=headers).body.decode()
+
+
+def test_beyond_this_machine_models_are_changed_only_with_a_token(model_path: Path) -> None:
+    with serving(model_path, "--host", "0.0.0.0") as server:
+        assert "there is no token" in server.lines[0]
+        reply = server.post("/v2/repository/models/tiny/unload", {})
+        assert (reply.status, "with a token" in reply.error) == (403, True)
+        assert server.get("/v2/models/tiny/ready").status == 200
+
+
+# --- models come and go -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_models_are_unloaded_and_loaded_in_every_worker(tmp_path: Path, workers: str) -> None:
+    save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    good(tmp_path / "other.onnx")
+    with serving(tmp_path, "--workers", workers) as server:
+        until(lambda: all(server.get("/v2/health/ready").status == 200 for _ in range(10)))
+        assert (
+            server.post("/v2/repository/models/tiny/unload", {"parameters": {"unload_dependents": False}}).json() == {}
+        )
+        replies = [server.ask("POST", INFER, *REQUEST) for _ in range(20)]
+        assert {(reply.status, reply.error) for reply in replies} == {(503, "model 'tiny' is not ready")}
+        assert server.get("/v2/health/ready").status == 200
+        assert server.post("/v2/repository/models/tiny/load", {}).json() == {}
+        assert {server.ask("POST", INFER, *REQUEST).status for _ in range(20)} == {200}
+        wrong(tmp_path / "other.onnx")
+        reply = server.post("/v2/repository/models/other/load", {})
+        assert (reply.status, reply.error.startswith("load failed for model 'other'")) == (400, True)
+        assert server.get("/v2/models/other/ready").status == 200
+
+
+def test_a_changed_file_is_taken_under_load_without_a_failure(tmp_path: Path) -> None:
+    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    with serving(path, "--poll-s", "0.1") as server, Load(server).of(4) as load:
+
+        def precision() -> str:
+            return server.get("/v2/models/tiny").json()["properties"]["precision"]
+
+        assert precision() == "fp32"
+        save(tmp_path / "new", tiny_graph(), metadata(precision="fp16"))
+        os.replace(tmp_path / "new", path)
+        until(lambda: precision() == "fp16")
+    assert set(load.outcomes) == {"200"}
+
+
+# --- too much ---------------------------------------------------------------------------------------------------------
+
+
+def test_overload_is_answered_with_429_and_the_server_recovers_at_once(tmp_path: Path) -> None:
+    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    with serving(path, "--max-queue-size", "2", "--max-batch-size", "1") as server:
+        with Load(server).of(32) as load:
+            until(lambda: load.outcomes["429"] > 50 and load.outcomes["200"] > 50)
+        assert set(load.outcomes) == {"200", "429"}
+        assert server.ask("POST", INFER, *REQUEST).status == 200
+        text = server.get("/metrics").body.decode()
+        counts = dict(line.rsplit(" ", 1) for line in text.splitlines())
+        rejected = counts['nv_inference_request_failure{model="tiny",version="1",reason="REJECTED"}']
+        assert float(rejected) == load.outcomes["429"]
+        assert float(counts['nv_inference_pending_request_count{model="tiny",version="1"}']) == 0
+
+
+def test_a_refusal_says_when_to_come_again(tmp_path: Path) -> None:
+    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    # A lone request waits for company long enough for the others to find the queue full.
+    with serving(path, "--max-queue-size", "1", "--max-queue-delay-ms", "500", "--max-batch-size", "1") as server:
+        with Load(server).of(16) as load:
+            reply = None
+
+            def is_refused() -> bool:
+                nonlocal reply
+                reply = server.ask("POST", INFER, *REQUEST)
+                return reply.status == 429
+
+            until(is_refused)
+        assert reply is not None
+        assert (reply.headers["retry-after"], reply.error) == ("1", "too many requests: 1 are waiting already")
+        assert set(load.outcomes) <= {"200", "429"}
+
+
+def test_a_request_that_waits_past_its_timeout_is_told_so(tmp_path: Path) -> None:
+    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    with serving(path, "--max-queue-delay-ms", "60000") as server:
+        body, headers = binary_request(pixels(0), parameters={"binary_data_output": True, "timeout": 50_000})
+        start = time.monotonic()
+        reply = server.ask("POST", INFER, body, headers)
+        assert (reply.status, reply.error) == (503, "the request's timeout expired while it waited")
+        assert 0.05 <= time.monotonic() - start < 5
+
+
+def test_a_client_that_goes_leaves_the_queue(tmp_path: Path) -> None:
+    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+
+    def metric(server: Server, name: str, labels: str = "") -> float:
+        found = [
+            line
+            for line in server.get("/metrics").body.decode().splitlines()
+            if line.startswith(f'{name}{{model="tiny",version="1"{labels}}}')
+        ]
+        return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+
+    with serving(path, "--max-queue-delay-ms", "60000") as server:
+        connection = server.connect()
+        connection.request("POST", INFER, *REQUEST)
+        until(lambda: metric(server, "nv_inference_pending_request_count") == 1)
+        connection.close()
+        until(lambda: metric(server, "nv_inference_pending_request_count") == 0)
+        assert metric(server, "nv_inference_request_failure", ',reason="CANCELED"') == 1
+        assert metric(server, "nv_inference_exec_count") == 0
+
+
+def test_large_requests_are_refused_when_together_they_are_too_much(model_path: Path) -> None:
+    big = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 67108864\r\n\r\n" + bytes(60 * 2**20)
+    with serving(model_path) as server:
+        connections = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
+        answers = []
+        for connection in connections:
+            try:
+                connection.sendall(big)
+                connection.settimeout(0.5)
+                answers.append(connection.recv(4096))
+            except (TimeoutError, ConnectionError):
+                continue
+        assert [b"too many large requests at one time" in answer for answer in answers] == [True]
+        for connection in connections:
+            connection.close()
+        until(lambda: server.ask("POST", INFER, *REQUEST).status == 200)
+
+
+# --- stop and die -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_under_load_loses_no_request_and_exits_0(model_path: Path, workers: str) -> None:
+    with serving(model_path, "--workers", workers, "--lame-duck-s", "1") as server:
+        with Load(server).of(8) as load:
+            until(lambda: load.outcomes["200"] > 100)
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: server.get("/v2/health/ready").status == 503, seconds=0.9)
+            assert server.get("/v2/health/live").status == 200
+            assert server.ask("POST", INFER, *REQUEST).headers["connection"] == "close"
+            assert server.process.wait(20) == 0
+        assert set(load.outcomes) == {"200"}
+
+
+def test_an_interrupt_stops_at_once(model_path: Path) -> None:
+    with serving(model_path, "--lame-duck-s", "60") as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(10) == 0
+
+
+def test_a_second_signal_ends_the_lame_duck(model_path: Path) -> None:
+    with serving(model_path, "--workers", "2", "--lame-duck-s", "60") as server:
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.get("/v2/health/ready").status == 503)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+
+
+def children(pid: int) -> list[int]:
+    """The workers among the processes that it started."""
+    tasks = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in map(int, tasks) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_killed_worker_is_replaced_and_takes_only_what_it_had_in_hand(model_path: Path) -> None:
+    with serving(model_path, "--workers", "2") as server:
+        until(lambda: len(children(server.process.pid)) == 2)
+        with Load(server).of(8) as load:
+            until(lambda: load.outcomes["200"] > 100)
+            before = server.post("/v2/repository/index").status
+            victim = children(server.process.pid)[0]
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: load.outcomes["200"] > 300)
+            until(lambda: len(set(children(server.process.pid)) - {victim}) == 2)
+        failed = sum(count for outcome, count in load.outcomes.items() if outcome != "200")
+        assert before == 200
+        assert failed <= 8, load.outcomes
+        (entry,) = server.get("/v2/models/tiny/stats").json()["model_stats"]
+        assert entry["inference_stats"]["success"]["count"] >= load.outcomes["200"], "the dead worker's are counted too"
+        assert server.stop() == 0
+
+
+def test_metrics_are_of_all_workers(model_path: Path) -> None:
+    with serving(model_path, "--workers", "2") as server:
+        for _ in range(40):
+            assert server.ask("POST", INFER, *REQUEST).status == 200
+        for _ in range(4):
+            (entry,) = server.get("/v2/models/tiny/stats").json()["model_stats"]
+            assert entry["inference_count"] == 40
+            assert '\nnv_inference_count{model="tiny",version="1"} 40.0\n' in server.get("/metrics").body.decode()
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_logs_are_lines_of_json_with_the_requests_id(model_path: Path) -> None:
+    with serving(model_path, "--access-log", "--log-format", "json") as server:
+        server.ask("GET", "/v2/models/x%0Ay", headers={"X-Request-ID": "seven"})
+        server.stop()
+        lines = [json.loads(line) for line in server.rest_of_log().splitlines()]
+    request = next(line for line in lines if line.get("request_id") == "seven")
+    assert (request["event"], request["method"], request["status"]) == ("request", "GET", 404)
+    assert request["path"] == "/v2/models/x\ny"
+    assert [line["event"] for line in lines if line["event"] != "request"] == ["loaded", "ready", "leaving", "stopped"]
+
+
+def test_only_our_own_failures_are_logged_unless_all_are_asked_for(model_path: Path) -> None:
+    with serving(model_path) as server:
+        server.get("/nowhere")
+        server.ask("POST", INFER, *REQUEST)
+        server.stop()
+        assert " request " not in server.rest_of_log()
+
+
+# --- slow and many ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[int]:
+    """A server in this process that waits 0.3 s for a request and takes three connections: gives its port."""
+    script = f"""
+import sys
+from pathlib import Path
+from runtime.serving.listener import listen
+from runtime.serving.server import run
+from runtime.serving.settings import Settings
+settings = Settings(Path({str(tmp_path / "tiny.onnx")!r}), port=0, provider="cpu", threads=1, receive_timeout_s=0.3,
+                    max_connections=3, lame_duck_s=0)
+listener = listen(settings)
+print(listener.getsockname()[1], flush=True)
+run(settings, listener=listener)
+"""
+    save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    port = int(process.stdout.readline())
+    until(lambda: status_of(port, b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n") == b"200")
+    yield port
+    process.terminate()
+    assert process.wait(20) == 0
+    process.stdout.close()
+
+
+def status_of(port: int, data: bytes, *, then: Callable[[], object] = lambda: None) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(data)
+        then()
+        return connection.recv(4096)[9:12]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"POST /v2/models/tiny/infer HT", b"POST /v2/models/tiny/infer HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"],
+)
+def test_a_request_that_does_not_arrive_is_given_up(impatient: int, begun: bytes) -> None:
+    assert status_of(impatient, begun) == b"408"
+
+
+def test_a_connection_too_many_is_turned_away(impatient: int) -> None:
+    connections = [socket.create_connection(("127.0.0.1", impatient), timeout=5) for _ in range(3)]
+    time.sleep(0.05)
+    with socket.create_connection(("127.0.0.1", impatient), timeout=5) as connection:
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert answer.endswith(b'{"error":"too many connections"}')
+    for connection in connections:
+        connection.close()
+
+
+def test_a_batch_is_larger_than_one_when_clients_are_many(tmp_path: Path) -> None:
+    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    with serving(path, "--max-queue-delay-ms", "20") as server:
+        with Load(server).of(8) as load:
+            until(lambda: load.outcomes["200"] > 50)
+        (entry,) = server.get("/v2/models/tiny/stats").json()["model_stats"]
+        assert entry["execution_count"] < entry["inference_count"] / 2

@@ -1,0 +1,258 @@
+"""Which models there are, and how they are loaded, replaced and unloaded, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.artifact import ArtifactError
+from runtime.serving.errors import RequestError, UnavailableError, UnknownError
+from runtime.serving.metrics import Metrics
+from runtime.serving.repository import Repository, find_models
+from runtime.serving.settings import Settings
+from tests.runtime import language_models
+from tests.runtime.conftest import SHAPE, metadata, save, tiny_graph
+
+FEED = {"images": np.zeros((1, *SHAPE), np.uint8)}
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, timeout=60))
+
+
+def repository(path: Path, *, unloaded: tuple[str, ...] = ()) -> Repository:
+    return Repository(Settings(path, provider="cpu", threads=1), Metrics(), unloaded=unloaded)
+
+
+def wrong(path: Path) -> Path:
+    """A whole model that does not give the logits that it carries."""
+    golden = metadata()["golden"]
+    golden["logits"] = np.add(golden["logits"], 1).tolist()
+    return save(path, tiny_graph(), metadata(golden=golden))
+
+
+def good(path: Path, **changes: Any) -> Path:
+    return save(path, tiny_graph(), metadata(**changes))
+
+
+# --- what is found ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_a_model_of_its_name(model_path: Path) -> None:
+    assert find_models(model_path) == {"tiny": {"1": model_path}}
+
+
+def test_a_run_is_a_model_of_its_name_and_one_more_of_whole_sequences(tmp_path: Path, run_directory: Path) -> None:
+    assert find_models(run_directory) == {"run": {"1": run_directory / "model.onnx"}}
+    assert find_models(run_directory / "model.onnx") == {"run": {"1": run_directory / "model.onnx"}}
+    assert set(find_models(language_models.save_run(tmp_path / "cats"))) == {"cats", "cats-sequence"}
+
+
+def test_a_folder_holds_models_in_every_layout(tmp_path: Path) -> None:
+    for path in (
+        "a/1/model.onnx",
+        "a/12/model.onnx",
+        "a/03/model.onnx",
+        "a/x/model.onnx",
+        "a/4/other.onnx",
+        "run/model.onnx",
+        "file.onnx",
+        ".hidden/1/model.onnx",
+        "a b/1/model.onnx",
+        "empty/notes.txt",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found = find_models(tmp_path)
+    assert {name: list(versions) for name, versions in found.items()} == {"a": ["1", "12"], "file": ["1"], "run": ["1"]}
+
+
+def test_where_there_is_no_model_one_is_told_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no model\.onnx, and no folder of models: expected NAME/1/model\.onnx"):
+        find_models(tmp_path)
+    with pytest.raises(ArtifactError, match=r"nowhere: no such file or directory"):
+        find_models(tmp_path / "nowhere")
+
+
+# --- what is served ---------------------------------------------------------------------------------------------------
+
+
+def test_the_highest_version_answers_unless_one_is_named(tmp_path: Path) -> None:
+    for version in ("2", "10"):
+        good(tmp_path / "m" / version / "model.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        with pytest.raises(UnknownError):
+            models.get("m")
+        await models.load_all()
+        assert models.is_ready
+        assert (models.get("m").version, models.get("m", "2").version) == ("10", "2")
+        with pytest.raises(UnknownError, match=r"^Request for unknown model: 'm' version 3 is not found$"):
+            models.get("m", "3")
+        await models.close()
+
+    run(scenario())
+
+
+def test_a_model_that_fails_its_own_samples_is_not_served(tmp_path: Path) -> None:
+    wrong(tmp_path / "bad" / "1" / "model.onnx")
+    good(tmp_path / "good" / "1" / "model.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        assert models.names == ["good"]
+        assert not models.is_ready
+        with pytest.raises(UnavailableError, match=r"^model 'bad' is not ready$"):
+            models.get("bad")
+        row = next(row for row in models.index() if row["name"] == "bad")
+        assert row["state"] == "UNAVAILABLE"
+        assert "it does not give the outputs that it carries: they differ by up to 1" in row["reason"]
+
+    run(scenario())
+
+
+def test_where_nothing_can_be_served_all_reasons_are_told(tmp_path: Path) -> None:
+    wrong(tmp_path / "bad.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+
+    async def scenario() -> None:
+        with pytest.raises(ArtifactError, match=r"bad\.onnx: it does not give .*; .*broken\.onnx: not an ONNX file"):
+            await repository(tmp_path).load_all()
+
+    run(scenario())
+
+
+def test_a_reload_replaces_a_model_without_a_gap(tmp_path: Path) -> None:
+    path = good(tmp_path / "m.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        old = models.get("m")
+        await models.load("m")
+        assert models.get("m") is old, "an unchanged file is not loaded again"
+        good(path, precision="fp16")
+        loading = asyncio.create_task(models.load("m"))
+        while not loading.done():
+            models.get("m")
+            await asyncio.sleep(0.001)
+        await loading
+        assert models.get("m").model.metadata["precision"] == "fp16"
+        await models.close()
+        with pytest.raises(UnavailableError):
+            await old.infer(FEED, batch_size=1, timeout_s=None)
+
+    run(scenario())
+
+
+def test_requests_in_hand_are_answered_by_the_model_that_is_being_replaced(tmp_path: Path) -> None:
+    path = good(tmp_path / "m.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        old = models.get("m")
+        asked = [asyncio.create_task(old.infer(FEED, batch_size=1, timeout_s=None)) for _ in range(100)]
+        with old.users:
+            good(path, precision="fp16")
+            await models.load("m")
+            assert len(await asyncio.gather(*asked)) == 100
+            # Its body may still be on its way while the model is replaced.
+            await old.infer(FEED, batch_size=1, timeout_s=None)
+        await models.close()
+
+    run(scenario())
+
+
+def test_a_corrupted_new_version_leaves_the_old_one_serving_and_says_why(tmp_path: Path) -> None:
+    good(tmp_path / "m" / "1" / "model.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        wrong(tmp_path / "m" / "2" / "model.onnx")
+        with pytest.raises(RequestError, match=r"^load failed for model 'm': .* it does not give the outputs"):
+            await models.load("m")
+        assert models.get("m").version == "1"
+        assert models.is_ready
+        assert [(row["version"], row["state"]) for row in models.index()] == [("1", "READY"), ("2", "UNAVAILABLE")]
+
+    run(scenario())
+
+
+def test_a_corrupted_file_leaves_what_was_loaded_from_it_serving(tmp_path: Path) -> None:
+    path = good(tmp_path / "m.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(RequestError, match="not an ONNX file, or one cut short"):
+            await models.load("m")
+        assert models.get("m").version == "1"
+        (row,) = models.index()
+        assert (row["state"], "cut short" in row["reason"]) == ("READY", True)
+
+    run(scenario())
+
+
+def test_an_unloaded_model_is_away_until_it_is_loaded(tmp_path: Path) -> None:
+    good(tmp_path / "m.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        await models.unload("m")
+        assert models.is_ready, "what was unloaded on purpose is not missed"
+        with pytest.raises(UnavailableError):
+            models.get("m")
+        await models.poll()
+        assert models.names == []
+        await models.load("m")
+        assert models.get("m").version == "1"
+        with pytest.raises(UnknownError):
+            await models.unload("x")
+
+    run(scenario())
+
+
+def test_a_new_process_leaves_unloaded_what_was_unloaded(tmp_path: Path) -> None:
+    good(tmp_path / "m.onnx")
+    good(tmp_path / "n.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path, unloaded=("m",))
+        await models.load_all()
+        assert models.names == ["n"]
+        assert models.is_ready
+
+    run(scenario())
+
+
+def test_polling_follows_the_files(tmp_path: Path) -> None:
+    path = good(tmp_path / "m" / "1" / "model.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        good(tmp_path / "n.onnx")
+        good(tmp_path / "m" / "2" / "model.onnx")
+        await models.poll()
+        assert (models.names, models.versions("m")) == (["m", "n"], ["1", "2"])
+        shutil.rmtree(path.parent)
+        os.remove(tmp_path / "n.onnx")
+        await models.poll()
+        assert (models.names, models.versions("m")) == (["m"], ["2"])
+        with pytest.raises(UnknownError):
+            models.get("n")
+
+    run(scenario())
