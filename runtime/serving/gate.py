@@ -91,7 +91,8 @@ class Gate:
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Raises: UnauthorizedError: no token. ForbiddenError: a page of another site asks through a browser."""
-        if self._token is not None and scope["path"] not in _OPEN_PATHS:
+        path: str = scope["path"]
+        if self._token is not None and path not in _OPEN_PATHS and not path.startswith("/web/"):
             given = headers.get("authorization", "").encode("latin-1")
             if not hmac.compare_digest(given, self._token):
                 raise UnauthorizedError("this server needs a token: Authorization: Bearer …")
