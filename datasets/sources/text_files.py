@@ -28,7 +28,7 @@ def build(
     """Write the text store at `path`. Token numbers go by frequency in train, then alphabetically.
 
     Args: files: text file of each split.
-    Raises: StoreError: a file is missing or not UTF-8, or valid or test has a word that train lacks.
+    Raises: StoreError: a file is missing, empty or not UTF-8, or valid or test has a word that train lacks.
     """
     words = {split: _read_words(file) for split, file in files.items()}
     frequency = Counter(words.get("train", []))
@@ -54,8 +54,11 @@ def build(
 def _read_words(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8") as lines:
-            return list(chain.from_iterable([*line.split(), END_OF_LINE] for line in lines))
+            words = list(chain.from_iterable([*line.split(), END_OF_LINE] for line in lines))
     except FileNotFoundError as error:
         raise StoreError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         raise StoreError(f"{path}: not UTF-8 text ({error.reason})") from error
+    if not words:
+        raise StoreError(f"{path}: the file is empty")
+    return words

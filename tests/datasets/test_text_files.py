@@ -51,5 +51,5 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="empty"):
-        build(tmp_path, train="")
+    with pytest.raises(StoreError, match=r"train\.txt: the file is empty"):
+        build(tmp_path, train="", valid="to be\n")
