@@ -102,7 +102,7 @@ def build_group(package: str | None = None) -> click.Group:
 def main(package: str | None = None) -> None:
     """Run the command line of all packages, or of one (`python -m runtime`).
 
-    Exits 0 on success, 1 on a failed check, 2 on a user's mistake, 130 when interrupted.
+    Exits 0 on success, 1 on a failed check, 2 on a user's mistake, 75 at --max-hours, 130 when interrupted.
     """
     try:
         status = build_group(package).main(obj=Peers(), standalone_mode=False)

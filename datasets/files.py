@@ -10,10 +10,11 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path to write; when the block ends well it takes the name `path`, else it is removed.
 
-    Whatever stood at `path` stays untouched until the rename, through a full disk or a kill.
+    Whatever stood at `path` stays untouched until the rename, through a full disk or a kill; then it is gone, or takes
+    the name `keep`. A kill between these two renames leaves nothing at `path`, and the file before at `keep`.
 
     Raises: OSError: the folder cannot be made or written.
     """
@@ -24,6 +25,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         # The bytes must be on disk before the name is, or a power cut leaves an empty file under the final name.
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
+from searcher.training.options import exit_stopped, pace_options
+
 if TYPE_CHECKING:
     import torch
 
     from exporter.retrain import RetrainConfig
     from searcher.arch.spec import Spec
+    from searcher.training.checkpointer import Pace
     from searcher.training.learners import Store
 
 T = TypeVar("T")
-_INTERRUPTED = 130
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -37,6 +39,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--memory-budget", type=click.IntRange(min=1), metavar="MB", help="Images beyond it stream.  [default: 2048]"
 )
+@pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished retraining, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing retraining first.")
@@ -53,6 +56,8 @@ def retrain(
     seed: int | None,
     lstm: bool,
     memory_budget: int | None,
+    checkpoint_minutes: float,
+    max_hours: float | None,
     device: str,
     resume: bool,
     force: bool,
@@ -65,9 +70,11 @@ def retrain(
     from exporter.retrain import RetrainConfig, check_task, config_types, score_text, spec_digest
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.training import device as devices
+    from searcher.training.checkpointer import pace_of
     from searcher.training.learners import load_store
     from searcher.training.run_folder import read_config
 
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec, run_path = _spec_and_run(source, run_path)
     if dataset is not None:
         spec = replace(spec, task=replace(spec.task, dataset=dataset))
@@ -100,6 +107,7 @@ def retrain(
             path=path,
             store=store,
             device=torch_device,
+            pace=pace,
             resume=resume,
             force=force,
         )
@@ -124,6 +132,7 @@ def _train(
     path: Path,
     store: Store,
     device: torch.device,
+    pace: Pace,
     resume: bool,
     force: bool,
 ) -> dict[str, Any]:
@@ -141,10 +150,9 @@ def _train(
     click.echo(f"training in {path} on {describe(device)}", err=True)
     with catch_signals() as interrupt:
         try:
-            return retrain(spec, config, store=store, folder=folder, device=device, interrupt=interrupt)
-        except Stopped:
-            click.echo(f"stopped; go on with: {again} --resume", err=True)
-            click.get_current_context().exit(_INTERRUPTED)
+            return retrain(spec, config, store=store, folder=folder, device=device, interrupt=interrupt, pace=pace)
+        except Stopped as stopped:
+            exit_stopped(stopped, again=again)
 
 
 def _resized(spec: Spec, **sizes: int | None) -> Spec:

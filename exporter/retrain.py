@@ -25,9 +25,10 @@ from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import ImageClassification, Task
 from searcher.nn.build import build_network
 from searcher.training.checkpoint import load_checkpoint, loading, save_checkpoint
+from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.device import Precision, describe
 from searcher.training.epoch import WeightsTrainer
-from searcher.training.interrupt import Interrupt, Stopped
+from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network, is_better
 from searcher.training.learners import Store, make_learner, task_of, training_type
 from searcher.training.optim import SgdConfig
@@ -218,18 +219,20 @@ def retrain(
     folder: RunFolder,
     device: torch.device,
     interrupt: Interrupt,
+    pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
 ) -> dict[str, Any]:
     """Train the spec's network, or the rest of it, in `folder`; returns the summary, which it also writes.
 
     Writes `spec.json` and `best.pt`, the weights of the best epoch, into the folder.
-    Raises: Stopped: `interrupt` was requested; the checkpoint stands at the last step. CheckpointError, DivergedError,
-    StoreError.
+    Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
+    CheckpointError, DivergedError, StoreError.
     """
     write_spec(folder.path / "spec.json", spec)
     run = Retraining(spec, config, store=store, device=device)
-    checkpoint, metrics = folder.restore()
+    checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
+    checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
     metric = run.learner.metric
     title = "retrain" if config.model == "spec" else f"train {config.model}"
     total = config.num_epochs * run.weights.steps_per_epoch
@@ -239,20 +242,17 @@ def retrain(
             started, first_step = time.perf_counter(), run.step
             for _ in run.train_epoch():
                 progress.step()
-                if interrupt.requested:
-                    folder.save(run.state(), metrics)
-                    raise Stopped
+                checkpointer.between_steps()
             step_ms = 1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)
             record, is_best = run.end_epoch()
             record["step_ms"] = step_ms
-            metrics.append(record, step=record["epoch"])
+            folder.append(record)
             progress.line(_line(record, config, metric))
             if is_best:
                 save_checkpoint(folder.path / BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
                 if run.best_score is not None:
                     progress.show(best=score_text(metric, run.best_score))
-            folder.save(run.state(), metrics)
-    metrics.close()
+            checkpointer.save()
     network = load_best(folder, spec, model=config.model, device=device)
     test = run.learner.score(network, "test")
     summary = {

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import click
 
 from datasets.files import write_text
+from searcher.training.options import exit_stopped, pace_options
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
 
-_INTERRUPTED = 130
 _MISTAKE = 2
 _PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -65,6 +65,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 @click.option(
     "--memory-budget", type=click.IntRange(min=1), metavar="MB", show_default="2048", help="Images beyond it stream."
 )
+@pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished search, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing search in the run directory first.")
@@ -78,6 +79,8 @@ def search(
     policy: str | None,
     derivation: str,
     memory_budget: int | None,
+    checkpoint_minutes: float,
+    max_hours: float | None,
     device: str,
     resume: bool,
     force: bool,
@@ -89,6 +92,7 @@ def search(
     from searcher.presets.catalog import default_dataset, search_preset
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
+    from searcher.training.checkpointer import pace_of
     from searcher.training.derive import PAPER_DERIVATION
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.learners import load_store, task_of
@@ -96,6 +100,7 @@ def search(
     from searcher.training.run_folder import RunFolder, command_again, read_config, read_toml
     from searcher.training.search_config import SearchConfig, config_types
 
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     if config_file is not None:
         # Before all else, for settings of another space have other keys.
         found = read_toml(config_file).get("space")
@@ -134,10 +139,9 @@ def search(
     click.echo(f"search in {run_path} on {devices.describe(torch_device)}", err=True)
     with catch_signals() as interrupt:
         try:
-            spec = run_search(config, store=store, folder=folder, device=torch_device, interrupt=interrupt)
-        except Stopped:
-            click.echo(f"stopped; go on with: {again} --resume", err=True)
-            click.get_current_context().exit(_INTERRUPTED)
+            spec = run_search(config, store=store, folder=folder, device=torch_device, interrupt=interrupt, pace=pace)
+        except Stopped as stopped:
+            exit_stopped(stopped, again=again)
     click.echo(describe_spec(spec), nl=False)
     click.echo(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
 

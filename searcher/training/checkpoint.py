@@ -17,15 +17,17 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or of another run."""
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> None:
     """Write tensors and plain values; an older checkpoint at `path` survives until the new one is whole.
+
+    keep: the name it gets then, instead of being replaced.
 
     Raises: OSError: the disk is full, or the folder cannot be written.
     """
     # Into memory first: torch reports a full disk as a RuntimeError without saying what it was.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    with whole_file(path) as temporary:
+    with whole_file(path, keep=keep) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 

@@ -6,10 +6,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A run was asked to stop, and has written its checkpoint."""
+    """A run was asked to stop, or its time was over, and it has written its checkpoint."""
+
+    def __init__(self, *, out_of_time: bool = False) -> None:
+        self.out_of_time = out_of_time
 
 
 class Interrupt:
@@ -21,21 +25,23 @@ class Interrupt:
 
 @contextmanager
 def catch_signals() -> Iterator[Interrupt]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; a second one acts as usual."""
+    """Turn Ctrl-C and SIGTERM into a request to stop.
+
+    A second Ctrl-C acts as usual. A second SIGTERM does not: a cluster sends one to every process, and a launcher hands
+    its own on.
+    """
     interrupt = Interrupt()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         interrupt.requested = True
-        restore()
+        if number == signal.SIGINT:
+            signal.signal(number, previous[number])
 
     for number in previous:
         signal.signal(number, handle)
     try:
         yield interrupt
     finally:
-        restore()
+        for number, handler in previous.items():
+            signal.signal(number, handler)

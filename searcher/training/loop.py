@@ -22,10 +22,11 @@ from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss
 from searcher.nn.build import build_supernet, task_options
 from searcher.training.checkpoint import loading
+from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.derive import Derived, bind, derive, num_scorings, score
 from searcher.training.device import describe
 from searcher.training.epoch import WeightsTrainer
-from searcher.training.interrupt import Interrupt, Stopped
+from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network
 from searcher.training.learners import Store, make_learner, task_of
 from searcher.training.progress import Progress
@@ -196,22 +197,18 @@ def search(
     folder: RunFolder,
     device: torch.device,
     interrupt: Interrupt,
+    pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
 ) -> Spec:
     """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
 
-    Raises: Stopped: `interrupt` was requested; the checkpoint stands at the last step.
+    Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     StoreError, CheckpointError, DivergedError.
     """
     run = Search(config, store=store, device=device)
-    checkpoint, metrics = folder.restore()
+    checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
-
-    def stop_if_asked() -> None:
-        if interrupt.requested:
-            folder.save(run.state(), metrics)
-            raise Stopped
-
+    checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
     with Progress("search", total=total, done=run.steps_done) as progress:
         while run.epoch < config.num_epochs:
@@ -221,7 +218,7 @@ def search(
                 started, first_step = time.perf_counter(), run.step
                 for _ in run.train_weights():
                     progress.step()
-                    stop_if_asked()
+                    checkpointer.between_steps()
                 step_ms = 1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)
                 run.phase, run.step = "policy", 0
             progress.show(phase="policy")
@@ -231,17 +228,17 @@ def search(
                     baseline=f"{run.baseline.value:.3f}",
                     entropy=f"{run.policy_totals[2].item() / run.step:.1f}",
                 )
-                stop_if_asked()
+                checkpointer.between_steps()
             record = run.end_epoch()
             if step_ms is not None:
                 record["step_ms"] = step_ms
-            metrics.append(record, step=record["epoch"])
+            folder.append(record)
             progress.line(_line(record, config))
-            folder.save(run.state(), metrics)
+            checkpointer.save()
 
         def on_score() -> None:
             progress.step(phase="derive")
-            stop_if_asked()
+            checkpointer.between_steps()
 
         derived = derive(
             run.policy,
@@ -252,7 +249,6 @@ def search(
             seed=config.seed,
             on_score=on_score,
         )
-    metrics.close()
     steps = config.num_epochs * run.weights.steps_per_epoch
     spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
     write_spec(folder.path.parent / "spec.json", spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class MetricsLog:
         """Length of the file in bytes."""
         return self._path.stat().st_size
 
-    def append(self, record: dict[str, Any], *, step: int) -> None:
+    def append(self, record: Mapping[str, Any], *, step: int) -> None:
         """Add one line, on disk when this returns; floats are rounded to 6 significant digits."""
         rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in record.items()}
         with open(self._path, "a", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ A stage is unfinished until its `summary.json` stands; `config.toml` holds all t
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -26,12 +27,14 @@ import tomli_w
 
 from datasets.files import write_text
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
-from searcher.training.checkpoint import load_checkpoint, save_checkpoint
+from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.metrics import MetricsLog
 
 Config = TypeVar("Config")
 _LOCK = ".lock"
-_FILES = ("config.toml", "metrics.jsonl", "checkpoint.pt", "summary.json", "best.pt", "spec.json")
+_CHECKPOINT = "checkpoint.pt"
+_PREVIOUS = "checkpoint-previous.pt"
+_FILES = ("config.toml", "metrics.jsonl", _CHECKPOINT, _PREVIOUS, "summary.json", "best.pt", "spec.json")
 _RECORDED_PACKAGES = ("torch", "numpy", "h5py", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -47,6 +50,7 @@ class RunFolder:
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._lock: IO[bytes] | None = None
+        self._metrics: MetricsLog | None = None
 
     @classmethod
     def open(cls, path: Path, config: Any, *, resume: bool, force: bool, again: str) -> RunFolder:
@@ -92,7 +96,12 @@ class RunFolder:
 
     @property
     def checkpoint_path(self) -> Path:
-        return self.path / "checkpoint.pt"
+        return self.path / _CHECKPOINT
+
+    @property
+    def previous_path(self) -> Path:
+        """The checkpoint before the last one."""
+        return self.path / _PREVIOUS
 
     @property
     def summary_path(self) -> Path:
@@ -111,23 +120,36 @@ class RunFolder:
         """Time spent on the stage, that before the last checkpoint of earlier processes included."""
         return self._seconds_before + time.perf_counter() - self._started
 
-    def save(self, state: Mapping[str, Any], metrics: MetricsLog) -> None:
-        """Write the checkpoint, together with the place in the metrics that belongs to it."""
-        save_checkpoint(self.checkpoint_path, {**state, "metrics_position": metrics.position, "seconds": self.seconds})
+    def restore(self) -> dict[str, Any] | None:
+        """The last checkpoint, if there is one, with the metrics cut back to it. Call before `append` and `save`.
 
-    def restore(self) -> tuple[dict[str, Any] | None, MetricsLog]:
-        """The last checkpoint, if there is one, and the metrics cut back to it.
-
-        Raises: CheckpointError: it is damaged, or not this version's.
+        The one before it is taken where the last is damaged, and a note says so: a run that starts again by itself, in
+        the night or on a cluster, loses minutes of work then and not the night.
+        Raises: CheckpointError: neither can be read, or they are not this version's.
         """
-        if not self.checkpoint_path.exists():
-            return None, MetricsLog(self.path)
-        state = load_checkpoint(self.checkpoint_path, required=("metrics_position", "seconds", "epoch"))
+        state = self._last_whole_checkpoint()
+        if state is None:
+            self._metrics = MetricsLog(self.path)
+            return None
         self._seconds_before, self._started = state["seconds"], time.perf_counter()
-        return state, MetricsLog(self.path, position=state["metrics_position"], next_step=state["epoch"] + 1)
+        self._metrics = MetricsLog(self.path, position=state["metrics_position"], next_step=state["epoch"] + 1)
+        return state
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add an epoch's record to the metrics."""
+        assert self._metrics is not None
+        self._metrics.append(record, step=record["epoch"])
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint, together with the place in the metrics that belongs to it; the last two stay."""
+        assert self._metrics is not None
+        whole = {**state, "metrics_position": self._metrics.position, "seconds": self.seconds}
+        save_checkpoint(self.checkpoint_path, whole, keep=self.previous_path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the stage as finished."""
+        if self._metrics is not None:
+            self._metrics.close()
         write_text(self.summary_path, json.dumps(summary, indent=2) + "\n")
 
     def summary(self) -> dict[str, Any]:
@@ -136,6 +158,22 @@ class RunFolder:
             return json.loads(self.summary_path.read_text(encoding="utf-8"))
         except ValueError:
             raise RunError(f"{self.summary_path}: not valid JSON; start anew with --force") from None
+
+    def _last_whole_checkpoint(self) -> dict[str, Any] | None:
+        required = ("metrics_position", "seconds", "epoch")
+        if not self.previous_path.exists():
+            return load_checkpoint(self.checkpoint_path, required=required) if self.checkpoint_path.exists() else None
+        try:
+            return load_checkpoint(self.checkpoint_path, required=required)
+        except CheckpointError as error:
+            try:
+                state = load_checkpoint(self.previous_path, required=required)
+            except CheckpointError:
+                raise error from None
+            print(f"{error}: going on with the checkpoint before it", file=sys.stderr)
+            # The whole one takes the damaged one's place, lest it be pushed out by it.
+            os.replace(self.previous_path, self.checkpoint_path)
+            return state
 
     def _delete(self) -> None:
         """Remove what a run writes, and nothing else."""

@@ -159,8 +159,7 @@ def test_a_diverged_training_keeps_its_last_checkpoint_and_gives_one_line_of_adv
         "the loss is no longer a number; the last checkpoint is kept. Start again with a smaller learning rate or a "
         "smaller clip_norm (--config), or another seed"
     )
-    checkpoint, metrics = folder.restore()
-    metrics.close()
+    checkpoint = folder.restore()
     assert checkpoint is not None
     assert checkpoint["epoch"] == 2
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint["network"].values())

@@ -1,0 +1,57 @@
+"""Long runs: checkpoints on a timer, and an end that was asked for or is due."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from searcher.training.interrupt import Interrupt, Stopped
+from searcher.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When checkpoints are written and when a run has to stop. It changes no result: a run may go on with another."""
+
+    checkpoint_minutes: float = 10.0
+    """Between checkpoints within an epoch; the end of an epoch writes one in any case."""
+    deadline: float = math.inf
+    """On `now`'s clock, in seconds."""
+    now: Callable[[], float] = time.monotonic
+    """Seconds from some moment on."""
+
+
+def pace_of(*, checkpoint_minutes: float, max_hours: float | None) -> Pace:
+    """A pace whose hours begin now."""
+    deadline = math.inf if max_hours is None else time.monotonic() + 3600 * max_hours
+    return Pace(checkpoint_minutes, deadline)
+
+
+class Checkpointer:
+    """Writes a run's checkpoints; a loop calls `between_steps` after each step and `save` at the end of an epoch."""
+
+    def __init__(
+        self, state: Callable[[], dict[str, Any]], *, folder: RunFolder, interrupt: Interrupt, pace: Pace
+    ) -> None:
+        """state: gives what a checkpoint holds."""
+        self._state = state
+        self._folder = folder
+        self._interrupt = interrupt
+        self._pace = pace
+        self._saved = pace.now()
+
+    def between_steps(self) -> None:
+        """Write a checkpoint if one is due. Raises: Stopped: the run was asked to stop, or its time is over."""
+        now = self._pace.now()
+        asked, out_of_time = self._interrupt.requested, now >= self._pace.deadline
+        if asked or out_of_time or now >= self._saved + 60 * self._pace.checkpoint_minutes:
+            self.save()
+        if asked or out_of_time:
+            raise Stopped(out_of_time=not asked)
+
+    def save(self) -> None:
+        self._folder.save(self._state())
+        self._saved = self._pace.now()

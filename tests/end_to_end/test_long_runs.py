@@ -1,0 +1,29 @@
+"""Runs with a limit on their time, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from enas import build_group
+from tests.end_to_end.conftest import Tiny, here
+
+
+@pytest.mark.parametrize("tiny", ["recurrent"], indirect=True)
+def test_a_run_out_of_time_exits_75_and_says_how_to_go_on(
+    tmp_path: Path, tiny: Tiny, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    for stage, arguments in (("search", tiny.search(path)), ("retrain", tiny.retrain(path))):
+        words = [*map(str, arguments), "--max-hours", "1e-9"]
+        monkeypatch.setattr("sys.argv", ["enas", *words])
+        done = CliRunner().invoke(build_group(), words)
+        assert done.exit_code == 75
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"stopped at the limit of --max-hours; go on with: enas {stage} ")
+        assert last.endswith(" --resume")
+        assert (path / stage / "checkpoint.pt").is_file()
+        here(*arguments, "--resume")
+    assert (path / "spec.json").read_bytes() == (run / "spec.json").read_bytes()
