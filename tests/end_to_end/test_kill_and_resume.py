@@ -28,7 +28,7 @@ from searcher.training.learners import load_store, task_of
 from searcher.training.loop import Search, search
 from searcher.training.run_folder import RunFolder, read_config
 from searcher.training.search_config import SearchConfig, config_types
-from tests.end_to_end.conftest import CLASSES, Tiny, command, enas, environment, tiny_images
+from tests.end_to_end.conftest import CLASSES, Tiny, command, enas, environment, here, tiny_images
 
 
 def metrics(stage: Path) -> list[dict[str, Any]]:
@@ -73,7 +73,9 @@ def run_and_kill(arguments: list[str | Path], stage: Path) -> None:
     assert load_checkpoint(stage / "checkpoint.pt")["epoch"] >= 1
 
 
-def test_kill_9_in_search_and_retraining(tmp_path: Path, tiny: Tiny, run: Path) -> None:
+def test_a_run_killed_in_every_stage_gives_the_same_spec_weights_and_model(
+    tmp_path: Path, tiny: Tiny, run: Path
+) -> None:
     killed = tmp_path / "killed"
     run_and_kill(tiny.search(killed), killed / "search")
     assert not (killed / "spec.json").exists()
@@ -90,6 +92,10 @@ def test_kill_9_in_search_and_retraining(tmp_path: Path, tiny: Tiny, run: Path) 
         assert_equal_stages(killed / stage, run / stage)
         best = [load_checkpoint(path / stage / "best.pt") for path in (killed, run)]
         assert_equal_states(*best)
+
+    here("export", killed)
+    for model in run.glob("model*.onnx"):
+        assert (killed / model.name).read_bytes() == model.read_bytes()
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
