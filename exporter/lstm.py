@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from datasets.seeds import stream_seed
 from searcher.arch.spec import Spec
-from searcher.nn.build import build_network
+from searcher.nn.complexity import complexity_of
 from searcher.nn.recurrent import Dropout, Scores, draw_mask
 from searcher.nn.tied_softmax import negative_log_likelihood
 
@@ -21,7 +21,7 @@ class LstmNetwork(nn.Module):
     """Embedding, one LSTM layer, and a softmax that shares the embedding's weights: as `RecurrentNetwork`.
 
     The state [B, 2H] is the hidden state beside the cell's. torch's LSTM keeps its matrices' inputs to itself, so of
-    the dropouts the state's is not there.
+    the dropouts the state's is not there. Matrix products are in autocast's dtype, as a cell's are.
     """
 
     def __init__(self, hidden_size: int, *, vocabulary_size: int, dropout: Dropout, weight_range: float) -> None:
@@ -50,7 +50,9 @@ class LstmNetwork(nn.Module):
                 x = x * draw_mask(self._dropout.embedding, len(self.embedding), 1, like=x)[tokens]
                 x = x * draw_mask(self._dropout.input, batch_size, hidden, like=x)
             before = tuple(half.contiguous()[None] for half in state.chunk(2, dim=1))
-            states, after = self.lstm(x, before)
+            with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+                states, after = self.lstm(x, before)
+            states, after = states.float(), tuple(part.float() for part in after)
             outputs = states
             if self.training:
                 outputs = states * draw_mask(self._dropout.output, batch_size, hidden, like=states)
@@ -60,7 +62,7 @@ class LstmNetwork(nn.Module):
 
 def build_lstm(spec: Spec, *, seed: int, dropout: Dropout | None = None, weight_range: float = 0.04) -> LstmNetwork:
     """The LSTM nearest in parameters to the network of a spec for text, with its first weights."""
-    size = sum(p.numel() for p in build_network(spec).parameters())
+    size = complexity_of(spec).total.parameters
     vocabulary_size = spec.task.vocabulary_size
     network = LstmNetwork(
         equal_width(size, vocabulary_size=vocabulary_size),

@@ -16,10 +16,10 @@ from exporter.references import REFERENCES
 # B batch, H height, W width, C channels
 
 
-def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """The run's retrained network in torch: images uint8 [B, H, W, C] -> logits [B, classes].
+def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Callable[..., np.ndarray]:
+    """The run's retrained network in torch: the inputs of its model.onnx, in order -> logits [B, classes].
 
-    A call takes the images to the device and the logits back. Args: compiled: by torch.compile, shape by shape, instead
+    A call takes the inputs to the device and the logits back. Args: compiled: by torch.compile, shape by shape, instead
     of eager.
     Raises: RunError: the run has no retrained network.
     """
@@ -27,9 +27,9 @@ def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Ca
     torch.set_num_threads(threads)
     forward = torch.compile(network, dynamic=False) if compiled else network
 
-    def predict(images: np.ndarray) -> np.ndarray:
+    def predict(*inputs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return forward(torch.from_numpy(images).to(device))[0].cpu().numpy()
+            return forward(*(torch.from_numpy(array).to(device) for array in inputs))[0].cpu().numpy()
 
     return predict
 

@@ -171,18 +171,19 @@ class FunctionTarget:
     inputs: Sequence[TensorSpec]
     limits: Mapping[str, int]
     facts: Facts
-    predict: Callable[[np.ndarray], np.ndarray]
-    """The first input -> an output."""
+    predict: Callable[..., np.ndarray]
+    """The inputs, in order -> an output."""
     shapes: set[tuple[int, ...]] = field(default_factory=set)
     """Those it was called with."""
 
     @contextmanager
     def open(self, feed: Feed, other: Feed | None) -> Iterator[Opened]:
         # Another shape would make a compiling framework compile once more: it is not asked for.
-        (images,) = feed.values()
-        seen: Seen = "this shape" if images.shape in self.shapes else "other shapes" if self.shapes else "nothing"
-        self.shapes.add(images.shape)
-        yield Opened(connect=lambda: partial(self.predict, images), is_kept=True, seen=seen)
+        inputs = tuple(feed.values())
+        shape = inputs[0].shape
+        seen: Seen = "this shape" if shape in self.shapes else "other shapes" if self.shapes else "nothing"
+        self.shapes.add(shape)
+        yield Opened(connect=lambda: partial(self.predict, *inputs), is_kept=True, seen=seen)
 
     def examine(self, result: object) -> str | None:
         return remark_of(result)

@@ -2,7 +2,7 @@
 
 Every operation keeps the number of channels: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]; those of macro layers have
 no stride. To add one: a class here, its name in CELL_OPERATIONS or LAYER_OPERATIONS and in the space's list of
-operations, a row in the tests.
+operations, its cost in `complexity.py`, a row in the tests.
 """
 
 from __future__ import annotations

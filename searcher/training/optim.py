@@ -35,9 +35,9 @@ class SgdConfig:
     momentum: float = 0.9
     """Paper: 0.9 for images, none for text."""
     weight_decay: float = 1e-4
-    """PyTorch's, i.e. twice the factor of the squared norm in the loss. Paper: 1e-4; authors' code: 2e-4."""
+    """PyTorch's, i.e. twice the factor of the squared norm in the loss. Paper: 1e-4 for images, 1e-7 for text."""
     decay_norms: bool = False
-    """Whether the norms' scales and shifts decay too, as in the authors' code."""
+    """Whether the norms' scales and shifts, and biases, decay too, as in the authors' code."""
     update_unused: bool = False
     """Whether parameters that a step did not use take part in it with a gradient of zero: decay and momentum then act
     on them, as in the authors' code, at the price of a pass over the whole supernet."""
@@ -84,13 +84,9 @@ def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:
 
 def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
     """SGD over all parameters; those a step gave no gradient are left alone, without decay or momentum."""
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
-    for module in network.modules():
-        is_norm = isinstance(module, nn.BatchNorm2d)
-        for name, parameter in module.named_parameters(recurse=False):
-            spare = (is_norm or name == "bias") and not config.decay_norms
-            (spared if spare else decayed).append(parameter)
+    # The scales and shifts of norms, and biases, are vectors; nothing else is.
+    decayed = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
+    spared = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": spared, "weight_decay": 0.0},

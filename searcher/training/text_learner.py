@@ -151,14 +151,15 @@ class TextLearner:
 
     @torch.inference_mode()
     def reward(self, network: Network, batches: Sequence[TextBatch]) -> Tensor:
-        """reward_constant / perplexity with the shared weights: scalar."""
+        """reward_constant / perplexity with the shared weights: scalar; 0 for a child whose state grew out of bounds."""
         with computing(self._device, self._precision):
             nll = torch.cat([network(*batch).nll.flatten() for batch in batches])
-        return self._training.reward_constant * torch.exp(-nll.mean())
+        return self._training.reward_constant * torch.exp(-nll.mean()).nan_to_num(nan=0.0)
 
     def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
-        """reward_constant / perplexity on all of valid, with the state carried."""
-        return self._training.reward_constant / perplexity(network, self._valid, precision=self._precision)
+        """reward_constant / perplexity on all of valid, with the state carried; 0 as for `reward`."""
+        reward = self._training.reward_constant / perplexity(network, self._valid, precision=self._precision)
+        return 0.0 if math.isnan(reward) else reward
 
     def score(self, network: Network, split: str) -> Score:
         """Perplexity on a whole split, in full float32. The network is to be in evaluation mode."""
