@@ -20,6 +20,7 @@ images-of-reference := cifar10
 text-of-quick       := shakespeare
 text-of-small       := shakespeare
 text-of-paper       := ptb
+text-of-reference   := ptb
 KIND         := $(if $(filter recurrent,$(SPACE)),text,images)
 DATASET_NAME := $(or $(DATASET),$($(KIND)-of-$(PRESET)),$(PRESET))
 RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRESET))

@@ -71,7 +71,7 @@ def retrain(
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
-    from searcher.training.learners import load_store
+    from searcher.training.learners import check_training, load_store
     from searcher.training.run_folder import read_config
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
@@ -95,6 +95,7 @@ def retrain(
         seed=config.seed if seed is None else seed,
         num_epochs=epochs or config.num_epochs,
     )
+    check_training(spec.space, config.training)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     folders = {"spec": run_path / "retrain"}

@@ -180,25 +180,35 @@ def small_recurrent() -> RetrainConfig:
 
 
 def paper_recurrent() -> RetrainConfig:
-    """The authors' final training on Penn Treebank, whose rates the paper's text leaves open.
+    """The paper's text on Penn Treebank; dropout at the rates of the authors' final training, for it names none.
 
-    Source: the authors' code, `ptb_final.sh`; averaged SGD from enas_lm.
+    Source: Pham et al. 2018, section 3.1 and appendix A; `ptb_final.sh`.
     """
     return RetrainConfig(
         preset="paper",
-        num_epochs=2000,
+        num_epochs=150,
         batch_size=64,
         sgd=SgdConfig(
-            learning_rate=20.0,
-            final_learning_rate=0.001,
-            decay=0.9991,
-            decay_start_epoch=14,
-            momentum=0.0,
-            weight_decay=1e-6,
-            clip_norm=0.25,
+            learning_rate=20.0, decay=0.96, decay_start_epoch=15, momentum=0.0, weight_decay=1e-7, clip_norm=0.25
         ),
+        training=TextTraining(dropout=Dropout(embedding=0.21, input=0.75, state=0.25, output=0.76)),
+    )
+
+
+def reference_recurrent() -> RetrainConfig:
+    """enas_lm's final training on one GPU: averaged SGD over up to 3000 epochs.
+
+    Source: google-research's enas_lm, `lib/fixed.py`. Its windows of random length are left out.
+    """
+    return RetrainConfig(
+        preset="reference",
+        num_epochs=3000,
+        batch_size=64,
+        sgd=SgdConfig(learning_rate=20.0, final_learning_rate=20.0, momentum=0.0, weight_decay=8e-7, clip_norm=0.25),
         training=TextTraining(
-            dropout=Dropout(embedding=0.21, input=0.75, state=0.25, output=0.76), slowness_penalty=1e-3
+            dropout=Dropout(embedding=0.125, input=0.175, state=0.225, output=0.75),
+            activation_penalty=0.7,
+            weight_range=0.05,
         ),
         average_patience=10,
     )
@@ -207,7 +217,12 @@ def paper_recurrent() -> RetrainConfig:
 PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
     "micro": {"quick": quick_micro, "standard": standard_micro, "paper": paper_micro, "reference": reference_micro},
     "macro": {"quick": quick_macro, "standard": standard_macro, "paper": paper_macro, "reference": reference_macro},
-    "recurrent": {"quick": quick_recurrent, "small": small_recurrent, "paper": paper_recurrent},
+    "recurrent": {
+        "quick": quick_recurrent,
+        "small": small_recurrent,
+        "paper": paper_recurrent,
+        "reference": reference_recurrent,
+    },
 }
 
 

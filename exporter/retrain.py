@@ -34,6 +34,7 @@ from searcher.training.learners import Store, make_learner, task_of, training_ty
 from searcher.training.optim import SgdConfig
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
+from searcher.training.text_learner import TextTraining
 
 BEST = "best.pt"
 
@@ -78,6 +79,8 @@ class RetrainConfig:
             raise ConfigError(f"ema_decay is {self.ema_decay}; expected 0 up to, not including, 1")
         if self.average_patience < 0:
             raise ConfigError(f"average_patience is {self.average_patience}; it must not be negative")
+        if isinstance(self.training, TextTraining) and self.training.batch_norm:
+            raise ConfigError("batch_norm is for the search alone; here it must be false")
         if self.average_patience and (self.ema_decay or self.train_on != "train"):
             raise ConfigError("average_patience needs a valid split to watch, and no ema_decay beside it")
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
+from searcher.nn.recurrent import Dropout
 from searcher.training.derive import DeriveConfig
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
 
-DATASETS = {"quick": "shakespeare", "small": "shakespeare", "paper": "ptb"}
+DATASETS = {"quick": "shakespeare", "small": "shakespeare", "paper": "ptb", "reference": "ptb"}
 """What each preset is meant for, when the user names no data set."""
 
 
@@ -74,7 +75,8 @@ def small_recurrent() -> SearchConfig:
 def paper_recurrent() -> SearchConfig:
     """The paper's text on Penn Treebank: 150 epochs, 2000 policy steps each, one architecture a step.
 
-    Source: Pham et al. 2018, sections 2 and 3.1 and appendix A.
+    The paper names variational dropout without its rates, which are those of the authors' first code.
+    Source: Pham et al. 2018, sections 2 and 3.1 and appendix A; `ptb_search.sh`.
     """
     return SearchConfig(
         space="recurrent",
@@ -89,7 +91,9 @@ def paper_recurrent() -> SearchConfig:
         sgd=SgdConfig(
             learning_rate=20.0, decay=0.96, decay_start_epoch=15, momentum=0.0, weight_decay=1e-7, clip_norm=0.25
         ),
-        training=TextTraining(batch_norm=True, weight_range=0.025),
+        training=TextTraining(
+            dropout=Dropout(embedding=0.25, input=0.75, state=0.25, output=0.75), batch_norm=True, weight_range=0.025
+        ),
         policy=PolicyConfig(hidden_size=100, temperature=5.0, tanh_constant=2.5),
         reinforce=ReinforceConfig(
             learning_rate=3.5e-4,
@@ -106,8 +110,47 @@ def paper_recurrent() -> SearchConfig:
     )
 
 
+def reference_recurrent() -> SearchConfig:
+    """enas_lm, the authors' corrected code for Penn Treebank, in its own space: 600 epochs, 25 policy steps of 10 cells.
+
+    Its windows of random length, its prior for near nodes and its controller's nine layers are left out.
+    Source: google-research's enas_lm, `child.py`, `controller.py` and `search.py`.
+    """
+    return SearchConfig(
+        space="recurrent",
+        preset="reference",
+        dataset=DATASETS["reference"],
+        seed=0,
+        num_epochs=600,
+        batch_size=128,
+        search_space=RecurrentSpace(num_nodes=9, output="all", weights="per_activation", first_activation="tanh"),
+        network=RecurrentSize(hidden_size=200),
+        final_network=RecurrentSize(hidden_size=800),
+        sgd=SgdConfig(learning_rate=20.0, final_learning_rate=20.0, momentum=0.0, weight_decay=8e-7, clip_norm=0.1),
+        training=TextTraining(
+            dropout=Dropout(embedding=0.1, input=0.2, state=0.25, output=0.75),
+            slowness_penalty=1.0,
+            weight_range=0.04,
+        ),
+        policy=PolicyConfig(hidden_size=64, temperature=5.0, tanh_constant=2.25, weight_range=0.01),
+        reinforce=ReinforceConfig(
+            learning_rate=5e-5,
+            baseline="moving_average",
+            baseline_decay=0.999,
+            entropy_weight=1e-5,
+            entropy_in="reward",
+        ),
+        policy_steps=25,
+        policy_samples=10,
+        control_samples=0,
+        reward_batch_size=128,
+        derivation=DeriveConfig(),
+    )
+
+
 PRESETS: dict[str, Callable[..., SearchConfig]] = {
     "quick": quick_recurrent,
     "small": small_recurrent,
     "paper": paper_recurrent,
+    "reference": reference_recurrent,
 }

@@ -7,6 +7,7 @@ Knows of a policy, and of scoring architectures with shared weights through a le
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,7 +92,7 @@ def derive(
     for architecture in candidates:
         rewards.append(score(learner, supernet, [architecture], minibatches).item())
         on_score()
-    finalists = sorted(range(len(candidates)), key=lambda i: -rewards[i])[: config.num_finalists]
+    finalists = sorted(range(len(candidates)), key=lambda i: -_worth(rewards[i]))[: config.num_finalists]
     if len(finalists) == 1:
         (best,) = finalists
         return Derived(candidates[best], rewards[best], tuple(rewards), ())
@@ -99,13 +100,18 @@ def derive(
     for i in finalists:
         finals.append(learner.whole_reward(bind(supernet.eval(), candidates[i]), _examples(seed)))
         on_score()
-    best = finalists[finals.index(max(finals))]
-    return Derived(candidates[best], max(finals), tuple(rewards), tuple(finals))
+    first = max(range(len(finals)), key=lambda i: _worth(finals[i]))
+    return Derived(candidates[finalists[first]], finals[first], tuple(rewards), tuple(finals))
 
 
 def num_scorings(config: DeriveConfig) -> int:
     """How often `derive` calls `on_score`, at most."""
     return config.num_samples + (config.num_finalists if config.num_finalists > 1 else 0)
+
+
+def _worth(reward: float) -> float:
+    """What a reward is worth in a comparison: one that is no number loses against all."""
+    return -math.inf if math.isnan(reward) else reward
 
 
 def _examples(seed: int) -> np.random.Generator:

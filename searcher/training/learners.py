@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from datasets.catalog import load_images, load_text
 from datasets.store import ImageStore, TextStore
+from searcher.arch.document import ConfigError
 from searcher.arch.spaces import space_module
 from searcher.arch.tasks import (
     IMAGE_CLASSIFICATION,
@@ -36,6 +37,14 @@ _KINDS = {
 def training_type(space: str) -> type[ImageTraining] | type[TextTraining]:
     """The settings class of a space's kind of task. Raises: ArchitectureError: there is no such space."""
     return _KINDS[space_module(space).TASK_KIND].training
+
+
+def check_training(space: str, training: Training) -> None:
+    """Raises: ConfigError: the networks of a space have not what its training would use."""
+    if space == "macro" and isinstance(training, ImageTraining):
+        for name, missing in (("auxiliary_weight", "auxiliary head"), ("drop_path_prob", "paths to drop")):
+            if getattr(training, name) > 0:
+                raise ConfigError(f"{name} is {getattr(training, name)}, but macro networks have no {missing}")
 
 
 def make_learner(task: Task, training: Training, **options: Any) -> Learner:

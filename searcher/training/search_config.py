@@ -11,7 +11,7 @@ from searcher.controller.policy import PolicyConfig, check_policy
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.training.derive import DeriveConfig
 from searcher.training.device import Precision
-from searcher.training.learners import training_type
+from searcher.training.learners import check_training, training_type
 from searcher.training.optim import SgdConfig
 
 
@@ -88,6 +88,7 @@ class SearchConfig:
         if self.policy.kind == "lstm" and self.reinforce.baseline == "leave_one_out" and self.policy_samples < 2:
             raise ConfigError("the leave_one_out baseline needs policy_samples of at least 2")
         check_policy(self.policy, self.search_space.steps())
+        check_training(self.space, self.training)
 
 
 def config_types(space: str) -> dict[str, type[Any]]:
