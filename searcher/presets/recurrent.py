@@ -111,7 +111,7 @@ def paper_recurrent() -> SearchConfig:
 
 
 def reference_recurrent() -> SearchConfig:
-    """enas_lm, the authors' corrected code for Penn Treebank, in its own space: 600 epochs, 25 policy steps of 10 cells.
+    """enas_lm, the authors' corrected code for Penn Treebank, in its own space: 600 epochs, 25 policy steps each.
 
     Its windows of random length, its prior for near nodes and its controller's nine layers are left out.
     Source: google-research's enas_lm, `child.py`, `controller.py` and `search.py`.

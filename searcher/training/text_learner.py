@@ -151,7 +151,7 @@ class TextLearner:
 
     @torch.inference_mode()
     def reward(self, network: Network, batches: Sequence[TextBatch]) -> Tensor:
-        """reward_constant / perplexity with the shared weights: scalar; 0 for a child whose state grew out of bounds."""
+        """reward_constant / perplexity with the shared weights: scalar; 0 for a child whose state has no bounds."""
         with computing(self._device, self._precision):
             nll = torch.cat([network(*batch).nll.flatten() for batch in batches])
         return self._training.reward_constant * torch.exp(-nll.mean()).nan_to_num(nan=0.0)

@@ -145,6 +145,16 @@ def plain_perplexity(network: BoundNetwork, tokens: np.ndarray, num_streams: int
     return math.exp(nll / count)
 
 
+def test_a_child_whose_state_grows_out_of_bounds_earns_nothing(store_path: Path) -> None:
+    learner, network = make_learner(store_path), make_network().eval()
+    for parameter in network.parameters():
+        parameter.data.mul_(1e30)
+    batch = learner.reward_batch(np.random.default_rng(0))
+    assert network(*batch).nll.isnan().any()
+    assert learner.reward(network, [batch]) == 0.0
+    assert learner.whole_reward(network, np.random.default_rng(0)) == 0.0
+
+
 def test_perplexity_is_that_of_a_plain_loop_over_the_evaluation_streams(store_path: Path) -> None:
     network = make_network().eval()
     score = make_learner(store_path).score(network, "test")

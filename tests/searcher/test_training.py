@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from datasets import files
 from datasets.catalog import load_images
+from datasets.seeds import stream_seed
 from datasets.store_writer import write_image_store
+from searcher.arch.document import ConfigError
 from searcher.arch.document import ConfigError
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
+from searcher.presets.catalog import search_preset
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
 from searcher.training.epoch import DivergedError, WeightsTrainer
@@ -402,6 +405,29 @@ def test_the_papers_derivation_takes_the_best_on_one_minibatch(supernet: nn.Modu
     derived = derive(RandomPolicy(space.steps()), space, supernet, learner, config, seed=0)
     assert derived.finalist_rewards == ()
     assert derived.reward == max(derived.sampled_rewards)
+
+
+def test_a_reward_that_is_no_number_loses_against_all(
+    supernet: nn.Module, learner: ImageLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = MicroSpace(2)
+    rewards = iter([0.2, math.nan, 0.9, 0.95, math.nan, 0.1])
+    finals = iter([math.nan, 0.3, 0.4])
+    monkeypatch.setattr(learner, "reward", lambda network, batches: torch.tensor(next(rewards)))
+    monkeypatch.setattr(learner, "whole_reward", lambda network, generator: next(finals))
+    config = DeriveConfig(num_samples=6, num_batches=1, num_finalists=3)
+    policy = RandomPolicy(space.steps())
+    derived = derive(policy, space, supernet, learner, config, seed=0)
+    # The finalists are .95, .9 and .2, in this order; the last of them has .4.
+    tokens = policy.sample(6, generator=torch.Generator().manual_seed(stream_seed(0, "derive", "architectures"))).tokens
+    assert derived.reward == 0.4
+    assert derived.architecture == space.from_tokens(tokens[0].tolist())
+
+
+def test_a_macro_search_with_what_macro_networks_have_not_is_refused_with_its_config() -> None:
+    config = search_preset("macro", "quick")
+    with pytest.raises(ConfigError, match=r"auxiliary_weight is 0.4, but macro networks have no auxiliary head"):
+        replace(config, training=replace(config.training, auxiliary_weight=0.4))
 
 
 def test_scores_leave_no_gradients_and_no_mode_behind_that_matters(supernet: nn.Module, learner: ImageLearner) -> None:
