@@ -20,7 +20,6 @@ from datasets.catalog import load_images
 from datasets.seeds import stream_seed
 from datasets.store_writer import write_image_store
 from searcher.arch.document import ConfigError
-from searcher.arch.document import ConfigError
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
