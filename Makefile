@@ -28,10 +28,10 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install search retrain export verify evaluate benchmark report test test-slow test-gpu lint bench clean
+.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients lint bench bench-serving clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED)"
 
 install: $(READY) ## Make .venv and install the pinned packages
@@ -61,6 +61,9 @@ evaluate: $(READY) ## Score the run's model.onnx on the test split
 benchmark: $(READY) ## Measure the run's latency, beside torch
 	$(ENAS) benchmark $(RUN_DIR) --compare-torch
 
+serve: $(READY) ## Serve the run's model over HTTP, on port 8000 of this machine
+	$(ENAS) serve $(or $(MODELS),$(RUN_DIR)) --provider $(DEVICE)
+
 report: $(READY) ## Write the run's HTML page
 	$(ENAS) report $(RUN_DIR)
 
@@ -73,6 +76,9 @@ test-slow: $(READY) ## Run the tests that take minutes
 test-gpu: $(READY) ## Run the tests that need a CUDA device
 	$(VENV)/bin/python -m pytest --run-gpu -m gpu
 
+test-clients: $(READY) .venv-clients/.ready ## Try the server with tritonclient and schemathesis
+	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py
+
 lint: $(READY) ## Check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -81,5 +87,14 @@ lint: $(READY) ## Check style and types
 bench: $(READY) ## Measure what the README claims is fast
 	$(VENV)/bin/python -m tests.benchmarks $(ONLY)
 
+bench-serving: $(READY) .venv-litserve/.ready .venv-mlserver/.ready ## Measure the server beside LitServe and MLServer
+	$(VENV)/bin/python -m tests.benchmarks.serving $(or $(MODELS),$(RUN_DIR))
+
+# Programs that want other versions of our own packages.
+.venv-%/.ready: tests/others/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 clean: ## Remove .venv; runs stay
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) .venv-* *.egg-info

@@ -1,0 +1,268 @@
+"""`make bench-serving`: our server beside bare onnxruntime, LitServe and MLServer, on the same model and machine.
+
+    python -m tests.benchmarks.serving RUN|MODEL [--seconds 10] [--threads N]
+
+Load comes from a process of its own, over loopback. Every server is measured in turn, three rounds of it, medians are
+told. Each runs onnxruntime with the same threads; ours and LitServe's batches hold 32 at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import http.client
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from runtime.artifact import read_model
+from runtime.machine import Machine, usable_cores
+from runtime.model import Model
+from runtime.tables import ABSENT, aligned
+from tests.runtime.serving.conftest import Server, binary_request, serving
+
+ROOT = Path(__file__).parents[3]
+PEERS = Path(__file__).parent
+_CONNECTIONS = (1, 32)
+_ROUNDS = 3
+_BARE_SIZES = (1, 2, 4, 8, 12, 16, 24, 32)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    name: str
+    port: int
+    request: bytes
+    """A whole HTTP request."""
+    mean_batch: Callable[[], float | None]
+    """Rows a batch since this was last asked, where the server tells."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    p50_ms: float
+    p99_ms: float
+    per_s: float
+    client_share: float
+    """Of all cores' time, what the load generator took."""
+    failures: int
+    mean_batch: float | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    arguments = parser.parse_args()
+    path, _ = read_model(arguments.model)
+    model = Model.open(path, provider="cpu", threads=arguments.threads)
+    image = np.random.default_rng(0).integers(0, 256, (1, *model.image_shape), dtype=np.uint8)
+    print(Machine.inspect().describe())
+    print(f"{path} · sha256 {model.sha256[:12]} · onnxruntime with {arguments.threads} threads")
+    print(f"python -m tests.benchmarks.serving {' '.join(sys.argv[1:])}\n")
+    bare_ms = {size: bare(model, size) for size in _BARE_SIZES}
+    rows = [[str(size), f"{ms:.3f}", f"{size / ms * 1e3:,.0f}"] for size, ms in bare_ms.items()]
+    print(aligned(["bare session.run, batch", "median ms", "rows/s"], rows, left=()), "\n")
+    with ExitStack() as stack:
+        contestants = [
+            stack.enter_context(ours(path, image, threads=arguments.threads)),
+            stack.enter_context(litserve(path, image, threads=arguments.threads)),
+            stack.enter_context(mlserver(path, image, threads=arguments.threads)),
+        ]
+        for connections in _CONNECTIONS:
+            measured: dict[str, list[Figures]] = {contestant.name: [] for contestant in contestants}
+            for _ in range(_ROUNDS):
+                for contestant in contestants:
+                    measured[contestant.name].append(
+                        measure(contestant, connections=connections, seconds=arguments.seconds)
+                    )
+            tell(measured, connections=connections, bare_ms=bare_ms)
+
+
+def bare(model: Model, size: int) -> float:
+    """Median ms of `session.run` on a batch."""
+    images = np.zeros((size, *model.image_shape), np.uint8)
+    times = []
+    stop = time.perf_counter() + 1.0
+    while time.perf_counter() < stop:
+        start = time.perf_counter()
+        model.session.ort.run(None, {"images": images})
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times[len(times) // 5 :])
+
+
+def measure(contestant: Contestant, *, connections: int, seconds: float) -> Figures:
+    """Load one server, after a second of warming up."""
+    for duration in (1.0, seconds):
+        contestant.mean_batch()
+        line = [sys.executable, "-m", "tests.benchmarks.serving.load", "--port", str(contestant.port)]
+        line += ["--connections", str(connections), "--seconds", str(duration)]
+        done = subprocess.run(line, cwd=ROOT, input=contestant.request, capture_output=True, check=True)
+    result = json.loads(done.stdout)
+    latencies = np.array(result["latencies_ms"])
+    assert latencies.size, f"{contestant.name} answered nothing: {result['statuses']}"
+    return Figures(
+        p50_ms=float(np.quantile(latencies, 0.5)),
+        p99_ms=float(np.quantile(latencies, 0.99)),
+        per_s=len(latencies) / result["seconds"],
+        client_share=result["cpu_s"] / result["seconds"] / usable_cores(),
+        failures=sum(count for status, count in result["statuses"].items() if status != "200"),
+        mean_batch=contestant.mean_batch(),
+    )
+
+
+def tell(measured: dict[str, list[Figures]], *, connections: int, bare_ms: dict[int, float]) -> None:
+    rows = []
+    for name, rounds in measured.items():
+        of = {field: statistics.median(getattr(r, field) for r in rounds) for field in ("p50_ms", "p99_ms", "per_s")}
+        client_share = statistics.median(r.client_share for r in rounds)
+        batches = [r.mean_batch for r in rounds if r.mean_batch is not None]
+        batch = statistics.median(batches) if batches else None
+        bare_per_s = None
+        if batch is not None:
+            sizes = list(bare_ms)
+            bare_per_s = float(np.interp(batch, sizes, [size / bare_ms[size] * 1e3 for size in sizes]))
+        rows.append(
+            [
+                name,
+                f"{of['p50_ms']:.2f}",
+                f"{of['p99_ms']:.2f}",
+                f"{of['per_s']:,.0f}",
+                ABSENT if batch is None else f"{batch:.1f}",
+                ABSENT if bare_per_s is None else f"{of['per_s'] / bare_per_s:.0%}",
+                ABSENT if bare_per_s is None else f"{of['per_s'] / (bare_per_s * (1 - client_share)):.0%}",
+                f"{client_share:.0%}",
+                str(sum(r.failures for r in rounds)),
+            ]
+        )
+    header = ["", "p50 ms", "p99 ms", "requests/s", "rows a batch", "of bare at that batch"]
+    header += ["with the client's share taken off", "client", "failures"]
+    print(f"{connections} connections, median of {_ROUNDS} rounds")
+    print(aligned(header, rows))
+    if connections == 1:
+        p50 = statistics.median(r.p50_ms for r in measured["enas serve"])
+        print(f"enas serve adds {p50 - bare_ms[1]:.2f} ms to a bare session.run of {bare_ms[1]:.2f} ms")
+    print()
+
+
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def ours(path: Path, image: np.ndarray, *, threads: int) -> Iterator[Contestant]:
+    with serving(path, "--threads", str(threads)) as server:
+        name = server.post("/v2/repository/index").json()[0]["name"]
+        body, headers = binary_request(image)
+        request = http_request(f"/v2/models/{name}/infer", body, headers)
+        yield Contestant("enas serve", server.port, request, _MeanBatch(server, name))
+
+
+class _MeanBatch:
+    """Rows a batch since the last call."""
+
+    def __init__(self, server: Server, model: str) -> None:
+        self._server = server
+        self._path = f"/v2/models/{model}/stats"
+        self._seen = (0, 0)
+
+    def __call__(self) -> float | None:
+        (entry,) = self._server.get(self._path).json()["model_stats"]
+        rows, batches = entry["inference_count"], entry["execution_count"]
+        (old_rows, old_batches), self._seen = self._seen, (rows, batches)
+        return (rows - old_rows) / (batches - old_batches) if batches > old_batches else None
+
+
+@contextmanager
+def litserve(path: Path, image: np.ndarray, *, threads: int) -> Iterator[Contestant]:
+    port = 8471
+    python = ROOT / ".venv-litserve" / "bin" / "python"
+    body = json.dumps({"image": base64.b64encode(image.tobytes()).decode()}).encode()
+    request = http_request("/predict", body, {"Content-Type": "application/json"})
+    with peer([python, PEERS / "litserve_peer.py", path.absolute(), port, threads], port=port, health="/health"):
+        yield Contestant("LitServe 0.2.19", port, request, lambda: None)
+
+
+@contextmanager
+def mlserver(path: Path, image: np.ndarray, *, threads: int) -> Iterator[Contestant]:
+    port = 8472
+    binaries = ROOT / ".venv-mlserver" / "bin"
+    shape = list(image.shape)
+    inputs = [{"name": "images", "datatype": "UINT8", "shape": shape, "data": image.ravel().tolist()}]
+    request = http_request(
+        "/v2/models/peer/infer", json.dumps({"inputs": inputs}).encode(), {"Content-Type": "application/json"}
+    )
+    environment = {"PEER_MODEL": str(path.absolute()), "PEER_THREADS": str(threads), "PYTHONPATH": str(PEERS)}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"http_port": port, "grpc_port": 8473, "metrics_port": 8474, "host": "127.0.0.1", "debug": False}
+        (Path(folder) / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
+        model = {"name": "peer", "implementation": "mlserver_peer.Model", "max_batch_size": 32, "max_batch_time": 0.002}
+        (Path(folder) / "model-settings.json").write_text(json.dumps(model))
+        with peer([binaries / "mlserver", "start", folder], port=port, health="/v2/health/ready", **environment):
+            yield Contestant("MLServer 1.7.1", port, request, lambda: None)
+
+
+@contextmanager
+def peer(line: list[object], *, port: int, health: str, **environment: str) -> Iterator[None]:
+    """Another server, until it is no longer needed."""
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        # A group of its own: these servers leave processes behind when only their first one is stopped.
+        process = subprocess.Popen(
+            [str(word) for word in line],
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            for _ in range(600):
+                assert process.poll() is None, f"{line[0]} ended with {process.returncode}: {_tail(log)}"
+                if _answers(port, health):
+                    break
+                time.sleep(0.1)
+            else:
+                raise AssertionError(f"{line[0]} does not get ready: {_tail(log)}")
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _tail(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read()[-2000:]
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def http_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+if __name__ == "__main__":
+    main()
