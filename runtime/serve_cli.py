@@ -29,8 +29,8 @@ _TOKEN = "ENAS_TOKEN"
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 is every one of this machine.")
 @click.option("--port", "--http-port", type=click.IntRange(0, 65535), default=8000, help="0 takes a free one.")
 @click.option("--workers", type=_COUNT, default=1, help="Processes that share the port.")
-@click.option("--threads", type=_COUNT, show_default="the cores, divided", help="Of onnxruntime, for one batch.")
-@click.option("--runners", type=_COUNT, default=1, help="Batches of a model that run at the same time.")
+@click.option("--threads", type=_COUNT, default=1, help="Of onnxruntime, for one batch.")
+@click.option("--runners", type=_COUNT, show_default="the cores", help="Batches of a model that run side by side.")
 @click.option("--max-batch-size", type=_COUNT, default=32, help="Rows of a batch, and of a request.")
 @click.option("--max-queue-delay-ms", type=_SECONDS, default=0.0, help="How long a request waits for company.")
 @click.option("--max-queue-size", type=_COUNT, default=256, help="Requests that wait for a model; more are refused.")
@@ -50,8 +50,8 @@ def serve(
     host: str,
     port: int,
     workers: int,
-    threads: int | None,
-    runners: int,
+    threads: int,
+    runners: int | None,
     max_batch_size: int,
     max_queue_delay_ms: float,
     max_queue_size: int,
@@ -71,6 +71,7 @@ def serve(
     MODELS is a run, a model file, or a folder of models (NAME/VERSION/model.onnx, runs, or NAME.onnx). A picture is
     classified by `curl -T photo.jpg http://localhost:8000/v1/classify`, or on the page at /.
     """
+    from runtime.machine import usable_cores
     from runtime.serving.batching import BatchLimits
     from runtime.serving.logs import configure
     from runtime.serving.settings import Settings
@@ -82,7 +83,12 @@ def serve(
         workers=workers,
         provider=provider,
         threads=threads,
-        limits=BatchLimits(max_batch_size, max_queue_delay_ms / 1e3, max_queue_size, runners),
+        limits=BatchLimits(
+            max_batch_size=max_batch_size,
+            max_queue_delay_s=max_queue_delay_ms / 1e3,
+            max_queue_size=max_queue_size,
+            runners=runners or max(1, usable_cores() // (workers * threads)),
+        ),
         max_request_bytes=max_request_bytes,
         poll_s=poll_s,
         lame_duck_s=lame_duck_s,

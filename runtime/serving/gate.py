@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import itertools
 import logging
 import os
 import re
@@ -28,6 +29,9 @@ ON_DISCONNECT = "enas.on_disconnect"
 """An ASGI extension of our connections: a list of functions to call when the client goes before its answer came."""
 # Probes carry no token, and the page shows nothing until it has one.
 _OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
+# Ids of ours count on from a number that no other process has: randomness costs a call of the system.
+_PROCESS = os.urandom(4).hex()
+_NUMBERS = itertools.count()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 log = logging.getLogger(__name__)
@@ -153,7 +157,9 @@ async def send_bytes(
 def _request_id(headers: Mapping[str, str]) -> str:
     """The client's own, if it is a decent one."""
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+    if given and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
 def cancel_when_gone(scope: Scope) -> None:

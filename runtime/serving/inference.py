@@ -54,7 +54,8 @@ class Infer:
         with served.users, self._budget.share() as take:
             body = await read_body(receive, headers, limit=self._limit, take=take)
             answer = await _Counted(served).run(self._answer(served, body, headers.get(_HEADER_LENGTH)))
-        await _send_answer(send, answer, encoding=accepted_encoding(headers.get("accept-encoding", "")))
+        accepted = headers.get("accept-encoding")
+        await _send_answer(send, answer, encoding=None if accepted is None else accepted_encoding(accepted))
 
     async def _answer(
         self, served: ServedModel, body: bytes, header_length: str | None

@@ -17,7 +17,6 @@ from runtime.artifact import ArtifactError, load
 from runtime.inputs import batch_size_of
 from runtime.kinds import AnyModel, model_of
 from runtime.language_model import LanguageModel
-from runtime.machine import usable_cores
 from runtime.model import Model
 from runtime.providers import Tuning
 from runtime.serving.batching import Batcher, Done
@@ -75,8 +74,8 @@ class ServedModel:
             ProviderError: CUDA was asked for and cannot be had.
         """
         start = time.perf_counter()
-        threads = settings.threads or max(1, usable_cores() // (settings.workers * settings.limits.runners))
-        model = model_of(*load(data, path=path, provider=settings.provider, threads=threads, tuning=_TUNING))
+        artifact, problems = load(data, path=path, provider=settings.provider, threads=settings.threads, tuning=_TUNING)
+        model = model_of(artifact, problems)
         check = model.check_golden()
         if not check.passed:
             raise ArtifactError(

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.serving RUN|MODEL [--seconds 10] [--threads N]
 
 Load comes from a process of its own, over loopback. Every server is measured in turn, three rounds of it, medians are
-told. Each runs onnxruntime with the same threads; ours and LitServe's batches hold 32 at most.
+told. Each runs onnxruntime with the same threads, one unless told otherwise; batches hold 32 at most. Bare onnxruntime
+runs as many batches side by side as fill the cores.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     path, _ = read_model(arguments.model)
     model = Model.open(path, provider="cpu", threads=arguments.threads)
@@ -74,9 +76,11 @@ def main() -> None:
     print(Machine.inspect().describe())
     print(f"{path} · sha256 {model.sha256[:12]} · onnxruntime with {arguments.threads} threads")
     print(f"python -m tests.benchmarks.serving {' '.join(sys.argv[1:])}\n")
-    bare_ms = {size: bare(model, size) for size in _BARE_SIZES}
-    rows = [[str(size), f"{ms:.3f}", f"{size / ms * 1e3:,.0f}"] for size, ms in bare_ms.items()]
-    print(aligned(["bare session.run, batch", "median ms", "rows/s"], rows, left=()), "\n")
+    side_by_side = max(1, usable_cores() // arguments.threads)
+    alone_ms = bare(model, 1, side_by_side=1)[0]
+    bare_per_s = {size: bare(model, size, side_by_side=side_by_side)[1] for size in _BARE_SIZES}
+    print(f"bare session.run of one row, alone: {alone_ms:.3f} ms; {side_by_side} batches side by side:")
+    print(aligned(["batch", "rows/s"], [[str(size), f"{per_s:,.0f}"] for size, per_s in bare_per_s.items()]), "\n")
     with ExitStack() as stack:
         contestants = [
             stack.enter_context(ours(path, image, threads=arguments.threads)),
@@ -90,19 +94,26 @@ def main() -> None:
                     measured[contestant.name].append(
                         measure(contestant, connections=connections, seconds=arguments.seconds)
                     )
-            tell(measured, connections=connections, bare_ms=bare_ms)
+            tell(measured, connections=connections, alone_ms=alone_ms, bare_per_s=bare_per_s)
 
 
-def bare(model: Model, size: int) -> float:
-    """Median ms of `session.run` on a batch."""
+def bare(model: Model, size: int, *, side_by_side: int) -> tuple[float, float]:
+    """Median ms of `session.run` on a batch, and rows/s of so many threads that run it at the same time."""
     images = np.zeros((size, *model.image_shape), np.uint8)
-    times = []
-    stop = time.perf_counter() + 1.0
-    while time.perf_counter() < stop:
-        start = time.perf_counter()
-        model.session.ort.run(None, {"images": images})
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times[len(times) // 5 :])
+
+    def run(seconds: float) -> list[float]:
+        times = []
+        stop = time.perf_counter() + seconds
+        while (start := time.perf_counter()) < stop:
+            model.session.ort.run(None, {"images": images})
+            times.append((time.perf_counter() - start) * 1e3)
+        return times
+
+    run(0.2)
+    seconds = 1.0
+    with ThreadPoolExecutor(side_by_side) as pool:
+        runs = list(pool.map(run, [seconds] * side_by_side))
+    return statistics.median(runs[0]), size * sum(map(len, runs)) / seconds
 
 
 def measure(contestant: Contestant, *, connections: int, seconds: float) -> Figures:
@@ -125,17 +136,16 @@ def measure(contestant: Contestant, *, connections: int, seconds: float) -> Figu
     )
 
 
-def tell(measured: dict[str, list[Figures]], *, connections: int, bare_ms: dict[int, float]) -> None:
+def tell(
+    measured: dict[str, list[Figures]], *, connections: int, alone_ms: float, bare_per_s: dict[int, float]
+) -> None:
     rows = []
     for name, rounds in measured.items():
         of = {field: statistics.median(getattr(r, field) for r in rounds) for field in ("p50_ms", "p99_ms", "per_s")}
         client_share = statistics.median(r.client_share for r in rounds)
         batches = [r.mean_batch for r in rounds if r.mean_batch is not None]
         batch = statistics.median(batches) if batches else None
-        bare_per_s = None
-        if batch is not None:
-            sizes = list(bare_ms)
-            bare_per_s = float(np.interp(batch, sizes, [size / bare_ms[size] * 1e3 for size in sizes]))
+        most = None if batch is None else float(np.interp(batch, list(bare_per_s), list(bare_per_s.values())))
         rows.append(
             [
                 name,
@@ -143,8 +153,8 @@ def tell(measured: dict[str, list[Figures]], *, connections: int, bare_ms: dict[
                 f"{of['p99_ms']:.2f}",
                 f"{of['per_s']:,.0f}",
                 ABSENT if batch is None else f"{batch:.1f}",
-                ABSENT if bare_per_s is None else f"{of['per_s'] / bare_per_s:.0%}",
-                ABSENT if bare_per_s is None else f"{of['per_s'] / (bare_per_s * (1 - client_share)):.0%}",
+                ABSENT if most is None else f"{of['per_s'] / most:.0%}",
+                ABSENT if most is None else f"{of['per_s'] / (most * (1 - client_share)):.0%}",
                 f"{client_share:.0%}",
                 str(sum(r.failures for r in rounds)),
             ]
@@ -155,7 +165,7 @@ def tell(measured: dict[str, list[Figures]], *, connections: int, bare_ms: dict[
     print(aligned(header, rows))
     if connections == 1:
         p50 = statistics.median(r.p50_ms for r in measured["enas serve"])
-        print(f"enas serve adds {p50 - bare_ms[1]:.2f} ms to a bare session.run of {bare_ms[1]:.2f} ms")
+        print(f"enas serve adds {p50 - alone_ms:.2f} ms to a bare session.run of {alone_ms:.2f} ms")
     print()
 
 

@@ -108,7 +108,7 @@ def serving(
     """`enas serve` on a free port of this machine."""
     command = [sys.executable, str(ROOT / "enas.py"), "serve", str(models), "--port", "0", "--provider", "cpu"]
     process = subprocess.Popen(
-        [*command, "--threads", "1", "--lame-duck-s", "0", *options],
+        [*command, "--lame-duck-s", "0", *options],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stderr=subprocess.PIPE,
@@ -193,5 +193,7 @@ def repository_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(repository_path: Path) -> Iterator[Server]:
     """A server of that folder, for tests that leave it as it is."""
-    with serving(repository_path, "--max-batch-size", "8", "--max-request-bytes", "1000000") as running:
+    with serving(
+        repository_path, "--max-batch-size", "8", "--max-request-bytes", "1000000", "--runners", "1"
+    ) as running:
         yield running

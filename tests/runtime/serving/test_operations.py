@@ -376,7 +376,7 @@ from pathlib import Path
 from runtime.serving.listener import listen
 from runtime.serving.server import run
 from runtime.serving.settings import Settings
-settings = Settings(Path({str(tmp_path / "tiny.onnx")!r}), port=0, provider="cpu", threads=1, receive_timeout_s=0.3,
+settings = Settings(Path({str(tmp_path / "tiny.onnx")!r}), port=0, provider="cpu", receive_timeout_s=0.3,
                     max_connections=3, lame_duck_s=0)
 listener = listen(settings)
 print(listener.getsockname()[1], flush=True)

@@ -28,7 +28,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def repository(path: Path, *, unloaded: tuple[str, ...] = ()) -> Repository:
-    return Repository(Settings(path, provider="cpu", threads=1), Metrics(), unloaded=unloaded)
+    return Repository(Settings(path, provider="cpu"), Metrics(), unloaded=unloaded)
 
 
 def wrong(path: Path) -> Path:
