@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -72,6 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path, _ = read_model(arguments.model)
     model = Model.open(path, provider="cpu", threads=arguments.threads)
+    wide = Model.open(path, provider="cpu", threads=usable_cores())
     image = np.random.default_rng(0).integers(0, 256, (1, *model.image_shape), dtype=np.uint8)
     print(Machine.inspect().describe())
     print(f"{path} · sha256 {model.sha256[:12]} · onnxruntime with {arguments.threads} threads")
@@ -80,7 +81,11 @@ def main() -> None:
     alone_ms = bare(model, 1, side_by_side=1)[0]
     bare_per_s = {size: bare(model, size, side_by_side=side_by_side)[1] for size in _BARE_SIZES}
     print(f"bare session.run of one row, alone: {alone_ms:.3f} ms; {side_by_side} batches side by side:")
-    print(aligned(["batch", "rows/s"], [[str(size), f"{per_s:,.0f}"] for size, per_s in bare_per_s.items()]), "\n")
+    rows = [
+        [str(size), f"{per_s:,.0f}", f"{bare(wide, size, side_by_side=1)[1]:,.0f}"]
+        for size, per_s in bare_per_s.items()
+    ]
+    print(aligned(["batch", "rows/s", "one at a time on all cores, rows/s"], rows), "\n")
     with ExitStack() as stack:
         contestants = [
             stack.enter_context(ours(path, image, threads=arguments.threads)),
@@ -120,10 +125,7 @@ def measure(contestant: Contestant, *, connections: int, seconds: float) -> Figu
     """Load one server, after a second of warming up."""
     for duration in (1.0, seconds):
         contestant.mean_batch()
-        line = [sys.executable, "-m", "tests.benchmarks.serving.load", "--port", str(contestant.port)]
-        line += ["--connections", str(connections), "--seconds", str(duration)]
-        done = subprocess.run(line, cwd=ROOT, input=contestant.request, capture_output=True, check=True)
-    result = json.loads(done.stdout)
+        result = run_load(contestant.port, contestant.request, connections=connections, seconds=duration)
     latencies = np.array(result["latencies_ms"])
     assert latencies.size, f"{contestant.name} answered nothing: {result['statuses']}"
     return Figures(
@@ -134,6 +136,16 @@ def measure(contestant: Contestant, *, connections: int, seconds: float) -> Figu
         failures=sum(count for status, count in result["statuses"].items() if status != "200"),
         mean_batch=contestant.mean_batch(),
     )
+
+
+def run_load(
+    port: int, request: bytes, *, connections: int, seconds: float, rate_per_s: float | None = None
+) -> dict[str, Any]:
+    """What `load` tells, of a process of its own."""
+    line = [sys.executable, "-m", "tests.benchmarks.serving.load", "--port", str(port)]
+    line += ["--connections", str(connections), "--seconds", str(seconds)]
+    line += [] if rate_per_s is None else ["--rate", str(rate_per_s)]
+    return json.loads(subprocess.run(line, cwd=ROOT, input=request, capture_output=True, check=True).stdout)
 
 
 def tell(

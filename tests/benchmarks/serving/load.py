@@ -1,9 +1,11 @@
 """A lean HTTP load generator, for a process of its own: one request again and again on every connection.
 
-    python -m tests.benchmarks.serving.load --port 8000 --connections 32 --seconds 5 < request
+    python -m tests.benchmarks.serving.load --port 8000 --connections 32 --seconds 5 [--rate 800] < request
 
-`request` is the bytes of a whole HTTP request. Prints JSON: latencies of answered requests, counts of statuses, and the
-processor time that this process took from the machine it shares with the server.
+`request` is the bytes of a whole HTTP request. Without a rate each connection asks again as soon as it is answered;
+with one, requests are due at equal distances, and a latency counts from the moment its request was due. Prints JSON: the
+latencies of answered requests, counts of statuses (0: the connection was lost), and the processor time that this process
+took from the machine it shares with the server.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import uvloop
 
@@ -25,9 +28,14 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 class Connection(asyncio.Protocol):
     """Sends the request, notes how long its answer took, and sends it again until the time is over."""
 
-    def __init__(self, request: bytes, note: Callable[[int, float], None], stop_s: float) -> None:
+    def __init__(
+        self, request: bytes, note: Callable[[int, float], None], *, due_s: float, interval_s: float, stop_s: float
+    ) -> None:
+        """Args: due_s: when the first request is due. interval_s: between two; 0 is as soon as one is answered."""
         self._request = request
         self._note = note
+        self._due_s = due_s
+        self._interval_s = interval_s
         self._stop_s = stop_s
         self._buffer = bytearray()
         self._expected: int | None = None
@@ -35,7 +43,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._send()
+        self._send_in_time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.is_over.done():
@@ -54,21 +62,27 @@ class Connection(asyncio.Protocol):
         if len(self._buffer) < self._expected:
             return
         now = time.perf_counter()
-        self._note(int(self._buffer[9:12]), now - self._sent)
+        self._note(int(self._buffer[9:12]), now - self._due_s)
         self._buffer.clear()
         self._expected = None
-        if now < self._stop_s:
-            self._send()
+        self._due_s = self._due_s + self._interval_s if self._interval_s else now
+        if self._due_s < self._stop_s:
+            self._send_in_time()
         else:
             self.is_over.set_result(None)
             self._transport.close()
 
-    def _send(self) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(self._request)
+    def _send_in_time(self) -> None:
+        delay_s = self._due_s - time.perf_counter()
+        if delay_s > 0:
+            asyncio.get_running_loop().call_later(delay_s, self._transport.write, self._request)
+        else:
+            self._transport.write(self._request)
 
 
-async def load(port: int, *, request: bytes, connections: int, seconds: float) -> dict[str, object]:
+async def load(
+    port: int, *, request: bytes, connections: int, seconds: float, rate_per_s: float | None
+) -> dict[str, object]:
     latencies_s: list[float] = []
     statuses: Counter[int] = Counter()
 
@@ -79,9 +93,21 @@ async def load(port: int, *, request: bytes, connections: int, seconds: float) -
 
     loop = asyncio.get_running_loop()
     start, start_cpu = time.perf_counter(), time.process_time()
+    interval_s = connections / rate_per_s if rate_per_s else 0.0
     made = [
-        await loop.create_connection(lambda: Connection(request, note, start + seconds), "127.0.0.1", port)
-        for _ in range(connections)
+        await loop.create_connection(
+            partial(
+                Connection,
+                request,
+                note,
+                due_s=start + interval_s * number / connections if rate_per_s else time.perf_counter(),
+                interval_s=interval_s,
+                stop_s=start + seconds,
+            ),
+            "127.0.0.1",
+            port,
+        )
+        for number in range(connections)
     ]
     await asyncio.gather(*(protocol.is_over for _, protocol in made))
     return {
@@ -97,6 +123,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--rate", type=float)
     arguments = parser.parse_args()
     result = uvloop.run(
         load(
@@ -104,6 +131,7 @@ if __name__ == "__main__":
             request=sys.stdin.buffer.read(),
             connections=arguments.connections,
             seconds=arguments.seconds,
+            rate_per_s=arguments.rate,
         )
     )
     json.dump(result, sys.stdout)
