@@ -1,8 +1,8 @@
 """What the server does in the long run and under too much load; `python -m tests.benchmarks.serving.soak RUN|MODEL`.
 
 First its capacity: 32 connections that ask again and again. Then, for `--seconds` (600), 80 % of that, at equal
-distances: errors, percentiles, memory after a minute and in the end. Then 1,000 connections, which is overload: statuses,
-memory, and how long it takes until a request is answered again.
+distances: errors, percentiles, memory after a minute and in the end. Then 1,000 connections, which is overload:
+statuses, memory, and how long it takes until a request is answered again.
 """
 
 from __future__ import annotations
