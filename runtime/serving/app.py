@@ -158,7 +158,8 @@ class App:
         return Response(await asyncio.to_thread(self._metrics.exposition), media_type=CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
-        return _json(openapi_document(version=_version(), max_request_bytes=self._settings.max_request_bytes))
+        limit = self._settings.max_request_bytes
+        return _json(openapi_document(version=_version(), max_request_bytes=limit, models=self._repository.names))
 
     # --- models -------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 _JSON = "application/json"
@@ -19,8 +20,8 @@ _ERRORS = {
 }
 
 
-def document(*, version: str, max_request_bytes: int) -> dict[str, Any]:
-    """The OpenAPI document of a server."""
+def document(*, version: str, max_request_bytes: int, models: Sequence[str]) -> dict[str, Any]:
+    """The OpenAPI document of a server. Args: models: the names of those that it serves now."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -31,7 +32,7 @@ def document(*, version: str, max_request_bytes: int) -> dict[str, Any]:
                 f"A request may have {max_request_bytes:,} bytes. Every error is an object with the key `error`."
             ),
         },
-        "paths": _paths(),
+        "paths": _paths(models),
         "components": {
             "schemas": _schemas(),
             "responses": {name: _answer(text, _ref("Error")) for name, text in _ERRORS.items()},
@@ -41,7 +42,14 @@ def document(*, version: str, max_request_bytes: int) -> dict[str, Any]:
     }
 
 
-def _paths() -> dict[str, Any]:
+def _paths(models: Sequence[str]) -> dict[str, Any]:
+    named: dict[str, Any] = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "Its name",
+        "schema": {"type": "string", **({"enum": list(models)} if models else {})},
+    }
     model, of_version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     statistics = {"type": "object", "required": ["model_stats"], "properties": {"model_stats": {"type": "array"}}}
     paths: dict[str, Any] = {
@@ -53,7 +61,7 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/models": {"get": _operation("The models and what they are", _OBJECT)},
         "/v1/models/{model}/drawing.svg": {
-            "get": _operation("The architecture's drawing", None, parameters=[_MODEL], media_type="image/svg+xml")
+            "get": _operation("The architecture's drawing", None, parameters=[named], media_type="image/svg+xml")
         },
         "/v2": {"get": _operation("The server: name, version, extensions", _OBJECT)},
         "/v2/health/live": {"get": _operation("Whether the server answers", _OBJECT)},
@@ -66,9 +74,9 @@ def _paths() -> dict[str, Any]:
     }
     for action in ("load", "unload"):
         paths[f"/v2/repository/models/{{model}}/{action}"] = {
-            "post": _operation(f"{action.capitalize()} a model", _OBJECT, parameters=[_MODEL], body=_CONTROL)
+            "post": _operation(f"{action.capitalize()} a model", _OBJECT, parameters=[named], body=_CONTROL)
         }
-    for path, parameters in ((model, [_MODEL]), (of_version, [_MODEL, _VERSION])):
+    for path, parameters in ((model, [named]), (of_version, [named, _VERSION])):
         paths |= {
             path: {"get": _operation("What a model takes and gives", _OBJECT, parameters=parameters)},
             f"{path}/ready": {"get": _operation("Whether a model serves", _OBJECT, parameters=parameters)},
@@ -116,13 +124,6 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 _OBJECT = {"type": "object"}
-_MODEL = {
-    "name": "model",
-    "in": "path",
-    "required": True,
-    "description": "Its name",
-    "schema": {"type": "string", "minLength": 1},
-}
 _VERSION = {
     "name": "version",
     "in": "path",
