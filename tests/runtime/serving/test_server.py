@@ -149,6 +149,22 @@ def test_a_language_model_is_served_as_tensors(server: Server) -> None:
         state = outputs["next_state"]
 
 
+def test_texts_of_different_lengths_are_scored_each_as_if_alone(server: Server) -> None:
+    def score(tokens: list[int]) -> np.ndarray:
+        inputs = [
+            {"name": name, "datatype": "INT64", "shape": [1, len(data)], "data": data}
+            for name, data in (("tokens", tokens[:-1]), ("targets", tokens[1:]))
+        ]
+        state = {"name": "state", "datatype": "FP32", "shape": [1, 3], "data": [0, 0, 0]}
+        reply = server.post("/v2/models/cats-sequence/infer", {"inputs": [*inputs, state]})
+        return outputs_of(reply)["log_probs"][0]
+
+    texts = [list(language_models.GOLDEN_TOKENS[0]), [2, 2, 3], [1, 0]] * 5
+    with ThreadPoolExecutor(8) as pool:
+        for tokens, found in zip(texts, pool.map(score, texts), strict=True):
+            np.testing.assert_allclose(found, language_models.expected_log_probs(tokens), atol=1e-4)
+
+
 def test_a_token_outside_the_vocabulary_is_refused(server: Server) -> None:
     inputs = [
         {"name": "tokens", "datatype": "INT64", "shape": [1], "data": [5]},
