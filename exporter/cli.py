@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from searcher.training.options import exit_stopped, pace_options
+from searcher.training.options import command_again, exit_stopped, pace_options, speaker
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from exporter.retrain import RetrainConfig
     from searcher.arch.spec import Spec
     from searcher.training.checkpointer import Pace
+    from searcher.training.distributed import World
     from searcher.training.learners import Store
 
 T = TypeVar("T")
@@ -71,6 +73,7 @@ def retrain(
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
+    from searcher.training.distributed import joined
     from searcher.training.learners import check_training, load_store
     from searcher.training.run_folder import read_config
 
@@ -101,29 +104,33 @@ def retrain(
     folders = {"spec": run_path / "retrain"}
     if lstm and spec.task.kind == LANGUAGE_MODELLING:
         folders["lstm"] = run_path / "retrain-lstm"
-    summaries = {
-        model: _train(
-            spec,
-            replace(config, model=cast(Literal["spec", "lstm"], model)),
-            path=path,
-            store=store,
-            device=torch_device,
-            pace=pace,
-            resume=resume,
-            force=force,
-        )
-        for model, path in folders.items()
-    }
+    with joined(torch_device) as world:
+        say = speaker(speaks=world.leads)
+        summaries = {
+            model: _train(
+                spec,
+                replace(config, model=cast(Literal["spec", "lstm"], model)),
+                path=path,
+                store=store,
+                device=torch_device,
+                world=world,
+                pace=pace,
+                resume=resume,
+                force=force,
+                say=say,
+            )
+            for model, path in folders.items()
+        }
     for model, summary in summaries.items():
         metric = "test_perplexity" if "test_perplexity" in summary else "test_accuracy"
         kind = metric.removeprefix("test_")
         valid = f", valid {score_text(kind, summary[f'valid_{kind}'])}" if f"valid_{kind}" in summary else ""
         of = f"of {summary['test_count']:,} images" if kind == "accuracy" else f"over {summary['test_count']:,} tokens"
-        click.echo(
+        say(
             f"{'LSTM: ' if model == 'lstm' else ''}test {kind} {score_text(kind, summary[metric])} {of} "
             f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
         )
-    click.echo(f"next: enas export {run_path}", err=True)
+    say(f"next: enas export {run_path}", err=True)
 
 
 def _train(
@@ -133,27 +140,29 @@ def _train(
     path: Path,
     store: Store,
     device: torch.device,
+    world: World,
     pace: Pace,
     resume: bool,
     force: bool,
+    say: Callable[..., None],
 ) -> dict[str, Any]:
     """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""
     from exporter.retrain import retrain
     from searcher.training.device import describe
     from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.run_folder import RunFolder, command_again
+    from searcher.training.run_folder import RunFolder
 
     again = command_again()
-    folder = RunFolder.open(path, config, resume=resume, force=force, again=again)
+    folder = RunFolder.open(path, config, resume=resume, force=force, again=again, world=world)
     if folder.finished:
-        click.echo(f"{path}: finished before", err=True)
+        say(f"{path}: finished before", err=True)
         return folder.summary()
-    click.echo(f"training in {path} on {describe(device)}", err=True)
+    say(f"training in {path} on {describe(device, count=world.size)}", err=True)
     with catch_signals() as interrupt:
         try:
             return retrain(spec, config, store=store, folder=folder, device=device, interrupt=interrupt, pace=pace)
         except Stopped as stopped:
-            exit_stopped(stopped, again=again)
+            exit_stopped(stopped, again=again, say=say)
 
 
 def _resized(spec: Spec, **sizes: int | None) -> Spec:

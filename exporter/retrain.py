@@ -24,9 +24,10 @@ from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import ImageClassification, Task
 from searcher.nn.build import build_network
-from searcher.training.checkpoint import load_checkpoint, loading, save_checkpoint
+from searcher.training.checkpoint import loading
 from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.device import Precision, describe
+from searcher.training.distributed import ALONE, World
 from searcher.training.epoch import WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network, is_better
@@ -47,7 +48,7 @@ class RetrainConfig:
     """The preset it was made from."""
     num_epochs: int
     batch_size: int
-    """Images, or parallel streams of text, of a step."""
+    """Images, or parallel streams of text, of a step, shared out over the processes."""
     sgd: SgdConfig
     training: Any
     """How the task is learnt: `ImageTraining` or `TextTraining`."""
@@ -112,8 +113,11 @@ def _task_text(task: Task) -> str:
 class Retraining:
     """A retraining under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
 
-    def __init__(self, spec: Spec, config: RetrainConfig, *, store: Store, device: torch.device) -> None:
+    def __init__(
+        self, spec: Spec, config: RetrainConfig, *, store: Store, device: torch.device, world: World = ALONE
+    ) -> None:
         self.config = config
+        self.world = world
         # Of the search's own seed, so that retraining does not replay the search's order and crops.
         seed = stream_seed(config.seed, "retrain")
         self.learner = make_learner(
@@ -127,16 +131,25 @@ class Retraining:
             device=device,
             memory_budget_mb=config.memory_budget_mb,
             precision=config.precision,
+            world=world,
         )
         self.epoch = 0
         self.step = 0
         self.network = make_network(spec, config, seed=seed, **self.learner.network_options).to(device)
+        self.replica = world.replicate(self.network)
         self.average: AveragedModel | None = None
         if config.ema_decay > 0:
             average = get_ema_multi_avg_fn(config.ema_decay)
             self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.weights = WeightsTrainer(
-            self.network, self.learner, sgd=config.sgd, num_epochs=config.num_epochs, seed=seed, device=device
+            self.network,
+            self.learner,
+            sgd=config.sgd,
+            num_epochs=config.num_epochs,
+            seed=seed,
+            device=device,
+            world=world,
+            replicated=True,
         )
         self.best_score: float | None = None
         self.best_epoch = 0
@@ -177,7 +190,7 @@ class Retraining:
         """The rest of the current epoch, yielding after each step."""
 
         def network_of(_: int) -> Network:
-            return self.network
+            return self.replica
 
         for done in self.weights.epoch(network_of, epoch=self.epoch, start_step=self.step):
             self.step = done
@@ -194,6 +207,7 @@ class Retraining:
         record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
         is_best = True
         if self.config.train_on == "train":
+            self.world.broadcast(self.kept.buffers())  # norms' averages, which are each rank's own
             score = self.learner.score(self.kept.eval(), "valid").value
             record[f"valid_{self.learner.metric}"] = score
             is_best = is_better(self.learner.metric, score, self.best_score)
@@ -226,12 +240,15 @@ def retrain(
 ) -> dict[str, Any]:
     """Train the spec's network, or the rest of it, in `folder`; returns the summary, which it also writes.
 
-    Writes `spec.json` and `best.pt`, the weights of the best epoch, into the folder.
+    Writes `spec.json` and `best.pt`, the weights of the best epoch, into the folder. All ranks of its world run
+    it together.
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     CheckpointError, DivergedError, StoreError.
     """
-    write_spec(folder.path / "spec.json", spec)
-    run = Retraining(spec, config, store=store, device=device)
+    world = folder.world
+    if world.leads:
+        write_spec(folder.path / "spec.json", spec)
+    run = Retraining(spec, config, store=store, device=device, world=world)
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
@@ -239,7 +256,7 @@ def retrain(
     metric = run.learner.metric
     title = "retrain" if config.model == "spec" else f"train {config.model}"
     total = config.num_epochs * run.weights.steps_per_epoch
-    with Progress(title, total=total, done=run.steps_done) as progress:
+    with Progress(title, total=total, done=run.steps_done, shown=world.leads) as progress:
         while run.epoch < config.num_epochs:
             progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
             started, first_step = time.perf_counter(), run.step
@@ -252,7 +269,7 @@ def retrain(
             folder.append(record)
             progress.line(_line(record, config, metric))
             if is_best:
-                save_checkpoint(folder.path / BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
+                folder.write(BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
                 if run.best_score is not None:
                     progress.show(best=score_text(metric, run.best_score))
             checkpointer.save()
@@ -265,7 +282,7 @@ def retrain(
         "epochs": config.num_epochs,
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": round(folder.seconds, 1),
-        "device": describe(device),
+        "device": describe(device, count=world.size),
         "versions": versions(),
     }
     if run.best_score is not None:
@@ -281,7 +298,7 @@ def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Lit
     """
     build = build_network if model == "spec" else partial(build_lstm, seed=0)
     network = build(spec)
-    weights = load_checkpoint(folder.path / BEST, required=("network", "epoch"))["network"]
+    weights = folder.read(BEST, required=("network", "epoch"))["network"]
     with loading(str(folder.path / BEST)):
         network.load_state_dict({name: value for name, value in weights.items() if ".auxiliary_head." not in name})
     return network.eval().to(device)

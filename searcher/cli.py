@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import click
 
 from datasets.files import write_text
-from searcher.training.options import exit_stopped, pace_options
+from searcher.training.options import command_again, exit_stopped, pace_options, speaker
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
@@ -94,10 +94,11 @@ def search(
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
     from searcher.training.derive import PAPER_DERIVATION
+    from searcher.training.distributed import joined
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.learners import load_store, task_of
     from searcher.training.loop import search as run_search
-    from searcher.training.run_folder import RunFolder, command_again, read_config, read_toml
+    from searcher.training.run_folder import RunFolder, read_config, read_toml
     from searcher.training.search_config import SearchConfig, config_types
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
@@ -132,18 +133,19 @@ def search(
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     again = command_again()
-    folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again)
-    if folder.finished:
-        click.echo(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
-        return
-    click.echo(f"search in {run_path} on {devices.describe(torch_device)}", err=True)
-    with catch_signals() as interrupt:
+    with joined(torch_device) as world, catch_signals() as interrupt:
+        say = speaker(speaks=world.leads)
+        folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
+        if folder.finished:
+            say(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
+            return
+        say(f"search in {run_path} on {devices.describe(torch_device, count=world.size)}", err=True)
         try:
             spec = run_search(config, store=store, folder=folder, device=torch_device, interrupt=interrupt, pace=pace)
         except Stopped as stopped:
-            exit_stopped(stopped, again=again)
-    click.echo(describe_spec(spec), nl=False)
-    click.echo(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
+            exit_stopped(stopped, again=again, say=say)
+    say(describe_spec(spec), nl=False)
+    say(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
 
 
 def _name_of(dataset: str) -> str:

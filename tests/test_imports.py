@@ -42,11 +42,18 @@ ALLOWED = {
     },
     "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
     # What retraining shares with the search must not know the controller.
-    "searcher.training.epoch": {"searcher.training.learner", "searcher.training.optim", "datasets.seeds"},
+    "searcher.training.epoch": {
+        "searcher.training.distributed",
+        "searcher.training.learner",
+        "searcher.training.optim",
+        "datasets.seeds",
+    },
+    "searcher.training.distributed": set(),
     "searcher.training.learner": set(),
     "searcher.training.image_learner": {
         "searcher.arch.document",
         "searcher.training.device",
+        "searcher.training.distributed",
         "searcher.training.learner",
         "datasets",
     },
@@ -54,6 +61,7 @@ ALLOWED = {
         "searcher.arch.document",
         "searcher.nn.recurrent",
         "searcher.training.device",
+        "searcher.training.distributed",
         "searcher.training.learner",
         "datasets",
     },
@@ -75,6 +83,7 @@ ALLOWED = {
     "searcher.training.run_folder": {
         "searcher.arch.document",
         "searcher.training.checkpoint",
+        "searcher.training.distributed",
         "searcher.training.metrics",
         "datasets.files",
     },
@@ -87,6 +96,7 @@ ALLOWED = {
         "searcher.training.checkpoint",
         "searcher.training.checkpointer",
         "searcher.training.device",
+        "searcher.training.distributed",
         "searcher.training.epoch",
         "searcher.training.image_learner",
         "searcher.training.learner",

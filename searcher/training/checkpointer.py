@@ -46,8 +46,15 @@ class Checkpointer:
     def between_steps(self) -> None:
         """Write a checkpoint if one is due. Raises: Stopped: the run was asked to stop, or its time is over."""
         now = self._pace.now()
-        asked, out_of_time = self._interrupt.requested, now >= self._pace.deadline
-        if asked or out_of_time or now >= self._saved + 60 * self._pace.checkpoint_minutes:
+        # One rank's reason is every rank's.
+        asked, out_of_time, due = self._folder.world.any(
+            [
+                self._interrupt.requested,
+                now >= self._pace.deadline,
+                now >= self._saved + 60 * self._pace.checkpoint_minutes,
+            ]
+        )
+        if asked or out_of_time or due:
             self.save()
         if asked or out_of_time:
             raise Stopped(out_of_time=not asked)

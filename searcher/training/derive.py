@@ -21,6 +21,7 @@ from datasets.seeds import numpy_generator, stream_seed
 from searcher.arch.document import ConfigError
 from searcher.arch.spaces import Space
 from searcher.controller.policy import Policy
+from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Learner
 
 
@@ -58,13 +59,24 @@ class Derived:
     """Of the finalists, on the whole validation split."""
 
 
-def score(learner: Learner, supernet: nn.Module, architectures: Sequence[Any], batches: Sequence[Any]) -> Tensor:
+def score(
+    learner: Learner,
+    supernet: nn.Module,
+    architectures: Sequence[Any],
+    batches: Sequence[Any],
+    *,
+    world: World = ALONE,
+) -> Tensor:
     """The reward of each architecture on the same validation minibatches with the shared weights: [n] float32.
 
-    Nothing is augmented or dropped.
+    Nothing is augmented or dropped. The architectures are shared out over the ranks.
     """
     supernet.eval()
-    return torch.stack([learner.reward(bind(supernet, architecture), batches) for architecture in architectures])
+    mine = architectures[world.part(len(architectures))]
+    rewards = [learner.reward(bind(supernet, architecture), batches) for architecture in mine]
+    device = next(supernet.parameters()).device
+    part = torch.stack(rewards) if rewards else torch.zeros(0, device=device)
+    return world.whole(part, len(architectures))
 
 
 def bind(supernet: nn.Module, architecture: Any) -> Callable[..., Any]:
@@ -80,26 +92,35 @@ def derive(
     config: DeriveConfig,
     *,
     seed: int,
+    world: World = ALONE,
     on_score: Callable[[], None] = lambda: None,
 ) -> Derived:
-    """Choose the architecture to retrain. `on_score` is called after each architecture scored; it may raise to stop."""
+    """Choose the architecture to retrain. `on_score` is called after each architecture scored; it may raise to stop.
+
+    The ranks score an architecture each at a time.
+    """
     generator = torch.Generator().manual_seed(stream_seed(seed, "derive", "architectures"))
     with torch.no_grad():
         tokens = policy.sample(config.num_samples, generator=generator).tokens
+    world.broadcast([tokens])  # all ranks must count the same candidates, whatever their last bits are
     candidates = list(dict.fromkeys(space.from_tokens(row) for row in tokens.tolist()))
     minibatches = learner.reward_batches(_examples(seed), count=config.num_batches)
-    rewards = []
-    for architecture in candidates:
-        rewards.append(score(learner, supernet, [architecture], minibatches).item())
-        on_score()
+    rewards: list[float] = []
+    for group in _groups(candidates, world.size):
+        rewards += score(learner, supernet, group, minibatches, world=world).tolist()
+        for _ in group:
+            on_score()
     finalists = sorted(range(len(candidates)), key=lambda i: -_worth(rewards[i]))[: config.num_finalists]
     if len(finalists) == 1:
         (best,) = finalists
         return Derived(candidates[best], rewards[best], tuple(rewards), ())
-    finals = []
-    for i in finalists:
-        finals.append(learner.whole_reward(bind(supernet.eval(), candidates[i]), _examples(seed)))
-        on_score()
+    finals: list[float] = []
+    for group in _groups([candidates[i] for i in finalists], world.size):
+        mine = group[world.part(len(group))]
+        part = [learner.whole_reward(bind(supernet.eval(), architecture), _examples(seed)) for architecture in mine]
+        finals += world.whole(torch.tensor(part, dtype=torch.float64), len(group)).tolist()
+        for _ in group:
+            on_score()
     first = max(range(len(finals)), key=lambda i: _worth(finals[i]))
     return Derived(candidates[finalists[first]], finals[first], tuple(rewards), tuple(finals))
 
@@ -107,6 +128,10 @@ def derive(
 def num_scorings(config: DeriveConfig) -> int:
     """How often `derive` calls `on_score`, at most."""
     return config.num_samples + (config.num_finalists if config.num_finalists > 1 else 0)
+
+
+def _groups(architectures: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [architectures[start : start + size] for start in range(0, len(architectures), size)]
 
 
 def _worth(reward: float) -> float:

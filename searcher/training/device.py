@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -19,13 +20,20 @@ class DeviceError(ValueError):
 def resolve_device(name: str) -> torch.device:
     """The device called auto, cpu or cuda; auto takes CUDA where it works.
 
-    Raises: DeviceError: cuda was asked for by name and does not work here.
+    Of the processes that torchrun starts on a machine each gets a card of its own.
+    Raises: DeviceError: cuda was asked for by name and does not work here, or there are fewer cards than processes.
     """
     if name == "cpu":
         return torch.device("cpu")
-    problem = _cuda_problem()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if 0 < torch.cuda.device_count() <= device.index:
+        raise DeviceError(
+            f"--device {name}: torchrun has started more processes here than there are CUDA devices "
+            f"({torch.cuda.device_count()}); start one for each, or use --device cpu"
+        )
+    problem = _cuda_problem(device)
     if problem is None:
-        return torch.device("cuda")
+        return device
     if name == "auto":
         return torch.device("cpu")
     raise DeviceError(f"--device cuda: {problem}; use --device cpu, or auto")
@@ -39,17 +47,19 @@ def prepare(device: torch.device) -> None:
     """
     torch.set_flush_denormal(True)
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
 
 
-def describe(device: torch.device) -> str:
-    """What to tell a person, and to write into a run's records."""
+def describe(device: torch.device, *, count: int = 1) -> str:
+    """What to tell a person, and to write into a run's records. count: how many of them compute."""
+    times = f"{count} × " if count > 1 else ""
     if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
+        return f"{times}cuda ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
-    return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
+    return f"{times}cpu ({threads} thread{'s' if threads > 1 else ''})"
 
 
 @contextmanager
@@ -96,13 +106,13 @@ def _cpu_has_bfloat16() -> bool:
     )
 
 
-def _cuda_problem() -> str | None:
+def _cuda_problem(device: torch.device) -> str | None:
     if not torch.backends.cuda.is_built():
         return f"this torch ({torch.__version__}) was built without CUDA"
     if not torch.cuda.is_available():
         return "no CUDA device or driver was found"
     try:
-        torch.zeros(1, device="cuda").add_(1).item()
+        torch.zeros(1, device=device).add_(1).item()
     except RuntimeError as error:
         return f"the CUDA device does not work ({str(error).splitlines()[0]})"
     return None

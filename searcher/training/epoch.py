@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.seeds import stream_seed
+from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Learner, Network, StepLoss
 from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
 
@@ -23,9 +24,10 @@ class DivergedError(ValueError):
 class Totals:
     """Sums over the steps of an epoch, kept on the device: reading them is the epoch's only synchronisation."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, world: World) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-        """Of the loss times its count, of what the learner measures, and of counts."""
+        """Of the loss times its count, of what the learner measures, and of counts: this rank's part of each."""
+        self._world = world
 
     def add(self, step: StepLoss) -> None:
         loss, measured = step.loss.detach().double(), step.measured.double()
@@ -35,18 +37,27 @@ class Totals:
         """Let `check` find out whether a scalar was finite, without reading it now."""
         self.sums[0] += 0 * value
 
-    def check(self) -> None:
-        """Raises: DivergedError: a step's loss, or a value watched, was not finite."""
-        if not torch.isfinite(self.sums[0]):
+    def whole(self) -> Tensor:
+        """The sums over all ranks. Raises: DivergedError: a step's loss, or a value watched, was not finite."""
+        sums = self._world.sum(self.sums)
+        if not torch.isfinite(sums[0]):
             raise DivergedError(
                 "the loss is no longer a number; the last checkpoint is kept. Start again with a smaller learning rate "
                 "or a smaller clip_norm (--config), or another seed"
             )
+        return sums
+
+    def check(self) -> None:
+        """Raises: DivergedError: as `whole`."""
+        self.whole()
+
+    def load(self, sums: Tensor) -> None:
+        """Go on with what `whole` gave, which the first rank takes on."""
+        self.sums.copy_(sums if self._world.leads else torch.zeros_like(sums))
 
     def means(self) -> tuple[float, float]:
         """Mean loss, and mean of what is measured. Raises: DivergedError: the loss is not finite."""
-        self.check()
-        loss, measured, count = self.sums.tolist()
+        loss, measured, count = self.whole().tolist()
         return loss / count, measured / count
 
 
@@ -67,8 +78,12 @@ class WeightsTrainer:
         seed: int,
         device: torch.device,
         passes: int = 1,
+        world: World = ALONE,
+        replicated: bool = False,
     ) -> None:
-        """passes: forward and backward passes a step, whose gradients are averaged."""
+        """passes: forward and backward passes a step, whose gradients are averaged, as are those of the ranks.
+        replicated: the network comes from `World.replicate`, which does the latter.
+        """
         self._network = network
         self._parameters = list(network.parameters())
         self._learner = learner
@@ -76,9 +91,11 @@ class WeightsTrainer:
         self._num_epochs = num_epochs
         self._seed = seed
         self._passes = passes
+        self._world = world
+        self._replicated = replicated
         self.steps_per_epoch = learner.steps_per_epoch
         self.optimizer = make_sgd(network, sgd)
-        self.totals = Totals(device)
+        self.totals = Totals(device, world=world)
 
     def epoch(self, network_of: Callable[[int], Network], *, epoch: int, start_step: int) -> Iterator[int]:
         """The rest of an epoch from `start_step` on, yielding after each step how many of the epoch are done.
@@ -90,12 +107,14 @@ class WeightsTrainer:
             self._set_rate(epoch + step / self.steps_per_epoch)
             progress = (epoch + (step + 1) / self.steps_per_epoch) / self._num_epochs
             # Dropout and drop path draw from the global generator.
-            torch.manual_seed(stream_seed(self._seed, "noise", epoch, step))
+            torch.manual_seed(stream_seed(self._seed, "noise", epoch, step, *self._world.stream))
             self.optimizer.zero_grad(set_to_none=True)
             for index in range(step * self._passes, (step + 1) * self._passes):
                 result = self._learner.loss(network_of(index), batch, progress=progress)
                 (result.loss / self._passes).backward()
                 self.totals.add(result)
+            if not self._replicated:
+                self._world.average_gradients(self._parameters)
             if self._sgd.update_unused:
                 for parameter in self._parameters:
                     if parameter.grad is None:
@@ -112,16 +131,16 @@ class WeightsTrainer:
 
     def state(self) -> dict[str, Any]:
         """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
-        self.totals.check()
+        totals = self.totals.whole()
         return {
             "optimizer": self.optimizer.state_dict(),
-            "totals": self.totals.sums,
+            "totals": totals,
             "learner": self._learner.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        self.totals.sums.copy_(state["totals"])
+        self.totals.load(state["totals"])
         self._learner.load(state["learner"])
 
     def _set_rate(self, epoch: float) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from datasets.batches import Augmentation, ImageBatches
 from datasets.store import ImageStore
 from searcher.arch.document import ConfigError
 from searcher.training.device import Precision, computing
+from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Network, Score, StepLoss
 
 _VALID_SHARE = 4
@@ -66,21 +68,25 @@ class ImageLearner:
         device: torch.device,
         memory_budget_mb: int,
         precision: Precision,
+        world: World = ALONE,
     ) -> None:
         """Bring train and valid to the device; whichever does not fit its share of the budget streams from the store.
 
-        Raises: StoreError: the store has no such split, or is damaged.
+        Raises: StoreError: the store has no such split, or is damaged. ConfigError: a batch has no image for some rank.
         """
         self._training = training
         self._store = store
         self._seed = seed
         self._device = device
         self._precision = precision
+        self._world = world
         budget = memory_budget_mb << 20
         for_valid = min(store.nbytes("valid"), budget // _VALID_SHARE)
         self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
         self._valid = ImageBatches.load(store, "valid", device=device, memory_budget_bytes=max(for_valid, 1))
         self._batch_size = batch_size
+        if min(batch_size, self._train.num_images) < world.size:
+            raise ConfigError(f"batch_size is {batch_size}; each of the {world.size} processes needs an image of it")
         self._reward_batch_size = min(reward_batch_size, self._valid.num_images)
         # Norms want batches of one size; a data set smaller than a batch is taken as it is.
         self._drop_last = self._train.num_images >= batch_size
@@ -91,8 +97,8 @@ class ImageLearner:
         }
 
     def batches(self, *, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training batches of an epoch from a step on."""
-        return self._train.epoch(
+        """The training batches of an epoch from a step on, of each this rank's part."""
+        batches = self._train.epoch(
             batch_size=self._batch_size,
             seed=self._seed,
             epoch=epoch,
@@ -100,6 +106,9 @@ class ImageLearner:
             drop_last=self._drop_last,
             start_step=start_step,
         )
+        for images, labels in batches:
+            part = self._world.part(len(labels))
+            yield images[part], labels[part]
 
     def loss(self, network: Network, batch: tuple[Tensor, Tensor], *, progress: float) -> StepLoss:
         """Cross entropy of a batch, with the auxiliary head's."""
@@ -152,10 +161,16 @@ class ImageLearner:
         return torch.cat(answers).double().mean().item()
 
     def score(self, network: Network, split: str) -> Score:
-        """Accuracy on a whole split, in full float32. The network is to be in evaluation mode."""
+        """Accuracy on a whole split, in full float32. The network is to be in evaluation mode.
+
+        The ranks take turns at its batches.
+        """
         images = self._valid if split == "valid" else ImageBatches.load(self._store, split, device=self._device)
         batches = images.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
-        return Score(accuracy(lambda x: network(x)[0], batches, precision="float32"), images.num_images)
+        correct = torch.zeros((), dtype=torch.float64, device=self._device)
+        for batch in islice(batches, self._world.rank, None, self._world.size):
+            correct += correct_answers(lambda x: network(x)[0], *batch, precision="float32").sum()
+        return Score(self._world.sum(correct).item() / images.num_images, images.num_images)
 
     def _correct(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
         return correct_answers(lambda x: network(x)[0], images, labels, precision=self._precision)

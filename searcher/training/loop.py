@@ -25,6 +25,7 @@ from searcher.training.checkpoint import loading
 from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.derive import Derived, bind, derive, num_scorings, score
 from searcher.training.device import describe
+from searcher.training.distributed import ALONE, World
 from searcher.training.epoch import WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network
@@ -37,8 +38,9 @@ from searcher.training.search_config import SearchConfig
 class Search:
     """A search under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
 
-    def __init__(self, config: SearchConfig, *, store: Store, device: torch.device) -> None:
+    def __init__(self, config: SearchConfig, *, store: Store, device: torch.device, world: World = ALONE) -> None:
         self.config = config
+        self.world = world
         self.space = config.search_space
         self.task = task_of(store, dataset=config.dataset)
         self.learner = make_learner(
@@ -52,6 +54,7 @@ class Search:
             device=device,
             memory_budget_mb=config.memory_budget_mb,
             precision=config.precision,
+            world=world,
         )
         self.control = RandomPolicy(self.space.steps())
 
@@ -74,6 +77,7 @@ class Search:
             seed=config.seed,
             device=device,
             passes=config.architectures_per_step,
+            world=world,
         )
         self.policy: Policy = self.control
         self.policy_optimizer: torch.optim.Adam | None = None
@@ -115,6 +119,12 @@ class Search:
             self.baseline.value = state["baseline"]
             self.policy_totals.copy_(state["policy_totals"])
 
+    def align(self) -> None:
+        """Give all ranks the first one's weights, which equal seeds need not make alike on unlike machines."""
+        self.world.broadcast(self.supernet.parameters())
+        if isinstance(self.policy, LstmPolicy):
+            self.world.broadcast(self.policy.parameters())
+
     @property
     def policy_steps(self) -> int:
         """Policy steps of the current epoch."""
@@ -132,10 +142,10 @@ class Search:
         return epoch * self.weights.steps_per_epoch + policy_epochs * self.config.policy_steps
 
     def train_weights(self) -> Iterator[None]:
-        """Phase one: a pass over train, every step with architectures of its own, yielding after each."""
+        """Phase one: a pass over train, every step of every rank with architectures of its own, yielding after each."""
         # The policy does not change within the phase, so one pass samples for all of its steps.
         num_architectures = self.config.architectures_per_step * self.weights.steps_per_epoch
-        architectures = self._sample(self.policy, num_architectures, "architectures", self.epoch)
+        architectures = self._sample(self.policy, num_architectures, "architectures", self.epoch, *self.world.stream)
 
         def network_of(index: int) -> Network:
             return bind(self.supernet, architectures[index])
@@ -154,12 +164,14 @@ class Search:
             sample = self.policy.sample(config.policy_samples, generator=generator)
             architectures = [self.space.from_tokens(row) for row in sample.tokens.tolist()]
             controls = self._sample(self.control, config.control_samples, "control", self.epoch, step)
-            rewards = score(self.learner, self.supernet, architectures + controls, [batch])
+            rewards = score(self.learner, self.supernet, architectures + controls, [batch], world=self.world)
             rewards, control_rewards = rewards.split([len(architectures), len(controls)])
-            if self.policy_optimizer is not None:
+            if isinstance(self.policy, LstmPolicy) and self.policy_optimizer:
                 loss = reinforce_loss(sample, rewards, baseline=self.baseline, config=config.reinforce)
                 self.policy_optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                # They are alike already, up to the order in which a device adds up.
+                self.world.average_gradients(list(self.policy.parameters()))
                 self.policy_optimizer.step()
             means = [rewards.mean(), control_rewards.mean(), sample.entropy.detach().mean()]
             self.policy_totals += torch.stack([mean.cpu() for mean in means])
@@ -201,16 +213,19 @@ def search(
 ) -> Spec:
     """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
 
+    All ranks of the folder's world run it together.
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     StoreError, CheckpointError, DivergedError.
     """
-    run = Search(config, store=store, device=device)
+    world = folder.world
+    run = Search(config, store=store, device=device, world=world)
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
+    run.align()
     checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
-    with Progress("search", total=total, done=run.steps_done) as progress:
+    with Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress:
         while run.epoch < config.num_epochs:
             progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}", phase=run.phase)
             step_ms: float | None = None  # unknown where the run was resumed after the epoch's last step
@@ -247,11 +262,13 @@ def search(
             run.learner,
             config.derivation,
             seed=config.seed,
+            world=world,
             on_score=on_score,
         )
     steps = config.num_epochs * run.weights.steps_per_epoch
     spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
-    write_spec(folder.path.parent / "spec.json", spec)
+    if world.leads:
+        write_spec(folder.path.parent / "spec.json", spec)
     folder.finish(
         {
             "reward": derived.reward,
@@ -260,7 +277,7 @@ def search(
             "epochs": config.num_epochs,
             "steps": steps,
             "seconds": round(folder.seconds, 1),
-            "device": describe(device),
+            "device": describe(device, count=world.size),
             "versions": versions(),
         }
     )

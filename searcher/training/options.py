@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -37,8 +40,25 @@ def pace_options(command: _Command) -> _Command:
     return command
 
 
-def exit_stopped(stopped: Stopped, *, again: str) -> NoReturn:
-    """Say how to go on, and leave. again: the command the user typed."""
+def command_again() -> str:
+    """The command line as the user gave it, without --resume and --force: what to advise for going on."""
+    enas = "torchrun … -m enas --" if _under_torchrun() else "enas"
+    return f"{enas} {shlex.join(word for word in sys.argv[1:] if word not in ('--resume', '--force'))}"
+
+
+def exit_stopped(stopped: Stopped, *, again: str, say: Callable[..., None]) -> NoReturn:
+    """Say how to go on, and leave. again: the command the user typed. say: echoes a line."""
     reason = "stopped at the limit of --max-hours" if stopped.out_of_time else "stopped"
-    click.echo(f"{reason}; go on with: {again} --resume", err=True)
-    click.get_current_context().exit(_OUT_OF_TIME if stopped.out_of_time else _INTERRUPTED)
+    say(f"{reason}; go on with: {again} --resume", err=True)
+    # torchrun hands no status on, and would start again what did not exit with 0.
+    out_of_time = 0 if _under_torchrun() else _OUT_OF_TIME
+    click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)
+
+
+def speaker(*, speaks: bool) -> Callable[..., None]:
+    """`click.echo`, or nothing."""
+    return click.echo if speaks else lambda *_, **__: None
+
+
+def _under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -11,14 +11,16 @@ from tqdm import tqdm
 class Progress:
     """A bar of `total` steps on stderr; on anything but a terminal only the lines given to `line` are printed."""
 
-    def __init__(self, title: str, *, total: int, done: int = 0) -> None:
+    def __init__(self, title: str, *, total: int, done: int = 0, shown: bool = True) -> None:
+        """shown: whether anything is printed at all."""
+        self._shown = shown
         self._figures: dict[str, str] = {}
         # disable=None switches the bar off where stderr is not a terminal.
         self._bar = tqdm(
             total=total,
             initial=done,
             desc=title,
-            disable=None,
+            disable=None if shown else True,
             unit="step",
             smoothing=0.05,
             dynamic_ncols=True,
@@ -37,6 +39,8 @@ class Progress:
 
     def line(self, text: str) -> None:
         """A line that stays."""
+        if not self._shown:
+            return
         if self._bar.disable:
             print(text, file=sys.stderr, flush=True)
         else:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 import shutil
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -28,6 +27,7 @@ import tomli_w
 from datasets.files import write_text
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.training.distributed import ALONE, World
 from searcher.training.metrics import MetricsLog
 
 Config = TypeVar("Config")
@@ -43,17 +43,21 @@ class RunError(ValueError):
 
 
 class RunFolder:
-    """A stage's files. Made by `open`; `finished` tells whether there is anything left to do."""
+    """A stage's files. Made by `open`; `finished` tells whether there is anything left to do.
 
-    def __init__(self, path: Path) -> None:
+    In a world of several processes the first one alone reads and writes them, and all get what it read.
+    """
+
+    def __init__(self, path: Path, *, world: World = ALONE) -> None:
         self.path = path
+        self.world = world
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._lock: IO[bytes] | None = None
         self._metrics: MetricsLog | None = None
 
     @classmethod
-    def open(cls, path: Path, config: Any, *, resume: bool, force: bool, again: str) -> RunFolder:
+    def open(cls, path: Path, config: Any, *, resume: bool, force: bool, again: str, world: World = ALONE) -> RunFolder:
         """Begin a stage, or find the one begun; no other process can open it until this one ends.
 
         Args: config: the stage's dataclass. resume: go on with what is there, if anything is. force: delete what a run
@@ -61,25 +65,30 @@ class RunFolder:
         Raises: RunError: the folder exists and neither flag was given, or it was made with another configuration, or
         it is in use, or it holds other things than a run.
         """
-        folder = cls(path)
+        folder = cls(path, world=world)
+        world.share(lambda: folder._begin(config, resume=resume, force=force, again=again))
+        return folder
+
+    def _begin(self, config: Any, *, resume: bool, force: bool, again: str) -> None:
+        path = self.path
         present = {entry.name for entry in path.iterdir()} if path.exists() else set()
         leftovers = {name for name in present if name.startswith(".") and name.endswith(".tmp")}
-        if present - leftovers - {_LOCK} and not folder.config_path.exists():
+        if present - leftovers - {_LOCK} and not self.config_path.exists():
             raise RunError(f"{path} holds other files than a run's (no config.toml): choose another run directory")
         path.mkdir(parents=True, exist_ok=True)
-        folder._lock = _locked(path)
+        self._lock = _locked(path)
         for name in leftovers:  # of a process that was killed while it wrote
             (path / name).unlink(missing_ok=True)
         if force:
-            folder._delete()
-        if folder.config_path.exists():
+            self._delete()
+        if self.config_path.exists():
             if not resume:
-                state = "finished" if folder.finished else "unfinished"
+                state = "finished" if self.summary_path.exists() else "unfinished"
                 raise RunError(
                     f"{path} already holds {_article(state)} {state} run: "
                     f"`{again} --resume` goes on with it, `{again} --force` starts anew"
                 )
-            differences = _differences(read_toml(folder.config_path), write_dataclass(config))
+            differences = _differences(read_toml(self.config_path), write_dataclass(config))
             if differences:
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
                 raise RunError(
@@ -87,8 +96,7 @@ class RunFolder:
                     f"choose another run directory, or start anew with `{again} --force`"
                 )
         else:
-            write_text(folder.config_path, tomli_w.dumps(write_dataclass(config)))
-        return folder
+            write_text(self.config_path, tomli_w.dumps(write_dataclass(config)))
 
     @property
     def config_path(self) -> Path:
@@ -113,7 +121,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return self.summary_path.exists()
+        return self.world.share(self.summary_path.exists)
 
     @property
     def seconds(self) -> float:
@@ -127,6 +135,9 @@ class RunFolder:
         the night or on a cluster, loses minutes of work then and not the night.
         Raises: CheckpointError: neither can be read, or they are not this version's.
         """
+        return self.world.share(self._restore)
+
+    def _restore(self) -> dict[str, Any] | None:
         state = self._last_whole_checkpoint()
         if state is None:
             self._metrics = MetricsLog(self.path)
@@ -137,23 +148,39 @@ class RunFolder:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add an epoch's record to the metrics."""
-        assert self._metrics is not None
-        self._metrics.append(record, step=record["epoch"])
+        if self.world.leads:
+            assert self._metrics is not None
+            self._metrics.append(record, step=record["epoch"])
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint, together with the place in the metrics that belongs to it; the last two stay."""
-        assert self._metrics is not None
-        whole = {**state, "metrics_position": self._metrics.position, "seconds": self.seconds}
-        save_checkpoint(self.checkpoint_path, whole, keep=self.previous_path)
+        if self.world.leads:
+            assert self._metrics is not None
+            whole = {**state, "metrics_position": self._metrics.position, "seconds": self.seconds}
+            save_checkpoint(self.checkpoint_path, whole, keep=self.previous_path)
+
+    def write(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write tensors and plain values into a file of their own."""
+        if self.world.leads:
+            save_checkpoint(self.path / name, state)
+
+    def read(self, name: str, *, required: Collection[str]) -> dict[str, Any]:
+        """What `write` wrote. Raises: CheckpointError: there is none, it is damaged, or it lacks a required key."""
+        return self.world.share(lambda: load_checkpoint(self.path / name, required=required))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the stage as finished."""
+        if not self.world.leads:
+            return
         if self._metrics is not None:
             self._metrics.close()
         write_text(self.summary_path, json.dumps(summary, indent=2) + "\n")
 
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote. Raises: RunError: it is not what a run writes."""
+        return self.world.share(self._summary)
+
+    def _summary(self) -> dict[str, Any]:
         try:
             return json.loads(self.summary_path.read_text(encoding="utf-8"))
         except ValueError:
@@ -180,11 +207,6 @@ class RunFolder:
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
-
-
-def command_again() -> str:
-    """The command line as the user gave it, without --resume and --force: what to advise for going on."""
-    return shlex.join(["enas", *(word for word in sys.argv[1:] if word not in ("--resume", "--force"))])
 
 
 def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | None = None) -> Config:

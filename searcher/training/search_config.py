@@ -30,7 +30,7 @@ class SearchConfig:
     num_epochs: int
     """Each a pass over train for the shared weights, then `policy_steps`."""
     batch_size: int
-    """Images, or parallel streams of text, of a step of the shared weights."""
+    """Images, or parallel streams of text, of a step of the shared weights, shared out over the processes."""
     training: Any
     """How the task is learnt: `ImageTraining` or `TextTraining`."""
     search_space: Any
@@ -56,7 +56,8 @@ class SearchConfig:
     """Epochs of shared weights alone, before the first with policy steps. The paper and the authors' code have none; a
     short search gains by waiting, since operations with many weights score badly before they are trained."""
     architectures_per_step: int = 1
-    """Child models whose gradients one step of the shared weights averages: the paper's M."""
+    """Child models whose gradients one step of the shared weights averages: the paper's M. Of each process, where there
+    are several."""
     precision: Precision = "auto"
     """auto: see `device.computing`."""
     memory_budget_mb: int = 2048

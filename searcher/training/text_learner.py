@@ -18,6 +18,7 @@ from datasets.token_batches import TokenBatches
 from searcher.arch.document import ConfigError
 from searcher.nn.recurrent import Dropout, Scores
 from searcher.training.device import Precision, computing, products_precision
+from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Network, Score, StepLoss
 
 _EVALUATION_WINDOW = 64
@@ -86,17 +87,22 @@ class TextLearner:
         device: torch.device,
         memory_budget_mb: int,
         precision: Precision,
+        world: World = ALONE,
     ) -> None:
         """Bring train and valid to the device. A text is small: memory_budget_mb does not matter, nor does the seed.
 
         Raises: StoreError: the store has no such split, is damaged, or is too short for the batch.
+        ConfigError: a batch has no stream for some rank.
         """
+        if batch_size < world.size:
+            raise ConfigError(f"batch_size is {batch_size}; each of the {world.size} processes needs a stream of it")
         self._training = training
         self._store = store
         self._device = device
         self._precision = products_precision(device, precision)
         self._train = TokenBatches.load(store, train_on, device=device)
         self._valid = TokenBatches.load(store, "valid", device=device)
+        self._world = world
         self._batch_size = batch_size
         self._reward_batch_size = reward_batch_size
         self.steps_per_epoch = self._train.num_steps(batch_size, training.window)
@@ -108,12 +114,16 @@ class TextLearner:
         self._state: Tensor | None = None
 
     def batches(self, *, epoch: int, start_step: int) -> Iterator[TextBatch]:
-        """The windows of an epoch from a step on, each with the state that the loss of the one before left."""
+        """The windows of an epoch from a step on, each with the state that the loss of the one before left.
+
+        A rank has some of the streams, the same ones throughout.
+        """
         if start_step == 0:
             self._state = None
         windows = self._train.epoch(batch_size=self._batch_size, window=self._training.window, start_step=start_step)
+        streams = self._world.part(self._batch_size)
         for tokens, targets in windows:
-            yield TextBatch(tokens, targets, self._state)
+            yield TextBatch(tokens[:, streams], targets[:, streams], self._state)
 
     def loss(self, network: Network, batch: TextBatch, *, progress: float) -> StepLoss:
         """Mean negative log likelihood of a window, in nats, with the penalties."""
@@ -133,12 +143,13 @@ class TextLearner:
         return {"loss": mean_loss, "train_perplexity": math.exp(min(mean_measured, _LARGEST_EXPONENT))}
 
     def state(self) -> dict[str, Any]:
-        """The state that the next window starts from."""
-        return {} if self._state is None else {"state": self._state}
+        """The state that the next window starts from, of all ranks' streams."""
+        return {} if self._state is None else {"state": self._world.whole(self._state, self._batch_size)}
 
     def load(self, state: dict[str, Any]) -> None:
         """See `state`."""
-        self._state = state["state"].to(self._device) if "state" in state else None
+        streams = self._world.part(self._batch_size)
+        self._state = state["state"][streams].to(self._device) if "state" in state else None
 
     def reward_batch(self, generator: np.random.Generator) -> TextBatch:
         """Windows of valid from random places."""
@@ -164,13 +175,17 @@ class TextLearner:
     def score(self, network: Network, split: str) -> Score:
         """Perplexity on a whole split, in full float32. The network is to be in evaluation mode."""
         text = self._valid if split == "valid" else TokenBatches.load(self._store, split, device=self._device)
-        return Score(perplexity(network, text, precision="float32"), text.num_tokens - 1)
+        return Score(perplexity(network, text, precision="float32", world=self._world), text.num_tokens - 1)
 
 
 @torch.inference_mode()
-def perplexity(network: Network, text: TokenBatches, *, precision: Precision) -> float:
-    """Of a whole split, over the streams of `datasets/streams.py`, each read from the zero state on."""
-    tokens, targets, weights = text.evaluation_streams()  # [L, S] each
+def perplexity(network: Network, text: TokenBatches, *, precision: Precision, world: World = ALONE) -> float:
+    """Of a whole split, over the streams of `datasets/streams.py`, each read from the zero state on.
+
+    The streams are shared out over the ranks.
+    """
+    streams = text.evaluation_streams()  # [L, S] each
+    tokens, targets, weights = (values[:, world.part(values.shape[1])] for values in streams)
     state, total = None, torch.zeros((), dtype=torch.float64, device=tokens.device)
     for start in range(0, len(tokens), _EVALUATION_WINDOW):
         piece = slice(start, start + _EVALUATION_WINDOW)
@@ -178,4 +193,5 @@ def perplexity(network: Network, text: TokenBatches, *, precision: Precision) ->
             scores: Scores = network(tokens[piece], targets[piece], state)
         state = scores.state
         total += (scores.nll * weights[piece]).sum(dtype=torch.float64)
-    return float(torch.exp(total / weights.sum(dtype=torch.float64)))
+    total, count = world.sum(torch.stack([total, weights.sum(dtype=torch.float64)]))
+    return float(torch.exp(total / count))

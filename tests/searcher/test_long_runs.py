@@ -178,6 +178,7 @@ def test_who_asks_to_stop_is_not_told_that_time_is_over(
 
 
 def test_a_second_sigterm_is_still_a_request_and_a_second_ctrl_c_is_not() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background lacks
     with catch_signals() as interrupt:
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
@@ -185,3 +186,4 @@ def test_a_second_sigterm_is_still_a_request_and_a_second_ctrl_c_is_not() -> Non
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
