@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from searcher.training.checkpointer import Pace
     from searcher.training.distributed import World
     from searcher.training.learners import Store
+    from searcher.training.run_folder import RunFolder
 
 T = TypeVar("T")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -75,7 +77,7 @@ def retrain(
     from searcher.training.checkpointer import pace_of
     from searcher.training.distributed import joined
     from searcher.training.learners import check_training, load_store
-    from searcher.training.run_folder import read_config
+    from searcher.training.run_folder import RunFolder, read_config
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec, run_path = _spec_and_run(source, run_path)
@@ -104,22 +106,26 @@ def retrain(
     folders = {"spec": run_path / "retrain"}
     if lstm and spec.task.kind == LANGUAGE_MODELLING:
         folders["lstm"] = run_path / "retrain-lstm"
+    configs = {model: replace(config, model=cast(Literal["spec", "lstm"], model)) for model in folders}
     with joined(torch_device) as world:
         say = speaker(speaks=world.leads)
+        # All of them before any is trained, which may take hours.
+        opened = {
+            model: RunFolder.open(path, configs[model], resume=resume, force=force, again=command_again(), world=world)
+            for model, path in folders.items()
+        }
         summaries = {
             model: _train(
                 spec,
-                replace(config, model=cast(Literal["spec", "lstm"], model)),
-                path=path,
+                configs[model],
+                folder=folder,
                 store=store,
                 device=torch_device,
                 world=world,
                 pace=pace,
-                resume=resume,
-                force=force,
                 say=say,
             )
-            for model, path in folders.items()
+            for model, folder in opened.items()
         }
     for model, summary in summaries.items():
         metric = "test_perplexity" if "test_perplexity" in summary else "test_accuracy"
@@ -130,39 +136,34 @@ def retrain(
             f"{'LSTM: ' if model == 'lstm' else ''}test {kind} {score_text(kind, summary[metric])} {of} "
             f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
         )
-    say(f"next: enas export {run_path}", err=True)
+    say(f"next: enas export {shlex.quote(str(run_path))}", err=True)
 
 
 def _train(
     spec: Spec,
     config: RetrainConfig,
     *,
-    path: Path,
+    folder: RunFolder,
     store: Store,
     device: torch.device,
     world: World,
     pace: Pace,
-    resume: bool,
-    force: bool,
     say: Callable[..., None],
 ) -> dict[str, Any]:
     """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""
     from exporter.retrain import retrain
     from searcher.training.device import describe
     from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.run_folder import RunFolder
 
-    again = command_again()
-    folder = RunFolder.open(path, config, resume=resume, force=force, again=again, world=world)
     if folder.finished:
-        say(f"{path}: finished before", err=True)
+        say(f"{folder.path}: finished before", err=True)
         return folder.summary()
-    say(f"training in {path} on {describe(device, count=world.size)}", err=True)
+    say(f"training in {folder.path} on {describe(device, count=world.size)}", err=True)
     with catch_signals() as interrupt:
         try:
             return retrain(spec, config, store=store, folder=folder, device=device, interrupt=interrupt, pace=pace)
         except Stopped as stopped:
-            exit_stopped(stopped, again=again, say=say)
+            exit_stopped(stopped, again=command_again(), say=say)
 
 
 def _resized(spec: Spec, **sizes: int | None) -> Spec:
@@ -184,7 +185,7 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
     if source.is_dir():
         search = RunFolder(source / "search")
         if search.begun and not search.finished:
-            again = f"`enas search --run {source} --resume`"
+            again = f"`enas search --run {shlex.quote(str(source))} --resume`"
             raise RunError(f"{source}: the search is not finished; go on with it: {again}")
         return find_spec(source), run_path or source
     spec = find_spec(source)
@@ -233,7 +234,7 @@ def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> Non
     click.echo(describe(verification))
     written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
     sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
-    click.echo(f"wrote {sizes}; next: enas benchmark {run}", err=True)
+    click.echo(f"wrote {sizes}; next: enas benchmark {shlex.quote(str(run))}", err=True)
 
 
 @click.command()

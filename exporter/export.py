@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -71,7 +72,7 @@ def load_retrained(run: Path) -> Retrained:
     folder = RunFolder(run / "retrain")
     if not (folder.path / BEST).exists():
         state = "has not finished an epoch" if folder.config_path.exists() else "is missing"
-        raise RunError(f"{run}: the retraining {state}; make it with `enas retrain {run}`")
+        raise RunError(f"{run}: the retraining {state}; make it with `enas retrain {shlex.quote(str(run))}`")
     spec = read_spec(folder.path / "spec.json")
     store = load_store(spec.task.dataset, space=spec.space)
     check_task(spec, store)

@@ -36,7 +36,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 
 
 @click.command()
-@_space_option
+@click.option("--space", show_default="the config's, or micro", help="Search space: micro, macro or recurrent.")
 @_preset_option
 @click.option("--config", "config_file", type=_PATH, metavar="FILE", help="A config.toml to use instead of a preset.")
 @_dataset_option
@@ -59,7 +59,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
     "--derive",
     "derivation",
     type=click.Choice(["thorough", "paper"]),
-    default="thorough",
+    show_default="the config's, or thorough",
     help="How the architecture is chosen in the end: in rounds, or as published, the best of 10 on one minibatch.",
 )
 @click.option(
@@ -70,14 +70,14 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 @click.option("--resume", is_flag=True, help="Go on with an unfinished search, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing search in the run directory first.")
 def search(
-    space: str,
+    space: str | None,
     preset: str,
     config_file: Path | None,
     dataset: str | None,
     run_path: Path | None,
     seed: int | None,
     policy: str | None,
-    derivation: str,
+    derivation: str | None,
     memory_budget: int | None,
     checkpoint_minutes: float,
     max_hours: float | None,
@@ -93,7 +93,7 @@ def search(
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
-    from searcher.training.derive import PAPER_DERIVATION
+    from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
     from searcher.training.distributed import joined
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.learners import load_store, task_of
@@ -105,11 +105,13 @@ def search(
     if config_file is not None:
         # Before all else, for settings of another space have other keys.
         found = read_toml(config_file).get("space")
-        if found in tuple(SPACES) and found != space:
+        if space and found in tuple(SPACES) and found != space:
             raise ConfigError(f"{config_file} is for the space {found}, but --space is {space}")
+        space = space or (found if found in tuple(SPACES) else "micro")
         config = read_config(config_file, SearchConfig, types=config_types(space))
         dataset = dataset or config.dataset
     else:
+        space = space or "micro"
         dataset = dataset or default_dataset(space, preset)
     store = load_store(dataset, space=space)
     # Tells now what would otherwise be found out when the search is over.
@@ -128,6 +130,8 @@ def search(
         config = replace(config, policy=replace(config.policy, kind=cast(Literal["lstm", "random"], policy)))
     if derivation == "paper":
         config = replace(config, derivation=PAPER_DERIVATION)
+    elif derivation == "thorough" and config.derivation == PAPER_DERIVATION:
+        config = replace(config, derivation=DeriveConfig())
 
     run_path = run_path or Path("runs") / f"{config.space}-{_name_of(dataset)}-{config.preset}"
     torch_device = devices.resolve_device(device)
