@@ -233,4 +233,3 @@ def test_when_a_rank_dies_the_other_ends_with_a_clear_error_within_a_minute(
     assert f"process {1 - killed} of 2 has lost the others, one of which died or hangs" in line
     assert "go on from the last checkpoint with --resume" in line
     assert "Traceback" not in errors
-    enas(*words[3:], "--resume")

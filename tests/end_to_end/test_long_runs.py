@@ -27,3 +27,15 @@ def test_a_run_out_of_time_exits_75_and_says_how_to_go_on(
         assert (path / stage / "checkpoint.pt").is_file()
         here(*arguments, "--resume")
     assert (path / "spec.json").read_bytes() == (run / "spec.json").read_bytes()
+
+
+def test_under_torchrun_out_of_time_is_no_failure_and_the_advice_names_the_launcher(
+    tmp_path: Path, search_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["search", "--config", str(search_config), "--run", str(tmp_path / "run"), "--max-hours", "1e-9"]
+    monkeypatch.setattr("sys.argv", ["enas.py", *words])
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    done = CliRunner().invoke(build_group(), words)
+    assert done.exit_code == 0
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("stopped at the limit of --max-hours; go on with: torchrun … -m enas -- search --config ")
