@@ -263,9 +263,10 @@ def retrain(
             for _ in run.train_epoch():
                 progress.step()
                 checkpointer.between_steps()
-            step_ms = 1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)
+            seconds, steps = time.perf_counter() - started, run.step - first_step
             record, is_best = run.end_epoch()
-            record["step_ms"] = step_ms
+            if steps > 0:  # none where the run was resumed after the epoch's last step
+                record["step_ms"] = 1e3 * seconds / steps
             folder.append(record)
             progress.line(_line(record, config, metric))
             if is_best:
@@ -315,7 +316,5 @@ def _line(record: dict[str, Any], config: RetrainConfig, metric: str) -> str:
         for split in ("train", "valid")
         if (key := f"{split}_{metric}") in record
     )
-    return (
-        f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}{figures}, "
-        f"{record['step_ms']:.0f} ms a step"
-    )
+    pace = f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else ""
+    return f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}{figures}{pace}"

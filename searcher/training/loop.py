@@ -234,7 +234,8 @@ def search(
                 for _ in run.train_weights():
                     progress.step()
                     checkpointer.between_steps()
-                step_ms = 1e3 * (time.perf_counter() - started) / max(run.step - first_step, 1)
+                if run.step > first_step:
+                    step_ms = 1e3 * (time.perf_counter() - started) / (run.step - first_step)
                 run.phase, run.step = "policy", 0
             progress.show(phase="policy")
             for reward in run.train_policy():
