@@ -125,7 +125,7 @@ class RunFolder:
 
     @property
     def seconds(self) -> float:
-        """Time spent on the stage, that before the last checkpoint of earlier processes included."""
+        """Time spent on the stage since `restore`, that before the last checkpoint of earlier processes included."""
         return self._seconds_before + time.perf_counter() - self._started
 
     def restore(self) -> dict[str, Any] | None:
@@ -138,11 +138,12 @@ class RunFolder:
         return self.world.share(self._restore)
 
     def _restore(self) -> dict[str, Any] | None:
+        self._started = time.perf_counter()
         state = self._last_whole_checkpoint()
         if state is None:
             self._metrics = MetricsLog(self.path)
             return None
-        self._seconds_before, self._started = state["seconds"], time.perf_counter()
+        self._seconds_before = state["seconds"]
         self._metrics = MetricsLog(self.path, position=state["metrics_position"], next_step=state["epoch"] + 1)
         return state
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ def test_a_kill_between_the_two_renames_leaves_a_checkpoint(folder: RunFolder) -
     state = folder.restore()
     assert state is not None
     assert state["epoch"] == 3
+
+
+def test_a_stages_time_begins_when_it_is_restored_not_when_it_is_opened(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path)
+    before = time.perf_counter()
+    folder.restore()
+    assert folder.seconds < time.perf_counter() - before
 
 
 def test_two_damaged_checkpoints_are_one_clear_line(folder: RunFolder) -> None:
