@@ -171,7 +171,7 @@ def test_the_readmes_five_lines_run_with_onnxruntime_and_numpy_alone(
     run: Path, tmp_path: Path, bare_packages: Path
 ) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (lines,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    lines = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)[0]
     assert len([line for line in lines.splitlines() if line]) == 5
     assert "(1, 28, 28, 1)" in lines
     (tmp_path / "model.onnx").symlink_to(run / "model.onnx")
