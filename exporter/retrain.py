@@ -306,8 +306,10 @@ def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Lit
 
 
 def score_text(metric: str, value: float) -> str:
-    """`90.65%` or `123.4`."""
-    return f"{value:.2%}" if metric == "accuracy" else f"{value:.2f}"
+    """`90.65%` or `123.40`."""
+    if metric == "accuracy":
+        return f"{value:.2%}"
+    return f"{value:.2f}" if value < 1e6 else f"{value:.1e}"
 
 
 def _line(record: dict[str, Any], config: RetrainConfig, metric: str) -> str:
