@@ -1,6 +1,13 @@
-"""Which tests run: those that need minutes or a GPU are reported as skipped unless they are asked for."""
+"""Which tests run: those that need minutes or a GPU are reported as skipped unless they are asked for.
+
+And what no test hands on to the next.
+"""
 
 from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,3 +24,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             for item in items:
                 if marker in item.keywords:
                     item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _processor_and_signals() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests were started with it ignored; denormal numbers stay numbers.
+
+    Training in the tests' own process switches the latter off, and other tests do not expect that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
-import torch
 from click.testing import CliRunner, Result
 
 from datasets.batches import Augmentation
@@ -201,7 +200,6 @@ def enas(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProc
 def here(*arguments: str | Path, check: bool = True) -> Result:
     """Run the command line in this process, which saves a second or more."""
     done = CliRunner().invoke(build_group(), [str(argument) for argument in arguments], obj=Peers())
-    torch.set_flush_denormal(False)  # which training switches on, and other tests do not expect
     assert not check or done.exit_code == 0, done.exception or done.stderr
     return done
 
