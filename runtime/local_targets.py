@@ -23,9 +23,7 @@ _Made = TypeVar("_Made")
 class Peers(Protocol):
     """What a model may be compared with; handed in by the command line, so that nothing here imports torch."""
 
-    def torch_network(
-        self, run: Path, *, threads: int, device: str, compiled: bool
-    ) -> Callable[[np.ndarray], np.ndarray]: ...
+    def torch_network(self, run: Path, *, threads: int, device: str, compiled: bool) -> Callable[..., np.ndarray]: ...
 
     def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]: ...
 
