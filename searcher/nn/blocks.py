@@ -4,22 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Norm = Callable[[int], nn.Module]
-
-
-def batch_norm(*, running_statistics: bool) -> Norm:
-    """Batch norm over C channels, in evaluation too on the batch's own statistics unless `running_statistics`.
-
-    A supernet has no use for running averages: they would mix many child models and fit none.
-    """
-    return partial(nn.BatchNorm2d, eps=1e-5, momentum=0.1, track_running_stats=running_statistics)
+from searcher.nn.norm import Norm
 
 
 class ReluConvNorm(nn.Module):
@@ -49,7 +40,7 @@ class ConcatProjection(nn.Module):
     def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
         weights: list[Tensor] = [self.blocks[str(source)].weight for source in sources]  # type: ignore[misc]
         weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
-        return self.norm(functional.conv2d(functional.relu(torch.cat(list(tensors), dim=1)), weight))
+        return self.norm(functional.conv2d(functional.relu(torch.cat(list(tensors), dim=1), inplace=True), weight))
 
 
 class FactorizedReduction(nn.Module):
@@ -83,7 +74,7 @@ class Stem(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> None:
         layers: list[nn.Module] = []
         while stride > 2:
-            layers += [_conv3x3(in_channels, out_channels, stride=2), norm(out_channels), nn.ReLU()]
+            layers += [_conv3x3(in_channels, out_channels, stride=2), norm(out_channels), nn.ReLU(inplace=True)]
             in_channels, stride = out_channels, stride // 2
         super().__init__(*layers, _conv3x3(in_channels, out_channels, stride=stride), norm(out_channels))
 
@@ -111,8 +102,8 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(functional.relu(x))
-        x = functional.relu(self.squeeze_norm(self.squeeze(x)))
-        x = functional.relu(self.expand_norm(self.expand(self.pad(x))))
+        x = functional.relu(self.squeeze_norm(self.squeeze(x)), inplace=True)
+        x = functional.relu(self.expand_norm(self.expand(self.pad(x))), inplace=True)
         return self.classifier(x.mean(dim=(2, 3)))
 
 

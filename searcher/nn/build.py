@@ -13,7 +13,8 @@ from searcher.arch.spaces import SPACES
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task
 from searcher.nn import macro, micro, recurrent
-from searcher.nn.blocks import batch_norm, initialise
+from searcher.nn.blocks import initialise
+from searcher.nn.norm import batch_norm
 
 # A space's module offers `build_shared(space, size, **options)` and `build_fixed(architecture, size, **options)`.
 _WIRINGS: dict[str, ModuleType] = {"micro": micro, "macro": macro, "recurrent": recurrent}

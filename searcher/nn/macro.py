@@ -30,7 +30,8 @@ from searcher.arch.macro import (
     skip_candidates,
 )
 from searcher.nn.banks import Bank, FixedOps, SharedOps
-from searcher.nn.blocks import ConcatProjection, FactorizedReduction, Norm, ReluConvNorm, Stem
+from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
+from searcher.nn.norm import Norm
 from searcher.nn.operations import make_layer_operation
 
 Form = Literal["search", "final"]

@@ -35,11 +35,11 @@ from searcher.nn.blocks import (
     AuxiliaryHead,
     ConcatProjection,
     FactorizedReduction,
-    Norm,
     ReluConvNorm,
     Stem,
     drop_path,
 )
+from searcher.nn.norm import Norm
 from searcher.nn.operations import make_cell_operation
 
 Form = Literal["search", "final"]

@@ -13,7 +13,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.nn.blocks import FactorizedReduction, Norm
+from searcher.nn.blocks import FactorizedReduction
+from searcher.nn.depthwise import DepthwiseConv
+from searcher.nn.norm import Norm
 
 
 class SepConv(nn.Module):
@@ -25,16 +27,16 @@ class SepConv(nn.Module):
     def __init__(self, channels: int, *, stride: int, norm: Norm, kernel_size: int) -> None:
         super().__init__()
 
-        self.depthwise1 = _depthwise(channels, kernel_size, stride=stride)
+        self.depthwise1 = DepthwiseConv(channels, kernel_size, stride=stride)
         self.pointwise1 = _pointwise(channels)
         self.norm1 = norm(channels)
-        self.depthwise2 = _depthwise(channels, kernel_size)
+        self.depthwise2 = DepthwiseConv(channels, kernel_size)
         self.pointwise2 = _pointwise(channels)
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm1(self.pointwise1(self.depthwise1(functional.relu(x))))
-        return self.norm2(self.pointwise2(self.depthwise2(functional.relu(x))))
+        return self.norm2(self.pointwise2(self.depthwise2(functional.relu(x, inplace=True))))
 
 
 class AvgPool(nn.Module):
@@ -84,8 +86,8 @@ class LayerConv(nn.Module):
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.norm1(self.projection(x)))
-        return functional.relu(self.norm2(self.conv(x)))
+        x = functional.relu(self.norm1(self.projection(x)), inplace=True)
+        return functional.relu(self.norm2(self.conv(x)), inplace=True)
 
 
 class LayerSepConv(nn.Module):
@@ -98,13 +100,13 @@ class LayerSepConv(nn.Module):
         super().__init__()
         self.projection = _pointwise(channels)
         self.norm1 = norm(channels)
-        self.depthwise = _depthwise(channels, kernel_size)
+        self.depthwise = DepthwiseConv(channels, kernel_size)
         self.pointwise = _pointwise(channels)
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.norm1(self.projection(x)))
-        return functional.relu(self.norm2(self.pointwise(self.depthwise(x))))
+        x = functional.relu(self.norm1(self.projection(x)), inplace=True)
+        return functional.relu(self.norm2(self.pointwise(self.depthwise(x))), inplace=True)
 
 
 class LayerPool(nn.Module):
@@ -120,7 +122,7 @@ class LayerPool(nn.Module):
         self.pool = pool(channels, stride=1, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(functional.relu(self.norm(self.projection(x))))
+        return self.pool(functional.relu(self.norm(self.projection(x)), inplace=True))
 
 
 CELL_OPERATIONS: dict[str, Callable[..., nn.Module]] = {
@@ -149,11 +151,6 @@ def make_cell_operation(name: str, channels: int, *, stride: int, norm: Norm) ->
 def make_layer_operation(name: str, channels: int, *, norm: Norm) -> nn.Module:
     """The macro operation called `name` on `channels` channels."""
     return LAYER_OPERATIONS[name](channels, norm=norm)
-
-
-def _depthwise(channels: int, kernel_size: int, *, stride: int = 1) -> nn.Conv2d:
-    padding = kernel_size // 2
-    return nn.Conv2d(channels, channels, kernel_size, stride=stride, padding=padding, groups=channels, bias=False)
 
 
 def _pointwise(channels: int) -> nn.Conv2d:

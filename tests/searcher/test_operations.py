@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 
 from searcher.arch import macro, micro
-from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem, batch_norm, drop_path
+from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem, drop_path
+from searcher.nn.norm import batch_norm
 from searcher.nn.operations import (
     CELL_OPERATIONS,
     LAYER_OPERATIONS,

@@ -1,0 +1,67 @@
+"""Depthwise convolution, with the gradient of wide kernels' weights taken in parts on a processor.
+
+oneDNN's kernel for that gradient takes at most three columns of weights; for more it computes a whole convolution in
+blocks of 16 × 16 channels, and throws all but the diagonals away.
+"""
+
+# B batch, C channels, H height, W width, K kernel size
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_MAX_COLUMNS = 3
+# Maps up to this width are small enough for the whole convolution to be as fast as its parts.
+_NARROW = 8
+
+
+class DepthwiseConv(nn.Conv2d):
+    """K×K convolution of every channel by itself, K odd: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]."""
+
+    def __init__(self, channels: int, kernel_size: int, *, stride: int = 1) -> None:
+        super().__init__(
+            channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=channels, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        in_parts = x.device.type == "cpu" and self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > _NARROW
+        if not (in_parts and self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        return _WideDepthwiseConv.apply(x, self.weight, self.stride[0])
+
+
+class _WideDepthwiseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return functional.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        size, stride = weight.shape[2], ctx.stride
+        padding = size // 2
+        grad_x, _, _ = _backward(grad, x, weight, stride=stride, padding=(padding, padding), of=(True, False))
+        parts = []
+        for first in range(0, size, _MAX_COLUMNS):
+            columns = weight[:, :, :, first : first + _MAX_COLUMNS]
+            # What these columns read, beginning with the first output's: padding where positive, a cut where negative.
+            width = stride * (grad.shape[3] - 1) + columns.shape[3]
+            left = padding - first
+            read = functional.pad(x, (left, width - x.shape[3] - left))
+            parts.append(_backward(grad, read, columns, stride=stride, padding=(padding, 0), of=(False, True))[1])
+        return grad_x, torch.cat(parts, dim=3), None
+
+
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, *, stride: int, padding: tuple[int, int], of: tuple[bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a depthwise convolution of x, of its input and weight as `of` says."""
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride, stride], list(padding), [1, 1], False, [0, 0], x.shape[1], [*of, False]
+    )

@@ -1,0 +1,123 @@
+"""Batch norm: torch's own, computed in whole vectors where torch's kernel for processors does not."""
+
+# B batch, C channels, H height, W width, M = B·H·W pixels
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+
+# Numbers in a vector of AVX-512. torch's kernels take rows of whole ones several times as fast as others.
+_LANES = 16
+# Numbers in a tensor from which on that outweighs the few more operations.
+_LARGE = 2**18
+
+
+def batch_norm(*, running_statistics: bool) -> Norm:
+    """Batch norm over C channels, in evaluation too on the batch's own statistics unless `running_statistics`.
+
+    A supernet has no use for running averages: they would mix many child models and fit none.
+    """
+    return partial(BatchNorm, eps=1e-5, momentum=0.1, track_running_stats=running_statistics)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`: [B, C, H, W] -> [B, C, H, W], several times as fast where C is no multiple of 16.
+
+    There, on a processor and in channels_last, the statistics of the batch are those of rows that hold several pixels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = _pixels_a_row(x)
+        if pixels == 1 or (self.track_running_stats and not self.training):
+            return super().forward(x)
+        y, mean, var = _BatchNormOfRows.apply(x, self.weight, self.bias, self.eps, pixels)
+        if self.track_running_stats:
+            self._follow(mean, var, count=x.numel() // x.shape[1])
+        return y
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor, *, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+
+
+class _BatchNormOfRows(torch.autograd.Function):
+    """Batch norm of [M, C] read as [M/n, n·C]: n pixels a row, whose statistics are then put together."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pixels: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        channels = x.shape[1]
+        rows = _rows(x, pixels)
+        means, variances = torch.batch_norm_update_stats(rows[:, :, None, None], None, None, 0.0)
+        means, variances = means.view(pixels, channels), variances.view(pixels, channels)
+        mean = means.mean(0)
+        var = variances.mean(0) + means.var(0, correction=0)
+        inverse_std = torch.rsqrt(var + eps)
+        scale = weight * inverse_std
+        y = torch.empty_like(x)
+        torch.addcmul((bias - mean * scale).repeat(pixels), rows, scale.repeat(pixels), out=_rows(y, pixels))
+        ctx.save_for_backward(x, weight, mean, inverse_std)
+        ctx.pixels = pixels
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        pixels, channels = ctx.pixels, x.shape[1]
+        rows = _rows(x, pixels)
+        grad_rows = _rows(grad.contiguous(memory_format=torch.channels_last), pixels)
+        # The sums over the batch of the gradient, and of its product with the normalised input.
+        _, grad_weights, grad_biases = torch.ops.aten.native_batch_norm_backward(
+            grad_rows[:, :, None, None],
+            rows[:, :, None, None],
+            None,
+            None,
+            None,
+            mean.repeat(pixels),
+            inverse_std.repeat(pixels),
+            True,
+            0.0,
+            [False, True, True],
+        )
+        grad_weight = grad_weights.view(pixels, channels).sum(0)
+        grad_bias = grad_biases.view(pixels, channels).sum(0)
+        count = x.numel() // channels
+        scale = weight * inverse_std
+        slope = -scale * inverse_std * grad_weight / count
+        constant = -scale * grad_bias / count - slope * mean
+        grad_x = torch.empty_like(x)
+        torch.addcmul(constant.repeat(pixels), grad_rows, scale.repeat(pixels), out=_rows(grad_x, pixels))
+        _rows(grad_x, pixels).addcmul_(rows, slope.repeat(pixels))
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _pixels_a_row(x: Tensor) -> int:
+    """How many pixels of x fill rows of whole vectors; 1 where there is nothing to gain."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
+        return 1
+    if x.numel() < _LARGE:
+        return 1
+    channels = x.shape[1]
+    pixels = _LANES // math.gcd(_LANES, channels)
+    return pixels if x.numel() // channels % pixels == 0 else 1
+
+
+def _rows(x: Tensor, pixels: int) -> Tensor:
+    """[B, C, H, W] in channels_last -> [M/pixels, pixels·C], the same memory."""
+    return x.permute(0, 2, 3, 1).view(-1, pixels * x.shape[1])
