@@ -1,24 +1,31 @@
-"""A step of shared weights and the scoring of an architecture, over random architectures, by memory format."""
+"""Steps of shared weights, the scoring of architectures, and retraining, by memory format.
+
+Over random architectures of two seeds, each with weights of its own.
+"""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.nn import functional
+from torch import Tensor, nn
 
+from searcher.arch.catalog import published_spec
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.nn.build import build_supernet
+from searcher.nn.build import build_network, build_supernet
 from searcher.training.device import prepare
-from searcher.training.image_learner import correct_answers
+from searcher.training.image_learner import ImageTraining, classification_loss, correct_answers
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 from tests.benchmarks.side_by_side import side_by_side
 
 NUM_ARCHITECTURES = 20
+SEEDS = (0, 1)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 MICRO, MACRO = MicroSpace(), MacroSpace()
 MACRO_36, MACRO_16 = (MacroSize(channels=channels, skip_merge="sum") for channels in (36, 16))
 SHAPES = (
@@ -37,42 +44,80 @@ SHAPES = (
 )
 
 
+SGD = SgdConfig(learning_rate=0.05, final_learning_rate=0.0)
+
+Work = Callable[[], object]
+
+
 def main() -> None:
     prepare(torch.device("cpu"))
     for title, batch_size, shape, name, space, size in SHAPES:
-        plain, ours = (
-            ways(batch_size, shape, name, space, size, layout)
-            for layout in (torch.contiguous_format, torch.channels_last)
-        )
-        side_by_side(f"shared-weights step, {title}", {"contiguous": plain[0], "channels_last": ours[0]})
-        side_by_side(f"one architecture scored, {title}", {"contiguous": plain[1], "channels_last": ours[1]})
+        works = {
+            name_of_layout: works_of(batch_size, shape, name, space, size, layout)
+            for name_of_layout, layout in LAYOUTS.items()
+        }
+        side_by_side(f"shared-weights step, {title}", {layout: step for layout, (step, _) in works.items()})
+        side_by_side(f"one architecture scored, {title}", {layout: scoring for layout, (_, scoring) in works.items()})
+    side_by_side(
+        "retraining step, published micro cells, batch 64, 3×32×32, 16 channels, 6 + 2 cells, auxiliary head",
+        {name: retraining(layout) for name, layout in LAYOUTS.items()},
+    )
 
 
-def ways(
+def works_of(
     batch_size: int, shape: tuple[int, int, int], name: str, space: Any, size: Any, layout: torch.memory_format
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """A training step and a scoring, each going round the same random architectures."""
-    rng = random.Random(0)
-    order = itertools.cycle([space.random(rng) for _ in range(NUM_ARCHITECTURES)])
-    supernet = build_supernet(name, space, size, input_shape=shape, num_classes=10, seed=0)
-    supernet = supernet.to(memory_format=layout)  # type: ignore[call-overload]
-    sgd = SgdConfig(learning_rate=0.05, final_learning_rate=0.0)
-    optimizer = make_sgd(supernet, sgd)
-    parameters = list(supernet.parameters())
-    images = torch.randn(batch_size, shape[2], *shape[:2]).contiguous(memory_format=layout)
-    labels = torch.arange(batch_size) % 10
+) -> tuple[Work, Work]:
+    """A training step and a scoring, each going round the random architectures of all seeds in turn."""
+    images, labels = batch(batch_size, shape, layout)
+    steps, scorings = [], []
+    for seed in SEEDS:
+        rng = random.Random(seed)
+        order = itertools.cycle([space.random(rng) for _ in range(NUM_ARCHITECTURES)])
+        supernet = build_supernet(name, space, size, input_shape=shape, num_classes=10, seed=seed)
+        supernet = supernet.to(memory_format=layout)  # type: ignore[call-overload]
+        steps.append(training_step(supernet, lambda x, n=supernet, o=order: n(x, next(o)), images, labels))
+        scorings.append(scoring(supernet, order, images, labels))
+    return in_turn(steps), in_turn(scorings)
 
-    def step() -> None:
-        supernet.train()
-        optimizer.zero_grad(set_to_none=True)
-        logits, _ = supernet(images, next(order))
-        functional.cross_entropy(logits, labels).backward()
-        clip_gradients(parameters, sgd.clip_norm)
-        optimizer.step()
 
-    def scoring() -> None:
+def scoring(supernet: nn.Module, order: Iterator[Any], images: Tensor, labels: Tensor) -> Work:
+    def score() -> None:
         supernet.eval()
         architecture = next(order)
         correct_answers(lambda x: supernet(x, architecture)[0], images, labels).float().mean().item()
 
-    return step, scoring
+    return score
+
+
+def retraining(layout: torch.memory_format) -> Work:
+    spec = published_spec("enas-micro-published")
+    spec = replace(spec, network=MicroSize(cells=8, channels=16))
+    network = build_network(spec, auxiliary=True).to(memory_format=layout)  # type: ignore[call-overload]
+    return training_step(network, network, *batch(64, (32, 32, 3), layout))
+
+
+def training_step(
+    network: nn.Module, forward: Callable[[Tensor], tuple[Tensor, Tensor | None]], images: Tensor, labels: Tensor
+) -> Work:
+    optimizer = make_sgd(network, SGD)
+    parameters = list(network.parameters())
+    training = ImageTraining(auxiliary_weight=0.4)
+
+    def step() -> None:
+        network.train()
+        optimizer.zero_grad(set_to_none=True)
+        classification_loss(*forward(images), labels, training=training).backward()
+        clip_gradients(parameters, SGD.clip_norm)
+        optimizer.step()
+
+    return step
+
+
+def batch(batch_size: int, shape: tuple[int, int, int], layout: torch.memory_format) -> tuple[Tensor, Tensor]:
+    images = torch.randn(batch_size, shape[2], *shape[:2]).contiguous(memory_format=layout)
+    return images, torch.arange(batch_size) % 10
+
+
+def in_turn(works: list[Work]) -> Work:
+    order = itertools.cycle(works)
+    return lambda: next(order)()
