@@ -35,8 +35,8 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = _pixels_a_row(x)
-        if pixels == 1 or (self.track_running_stats and not self.training):
+        takes_batch_statistics = self.training or not self.track_running_stats
+        if not takes_batch_statistics or (pixels := _pixels_a_row(x)) == 1:
             return super().forward(x)
         y, mean, var = _BatchNormOfRows.apply(x, self.weight, self.bias, self.eps, pixels)
         if self.track_running_stats:
