@@ -105,21 +105,39 @@ class ImageBatches:
         if drop_last:
             order = order[: self.num_steps(batch_size, drop_last) * batch_size]
         labels = self._labels[torch.from_numpy(order).to(self._labels.device)]
+        choices = None
+        if augmentation is not None:
+            choices = self._choices(augmentation, batch_size=batch_size, count=len(order), seed=seed, epoch=epoch)
         for step, pixels in enumerate(self._images.walk(order, batch_size, start_step), start_step):
-            if augmentation is None:
+            here = slice(step * batch_size, (step + 1) * batch_size)
+            if augmentation is None or choices is None:
                 images = self._normalise(pixels)
             else:
-                images = self._augment(pixels, augmentation, numpy_generator(seed, "augment", epoch, step))
-            yield images, labels[step * batch_size : (step + 1) * batch_size]
+                images = self._augment(pixels, choices[:, here], augmentation)
+            yield images, labels[here]
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """The images of the split at `indices` [B], unaugmented, in the form that `epoch` yields."""
         numbers = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         return self._normalise(self._images.pick(numbers.numpy())), self._labels[numbers.to(self._labels.device)]
 
-    def _augment(self, pixels: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+    def _choices(self, augmentation: Augmentation, *, batch_size: int, count: int, seed: int, epoch: int) -> Tensor:
+        """What the images of an epoch draw, on the device: int64 [5, count], see `_draw`.
+
+        All at once, for a copy to the device at every step would wait there for the step before.
+        """
+        parts = [
+            _draw(
+                numpy_generator(seed, "augment", epoch, step),
+                augmentation,
+                (min(batch_size, count - step * batch_size), *self._images.shape),
+            )
+            for step in range(-(-count // batch_size))
+        ]
+        return torch.cat(parts, dim=1).to(self._labels.device)
+
+    def _augment(self, pixels: Tensor, choices: Tensor, augmentation: Augmentation) -> Tensor:
         """uint8 [B, H, W, C] -> float32 [B, C, H, W]: cropped and mirrored as bytes, cut out once normalised."""
-        choices = _draw(generator, augmentation, pixels.shape).to(pixels.device)
         images = self._normalise(_crop_and_flip(pixels, choices, augmentation))
         if augmentation.cutout:
             _cut_out(images, choices, augmentation.cutout)
