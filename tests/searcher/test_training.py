@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import pickle
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets import files
+from datasets.batches import Augmentation
 from datasets.catalog import load_images
 from datasets.seeds import stream_seed
 from datasets.store_writer import write_image_store
@@ -346,6 +348,10 @@ def supernet() -> nn.Module:
 
 @pytest.fixture
 def learner(tmp_path: Path) -> ImageLearner:
+    return noise_learner(tmp_path)
+
+
+def noise_learner(tmp_path: Path, *, device: str = "cpu", training: ImageTraining | None = None) -> ImageLearner:
     """Of 12 training and 7 validation images of noise; four are a reward batch."""
     rng = np.random.default_rng(0)
     splits = {
@@ -356,16 +362,41 @@ def learner(tmp_path: Path) -> ImageLearner:
         tmp_path / "noise.h5", name="noise", splits=splits, classes=("a", "b", "c"), source="made up", licence="CC0-1.0"
     )
     return ImageLearner(
-        ImageTraining(),
+        training or ImageTraining(),
         store=load_images(str(tmp_path / "noise.h5")),
         train_on="train",
         batch_size=4,
         reward_batch_size=4,
         seed=0,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         memory_budget_mb=64,
         precision="auto",
     )
+
+
+@pytest.mark.gpu
+def test_no_step_of_an_epoch_waits_for_the_device(tmp_path: Path, supernet: nn.Module) -> None:
+    augmentation = Augmentation(crop_padding=1, flip=True, cutout=3)
+    learner = noise_learner(tmp_path, device="cuda", training=ImageTraining(augmentation, drop_path_prob=0.2))
+    trainer = WeightsTrainer(
+        supernet.cuda(),
+        learner,
+        sgd=replace(PLAIN, clip_norm=5.0),
+        num_epochs=2,
+        seed=0,
+        device=torch.device("cuda"),
+        passes=2,
+    )
+    rng = random.Random(0)
+    space = MicroSpace(2)
+    for epoch in range(2):
+        steps = trainer.epoch(lambda _: bind(supernet, space.random(rng)), epoch=epoch, start_step=0)
+        next(steps)  # brings to the device what the epoch needs
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            assert len(list(steps)) == learner.steps_per_epoch - 1
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_derivation_takes_the_best_finalist_on_the_whole_split(supernet: nn.Module, learner: ImageLearner) -> None:
