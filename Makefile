@@ -28,7 +28,7 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients lint bench bench-serving clean
+.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients lint bench bench-gpu bench-serving clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ lint: $(READY) ## Check style and types
 
 bench: $(READY) ## Measure what the README claims is fast
 	$(VENV)/bin/python -m tests.benchmarks $(ONLY)
+
+bench-gpu: $(READY) ## Measure what each lever is worth on a CUDA device
+	$(VENV)/bin/python -m tests.benchmarks.gpu
 
 bench-serving: $(READY) .venv-litserve/.ready .venv-mlserver/.ready ## Measure the server beside LitServe and MLServer
 	$(VENV)/bin/python -m tests.benchmarks.serving $(or $(MODELS),$(RUN_DIR))

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from searcher.training.options import command_again, exit_stopped, pace_options, speaker
+from searcher.training.options import command_again, exit_stopped, graphs_option, pace_options, speaker
 
 if TYPE_CHECKING:
     import torch
 
     from exporter.retrain import RetrainConfig
     from searcher.arch.spec import Spec
+    from searcher.nn.graphs import Graphs
     from searcher.training.checkpointer import Pace
     from searcher.training.distributed import World
     from searcher.training.learners import Store
@@ -45,6 +46,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 )
 @pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@graphs_option
 @click.option("--resume", is_flag=True, help="Go on with an unfinished retraining, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing retraining first.")
 def retrain(
@@ -63,6 +65,7 @@ def retrain(
     checkpoint_minutes: float,
     max_hours: float | None,
     device: str,
+    cuda_graphs: bool,
     resume: bool,
     force: bool,
 ) -> None:
@@ -73,6 +76,7 @@ def retrain(
     from exporter.presets import retrain_preset
     from exporter.retrain import RetrainConfig, check_task, config_types, score_text, spec_digest
     from searcher.arch.tasks import LANGUAGE_MODELLING
+    from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
     from searcher.training.distributed import joined
@@ -103,6 +107,7 @@ def retrain(
     check_training(spec.space, config.training)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
+    graphs = graphs_of(torch_device) if cuda_graphs else None
     folders = {"spec": run_path / "retrain"}
     if lstm and spec.task.kind == LANGUAGE_MODELLING:
         folders["lstm"] = run_path / "retrain-lstm"
@@ -123,6 +128,8 @@ def retrain(
                 device=torch_device,
                 world=world,
                 pace=pace,
+                # torch's LSTM keeps track of its weights by itself.
+                graphs=graphs if model == "spec" else None,
                 say=say,
             )
             for model, folder in opened.items()
@@ -148,6 +155,7 @@ def _train(
     device: torch.device,
     world: World,
     pace: Pace,
+    graphs: Graphs | None,
     say: Callable[..., None],
 ) -> dict[str, Any]:
     """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""
@@ -161,7 +169,16 @@ def _train(
     say(f"training in {folder.path} on {describe(device, count=world.size)}", err=True)
     with catch_signals() as interrupt:
         try:
-            return retrain(spec, config, store=store, folder=folder, device=device, interrupt=interrupt, pace=pace)
+            return retrain(
+                spec,
+                config,
+                store=store,
+                folder=folder,
+                device=device,
+                interrupt=interrupt,
+                pace=pace,
+                graphs=graphs,
+            )
         except Stopped as stopped:
             exit_stopped(stopped, again=command_again(), say=say)
 

@@ -24,6 +24,7 @@ from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import ImageClassification, Task
 from searcher.nn.build import build_network
+from searcher.nn.graphs import GraphedNetwork, Graphs
 from searcher.training.checkpoint import loading
 from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.device import Precision, describe
@@ -114,8 +115,16 @@ class Retraining:
     """A retraining under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
 
     def __init__(
-        self, spec: Spec, config: RetrainConfig, *, store: Store, device: torch.device, world: World = ALONE
+        self,
+        spec: Spec,
+        config: RetrainConfig,
+        *,
+        store: Store,
+        device: torch.device,
+        world: World = ALONE,
+        graphs: Graphs | None = None,
     ) -> None:
+        """graphs: what the network's training passes are to be recorded in."""
         self.config = config
         self.world = world
         # Of the search's own seed, so that retraining does not replay the search's order and crops.
@@ -136,7 +145,8 @@ class Retraining:
         self.epoch = 0
         self.step = 0
         self.network = make_network(spec, config, seed=seed, **self.learner.network_options).to(device)
-        self.replica = world.replicate(self.network)
+        # Of the network itself, not of what its averages are copied from.
+        self.replica = world.replicate(self.network if graphs is None else GraphedNetwork(self.network, graphs))
         self.average: AveragedModel | None = None
         if config.ema_decay > 0:
             average = get_ema_multi_avg_fn(config.ema_decay)
@@ -237,6 +247,7 @@ def retrain(
     device: torch.device,
     interrupt: Interrupt,
     pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
+    graphs: Graphs | None = None,
 ) -> dict[str, Any]:
     """Train the spec's network, or the rest of it, in `folder`; returns the summary, which it also writes.
 
@@ -248,7 +259,7 @@ def retrain(
     world = folder.world
     if world.leads:
         write_spec(folder.path / "spec.json", spec)
-    run = Retraining(spec, config, store=store, device=device, world=world)
+    run = Retraining(spec, config, store=store, device=device, world=world, graphs=graphs)
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)

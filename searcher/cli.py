@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import click
 
 from datasets.files import write_text
-from searcher.training.options import command_again, exit_stopped, pace_options, speaker
+from searcher.training.options import command_again, exit_stopped, graphs_option, pace_options, speaker
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
@@ -67,6 +67,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 )
 @pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@graphs_option
 @click.option("--resume", is_flag=True, help="Go on with an unfinished search, if there is one.")
 @click.option("--force", is_flag=True, help="Delete an existing search in the run directory first.")
 def search(
@@ -82,6 +83,7 @@ def search(
     checkpoint_minutes: float,
     max_hours: float | None,
     device: str,
+    cuda_graphs: bool,
     resume: bool,
     force: bool,
 ) -> None:
@@ -89,6 +91,7 @@ def search(
     from searcher.arch.document import ConfigError
     from searcher.arch.spaces import SPACES
     from searcher.arch.tasks import image_size_of
+    from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.presets.catalog import default_dataset, search_preset
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
@@ -136,6 +139,7 @@ def search(
     run_path = run_path or Path("runs") / f"{config.space}-{_name_of(dataset)}-{config.preset}"
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
+    graphs = graphs_of(torch_device) if cuda_graphs else None
     again = command_again()
     with joined(torch_device) as world, catch_signals() as interrupt:
         say = speaker(speaks=world.leads)
@@ -145,7 +149,15 @@ def search(
             return
         say(f"search in {run_path} on {devices.describe(torch_device, count=world.size)}", err=True)
         try:
-            spec = run_search(config, store=store, folder=folder, device=torch_device, interrupt=interrupt, pace=pace)
+            spec = run_search(
+                config,
+                store=store,
+                folder=folder,
+                device=torch_device,
+                interrupt=interrupt,
+                pace=pace,
+                graphs=graphs,
+            )
         except Stopped as stopped:
             exit_stopped(stopped, again=again, say=say)
     say(describe_spec(spec), nl=False)

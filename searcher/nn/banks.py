@@ -38,16 +38,18 @@ class FixedOps:
         return [candidate for candidate in candidates if candidate in self._used[site]]
 
 
-class OperationBank(nn.Module):
+class Alternatives(nn.ModuleDict):
+    """Modules of which a forward pass uses at most one."""
+
+
+class OperationBank(Alternatives):
     """The operations at one site, each addressed by (source node, operation name): [B, C, H, W] -> the operation's."""
 
     def __init__(self, candidates: Iterable[tuple[int, str]], make: Callable[[int, str], nn.Module]) -> None:
-        super().__init__()
-        for source, name in candidates:
-            self.add_module(_key(source, name), make(source, name))
+        super().__init__({_key(source, name): make(source, name) for source, name in candidates})
 
     def forward(self, x: Tensor, source: int, name: str) -> Tensor:
-        return getattr(self, _key(source, name))(x)
+        return self[_key(source, name)](x)
 
 
 def _key(source: int, name: str) -> str:

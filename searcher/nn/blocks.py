@@ -107,7 +107,7 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(x.mean(dim=(2, 3)))
 
 
-def drop_path(x: Tensor, prob: float) -> Tensor:
+def drop_path(x: Tensor, prob: float | Tensor) -> Tensor:
     """Zero whole samples of a branch with probability `prob`, and scale the others so that the mean stays.
 
     x: [B, C, H, W]; draws from the global generator of x's device.

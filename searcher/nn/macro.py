@@ -29,7 +29,7 @@ from searcher.arch.macro import (
     reduction_layers,
     skip_candidates,
 )
-from searcher.nn.banks import Bank, FixedOps, SharedOps
+from searcher.nn.banks import Alternatives, Bank, FixedOps, SharedOps
 from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
 from searcher.nn.norm import Norm
 from searcher.nn.operations import make_layer_operation
@@ -120,7 +120,7 @@ class MacroLayer(nn.Module):
         super().__init__()
         self._index = index
         names = bank.select(("operation", str(index)), OPERATIONS)
-        self.operations = nn.ModuleDict({name: make_layer_operation(name, channels, norm=norm) for name in names})
+        self.operations = Alternatives({name: make_layer_operation(name, channels, norm=norm) for name in names})
         candidates = skip_candidates(index)
         joined = bank.select(("merge", str(index)), [*candidates, index])
         self.merge: nn.Module | None = None  # of a layer that has nothing to skip from

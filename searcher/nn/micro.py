@@ -116,11 +116,12 @@ class MicroNetwork(nn.Module):
         self.classifier = nn.Linear(widths[1], num_classes, bias=False)
 
     def forward(
-        self, images: Tensor, architecture: MicroArchitecture, *, drop_path_prob: float = 0.0
+        self, images: Tensor, architecture: MicroArchitecture, *, drop_path_prob: float | Tensor = 0.0
     ) -> tuple[Tensor, Tensor | None]:
         """Logits [B, num_classes], and the auxiliary head's, if there is one and the network is training.
 
-        `drop_path_prob` in [0, 1) is the last cell's; earlier cells drop linearly less.
+        `drop_path_prob` in [0, 1) is the last cell's; earlier cells drop linearly less. A graph that is recorded of a
+        pass can read it from a scalar tensor.
         """
         previous = current = self.stem(images)
         auxiliary_logits = None
@@ -186,7 +187,7 @@ class MicroCell(nn.Module):
         )
         self.merge = ConcatProjection(leaves, channels, norm=norm) if form == "search" else None
 
-    def forward(self, input0: Tensor, input1: Tensor, cell: Cell, *, drop_path_prob: float) -> Tensor:
+    def forward(self, input0: Tensor, input1: Tensor, cell: Cell, *, drop_path_prob: float | Tensor) -> Tensor:
         tensors = [self.calibrate0(input0), self.calibrate1(input1)]
         for banks, node in zip(self.nodes, cell, strict=True):
             first, second = (
@@ -206,6 +207,7 @@ def _calibrate(in_channels: int, channels: int, *, norm: Norm) -> nn.Module:
     return nn.Identity() if in_channels == channels else ReluConvNorm(in_channels, channels, norm=norm)
 
 
-def _dropped(x: Tensor, name: str, prob: float) -> Tensor:
+def _dropped(x: Tensor, name: str, prob: float | Tensor) -> Tensor:
     """Drop path spares the identity, as in the authors' code."""
-    return drop_path(x, prob) if prob > 0.0 and name != "identity" else x
+    drops = isinstance(prob, Tensor) or prob > 0.0
+    return drop_path(x, prob) if drops and name != "identity" else x

@@ -94,6 +94,8 @@ class WeightsTrainer:
         self._world = world
         self._replicated = replicated
         self.steps_per_epoch = learner.steps_per_epoch
+        # Nothing writes to them but clipping, which makes zeros of zeros.
+        self._zeros = [torch.zeros_like(p) for p in self._parameters] if sgd.update_unused else []
         self.optimizer = make_sgd(network, sgd)
         self.totals = Totals(device, world=world)
 
@@ -115,10 +117,9 @@ class WeightsTrainer:
                 self.totals.add(result)
             if not self._replicated:
                 self._world.average_gradients(self._parameters)
-            if self._sgd.update_unused:
-                for parameter in self._parameters:
-                    if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
+            for parameter, zeros in zip(self._parameters, self._zeros, strict=True) if self._zeros else ():
+                if parameter.grad is None:
+                    parameter.grad = zeros
             norm = clip_gradients(self._parameters, self._sgd.clip_norm)
             if norm is not None:
                 self.totals.watch(norm)

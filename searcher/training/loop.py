@@ -21,6 +21,7 @@ from searcher.controller.policy import LstmPolicy, Policy
 from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss
 from searcher.nn.build import build_supernet, task_options
+from searcher.nn.graphs import Graphs, graph_operations
 from searcher.training.checkpoint import loading
 from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.derive import Derived, bind, derive, num_scorings, score
@@ -38,7 +39,16 @@ from searcher.training.search_config import SearchConfig
 class Search:
     """A search under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
 
-    def __init__(self, config: SearchConfig, *, store: Store, device: torch.device, world: World = ALONE) -> None:
+    def __init__(
+        self,
+        config: SearchConfig,
+        *,
+        store: Store,
+        device: torch.device,
+        world: World = ALONE,
+        graphs: Graphs | None = None,
+    ) -> None:
+        """graphs: what the operations of a convolutional supernet are to be recorded in."""
         self.config = config
         self.world = world
         self.space = config.search_space
@@ -69,6 +79,8 @@ class Search:
             **task_options(self.task),
             **self.learner.network_options,
         ).to(device)
+        if graphs is not None:
+            graph_operations(self.supernet, graphs)
         self.weights = WeightsTrainer(
             self.supernet,
             self.learner,
@@ -210,6 +222,7 @@ def search(
     device: torch.device,
     interrupt: Interrupt,
     pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
+    graphs: Graphs | None = None,
 ) -> Spec:
     """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
 
@@ -218,7 +231,7 @@ def search(
     StoreError, CheckpointError, DivergedError.
     """
     world = folder.world
-    run = Search(config, store=store, device=device, world=world)
+    run = Search(config, store=store, device=device, world=world, graphs=graphs)
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)

@@ -40,6 +40,13 @@ def pace_options(command: _Command) -> _Command:
     return command
 
 
+def graphs_option(command: _Command) -> _Command:
+    """--cuda-graphs, as the parameter cuda_graphs."""
+    return click.option(
+        "--cuda-graphs", is_flag=True, help="Record operations on a CUDA device once, and replay them; takes memory."
+    )(command)
+
+
 def command_again() -> str:
     """The command line as the user gave it, without --resume and --force: what to advise for going on."""
     enas = "torchrun … -m enas --" if _under_torchrun() else "enas"

@@ -17,6 +17,7 @@ from datasets.store import StoreError, TextStore
 from datasets.store_writer import write_text_store
 from exporter.retrain import RetrainConfig, Retraining, check_task, retrain
 from searcher.arch.document import ConfigError
+from searcher.nn.graphs import EagerTape, Graphs
 from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Score
@@ -114,6 +115,20 @@ def test_what_is_kept_is_the_mean_of_the_weights_after_every_step_since(
     assert len(seen) == 9
     torch.testing.assert_close(weights_of(run.kept), torch.stack(seen).mean(0))
     assert not torch.equal(weights_of(run.kept), weights_of(run.network))
+
+
+def test_a_network_that_is_replayed_learns_what_it_learns_otherwise(store: TextStore) -> None:
+    config = replace(CONFIG, average_patience=1)
+    plain = Retraining(SPEC, config, store=store, device=CPU)
+    replayed = Retraining(SPEC, config, store=store, device=CPU, graphs=Graphs(EagerTape))
+    records = []
+    for run in (plain, replayed):
+        for _ in range(4):
+            list(run.train_epoch())
+            records.append(run.end_epoch())
+    assert records[:4] == records[4:]
+    assert torch.equal(weights_of(plain.kept), weights_of(replayed.kept))
+    replayed.load(plain.state())  # names are the network's own
 
 
 def test_an_average_goes_on_from_a_checkpoint(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,345 @@
+"""CUDA graphs of a network's parts: recorded at their first use, and replayed whatever weights they are to have.
+
+A step of a small network is thousands of kernels of a few microseconds, which a processor starts more slowly than a
+card runs them; a graph starts all kernels of a part at once. It reads and writes the same memory every time, so inputs
+and weights are copied to where it looks for them, and alternatives that are built alike, of which a pass uses one, are
+replays of one graph: what is kept is bounded by the number of places in a network, however many architectures pass.
+
+`WithGraphs` does it for the operations of a supernet, `GraphedNetwork` for a fixed network as a whole. What is recorded
+must draw, branch and allocate the same way every time, and be run backwards before it runs forwards again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from searcher.arch.document import ConfigError
+from searcher.nn.banks import Alternatives
+from searcher.nn.blocks import FactorizedReduction, ReluConvNorm
+
+_NUM_WARM_UPS = 3
+
+
+class Tape(Protocol):
+    """A computation over memory that stays where it is, and its gradient."""
+
+    outputs: tuple[Tensor, ...]
+    """What `forward` leaves behind."""
+    gradients: tuple[Tensor | None, ...]
+    """What `backward` leaves behind: of every source, None where it has none."""
+
+    def forward(self) -> None: ...
+
+    def backward(self, gradients: Sequence[Tensor]) -> None:
+        """gradients: of the outputs."""
+        ...
+
+
+Compute = Callable[[], tuple[Tensor, ...]]
+Record = Callable[[Compute, Sequence[Tensor]], Tape]
+"""From a computation, and the sources it is to be differentiated by, to a tape; without sources it has no gradient."""
+
+
+class Graphs:
+    """The tapes of a network's parts, by place, build, shapes and mode. record: makes a tape; `CudaTapes` or a twin."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._parts: dict[Hashable, _Part] = {}
+        self.computing = False
+        """Whether a tape is computing, so that what it computes with must be the module itself."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._parts)
+
+    def call(
+        self,
+        module: nn.Module,
+        inputs: Sequence[Tensor],
+        options: Mapping[str, Tensor] = MappingProxyType({}),
+        *,
+        place: Hashable,
+        build: str = "",
+    ) -> Any:
+        """What `module(*inputs, **options)` gives, with gradients if they are on.
+
+        place: where in the network it is; a pass may call only one module at a place. build: the same for modules that
+        differ in nothing but weights.
+        """
+        tensors = (*inputs, *options.values())
+        key = (place, build, module.training, tuple(options), _mode(), *map(_kind, tensors))
+        part = self._parts.get(key)
+        if part is None:
+            part = self._parts[key] = _Part(self, module, inputs, options, self._record)
+        weights = tuple(module.parameters())
+        if not torch.is_grad_enabled():
+            return part.packed(part.forward(tensors, weights))
+        return part.packed(_Replayed.apply(part, len(tensors), *tensors, *weights))
+
+
+class _Part:
+    """A tape with the memory that it reads."""
+
+    def __init__(
+        self, graphs: Graphs, module: nn.Module, inputs: Sequence[Tensor], options: Mapping[str, Tensor], record: Record
+    ) -> None:
+        differentiable = torch.is_grad_enabled()
+        tensors = (*inputs, *options.values())
+        named = dict(module.named_parameters())
+        self._inputs = [torch.empty_like(x).requires_grad_(differentiable and x.requires_grad) for x in tensors]
+        self._weights = torch.empty(sum(p.numel() for p in named.values()), device=tensors[0].device)
+        self._weights.requires_grad_(differentiable)
+        self._sizes = [p.numel() for p in named.values()]
+        self._load(tensors, tuple(named.values()))
+        self.packed: Callable[[tuple[Tensor, ...]], Any] = tuple
+
+        def compute() -> tuple[Tensor, ...]:
+            pieces = self._weights.split(self._sizes)
+            shaped = {name: _shaped(piece, p) for (name, p), piece in zip(named.items(), pieces, strict=True)}
+            arguments, named_arguments = self._inputs[: len(inputs)], self._inputs[len(inputs) :]
+            graphs.computing = True
+            try:
+                result = functional_call(
+                    module, shaped, tuple(arguments), dict(zip(options, named_arguments, strict=True))
+                )
+            finally:
+                graphs.computing = False
+            flat, self.packed = _unpacked(result)
+            return flat
+
+        sources = [x for x in [*self._inputs, self._weights] if x.requires_grad]
+        with _undisturbed(module, self._weights.device):
+            self._tape = record(compute, sources)
+
+    def forward(self, tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs, which the next call overwrites."""
+        self._load(tensors, weights)
+        self._tape.forward()
+        return tuple(output.detach() for output in self._tape.outputs)
+
+    def backward(self, gradients: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        """The gradients of inputs, which the next call overwrites, and of weights, which are the caller's."""
+        self._tape.backward(gradients)
+        found = iter(self._tape.gradients)
+        for x in self._inputs:
+            gradient = next(found) if x.requires_grad else None
+            yield None if gradient is None else gradient.detach()
+        whole = next(found)
+        assert whole is not None
+        yield whole.clone()
+
+    @torch.no_grad()
+    def _load(self, tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+        for mine, given in zip(self._inputs, tensors, strict=True):
+            mine.copy_(given)
+        torch.cat([_flat(weight) for weight in weights], out=self._weights)
+
+    def split(self, gradient: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        return [_shaped(piece, weight) for piece, weight in zip(gradient.split(self._sizes), weights, strict=True)]
+
+
+class _Replayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: _Part, num_inputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.part, ctx.weights = part, tensors[num_inputs:]
+        return part.forward(tensors[:num_inputs], ctx.weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        *of_inputs, of_weights = ctx.part.backward(gradients)
+        assert of_weights is not None
+        return None, None, *of_inputs, *ctx.part.split(of_weights, ctx.weights)
+
+
+# --- what is recorded -------------------------------------------------------------------------------------------------
+
+
+def graph_operations(supernet: nn.Module, graphs: Graphs) -> None:
+    """Let a convolutional supernet's operations, calibrations and reductions run through `graphs` from now on.
+
+    Raises: ConfigError: the supernet has none of them.
+    """
+    parts = list(recordable(supernet))
+    if not parts:
+        raise ConfigError("--cuda-graphs is for convolutional networks; a supernet of text has nothing to record")
+    for part, place in parts:
+        _divert(part, graphs, place=place)
+
+
+def recordable(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """The parts of a network worth recording, each with its place: itself, or the alternatives it is one of."""
+    for child in network.children():
+        if isinstance(child, Alternatives):
+            # What has no weights is a single kernel.
+            yield from ((module, child) for module in child.values() if any(True for _ in module.parameters()))
+        elif isinstance(child, ReluConvNorm | FactorizedReduction):
+            yield child, child
+        else:
+            yield from recordable(child)
+
+
+def _divert(module: nn.Module, graphs: Graphs, *, place: nn.Module) -> None:
+    build = repr(module)
+    forward = module.forward
+
+    def through_graphs(x: Tensor) -> Tensor:
+        return forward(x) if graphs.computing else graphs.call(module, [x], place=place, build=build)
+
+    module.forward = through_graphs
+
+
+class GraphedNetwork(nn.Module):
+    """A fixed network whose training passes are replayed; it shares the network's weights, and does as it does.
+
+    Options that are numbers, and not zero, change from pass to pass without a new recording. A pass that lacks an input
+    is not recorded, nor is one without gradients.
+    """
+
+    def __init__(self, network: nn.Module, graphs: Graphs) -> None:
+        super().__init__()
+        self.network = network
+        self._graphs = graphs
+
+    def forward(self, *inputs: Tensor | None, **options: Any) -> Any:
+        given = [x for x in inputs if x is not None]
+        if self._graphs.computing or len(given) < len(inputs) or not torch.is_grad_enabled():
+            return self.network(*inputs, **options)
+        numbers = {name: torch.full((), value, device=given[0].device) for name, value in options.items() if value != 0}
+        return self._graphs.call(self, given, numbers, place=self)
+
+
+# --- how --------------------------------------------------------------------------------------------------------------
+
+
+def cuda_graphs(device: torch.device) -> Graphs:
+    """An empty collection on a device. Raises: ConfigError: it is no CUDA device."""
+    if device.type != "cuda":
+        raise ConfigError(f"--cuda-graphs needs a CUDA device, but this is to run on the {device.type}")
+    return Graphs(CudaTapes())
+
+
+class CudaTapes:
+    """Records CUDA graphs, which share the memory that they need only while they run."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, compute: Compute, sources: Sequence[Tensor]) -> Tape:
+        return _CudaTape(compute, sources, pool=self._pool)
+
+
+class _CudaTape:
+    def __init__(self, compute: Compute, sources: Sequence[Tensor], *, pool: Any) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries choose their kernels, and allocate, before anything is recorded
+            for _ in range(_NUM_WARM_UPS):
+                outputs = compute()
+                _gradients(outputs, sources, [torch.zeros_like(output) for output in outputs])
+        torch.cuda.current_stream().wait_stream(side)
+        self._forward = torch.cuda.CUDAGraph()
+        # Other threads, NCCL's watchdog above all, may go on meanwhile.
+        with torch.cuda.graph(self._forward, pool=pool, capture_error_mode="thread_local"):
+            self._live = compute()  # with what it keeps for the gradient, which must stay where it is
+        self.outputs = tuple(output.detach() for output in self._live)
+        self.gradients: tuple[Tensor | None, ...] = ()
+        if sources:
+            self._output_gradients = [torch.zeros_like(output) for output in self.outputs]
+            self._backward = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._backward, pool=pool, capture_error_mode="thread_local"):
+                self.gradients = _gradients(self._live, sources, self._output_gradients)
+
+    def forward(self) -> None:
+        self._forward.replay()
+
+    def backward(self, gradients: Sequence[Tensor]) -> None:
+        for mine, given in zip(self._output_gradients, gradients, strict=True):
+            mine.copy_(given)
+        self._backward.replay()
+
+
+class EagerTape:
+    """The plain twin, for any device: computes anew at every call, into memory that stays where it is."""
+
+    def __init__(self, compute: Compute, sources: Sequence[Tensor]) -> None:
+        self._compute, self._sources = compute, sources
+        self._live = compute()
+        self.outputs = tuple(output.detach().clone() for output in self._live)
+        self.gradients: tuple[Tensor | None, ...] = tuple(torch.zeros_like(source) for source in sources)
+
+    def forward(self) -> None:
+        with torch.set_grad_enabled(bool(self._sources)):
+            self._live = self._compute()
+        for mine, output in zip(self.outputs, self._live, strict=True):
+            mine.copy_(output.detach())
+
+    def backward(self, gradients: Sequence[Tensor]) -> None:
+        for mine, found in zip(self.gradients, _gradients(self._live, self._sources, gradients), strict=True):
+            if mine is not None:
+                mine.copy_(torch.zeros_like(mine) if found is None else found)
+
+
+def _gradients(
+    outputs: Sequence[Tensor], sources: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Of the sources, from those of the outputs; what the outputs need of the tape is kept."""
+    if not sources:
+        return ()
+    pairs = [(output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if output.requires_grad]
+    live, given = zip(*pairs, strict=True)
+    return torch.autograd.grad(live, sources, given, retain_graph=True, allow_unused=True)
+
+
+@contextmanager
+def _undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Leaves the module's buffers and the device's random numbers as they were."""
+    before = [buffer.clone() for buffer in module.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    for buffer, value in zip(module.buffers(), before, strict=True):
+        buffer.copy_(value)
+
+
+def _mode() -> Hashable:
+    """What a computation depends on that is in the air."""
+    autocast = [torch.get_autocast_dtype(kind) for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), tuple(autocast)
+
+
+def _kind(x: Tensor) -> Hashable:
+    return x.shape, x.stride(), x.dtype, x.requires_grad
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """All numbers of a weight as they lie in memory, where that is channels_last: [n]."""
+    return (weight.permute(0, 2, 3, 1) if weight.ndim == 4 else weight).reshape(-1)
+
+
+def _shaped(numbers: Tensor, weight: Tensor) -> Tensor:
+    """The inverse of `_flat`, as a view."""
+    if weight.ndim < 4:
+        return numbers.view(weight.shape)
+    rows, columns, height, width = weight.shape
+    return numbers.view(rows, height, width, columns).permute(0, 3, 1, 2)
+
+
+def _unpacked(result: Any) -> tuple[tuple[Tensor, ...], Callable[[tuple[Tensor, ...]], Any]]:
+    """The tensors of a result, a tensor or a tuple that may hold None, and what makes such a result of such tensors."""
+    if isinstance(result, Tensor):
+        return (result,), lambda tensors: tensors[0]
+    make = getattr(type(result), "_make", tuple)  # named tuples have it
+    there = [value is not None for value in result]
+
+    def packed(tensors: tuple[Tensor, ...]) -> Any:
+        left = iter(tensors)
+        return make([next(left) if is_there else None for is_there in there])
+
+    return tuple(value for value in result if value is not None), packed

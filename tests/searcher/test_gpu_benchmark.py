@@ -1,0 +1,35 @@
+"""`make bench-gpu` from beginning to end, on the CPU with twins of what CUDA alone has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from searcher.arch.macro import MacroSize, MacroSpace
+from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.training.image_learner import ImageTraining
+from tests.benchmarks import gpu
+
+SIZES = (
+    gpu.Images(
+        "micro", MicroSpace(2), MicroSize(5, 4), MicroSize(5, 4), 4, 4, (8, 8, 3), ImageTraining(auxiliary_weight=0.4)
+    ),
+    gpu.Images("macro", MacroSpace(3), MacroSize(4), MacroSize(4), 4, 4, (8, 8, 3)),
+    gpu.Text(hidden_size=4, num_nodes=3, batch_size=2, window=3, vocabulary_size=7),
+)
+
+
+ENDS = ("all", "all left out")
+
+
+@pytest.mark.parametrize("names", [ENDS, pytest.param(tuple(gpu.ABLATION), marks=pytest.mark.slow)], ids=["ends", "all"])
+def test_every_work_is_done_with_every_set_of_levers(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "ABLATION", {name: gpu.ABLATION[name] for name in names})
+    monkeypatch.setattr(gpu, "NUM_ARCHITECTURES", 2)
+    monkeypatch.setattr(gpu, "NUM_ROUNDS", 1)
+    gpu.main(torch.device("cpu"), sizes=SIZES)
+    table = capsys.readouterr().out
+    for name in names:
+        assert table.count(f"| {name} | ") == 7, name

@@ -1,0 +1,163 @@
+"""Replayed parts against the modules themselves, through the twin that records nothing; on CUDA through real graphs."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from searcher.arch.macro import MacroSize, MacroSpace
+from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.nn.build import build_network, build_supernet
+from searcher.nn.graphs import CudaTapes, EagerTape, GraphedNetwork, Graphs, graph_operations
+from searcher.nn.recurrent import Dropout
+from tests.searcher.conftest import make_spec, make_text_spec, random_architecture, random_recurrent
+
+Search = tuple[Any, Any, str]
+SEARCHES: dict[str, Search] = {
+    "micro": (MicroSpace(3), MicroSize(5, 8), "micro"),
+    "macro": (MacroSpace(6), MacroSize(8), "macro"),
+    "macro, sums": (MacroSpace(6), MacroSize(8, skip_merge="sum"), "macro"),
+}
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def graphs_on(device: str) -> Graphs:
+    return Graphs(CudaTapes() if device == "cuda" else EagerTape)
+
+
+def supernet_of(search: Search, device: str) -> nn.Module:
+    space, size, name = search
+    return build_supernet(name, space, size, input_shape=(12, 12, 1), num_classes=3, seed=0).to(device)
+
+
+def gradients(network: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def assert_alike(actual: Any, expected: Any, device: str) -> None:
+    """To the bit on a processor; on CUDA the algorithms of a recording may be others."""
+    tolerance = {"atol": 0.0, "rtol": 0.0} if device == "cpu" else {"atol": 2e-2, "rtol": 2e-2}
+    torch.testing.assert_close(actual, expected, **tolerance)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
+def test_replayed_operations_train_as_plain_ones(search: Search, device: str) -> None:
+    plain, replayed, rng = supernet_of(search, device), supernet_of(search, device), random.Random(0)
+    graphs = graphs_on(device)
+    graph_operations(replayed, graphs)
+    for _ in range(4):
+        architectures = [search[0].random(rng) for _ in range(2)]  # whose gradients add up
+        for network in (plain, replayed):
+            torch.manual_seed(0)
+            network.zero_grad(set_to_none=True)
+            for architecture in architectures:
+                logits, _ = network(torch.randn(4, 1, 12, 12).to(device), architecture)
+                logits.square().mean().backward()
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    if parameter.grad is not None:
+                        parameter -= 0.1 * parameter.grad
+        assert_alike(gradients(replayed), gradients(plain), device)
+    assert len(graphs) > 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_replayed_operations_score_as_plain_ones(device: str) -> None:
+    plain, replayed, rng = (*(supernet_of(SEARCHES["micro"], device).eval() for _ in range(2)), random.Random(0))
+    graph_operations(replayed, graphs_on(device))
+    for size in (4, 6, 4):
+        images, architecture = torch.randn(size, 1, 12, 12).to(device), MicroSpace(3).random(rng)
+        with torch.inference_mode():
+            expected, _ = plain(images, architecture)
+            actual, _ = replayed(images, architecture)
+        assert_alike(actual, expected, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_recordings_are_bounded_by_places_however_many_architectures_pass(device: str) -> None:
+    supernet, rng, graphs = supernet_of(SEARCHES["micro"], device), random.Random(0), graphs_on(device)
+    graph_operations(supernet, graphs)
+    images = torch.randn(4, 1, 12, 12, device=device)
+    space, size, _ = SEARCHES["micro"]
+    for _ in range(60):
+        supernet(images, space.random(rng))[0].sum().backward()
+    # Of a node's two operations: two kernels of separable convolution, and in reduction cells, of an input's map, once
+    # more and the identity. Then two calibrations, two halved loose ends, and the reduction's odd one out, for a cell.
+    cells, nodes = size.cells, space.num_nodes
+    assert len(graphs) <= cells * (2 * nodes * 5 + 5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_replayed_network_trains_as_a_plain_one(device: str) -> None:
+    spec = make_spec(random_architecture(1), MicroSize(5, 8))
+    options = {"auxiliary": True, "dropout_prob": 0.3}
+    plain, network = (build_network(spec, **options).to(device) for _ in range(2))
+    replayed = GraphedNetwork(network, graphs_on(device))
+    for step in range(4):
+        images = torch.randn(4, 1, 12, 12).to(device)
+        for module in (plain, replayed):
+            module.zero_grad(set_to_none=True)
+            torch.manual_seed(step)
+            logits, auxiliary = module(images, drop_path_prob=0.1 * step)
+            (logits.square().mean() + 0.4 * auxiliary.square().mean()).backward()
+        assert_alike(gradients(network), gradients(plain), device)
+        assert_alike(dict(network.named_buffers()), dict(plain.named_buffers()), device)  # the norms' averages
+    plain.eval(), replayed.eval()
+    with torch.inference_mode():
+        assert_alike(replayed(images)[0], plain(images)[0], device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_replayed_recurrent_network_carries_its_state(device: str) -> None:
+    spec = make_text_spec(random_recurrent(1))
+    dropout = Dropout(embedding=0.1, input=0.2, state=0.2, output=0.3)
+    plain, network = (build_network(spec, dropout=dropout).to(device) for _ in range(2))
+    replayed = GraphedNetwork(network, graphs_on(device))
+    states: dict[nn.Module, Tensor | None] = {plain: None, replayed: None}
+    for step in range(4):
+        tokens, targets = torch.randint(9, (2, 5, 3)).to(device)
+        for module, state in states.items():
+            module.zero_grad(set_to_none=True)
+            torch.manual_seed(step)
+            scores = module(tokens, targets, state)
+            (scores.nll.mean() + scores.outputs.square().mean()).backward()
+            states[module] = scores.state.detach()
+        assert_alike(gradients(network), gradients(plain), device)
+        assert_alike(states[replayed], states[plain], device)
+
+
+def test_alternatives_of_one_build_share_a_recording() -> None:
+    calls = 0
+
+    def counting(*arguments: Any) -> EagerTape:
+        nonlocal calls
+        calls += 1
+        return EagerTape(*arguments)
+
+    graphs = Graphs(counting)
+    first, second, other = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
+    x = torch.randn(2, 3)
+    for module in (first, second, other):
+        y = graphs.call(module, [x], place="here", build=repr(module))
+        torch.testing.assert_close(y, module(x))
+    assert calls == len(graphs) == 2
+
+
+@pytest.mark.gpu
+def test_memory_stays_flat_over_changing_architectures() -> None:
+    supernet, rng, graphs = supernet_of(SEARCHES["micro"], "cuda"), random.Random(0), Graphs(CudaTapes())
+    graph_operations(supernet, graphs)
+    images = torch.randn(4, 1, 12, 12, device="cuda")
+    peaks = []
+    for _ in range(3):
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(100):
+            supernet(images, MicroSpace(3).random(rng))[0].sum().backward()
+            supernet.zero_grad(set_to_none=True)
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[2] <= 1.02 * peaks[1]
