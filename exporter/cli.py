@@ -219,6 +219,78 @@ def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
 
 @click.command()
 @_RUN
+@click.option("--count", type=click.IntRange(min=3), default=10, help="Random architectures to train.")
+@click.option("--preset", help="Settings of training: one of the space's presets.  [default: the search's]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Chooses the architectures, and fixes the training."
+)
+@pace_options
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished ranking, if there is one.")
+@click.option("--force", is_flag=True, help="Delete an existing ranking first.")
+def rank(
+    run: Path,
+    count: int,
+    preset: str | None,
+    epochs: int | None,
+    seed: int,
+    checkpoint_minutes: float,
+    max_hours: float | None,
+    device: str,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Judge a finished search: do its shared weights rank architectures as training each from scratch does?
+
+    Random architectures are scored on the valid split with the shared weights and after training alone; Kendall's tau
+    says how far the two orders agree. The test split is not looked at. Writes ranking.json, which `enas report` draws.
+    """
+    from exporter.presets import retrain_preset
+    from exporter.ranking import RANKING
+    from exporter.ranking import rank as run_rank
+    from searcher.arch.catalog import find_spec
+    from searcher.training import device as devices
+    from searcher.training.checkpointer import pace_of
+    from searcher.training.interrupt import Stopped, catch_signals
+
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+    spec = find_spec(run)
+    config = retrain_preset(spec.space, preset or _provenance(spec, "preset", str) or "quick")
+    # There must be a split to score on.
+    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, train_on="train")
+    torch_device = devices.resolve_device(device)
+    devices.prepare(torch_device)
+    with catch_signals() as interrupt:
+        try:
+            found = run_rank(
+                run,
+                config,
+                count=count,
+                seed=seed,
+                device=torch_device,
+                resume=resume,
+                force=force,
+                again=command_again(),
+                interrupt=interrupt,
+                pace=pace,
+                log=click.echo,
+            )
+        except Stopped as stopped:
+            exit_stopped(stopped, again=command_again(), say=click.echo)
+    pool = f"{count} architectures trained for {found.epochs} epochs"
+    if found.tau is None or found.p_value is None:
+        click.echo(f"Kendall's tau is not defined over {pool}: all of them score alike")
+    else:
+        click.echo(
+            f"Kendall's tau {found.tau:.2f} over {pool} "
+            f"(a random order comes as far with probability {found.p_value:.2g})"
+        )
+    click.echo(f"wrote {run / RANKING}; `enas report {shlex.quote(str(run))}` draws it", err=True)
+
+
+@click.command()
+@_RUN
 @click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset.")
 @click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
 @click.option("--rtol", type=float, default=1e-4, help="See --atol.")

@@ -256,6 +256,53 @@ def retrain(
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     CheckpointError, DivergedError, StoreError.
     """
+    title = "retrain" if config.model == "spec" else f"train {config.model}"
+    run = train(
+        spec,
+        config,
+        store=store,
+        folder=folder,
+        device=device,
+        interrupt=interrupt,
+        pace=pace,
+        graphs=graphs,
+        title=title,
+    )
+    metric = run.learner.metric
+    network = load_best(folder, spec, model=config.model, device=device)
+    test = run.learner.score(network, "test")
+    summary = {
+        f"test_{metric}": test.value,
+        "test_count": test.count,
+        "best_epoch": run.best_epoch,
+        "epochs": config.num_epochs,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "seconds": round(folder.seconds, 1),
+        "device": describe(device, count=folder.world.size),
+        "versions": versions(),
+    }
+    if run.best_score is not None:
+        summary[f"valid_{metric}"] = run.best_score
+    folder.finish(summary)
+    return summary
+
+
+def train(
+    spec: Spec,
+    config: RetrainConfig,
+    *,
+    store: Store,
+    folder: RunFolder,
+    device: torch.device,
+    interrupt: Interrupt,
+    pace: Pace,
+    graphs: Graphs | None = None,
+    title: str,
+) -> Retraining:
+    """All epochs of a retraining, or the rest of them, with the test split left alone; the best is in the folder.
+
+    title: of the progress bar. Raises: as `retrain`.
+    """
     world = folder.world
     if world.leads:
         write_spec(folder.path / "spec.json", spec)
@@ -265,7 +312,6 @@ def retrain(
         run.load(checkpoint)
     checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
     metric = run.learner.metric
-    title = "retrain" if config.model == "spec" else f"train {config.model}"
     total = config.num_epochs * run.weights.steps_per_epoch
     with Progress(title, total=total, done=run.steps_done, shown=world.leads) as progress:
         while run.epoch < config.num_epochs:
@@ -285,22 +331,7 @@ def retrain(
                 if run.best_score is not None:
                     progress.show(best=score_text(metric, run.best_score))
             checkpointer.save()
-    network = load_best(folder, spec, model=config.model, device=device)
-    test = run.learner.score(network, "test")
-    summary = {
-        f"test_{metric}": test.value,
-        "test_count": test.count,
-        "best_epoch": run.best_epoch,
-        "epochs": config.num_epochs,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "seconds": round(folder.seconds, 1),
-        "device": describe(device, count=world.size),
-        "versions": versions(),
-    }
-    if run.best_score is not None:
-        summary[f"valid_{metric}"] = run.best_score
-    folder.finish(summary)
-    return summary
+    return run
 
 
 def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Literal["spec", "lstm"] = "spec") -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from charts.curves import Series, line_chart
 from charts.dots import Row, dot_chart
+from charts.scatter import scatter_chart
 from datasets.files import write_text
 from searcher.arch.document import DocumentError
 from searcher.arch.spec import Spec, read_spec
@@ -53,6 +54,7 @@ def _page(run: Path) -> str:
             html.section("Architecture", _architecture(run, spec)),
             html.section("Search", _search(run, search, spec, figures)),
             html.section("Retraining", _retraining(run, retrain, peer, figures)),
+            *_ranking(run, figures),
             html.section("Verification", _verification(run)),
             html.section("Benchmark", _benchmark(run)),
         ],
@@ -230,6 +232,32 @@ def _peer(retrain: Stage, peer: Stage, figures: Figures, *, command: str) -> Ite
             for name, stage in (("the cell", retrain), ("LSTM", peer))
         ]
     )
+
+
+# --- the search judged ------------------------------------------------------------------------------------------------
+
+
+def _ranking(run: Path, figures: Figures) -> Iterator[str]:
+    """Shared weights against training alone, where that was measured."""
+    document = read_object(run / "ranking.json")
+    shared, alone = _numbers(document.get("shared")), _numbers(document.get("alone"))
+    if len(shared) != len(alone) or not shared:
+        return
+    tau, p_value = document.get("tau"), document.get("p_value")
+    words = (
+        f"{len(shared)} random architectures, scored with the shared weights, and after training each from scratch "
+        f"for {document.get('epochs')} epochs: Kendall's τ is {values.decimal(tau) or _ABSENT}; a random order comes "
+        f"as far with probability {values.three_digits(p_value) or _ABSENT}."
+    )
+    chart = scatter_chart(
+        list(zip(shared, alone, strict=True)),
+        title="Shared weights against weights of its own",
+        x_label=f"{figures.reward}, shared weights",
+        y_label=f"validation {figures.metric}, trained alone",
+        x_percent=figures.percent,
+        y_percent=figures.percent,
+    )
+    yield html.section("Ranking", [f"<p>{html.escaped(words)}</p>", f'<div class="charts">{chart}</div>'])
 
 
 # --- the model --------------------------------------------------------------------------------------------------------

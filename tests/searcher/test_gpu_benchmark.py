@@ -22,7 +22,9 @@ SIZES = (
 ENDS = ("all", "all left out")
 
 
-@pytest.mark.parametrize("names", [ENDS, pytest.param(tuple(gpu.ABLATION), marks=pytest.mark.slow)], ids=["ends", "all"])
+@pytest.mark.parametrize(
+    "names", [ENDS, pytest.param(tuple(gpu.ABLATION), marks=pytest.mark.slow)], ids=["ends", "all"]
+)
 def test_every_work_is_done_with_every_set_of_levers(
     names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
