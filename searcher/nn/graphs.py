@@ -5,7 +5,7 @@ card runs them; a graph starts all kernels of a part at once. It reads and write
 and weights are copied to where it looks for them, and alternatives that are built alike, of which a pass uses one, are
 replays of one graph: what is kept is bounded by the number of places in a network, however many architectures pass.
 
-`WithGraphs` does it for the operations of a supernet, `GraphedNetwork` for a fixed network as a whole. What is recorded
+`graph_operations` does it for a supernet, `GraphedNetwork` for a fixed network as a whole. What is recorded
 must draw, branch and allocate the same way every time, and be run backwards before it runs forwards again.
 """
 
