@@ -71,7 +71,7 @@ class RetrainConfig:
     train_on: Literal["train", "train+valid"] = "train"
     """train chooses the best epoch on valid; train+valid leaves nothing to choose on and takes the last epoch."""
     precision: Precision = "auto"
-    """auto: see `device.computing`, and for text `device.products_precision`."""
+    """auto: see `device.products_precision`."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "memory_budget_mb"):

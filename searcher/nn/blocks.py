@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from searcher.nn.dense import Classifier, DenseConv, pointwise_conv
 from searcher.nn.norm import Norm
 
 
@@ -18,7 +19,7 @@ class ReluConvNorm(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: Norm) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.conv = DenseConv(in_channels, out_channels, 1)
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,13 +35,13 @@ class ConcatProjection(nn.Module):
 
     def __init__(self, sources: Iterable[int], channels: int, *, norm: Norm) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({str(source): nn.Conv2d(channels, channels, 1, bias=False) for source in sources})
+        self.blocks = nn.ModuleDict({str(source): DenseConv(channels, channels, 1) for source in sources})
         self.norm = norm(channels)
 
     def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
         weights: list[Tensor] = [self.blocks[str(source)].weight for source in sources]  # type: ignore[misc]
         weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
-        return self.norm(functional.conv2d(functional.relu(torch.cat(list(tensors), dim=1), inplace=True), weight))
+        return self.norm(pointwise_conv(functional.relu(torch.cat(list(tensors), dim=1), inplace=True), weight))
 
 
 class FactorizedReduction(nn.Module):
@@ -53,8 +54,8 @@ class FactorizedReduction(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: Norm) -> None:
         super().__init__()
-        self.even = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, bias=False)
+        self.even = DenseConv(in_channels, out_channels // 2, 1, stride=2)
+        self.odd = DenseConv(in_channels, out_channels - out_channels // 2, 1)
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,14 +92,14 @@ class AuxiliaryHead(nn.Module):
         kernel = (min(5, height), min(5, width))
         pooled = ((height - kernel[0]) // 3 + 1, (width - kernel[1]) // 3 + 1)
         self.pool = nn.AvgPool2d(kernel, stride=3)
-        self.squeeze = nn.Conv2d(in_channels, 128, 1, bias=False)
+        self.squeeze = DenseConv(in_channels, 128, 1)
         self.squeeze_norm = norm(128)
         # As TensorFlow's SAME: an even kernel is padded by one more pixel after the map than before it.
         (top, bottom), (left, right) = (((k - 1) // 2, k // 2) for k in pooled)
         self.pad = nn.ZeroPad2d((left, right, top, bottom))
-        self.expand = nn.Conv2d(128, 768, pooled, bias=False)
+        self.expand = DenseConv(128, 768, pooled)
         self.expand_norm = norm(768)
-        self.classifier = nn.Linear(768, num_classes, bias=False)
+        self.classifier = Classifier(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(functional.relu(x))
@@ -123,5 +124,5 @@ def initialise(network: nn.Module, *, generator: torch.Generator) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
 
 
-def _conv3x3(in_channels: int, out_channels: int, *, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+def _conv3x3(in_channels: int, out_channels: int, *, stride: int) -> DenseConv:
+    return DenseConv(in_channels, out_channels, 3, stride=stride, padding=1)

@@ -28,10 +28,13 @@ class DepthwiseConv(nn.Conv2d):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        in_parts = x.device.type == "cpu" and self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > _NARROW
-        if not (in_parts and self.training and torch.is_grad_enabled()):
+        if x.device.type != "cpu":
             return super().forward(x)
-        return _WideDepthwiseConv.apply(x, self.weight, self.stride[0])
+        in_parts = self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > _NARROW
+        with torch.autocast("cpu", enabled=False):  # a processor is slower at it in bfloat16
+            if in_parts and self.training and torch.is_grad_enabled():
+                return _WideDepthwiseConv.apply(x, self.weight, self.stride[0])
+            return super().forward(x)
 
 
 class _WideDepthwiseConv(torch.autograd.Function):

@@ -31,6 +31,7 @@ from searcher.arch.macro import (
 )
 from searcher.nn.banks import Alternatives, Bank, FixedOps, SharedOps
 from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
+from searcher.nn.dense import Classifier
 from searcher.nn.norm import Norm
 from searcher.nn.operations import make_layer_operation
 
@@ -85,7 +86,7 @@ class MacroNetwork(nn.Module):
                 )
                 channels = out_channels
         self._dropout_prob = dropout_prob
-        self.classifier = nn.Linear(channels, num_classes, bias=False)
+        self.classifier = Classifier(channels, num_classes)
 
     def forward(
         self, images: Tensor, architecture: MacroArchitecture, *, drop_path_prob: float = 0.0

@@ -39,6 +39,7 @@ from searcher.nn.blocks import (
     Stem,
     drop_path,
 )
+from searcher.nn.dense import Classifier
 from searcher.nn.norm import Norm
 from searcher.nn.operations import make_cell_operation
 
@@ -113,7 +114,7 @@ class MicroNetwork(nn.Module):
             if auxiliary and position == self._auxiliary_position:
                 self.auxiliary_head = AuxiliaryHead(widths[1], num_classes, height=height, width=width, norm=norm)
         self._dropout_prob = dropout_prob
-        self.classifier = nn.Linear(widths[1], num_classes, bias=False)
+        self.classifier = Classifier(widths[1], num_classes)
 
     def forward(
         self, images: Tensor, architecture: MicroArchitecture, *, drop_path_prob: float | Tensor = 0.0

@@ -32,9 +32,11 @@ class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d`: [B, C, H, W] -> [B, C, H, W], several times as fast where C is no multiple of 16.
 
     There, on a processor and in channels_last, the statistics of the batch are those of rows that hold several pixels.
+    A processor gives float32 whatever it is given.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.float() if x.device.type == "cpu" else x
         takes_batch_statistics = self.training or not self.track_running_stats
         if not takes_batch_statistics or (pixels := _pixels_a_row(x)) == 1:
             return super().forward(x)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from searcher.nn.blocks import FactorizedReduction
+from searcher.nn.dense import DenseConv
 from searcher.nn.depthwise import DepthwiseConv
 from searcher.nn.norm import Norm
 
@@ -80,9 +81,9 @@ class LayerConv(nn.Module):
 
     def __init__(self, channels: int, *, norm: Norm, kernel_size: int) -> None:
         super().__init__()
-        self.projection = _pointwise(channels)
+        self.projection = _pointwise(channels, bears_bfloat16=True)
         self.norm1 = norm(channels)
-        self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = DenseConv(channels, channels, kernel_size, padding=kernel_size // 2, bears_bfloat16=True)
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,10 +99,10 @@ class LayerSepConv(nn.Module):
 
     def __init__(self, channels: int, *, norm: Norm, kernel_size: int) -> None:
         super().__init__()
-        self.projection = _pointwise(channels)
+        self.projection = _pointwise(channels, bears_bfloat16=True)
         self.norm1 = norm(channels)
         self.depthwise = DepthwiseConv(channels, kernel_size)
-        self.pointwise = _pointwise(channels)
+        self.pointwise = _pointwise(channels, bears_bfloat16=True)
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class LayerPool(nn.Module):
 
     def __init__(self, channels: int, *, norm: Norm, pool: Callable[..., nn.Module]) -> None:
         super().__init__()
-        self.projection = _pointwise(channels)
+        self.projection = _pointwise(channels, bears_bfloat16=True)
         self.norm = norm(channels)
         self.pool = pool(channels, stride=1, norm=norm)
 
@@ -153,5 +154,5 @@ def make_layer_operation(name: str, channels: int, *, norm: Norm) -> nn.Module:
     return LAYER_OPERATIONS[name](channels, norm=norm)
 
 
-def _pointwise(channels: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 1, bias=False)
+def _pointwise(channels: int, *, bears_bfloat16: bool = False) -> DenseConv:
+    return DenseConv(channels, channels, 1, bears_bfloat16=bears_bfloat16)

@@ -84,9 +84,10 @@ def computing(device: torch.device, precision: Precision) -> Iterator[None]:
 
 
 def products_precision(device: torch.device, precision: Precision) -> Precision:
-    """The precision for a model that is matrix products above all: auto is bfloat16 wherever those are faster for it.
+    """The precision of a training's products: auto is bfloat16 wherever those are faster for it.
 
-    On processors with AVX512_BF16 or AMX a product of large matrices takes half the time.
+    On processors with AVX512_BF16 or AMX a product of large matrices takes half the time. What gains nothing by it
+    stays float32 all the same, see `nn/dense.py`.
     """
     if precision == "auto" and device.type == "cpu" and _cpu_has_bfloat16():
         return "bfloat16"

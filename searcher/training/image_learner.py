@@ -17,7 +17,7 @@ from torch.nn import functional
 from datasets.batches import Augmentation, ImageBatches
 from datasets.store import ImageStore
 from searcher.arch.document import ConfigError
-from searcher.training.device import Precision, computing
+from searcher.training.device import Precision, computing, products_precision
 from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Network, Score, StepLoss
 
@@ -78,7 +78,7 @@ class ImageLearner:
         self._store = store
         self._seed = seed
         self._device = device
-        self._precision = precision
+        self._precision = products_precision(device, precision)
         self._world = world
         budget = memory_budget_mb << 20
         for_valid = min(store.nbytes("valid"), budget // _VALID_SHARE)

@@ -59,7 +59,7 @@ class SearchConfig:
     """Child models whose gradients one step of the shared weights averages: the paper's M. Of each process, where there
     are several."""
     precision: Precision = "auto"
-    """auto: see `device.computing`, and for text `device.products_precision`."""
+    """auto: see `device.products_precision`."""
     memory_budget_mb: int = 2048
     """For training and validation images; what does not fit streams from the store."""
     dataset_sha256: str = ""

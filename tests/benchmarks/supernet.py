@@ -1,4 +1,4 @@
-"""Steps of shared weights, the scoring of architectures, and retraining, by memory format.
+"""Steps of shared weights, the scoring of architectures, and retraining, by memory format and precision.
 
 Over random architectures of two seeds, each with weights of its own.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,14 +18,27 @@ from searcher.arch.catalog import published_spec
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_network, build_supernet
-from searcher.training.device import prepare
+from searcher.training.device import Precision, computing, prepare, products_precision
 from searcher.training.image_learner import ImageTraining, classification_loss, correct_answers
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 from tests.benchmarks.side_by_side import side_by_side
 
 NUM_ARCHITECTURES = 20
 SEEDS = (0, 1)
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Way:
+    layout: torch.memory_format
+    precision: Precision
+
+
+WAYS = {
+    "contiguous, float32": Way(torch.contiguous_format, "float32"),
+    "channels_last, float32": Way(torch.channels_last, "float32"),
+    "channels_last, as trained": Way(torch.channels_last, products_precision(CPU, "auto")),
+}
 MICRO, MACRO = MicroSpace(), MacroSpace()
 MACRO_36, MACRO_16 = (MacroSize(channels=channels, skip_merge="sum") for channels in (36, 16))
 SHAPES = (
@@ -50,54 +63,56 @@ Work = Callable[[], object]
 
 
 def main() -> None:
-    prepare(torch.device("cpu"))
+    prepare(CPU)
     for title, batch_size, shape, name, space, size in SHAPES:
-        works = {
-            name_of_layout: works_of(batch_size, shape, name, space, size, layout)
-            for name_of_layout, layout in LAYOUTS.items()
-        }
-        side_by_side(f"shared-weights step, {title}", {layout: step for layout, (step, _) in works.items()})
-        side_by_side(f"one architecture scored, {title}", {layout: scoring for layout, (_, scoring) in works.items()})
+        works = {label: works_of(batch_size, shape, name, space, size, way) for label, way in WAYS.items()}
+        side_by_side(f"shared-weights step, {title}", {label: step for label, (step, _) in works.items()})
+        side_by_side(f"one architecture scored, {title}", {label: scoring for label, (_, scoring) in works.items()})
     side_by_side(
         "retraining step, published micro cells, batch 64, 3×32×32, 16 channels, 6 + 2 cells, auxiliary head",
-        {name: retraining(layout) for name, layout in LAYOUTS.items()},
+        {label: retraining(way) for label, way in WAYS.items()},
     )
 
 
 def works_of(
-    batch_size: int, shape: tuple[int, int, int], name: str, space: Any, size: Any, layout: torch.memory_format
+    batch_size: int, shape: tuple[int, int, int], name: str, space: Any, size: Any, way: Way
 ) -> tuple[Work, Work]:
     """A training step and a scoring, each going round the random architectures of all seeds in turn."""
-    images, labels = batch(batch_size, shape, layout)
+    images, labels = batch(batch_size, shape, way)
     steps, scorings = [], []
     for seed in SEEDS:
         rng = random.Random(seed)
         order = itertools.cycle([space.random(rng) for _ in range(NUM_ARCHITECTURES)])
         supernet = build_supernet(name, space, size, input_shape=shape, num_classes=10, seed=seed)
-        supernet = supernet.to(memory_format=layout)  # type: ignore[call-overload]
-        steps.append(training_step(supernet, lambda x, n=supernet, o=order: n(x, next(o)), images, labels))
-        scorings.append(scoring(supernet, order, images, labels))
+        supernet = supernet.to(memory_format=way.layout)  # type: ignore[call-overload]
+        steps.append(training_step(supernet, lambda x, n=supernet, o=order: n(x, next(o)), images, labels, way))
+        scorings.append(scoring(supernet, order, images, labels, way))
     return in_turn(steps), in_turn(scorings)
 
 
-def scoring(supernet: nn.Module, order: Iterator[Any], images: Tensor, labels: Tensor) -> Work:
+def scoring(supernet: nn.Module, order: Iterator[Any], images: Tensor, labels: Tensor, way: Way) -> Work:
     def score() -> None:
         supernet.eval()
         architecture = next(order)
-        correct_answers(lambda x: supernet(x, architecture)[0], images, labels).float().mean().item()
+        answers = correct_answers(lambda x: supernet(x, architecture)[0], images, labels, precision=way.precision)
+        answers.float().mean().item()
 
     return score
 
 
-def retraining(layout: torch.memory_format) -> Work:
+def retraining(way: Way) -> Work:
     spec = published_spec("enas-micro-published")
     spec = replace(spec, network=MicroSize(cells=8, channels=16))
-    network = build_network(spec, auxiliary=True).to(memory_format=layout)  # type: ignore[call-overload]
-    return training_step(network, network, *batch(64, (32, 32, 3), layout))
+    network = build_network(spec, auxiliary=True).to(memory_format=way.layout)  # type: ignore[call-overload]
+    return training_step(network, network, *batch(64, (32, 32, 3), way), way)
 
 
 def training_step(
-    network: nn.Module, forward: Callable[[Tensor], tuple[Tensor, Tensor | None]], images: Tensor, labels: Tensor
+    network: nn.Module,
+    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    images: Tensor,
+    labels: Tensor,
+    way: Way,
 ) -> Work:
     optimizer = make_sgd(network, SGD)
     parameters = list(network.parameters())
@@ -106,15 +121,17 @@ def training_step(
     def step() -> None:
         network.train()
         optimizer.zero_grad(set_to_none=True)
-        classification_loss(*forward(images), labels, training=training).backward()
+        with computing(CPU, way.precision):
+            answers = forward(images)
+        classification_loss(*answers, labels, training=training).backward()
         clip_gradients(parameters, SGD.clip_norm)
         optimizer.step()
 
     return step
 
 
-def batch(batch_size: int, shape: tuple[int, int, int], layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-    images = torch.randn(batch_size, shape[2], *shape[:2]).contiguous(memory_format=layout)
+def batch(batch_size: int, shape: tuple[int, int, int], way: Way) -> tuple[Tensor, Tensor]:
+    images = torch.randn(batch_size, shape[2], *shape[:2]).contiguous(memory_format=way.layout)
     return images, torch.arange(batch_size) % 10
 
 

@@ -1,0 +1,68 @@
+"""Dense convolutions and classifiers, with the precision of their products under autocast.
+
+CUDA leaves it to autocast. A processor takes in bfloat16 what gains by it and bears it: wide convolutions of large maps
+where a network says so. All else stays float32: narrow convolutions, depthwise ones, norms, logits. Macro networks bear
+it; the gradient of a micro cell, with its many small layers, turns away from float32's several times as far.
+"""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Up to this width, one block of oneDNN's, and in smaller tensors, conversions cost what products gain.
+_NARROW = 16
+_LARGE = 2**18
+
+
+class DenseConv(nn.Conv2d):
+    """A convolution without bias that reads all channels: [B, in_channels, H, W] -> [B, out_channels, H', W'].
+
+    Args: bears_bfloat16: whether a processor may take its products in bfloat16.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bears_bfloat16: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
+        self._is_wide = bears_bfloat16 and min(in_channels, out_channels) > _NARROW
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Sizes last: a trace with free sizes, which has no autocast, cannot compare them.
+        if not _is_autocast_on_a_processor(x) or (self._is_wide and x.numel() >= _LARGE):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
+
+
+def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """`DenseConv` of 1×1 with a weight [out_channels, in_channels, 1, 1] that is put together for the occasion."""
+    if not _is_autocast_on_a_processor(x):
+        return functional.conv2d(x, weight)
+    with torch.autocast("cpu", enabled=False):
+        return functional.conv2d(x, weight)
+
+
+class Classifier(nn.Linear):
+    """The last layer, without bias and in float32 under autocast, too: [B, features] -> logits [B, num_classes]."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__(num_features, num_classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
+def _is_autocast_on_a_processor(x: Tensor) -> bool:
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")

@@ -1,0 +1,84 @@
+"""Which products are taken in bfloat16, and what that changes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from searcher.arch.macro import MacroSize, MacroSpace
+from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.nn import dense
+from searcher.nn.build import build_supernet
+from searcher.nn.dense import Classifier, DenseConv, pointwise_conv
+from searcher.nn.depthwise import DepthwiseConv
+from searcher.nn.norm import BatchNorm
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+
+
+def under_autocast() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "out_channels", "bears", "dtype"),
+    [
+        ((4, 20, 64, 64), 20, True, torch.bfloat16),
+        ((4, 20, 64, 64), 20, False, torch.float32),
+        ((4, 16, 64, 64), 20, True, torch.float32),  # reads too little
+        ((4, 20, 64, 64), 16, True, torch.float32),  # gives too little
+        ((4, 20, 8, 8), 20, True, torch.float32),  # on too small a map
+    ],
+)
+def test_wide_convolutions_of_large_maps_alone_are_taken_in_bfloat16(
+    shape: tuple[int, ...], out_channels: int, bears: bool, dtype: torch.dtype
+) -> None:
+    conv, x = DenseConv(shape[1], out_channels, 1, bears_bfloat16=bears), images(*shape)
+    expected = conv(x)
+    assert expected.dtype == torch.float32
+    with under_autocast():
+        actual = conv(x)
+        assert pointwise_conv(x, conv.weight).dtype == torch.float32
+    assert actual.dtype == dtype
+    error = (actual.float() - expected).abs().max() / expected.abs().max()
+    assert error <= (1e-2 if dtype == torch.bfloat16 else 0.0)
+
+
+@pytest.mark.parametrize("layer", [DepthwiseConv(20, 5), DepthwiseConv(20, 3), BatchNorm(20)], ids=repr)
+def test_what_gains_nothing_stays_float32(layer: nn.Module) -> None:
+    x = images(4, 20, 64, 64)
+    with under_autocast():
+        actual = layer(x)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, layer(x), rtol=0, atol=0)
+
+
+def test_logits_are_float32() -> None:
+    classifier, x = Classifier(8, 3), torch.randn(2, 8)
+    with under_autocast():
+        logits = classifier(x)
+    assert torch.equal(logits, nn.functional.linear(x, classifier.weight))
+
+
+def gradient(space: str, options: MicroSpace | MacroSpace, size: MicroSize | MacroSize, *, rounded: bool) -> Tensor:
+    supernet = build_supernet(space, options, size, input_shape=(12, 12, 1), num_classes=3, seed=0)
+    x = images(16, 1, 12, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
+        logits, _ = supernet(x, options.random(random.Random(0)))
+    nn.functional.cross_entropy(logits, torch.arange(16) % 3).backward()
+    return torch.cat([p.grad.flatten() for p in supernet.parameters() if p.grad is not None])
+
+
+def test_macro_networks_bear_it_and_micro_networks_are_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "_NARROW", 0)
+    monkeypatch.setattr(dense, "_LARGE", 0)
+    exact, rounded = (gradient("macro", MacroSpace(6), MacroSize(8), rounded=rounded) for rounded in (False, True))
+    assert not torch.equal(exact, rounded)
+    assert nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
+    exact, rounded = (gradient("micro", MicroSpace(3), MicroSize(5, 8), rounded=rounded) for rounded in (False, True))
+    assert torch.equal(exact, rounded)
