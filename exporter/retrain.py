@@ -29,7 +29,7 @@ from searcher.training.checkpoint import loading
 from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.device import Precision, describe
 from searcher.training.distributed import ALONE, World
-from searcher.training.epoch import WeightsTrainer
+from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network, is_better
 from searcher.training.learners import Store, make_learner, task_of, training_type
@@ -39,6 +39,7 @@ from searcher.training.run_folder import RunFolder, versions
 from searcher.training.text_learner import TextTraining
 
 BEST = "best.pt"
+_LEAST_RATE_SCALE = 1 / 32
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Retraining:
         """graphs: what the network's training passes are to be recorded in."""
         self.config = config
         self.world = world
+        self._device = device
         # Of the search's own seed, so that retraining does not replay the search's order and crops.
         seed = stream_seed(config.seed, "retrain")
         self.learner = make_learner(
@@ -204,6 +206,9 @@ class Retraining:
 
         for done in self.weights.epoch(network_of, epoch=self.epoch, start_step=self.step):
             self.step = done
+            # Trainings that diverge mostly do so at once; a processor finds out for nothing.
+            if self.epoch == 0 and self._device.type == "cpu" and self.world.size == 1:
+                self.weights.totals.check()
             if self.average:
                 self.average.update_parameters(self.network)
             yield
@@ -283,6 +288,8 @@ def retrain(
     }
     if run.best_score is not None:
         summary[f"valid_{metric}"] = run.best_score
+    if run.weights.rate_scale < 1:
+        summary["rate_scale"] = run.weights.rate_scale
     folder.finish(summary)
     return summary
 
@@ -301,37 +308,62 @@ def train(
 ) -> Retraining:
     """All epochs of a retraining, or the rest of them, with the test split left alone; the best is in the folder.
 
+    One that diverges in its first epoch, with nothing to lose, begins again with half the learning rate: what a cell of
+    text bears depends on the cell.
     title: of the progress bar. Raises: as `retrain`.
     """
     world = folder.world
     if world.leads:
         write_spec(folder.path / "spec.json", spec)
-    run = Retraining(spec, config, store=store, device=device, world=world, graphs=graphs)
+
+    def begin() -> Retraining:
+        return Retraining(spec, config, store=store, device=device, world=world, graphs=graphs)
+
+    run = begin()
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
-    checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
-    metric = run.learner.metric
     total = config.num_epochs * run.weights.steps_per_epoch
     with Progress(title, total=total, done=run.steps_done, shown=world.leads) as progress:
-        while run.epoch < config.num_epochs:
-            progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
-            started, first_step = time.perf_counter(), run.step
-            for _ in run.train_epoch():
-                progress.step()
-                checkpointer.between_steps()
-            seconds, steps = time.perf_counter() - started, run.step - first_step
-            record, is_best = run.end_epoch()
-            if steps > 0:  # none where the run was resumed after the epoch's last step
-                record["step_ms"] = 1e3 * seconds / steps
-            folder.append(record)
-            progress.line(_line(record, config, metric))
-            if is_best:
-                folder.write(BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
-                if run.best_score is not None:
-                    progress.show(best=score_text(metric, run.best_score))
-            checkpointer.save()
-    return run
+        while True:
+            checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
+            try:
+                _train_epochs(run, folder=folder, checkpointer=checkpointer, progress=progress)
+            except DivergedError:
+                scale = run.weights.rate_scale / 2
+                if run.epoch > 0 or scale < _LEAST_RATE_SCALE:
+                    raise
+                progress.line(
+                    f"the loss is no longer a number after step {run.step} of the first epoch: beginning again with "
+                    f"{scale:g} of the learning rate"
+                )
+                progress.start_over()
+                folder.start_over()
+                run = begin()
+                run.weights.rate_scale = scale
+            else:
+                return run
+
+
+def _train_epochs(run: Retraining, *, folder: RunFolder, checkpointer: Checkpointer, progress: Progress) -> None:
+    config, metric = run.config, run.learner.metric
+    while run.epoch < config.num_epochs:
+        progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
+        started, first_step = time.perf_counter(), run.step
+        for _ in run.train_epoch():
+            progress.step()
+            checkpointer.between_steps()
+        seconds, steps = time.perf_counter() - started, run.step - first_step
+        record, is_best = run.end_epoch()
+        if steps > 0:  # none where the run was resumed after the epoch's last step
+            record["step_ms"] = 1e3 * seconds / steps
+        folder.append(record)
+        progress.line(_line(record, config, metric))
+        if is_best:
+            folder.write(BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
+            if run.best_score is not None:
+                progress.show(best=score_text(metric, run.best_score))
+        checkpointer.save()
 
 
 def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Literal["spec", "lstm"] = "spec") -> Any:

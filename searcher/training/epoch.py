@@ -94,6 +94,8 @@ class WeightsTrainer:
         self._world = world
         self._replicated = replicated
         self.steps_per_epoch = learner.steps_per_epoch
+        self.rate_scale = 1.0
+        """Factor of the learning rate, of a training that began again with a smaller one."""
         # Nothing writes to them but clipping, which makes zeros of zeros.
         self._zeros = [torch.zeros_like(p) for p in self._parameters] if sgd.update_unused else []
         self.optimizer = make_sgd(network, sgd)
@@ -137,14 +139,16 @@ class WeightsTrainer:
             "optimizer": self.optimizer.state_dict(),
             "totals": totals,
             "learner": self._learner.state(),
+            "rate_scale": self.rate_scale,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.totals.load(state["totals"])
         self._learner.load(state["learner"])
+        self.rate_scale = state["rate_scale"]
 
     def _set_rate(self, epoch: float) -> None:
-        rate = learning_rate(self._sgd, epoch, num_epochs=self._num_epochs)
+        rate = self.rate_scale * learning_rate(self._sgd, epoch, num_epochs=self._num_epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -37,6 +37,10 @@ class Progress:
         """Change figures without a step."""
         self._figures |= figures
 
+    def start_over(self) -> None:
+        """Back to no steps."""
+        self._bar.reset()
+
     def line(self, text: str) -> None:
         """A line that stays."""
         if not self._shown:

@@ -147,6 +147,16 @@ class RunFolder:
         self._metrics = MetricsLog(self.path, position=state["metrics_position"], next_step=state["epoch"] + 1)
         return state
 
+    def start_over(self) -> None:
+        """Forget all that a stage has come to, but not its configuration. Call between `restore` and `finish`."""
+        if self.world.leads:
+            assert self._metrics is not None
+            self._metrics.close()
+            for name in ("metrics.jsonl", _CHECKPOINT, _PREVIOUS, "best.pt"):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            self._metrics = MetricsLog(self.path)
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Add an epoch's record to the metrics."""
         if self.world.leads:

@@ -18,9 +18,10 @@ from datasets.store_writer import write_text_store
 from exporter.retrain import RetrainConfig, Retraining, check_task, retrain
 from searcher.arch.document import ConfigError
 from searcher.nn.graphs import EagerTape, Graphs
-from searcher.training.epoch import DivergedError
+from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Score
+from searcher.training.metrics import read_metrics
 from searcher.training.optim import SgdConfig
 from searcher.training.run_folder import RunFolder
 from searcher.training.text_learner import TextLearner, TextTraining
@@ -179,6 +180,44 @@ def test_a_diverged_training_keeps_its_last_checkpoint_and_gives_one_line_of_adv
     assert checkpoint["epoch"] == 2
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint["network"].values())
     assert not folder.finished
+
+
+def test_a_training_that_diverges_at_once_begins_again_with_half_the_rate(
+    store: TextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = WeightsTrainer._set_rate
+
+    def set_rate(self: WeightsTrainer, epoch: float) -> None:
+        original(self, epoch)
+        if self.rate_scale > 0.25:  # what diverges at a rate that is too high
+            next(iter(self._network.parameters())).data[0] = float("nan")
+
+    config = replace(CONFIG, num_epochs=2)
+    folders = [
+        RunFolder.open(tmp_path / name, config, resume=False, force=False, again="") for name in ("sharp", "gentle")
+    ]
+    gentle = retrain(
+        SPEC,
+        replace(config, sgd=replace(config.sgd, learning_rate=0.25)),
+        store=store,
+        folder=folders[1],
+        device=CPU,
+        interrupt=Interrupt(),
+    )
+    capsys.readouterr()
+    monkeypatch.setattr(WeightsTrainer, "_set_rate", set_rate)
+    sharp = retrain(SPEC, config, store=store, folder=folders[0], device=CPU, interrupt=Interrupt())
+    assert sharp["rate_scale"] == 0.25
+    assert "rate_scale" not in gentle
+    assert sharp["test_perplexity"] == gentle["test_perplexity"]
+    first, second, *epochs = capsys.readouterr().err.splitlines()
+    assert first.startswith("the loss is no longer a number after step 1 of the first epoch: beginning again with 0.5 ")
+    assert second.endswith("with 0.25 of the learning rate")
+    assert len(epochs) == 2
+    assert len(read_metrics(tmp_path / "sharp/metrics.jsonl")) == 2
+    checkpoint = folders[0].restore()
+    assert checkpoint is not None
+    assert checkpoint["weights"]["rate_scale"] == 0.25
 
 
 def test_a_spec_of_another_vocabulary_is_not_trained(store: TextStore) -> None:
