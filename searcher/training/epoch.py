@@ -146,7 +146,7 @@ class WeightsTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.totals.load(state["totals"])
         self._learner.load(state["learner"])
-        self.rate_scale = state["rate_scale"]
+        self.rate_scale = state.get("rate_scale", 1.0)  # earlier checkpoints have none
 
     def _set_rate(self, epoch: float) -> None:
         rate = self.rate_scale * learning_rate(self._sgd, epoch, num_epochs=self._num_epochs)
