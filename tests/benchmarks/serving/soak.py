@@ -1,13 +1,16 @@
 """What the server does in the long run and under too much load; `python -m tests.benchmarks.serving.soak RUN|MODEL`.
 
-First its capacity: 32 connections that ask again and again. Then, for `--seconds` (600), 80 % of that, at equal
-distances: errors, percentiles, memory after a minute and in the end. Then 1,000 connections, which is overload:
-statuses, memory, and how long it takes until a request is answered again.
+First its capacity: 32 connections that ask again and again, six times ten seconds, of which the median counts. Then, for
+`--seconds` (600), 80 % of that, at equal distances: errors, percentiles of all answers and of each ten seconds of them,
+memory after a minute and in the end, and what part of the machine's time its host gave to others. Then 1,000
+connections, which is overload: statuses, memory, and how long it takes until a request is answered again.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -15,12 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from runtime.artifact import read_model
-from runtime.machine import Machine
+from runtime.machine import Machine, usable_cores
 from runtime.model import Model
 from tests.benchmarks.serving.__main__ import http_request, run_load
 from tests.runtime.serving.conftest import Server, binary_request, serving
 
 _WARM_S = 60.0
+_WINDOW_S = 10.0
+_CAPACITY_WINDOWS = 6
 
 
 class Memory:
@@ -58,9 +63,10 @@ def main() -> None:
         name = server.post("/v2/repository/index").json()[0]["name"]
         infer, body = f"/v2/models/{name}/infer", binary_request(images)
         request = http_request(infer, *body)
-        result = run_load(server.port, request, connections=32, seconds=10)
-        capacity = len(result["latencies_ms"]) / result["seconds"]
-        print(f"capacity: {capacity:,.0f} requests/s, {result['statuses']}")
+        windows = [run_load(server.port, request, connections=32, seconds=_WINDOW_S) for _ in range(_CAPACITY_WINDOWS)]
+        rates = [len(window["latencies_ms"]) / window["seconds"] for window in windows]
+        capacity = statistics.median(rates)
+        print(f"capacity: {capacity:,.0f} requests/s, {min(rates):,.0f} to {max(rates):,.0f} in {_WINDOW_S:g} s each")
         soak(server, request, rate_per_s=0.8 * capacity, seconds=arguments.seconds)
         overload(server, infer, body)
         started = time.monotonic()
@@ -69,15 +75,29 @@ def main() -> None:
 
 
 def soak(server: Server, request: bytes, *, rate_per_s: float, seconds: float) -> None:
-    memory = Memory(server)
+    memory, stolen_before = Memory(server), stolen_s()
     result = run_load(server.port, request, connections=64, seconds=seconds, rate_per_s=rate_per_s)
     memory.stop()
-    p50, p99 = np.quantile(result["latencies_ms"], [0.5, 0.99])
+    stolen = (stolen_s() - stolen_before) / result["seconds"] / usable_cores()
+    latencies = np.array(result["latencies_ms"])  # in the order of the answers
+    p50, p99 = np.quantile(latencies, [0.5, 0.99])
+    windows = np.array_split(latencies, max(1, round(seconds / _WINDOW_S)))
+    ratios = [float(np.divide(*np.quantile(window, [0.99, 0.5]))) for window in windows]
     warm = next((mib for at_s, mib in memory.readings if at_s >= min(_WARM_S, seconds / 2)), memory.readings[-1][1])
     print(
         f"{seconds:g} s at {rate_per_s:,.0f} requests/s: {result['statuses']}, p50 {p50:.2f} ms, p99 {p99:.2f} ms "
         f"({p99 / p50:.1f} times), {warm:.0f} MiB after a minute, {memory.readings[-1][1]:.0f} MiB in the end"
     )
+    print(
+        f"p99 in times of p50, over {_WINDOW_S:g} s each: median {statistics.median(ratios):.1f}, "
+        f"{sum(ratio < 5 for ratio in ratios)} of {len(ratios)} below 5; {stolen:.1%} of the cores' time went to others"
+    )
+
+
+def stolen_s() -> float:
+    """Seconds of all cores that the host of a virtual machine gave to others, since it started."""
+    ticks = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def overload(server: Server, path: str, body: tuple[bytes, dict[str, str]]) -> None:
