@@ -1,8 +1,8 @@
 """What the server does in the long run and under too much load; `python -m tests.benchmarks.serving.soak RUN|MODEL`.
 
-First its capacity: 32 connections that ask again and again, six times ten seconds, of which the median counts. Then, for
-`--seconds` (600), 80 % of that, at equal distances: errors, percentiles of all answers and of each ten seconds of them,
-memory after a minute and in the end, and what part of the machine's time its host gave to others. Then 1,000
+First its capacity: 32 connections that ask again and again, six times ten seconds, of which the median counts. Then,
+for `--seconds` (600), 80 % of that, at equal distances: errors, percentiles of all answers and of each ten seconds of
+them, memory after a minute and in the end, and what part of the machine's time its host gave to others. Then 1,000
 connections, which is overload: statuses, memory, and how long it takes until a request is answered again.
 """
 
