@@ -17,6 +17,7 @@ from searcher.nn.blocks import FactorizedReduction
 from searcher.nn.dense import DenseConv
 from searcher.nn.depthwise import DepthwiseConv
 from searcher.nn.norm import Norm
+from searcher.nn.pooling import AvgPool3x3, MaxPool3x3
 
 
 class SepConv(nn.Module):
@@ -45,7 +46,7 @@ class AvgPool(nn.Module):
 
     def __init__(self, channels: int, *, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(3, stride=stride, padding=1, count_include_pad=False)
+        self.pool = AvgPool3x3(stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(x)
@@ -56,7 +57,7 @@ class MaxPool(nn.Module):
 
     def __init__(self, channels: int, *, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.pool = nn.MaxPool2d(3, stride=stride, padding=1)
+        self.pool = MaxPool3x3(stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(x)

@@ -1,4 +1,4 @@
-"""Batch norm and depthwise convolution as we compute them on a processor, beside torch's own."""
+"""Batch norm, depthwise convolution and pooling as we compute them on a processor, beside torch's own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.nn import depthwise, norm
+from searcher.nn import depthwise, norm, pooling
 from searcher.nn.depthwise import DepthwiseConv
 from searcher.nn.norm import BatchNorm
+from searcher.nn.pooling import AvgPool3x3, MaxPool3x3
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -18,6 +19,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 def _small_tensors_take_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norm, "_LARGE", 0)
     monkeypatch.setattr(depthwise, "_NARROW", 0)
+    monkeypatch.setattr(pooling, "_LARGE", 0)
+    monkeypatch.setattr(pooling, "_CACHED", 300)  # so that there are several parts, and a last one that is not full
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -110,3 +113,25 @@ def test_the_weights_of_wide_kernels_alone_are_taken_in_parts() -> None:
     assert "WideDepthwiseConv" in type(wide(x).grad_fn).__name__
     assert "WideDepthwiseConv" not in type(narrow(x).grad_fn).__name__
     assert "WideDepthwiseConv" not in type(wide.eval()(x).grad_fn).__name__
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 6, 6), (5, 20, 2, 7), (3, 8, 1, 6), (5, 16, 6, 6)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pooling_gives_what_torch_gives(shape: tuple[int, ...], stride: int) -> None:
+    x = images(*shape)
+    average = nn.AvgPool2d(3, stride=stride, padding=1, count_include_pad=False)
+    grad = images(*average(x).shape, seed=1)
+    for expected, actual in zip(outcome(average, x, grad), outcome(AvgPool3x3(stride=stride), x, grad), strict=True):
+        torch.testing.assert_close(actual, expected, **CLOSE)
+    maximum = nn.MaxPool2d(3, stride=stride, padding=1)
+    with torch.no_grad():
+        assert torch.equal(MaxPool3x3(stride=stride)(x), maximum(x))
+    for expected, actual in zip(outcome(maximum, x, grad), outcome(MaxPool3x3(stride=stride), x, grad), strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_pooling_of_empty_lanes_alone_goes_by_rows() -> None:
+    assert pooling._leaves_lanes_empty(images(2, 8, 4, 4))
+    assert not pooling._leaves_lanes_empty(images(2, 16, 4, 4))
+    assert not pooling._leaves_lanes_empty(images(2, 8, 4, 4).contiguous())
+    assert not pooling._leaves_lanes_empty(images(2, 8, 4, 4).bfloat16())
