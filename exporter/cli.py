@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -74,7 +75,8 @@ def retrain(
     The best epoch is chosen on the valid split; the test split is scored once, at the end.
     """
     from exporter.presets import retrain_preset
-    from exporter.retrain import RetrainConfig, check_task, config_types, score_text, spec_digest
+    from exporter.retrain import RetrainConfig, check_task, config_types, score_text
+    from searcher.arch.spec import spec_digest
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.training import device as devices
@@ -107,7 +109,9 @@ def retrain(
     check_training(spec.space, config.training)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    graphs = graphs_of(torch_device) if cuda_graphs else None
+    if cuda_graphs:
+        graphs_of(torch_device)  # before there is a run
+    graphs = partial(graphs_of, torch_device) if cuda_graphs else None
     folders = {"spec": run_path / "retrain"}
     if lstm and spec.task.kind == LANGUAGE_MODELLING:
         folders["lstm"] = run_path / "retrain-lstm"
@@ -155,7 +159,7 @@ def _train(
     device: torch.device,
     world: World,
     pace: Pace,
-    graphs: Graphs | None,
+    graphs: Callable[[], Graphs] | None,
     say: Callable[..., None],
 ) -> dict[str, Any]:
     """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""

@@ -6,16 +6,16 @@ own, trained from scratch. Test is not looked at.
 Source: Yu et al. 2020, "Evaluating the search phase of neural architecture search", section 4.
 """
 
-# n architectures
-
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ import torch
 from datasets.files import write_text
 from datasets.seeds import numpy_generator, stream_seed
 from datasets.store import StoreError
-from exporter.retrain import RetrainConfig, score_text, spec_digest, train
+from exporter.retrain import RetrainConfig, score_text, train
 from searcher.arch.document import ConfigError
 from searcher.arch.spaces import space_module
-from searcher.arch.spec import Spec
+from searcher.arch.spec import Spec, read_spec, spec_digest
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.checkpointer import Pace
 from searcher.training.derive import bind
+from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import is_better
 from searcher.training.learners import Store, load_store
@@ -40,7 +41,7 @@ from searcher.training.search_config import SearchConfig, config_types
 RANKING = "ranking.json"
 _FOLDER = "ranking"
 _NUM_PERMUTATIONS = 10_000
-_DRAWS = 20
+_DRAWS_PER_ARCHITECTURE = 20
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ class Ranking:
     """In the published encoding."""
     shared: tuple[float, ...]
     """Rewards on all of valid with the shared weights; more is better."""
-    alone: tuple[float, ...]
-    """The metric on valid after training from scratch, in the best epoch."""
+    alone: tuple[float | None, ...]
+    """The metric on valid after training from scratch, in the best epoch; None, the worst, where it diverged."""
+    rate_scales: tuple[float, ...]
+    """What part of the learning rate each bore, see `retrain.train`."""
     tau: float | None
     """Kendall's τ-b in [-1, 1]: 1 where both put them in one order, 0 where one says nothing of the other; None where
     one of them finds all alike."""
@@ -63,6 +66,8 @@ class Ranking:
     epochs: int
     """Of training from scratch."""
     seed: int
+    spec_sha256: str
+    """Of the spec that the search came to."""
 
 
 def rank(
@@ -94,40 +99,56 @@ def rank(
         one = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
         path = run / _FOLDER / f"{number:02d}"
         folders.append(RunFolder.open(path, one, resume=resume, force=force, again=again))
-    shared, alone = [], []
+    (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
+    shared: list[float] = []
+    trainings: list[dict[str, Any]] = []
     for number, (spec, folder) in enumerate(zip(specs, folders, strict=True), start=1):
         examples = numpy_generator(search.config.seed, "ranking", "examples")
         shared.append(search.learner.whole_reward(bind(search.supernet.eval(), spec.architecture), examples))
         if not folder.finished:
-            trained = train(
-                spec,
-                config,
-                store=store,
-                folder=folder,
-                device=device,
-                interrupt=interrupt,
-                pace=pace,
-                title=f"{number} of {count}",
+            title = f"{number} of {count}"
+            trained = _training(
+                spec, config, store=store, folder=folder, device=device, interrupt=interrupt, pace=pace, title=title
             )
-            folder.finish({f"valid_{metric}": trained.best_score, "best_epoch": trained.best_epoch})
-        alone.append(float(folder.summary()[f"valid_{metric}"]))
+            folder.finish(trained)
+        trainings.append(folder.summary())
+        score = trainings[-1]["valid_score"]
         log(
-            f"architecture {number} of {count}: reward {shared[-1]:.4g} with the shared weights, "
-            f"valid {metric} {score_text(metric, alone[-1])} with its own"
+            f"architecture {number} of {count}: reward {shared[-1]:.4g} with the shared weights; with its own "
+            + ("it diverges" if score is None else f"valid {metric} {score_text(metric, score)}")
         )
-    worth = np.asarray(alone) if is_better(metric, 1.0, than=0.0) else -np.asarray(alone)
+    alone = tuple(training["valid_score"] for training in trainings)
+    sign = 1 if is_better(metric, 1.0, than=0.0) else -1
+    worth = [-math.inf if score is None else sign * score for score in alone]
     ranking = Ranking(
         metric=metric,
         architectures=tuple(space_module(spec.space).to_published(spec.architecture) for spec in specs),
         shared=tuple(shared),
-        alone=tuple(alone),
+        alone=alone,
+        rate_scales=tuple(training["rate_scale"] for training in trainings),
         tau=kendall_tau(shared, worth),
         p_value=permutation_p_value(shared, worth, generator=numpy_generator(seed, "ranking", "permutations")),
         epochs=config.num_epochs,
         seed=seed,
+        spec_sha256=spec_digest(read_spec(run / "spec.json")),
     )
     write_text(run / RANKING, json.dumps(asdict(ranking), indent=2) + "\n")
     return ranking
+
+
+def _training(spec: Spec, config: RetrainConfig, **options: Any) -> dict[str, Any]:
+    """An architecture's summary: its score on valid, None where it is no number. options: those of `retrain.train`."""
+    try:
+        done = train(spec, config, **options)
+    except DivergedError:
+        return {"valid_score": None, "rate_scale": 0.0, "best_epoch": None}
+    score = done.best_score
+    is_number = score is not None and math.isfinite(score)
+    return {
+        "valid_score": score if is_number else None,
+        "rate_scale": done.weights.rate_scale,
+        "best_epoch": done.best_epoch,
+    }
 
 
 def _finished_search(run: Path, *, device: torch.device) -> tuple[Search, Store]:
@@ -148,7 +169,7 @@ def _finished_search(run: Path, *, device: torch.device) -> tuple[Search, Store]
 def _pool(search: Search, count: int, *, seed: int) -> list[Spec]:
     """`count` different architectures, uniformly random."""
     rng = random.Random(stream_seed(seed, "ranking"))
-    draws = (search.space.random(rng) for _ in range(_DRAWS * count))
+    draws = (search.space.random(rng) for _ in range(_DRAWS_PER_ARCHITECTURE * count))
     architectures = list(islice(dict.fromkeys(draws), count))
     if len(architectures) < count:
         raise ConfigError(f"the space has {len(architectures)} architectures, fewer than {count}")
@@ -163,9 +184,14 @@ def kendall_tau(first: Sequence[float] | np.ndarray, second: Sequence[float] | n
 
     Source: Kendall 1945, "The treatment of ties in ranking problems".
     """
-    signs = [np.sign(np.subtract.outer(values, values)) for values in map(np.asarray, (first, second))]
-    agreement, *pairs = (float((a * b).sum()) for a, b in ((signs[0], signs[1]), (signs[0],) * 2, (signs[1],) * 2))
-    return agreement / (pairs[0] * pairs[1]) ** 0.5 if pairs[0] and pairs[1] else None
+    one, other = _signs(first), _signs(second)
+    pairs = float((one**2).sum()) * float((other**2).sum())
+    return float((one * other).sum()) / pairs**0.5 if pairs else None
+
+
+def _signs(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """1 where the first of a pair is larger, -1 where it is smaller: [n, n]; values may be infinite."""
+    return np.greater.outer(values, values).astype(int) - np.less.outer(values, values)
 
 
 def permutation_p_value(
@@ -177,5 +203,5 @@ def permutation_p_value(
         return None
     values = np.asarray(second)
     orders = (kendall_tau(first, generator.permutation(values)) for _ in range(_NUM_PERMUTATIONS))
-    extreme = sum(abs(tau or 0.0) >= abs(found) - 1e-12 for tau in orders)
+    extreme = sum(tau is not None and abs(tau) >= abs(found) - 1e-12 for tau in orders)
     return (extreme + 1) / (_NUM_PERMUTATIONS + 1)

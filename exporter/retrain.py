@@ -5,9 +5,8 @@ On train, choosing the best epoch on valid; test is scored once, at the end.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -91,11 +90,6 @@ class RetrainConfig:
 def config_types(space: str) -> dict[str, type[Any]]:
     """The classes of a RetrainConfig's fields that depend on the space, for reading one."""
     return {"training": training_type(space)}
-
-
-def spec_digest(spec: Spec) -> str:
-    """SHA-256 of a spec's text."""
-    return hashlib.sha256(spec.to_json().encode()).hexdigest()
 
 
 def check_task(spec: Spec, store: Store) -> None:
@@ -252,12 +246,12 @@ def retrain(
     device: torch.device,
     interrupt: Interrupt,
     pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
-    graphs: Graphs | None = None,
+    graphs: Callable[[], Graphs] | None = None,
 ) -> dict[str, Any]:
     """Train the spec's network, or the rest of it, in `folder`; returns the summary, which it also writes.
 
     Writes `spec.json` and `best.pt`, the weights of the best epoch, into the folder. All ranks of its world run
-    it together.
+    it together. graphs: makes what training passes are to be recorded in.
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     CheckpointError, DivergedError, StoreError.
     """
@@ -303,7 +297,7 @@ def train(
     device: torch.device,
     interrupt: Interrupt,
     pace: Pace,
-    graphs: Graphs | None = None,
+    graphs: Callable[[], Graphs] | None = None,
     title: str,
 ) -> Retraining:
     """All epochs of a retraining, or the rest of them, with the test split left alone; the best is in the folder.
@@ -317,7 +311,8 @@ def train(
         write_spec(folder.path / "spec.json", spec)
 
     def begin() -> Retraining:
-        return Retraining(spec, config, store=store, device=device, world=world, graphs=graphs)
+        recorded = None if graphs is None else graphs()
+        return Retraining(spec, config, store=store, device=device, world=world, graphs=recorded)
 
     run = begin()
     checkpoint = folder.restore()
@@ -331,18 +326,24 @@ def train(
                 _train_epochs(run, folder=folder, checkpointer=checkpointer, progress=progress)
             except DivergedError:
                 scale = run.weights.rate_scale / 2
-                if run.epoch > 0 or scale < _LEAST_RATE_SCALE:
+                if run.epoch > 0:
                     raise
+                if scale < _LEAST_RATE_SCALE:
+                    raise DivergedError(
+                        f"the loss is no longer a number, with the learning rate and with less, down to {2 * scale:g} "
+                        "of it; start again with a smaller clip_norm (--config), or another seed"
+                    ) from None
                 progress.line(
                     f"the loss is no longer a number after step {run.step} of the first epoch: beginning again with "
                     f"{scale:g} of the learning rate"
                 )
-                progress.start_over()
-                folder.start_over()
-                run = begin()
-                run.weights.rate_scale = scale
             else:
                 return run
+            progress.start_over()
+            folder.start_over()
+            del run, checkpointer  # with all that they hold on the device
+            run = begin()
+            run.weights.rate_scale = scale
 
 
 def _train_epochs(run: Retraining, *, folder: RunFolder, checkpointer: Checkpointer, progress: Progress) -> None:

@@ -5,6 +5,7 @@ Validated on reading and on writing, and stable under a round trip: equal specs 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,6 +107,11 @@ def parse_spec(document: object, *, source: str) -> Spec:
 def read_spec(path: Path) -> Spec:
     """Read and validate a spec file. Raises: ArchitectureError."""
     return parse_spec(read_json(path, ArchitectureError), source=path.name)
+
+
+def spec_digest(spec: Spec) -> str:
+    """SHA-256 of a spec's text."""
+    return hashlib.sha256(spec.to_json().encode()).hexdigest()
 
 
 def write_spec(path: Path, spec: Spec) -> None:

@@ -16,7 +16,7 @@ from charts.dots import Row, dot_chart
 from charts.scatter import scatter_chart
 from datasets.files import write_text
 from searcher.arch.document import DocumentError
-from searcher.arch.spec import Spec, read_spec
+from searcher.arch.spec import Spec, read_spec, spec_digest
 from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
@@ -54,7 +54,7 @@ def _page(run: Path) -> str:
             html.section("Architecture", _architecture(run, spec)),
             html.section("Search", _search(run, search, spec, figures)),
             html.section("Retraining", _retraining(run, retrain, peer, figures)),
-            *_ranking(run, figures),
+            *_ranking(run, spec, figures),
             html.section("Verification", _verification(run)),
             html.section("Benchmark", _benchmark(run)),
         ],
@@ -237,11 +237,16 @@ def _peer(retrain: Stage, peer: Stage, figures: Figures, *, command: str) -> Ite
 # --- the search judged ------------------------------------------------------------------------------------------------
 
 
-def _ranking(run: Path, figures: Figures) -> Iterator[str]:
-    """Shared weights against training alone, where that was measured."""
+def _ranking(run: Path, spec: Spec | None, figures: Figures) -> Iterator[str]:
+    """Shared weights against training alone, where that was measured of this search."""
     document = read_object(run / "ranking.json")
-    shared, alone = _numbers(document.get("shared")), _numbers(document.get("alone"))
-    if len(shared) != len(alone) or not shared:
+    if spec is None or document.get("spec_sha256") != spec_digest(spec):
+        return
+    shared, alone = document.get("shared"), document.get("alone")
+    if not (isinstance(shared, list) and isinstance(alone, list)):
+        return
+    scored = [tuple(pair) for pair in zip(shared, alone, strict=False) if len(_numbers(list(pair))) == 2]
+    if not scored:
         return
     tau, p_value = document.get("tau"), document.get("p_value")
     words = (
@@ -250,7 +255,7 @@ def _ranking(run: Path, figures: Figures) -> Iterator[str]:
         f"as far with probability {values.three_digits(p_value) or _ABSENT}."
     )
     chart = scatter_chart(
-        list(zip(shared, alone, strict=True)),
+        scored,
         title="Shared weights against weights of its own",
         x_label=f"{figures.reward}, shared weights",
         y_label=f"validation {figures.metric}, trained alone",

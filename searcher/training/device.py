@@ -67,7 +67,7 @@ def computing(device: torch.device, precision: Precision) -> Iterator[None]:
     """The context for forward passes.
 
     auto: bfloat16 on CUDA cards that compute with it, else float32 (on CUDA with TF32, 10 bits of mantissa). float32 by
-    name is whole float32 everywhere.
+    name is whole float32 everywhere, though CUDA's backward passes, which run outside, keep TF32.
     """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and _has_bfloat16()):
         with torch.autocast(device.type, dtype=torch.bfloat16):

@@ -96,7 +96,7 @@ class WeightsTrainer:
         self.steps_per_epoch = learner.steps_per_epoch
         self.rate_scale = 1.0
         """Factor of the learning rate, of a training that began again with a smaller one."""
-        # Nothing writes to them but clipping, which makes zeros of zeros.
+        # Nothing writes to them but clipping, which makes zeros of zeros unless the training has diverged.
         self._zeros = [torch.zeros_like(p) for p in self._parameters] if sgd.update_unused else []
         self.optimizer = make_sgd(network, sgd)
         self.totals = Totals(device, world=world)

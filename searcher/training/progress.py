@@ -39,6 +39,7 @@ class Progress:
 
     def start_over(self) -> None:
         """Back to no steps."""
+        self._bar.initial = 0  # of a run that was gone on with
         self._bar.reset()
 
     def line(self, text: str) -> None:

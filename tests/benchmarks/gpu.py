@@ -36,6 +36,7 @@ from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 NUM_ARCHITECTURES = 20
 NUM_ROUNDS = 5
 Call = Callable[[], object]
+_OF_IMAGES = ("channels_last left out", "cuDNN's choice left out")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ ABLATION: dict[str, Levers] = {
     "all": ALL,
     "graphs left out": replace(ALL, parts="eager"),
     "torch.compile in their place": replace(ALL, parts="compiled"),
-    "bfloat16 left out, and TF32": replace(ALL, precision="float32"),
+    "bfloat16 and TF32 left out": replace(ALL, precision="float32"),
     "channels_last left out": replace(ALL, channels_last=False),
     "cuDNN's choice left out": replace(ALL, chooses_kernels=False),
     "all left out": Levers("eager", "float32", channels_last=False, chooses_kernels=False),
@@ -112,6 +113,8 @@ def main(device: torch.device, *, sizes: tuple[Images | Text, ...] = SIZES) -> N
             print(f"\n{title}\n\n| | ms | of the first | MiB at most | GPU busy |\n| --- | ---: | ---: | ---: | ---: |")
             first = None
             for name, levers in ABLATION.items():
+                if isinstance(size, Text) and name in _OF_IMAGES:
+                    continue
                 with set_up(levers):
                     row = measured(make(levers), device)
                 first = first or row.ms
@@ -259,13 +262,18 @@ def training_step(network: nn.Module, loss: Callable[[], Tensor]) -> Call:
 @contextmanager
 def set_up(levers: Levers) -> Iterator[None]:
     """The settings of the whole process, and a clean start."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = levers.chooses_kernels
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.benchmark = levers.chooses_kernels
+    cudnn.allow_tf32 = matmul.allow_tf32 = levers.precision != "float32"  # of backward passes, too
     torch.compiler.reset()
-    # Every operation is the same code at several shapes; the default gives up after eight.
-    with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=4096):
-        yield
-    torch.backends.cudnn.benchmark = before
+    # Every operation is the same code at several shapes; the default gives up after eight, and says nothing.
+    limits = {"recompile_limit": 256, "accumulated_recompile_limit": 4096, "fail_on_recompile_limit_hit": True}
+    try:
+        with torch._dynamo.config.patch(**limits):
+            yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -309,7 +317,8 @@ def busy_share(call: Call, device: torch.device) -> float | None:
     # The profiler's own work on the processor would count as idle time; the kernels' own times are right.
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         seconds_of(call, device)
-    kernels = sum(event.device_time_total for event in profiler.events() if event.device_type == DeviceType.CUDA)
+    events = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
+    kernels = sum(event.device_time_total for event in events if not event.is_user_annotation)
     return kernels / 1e6 / seconds_of(call, device)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from exporter import ranking
 from exporter.ranking import kendall_tau
+from searcher.training.epoch import DivergedError
 from tests.end_to_end.conftest import Tiny, here
 
 OPTIONS = ("--count", "3", "--epochs", "1", "--device", "cpu")
@@ -30,10 +34,14 @@ def test_a_ranking_compares_shared_weights_with_training_alone(searched: Path, t
     assert "Kendall's tau" in done.stdout.splitlines()[-1]
     for number in range(3):
         summary = json.loads((searched / f"ranking/{number:02d}/summary.json").read_text())
-        assert summary[f"valid_{metric}"] == found["alone"][number]
+        assert summary["valid_score"] == found["alone"][number]
         assert f"test_{metric}" not in summary
     here("report", searched)
     assert "Kendall" in (searched / "report.html").read_text()
+    found["spec_sha256"] = "0" * 64  # of another search
+    (searched / "ranking.json").write_text(json.dumps(found))
+    here("report", searched)
+    assert "Kendall" not in (searched / "report.html").read_text()
 
 
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)
@@ -46,6 +54,28 @@ def test_a_ranking_goes_on_with_what_is_trained(searched: Path) -> None:
     here("rank", searched, *OPTIONS, "--resume")
     assert (searched / "ranking.json").read_text() == whole
     assert (searched / "ranking/00/summary.json").stat().st_mtime_ns == kept
+
+
+@pytest.mark.parametrize("tiny", ["macro"], indirect=True)
+def test_an_architecture_that_diverges_comes_last(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, trained = ranking.train, 0
+
+    def train(*arguments: Any, **options: Any) -> Any:
+        nonlocal trained
+        trained += 1
+        if trained == 2:
+            raise DivergedError("the loss is no longer a number")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(ranking, "train", train)
+    done = here("rank", searched, *OPTIONS)
+    assert "with its own it diverges" in done.stdout
+    found = json.loads((searched / "ranking.json").read_text())
+    assert [score is None for score in found["alone"]] == [False, True, False]
+    worth = [-math.inf if score is None else score for score in found["alone"]]
+    assert found["tau"] == kendall_tau(found["shared"], worth)
+    here("rank", searched, *OPTIONS, "--resume")
+    here("report", searched)
 
 
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_network, build_supernet
-from searcher.nn.graphs import CudaTapes, EagerTape, GraphedNetwork, Graphs, graph_operations
+from searcher.nn.graphs import CudaTapes, EagerTape, GraphedNetwork, Graphs, Part, graph_operations
 from searcher.nn.recurrent import Dropout
 from tests.searcher.conftest import make_spec, make_text_spec, random_architecture, random_recurrent
 
@@ -143,9 +143,44 @@ def test_alternatives_of_one_build_share_a_recording() -> None:
     first, second, other = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
     x = torch.randn(2, 3)
     for module in (first, second, other):
-        y = graphs.call(module, [x], place="here", build=repr(module))
+        y = graphs.call(Part(module, place="here", build=repr(module)), [x])
         torch.testing.assert_close(y, module(x))
     assert calls == len(graphs) == 2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_place_recorded_later_does_not_disturb_one_recorded_before(device: str) -> None:
+    """A pass goes through places in another order than they were recorded in."""
+    graphs = graphs_on(device)
+    layers = [nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)).to(device) for _ in range(3)]
+    parts = [Part(layer, place=number) for number, layer in enumerate(layers)]
+    x = torch.randn(512, 64, device=device, requires_grad=True)
+    for part in reversed(parts):
+        graphs.call(part, [x]).sum().backward()
+    for layer in layers:
+        layer.zero_grad()
+    found, expected = [], []
+    for seen, call in (
+        (found, lambda number, x: graphs.call(parts[number], [x])),
+        (expected, lambda n, x: layers[n](x)),
+    ):
+        x.grad = None
+        first = call(0, x)
+        (call(2, call(1, first)) * first).sum().backward()
+        seen += [x.grad, *(p.grad.clone() for layer in layers for p in layer.parameters() if p.grad is not None)]
+        for layer in layers:
+            layer.zero_grad()
+    assert_alike(found, expected, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_autocast_remembers_is_not_taken_for_a_recording(device: str) -> None:
+    graphs, layer = graphs_on(device), nn.Linear(8, 8).to(device)
+    part = Part(layer, place="here")
+    with torch.autocast(device, dtype=torch.bfloat16):
+        for seed in range(3):
+            x = torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)).to(device).requires_grad_()
+            assert_alike(graphs.call(part, [x]), layer(x), device)
 
 
 @pytest.mark.gpu

@@ -25,6 +25,7 @@ from searcher.arch.document import ConfigError
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
+from searcher.nn.graphs import CudaTapes, Graphs, graph_operations
 from searcher.presets.catalog import search_preset
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
@@ -375,11 +376,15 @@ def noise_learner(tmp_path: Path, *, device: str = "cpu", training: ImageTrainin
 
 
 @pytest.mark.gpu
-def test_no_step_of_an_epoch_waits_for_the_device(tmp_path: Path, supernet: nn.Module) -> None:
+@pytest.mark.parametrize("replays", [False, True])
+def test_no_step_of_an_epoch_waits_for_the_device(tmp_path: Path, supernet: nn.Module, replays: bool) -> None:
     augmentation = Augmentation(crop_padding=1, flip=True, cutout=3)
     learner = noise_learner(tmp_path, device="cuda", training=ImageTraining(augmentation, drop_path_prob=0.2))
+    supernet.cuda()
+    if replays:
+        graph_operations(supernet, Graphs(CudaTapes()))
     trainer = WeightsTrainer(
-        supernet.cuda(),
+        supernet,
         learner,
         sgd=replace(PLAIN, clip_norm=5.0),
         num_epochs=2,
@@ -387,10 +392,13 @@ def test_no_step_of_an_epoch_waits_for_the_device(tmp_path: Path, supernet: nn.M
         device=torch.device("cuda"),
         passes=2,
     )
-    rng = random.Random(0)
-    space = MicroSpace(2)
+    # The same few in every epoch, so that all is recorded in the first.
+    pool = [MicroSpace(2).random(random.Random(seed)) for seed in range(3)]
     for epoch in range(2):
-        steps = trainer.epoch(lambda _: bind(supernet, space.random(rng)), epoch=epoch, start_step=0)
+        steps = trainer.epoch(lambda index: bind(supernet, pool[index % 3]), epoch=epoch, start_step=0)
+        if replays and epoch == 0:
+            list(steps)
+            continue
         next(steps)  # brings to the device what the epoch needs
         torch.cuda.set_sync_debug_mode("error")
         try:
