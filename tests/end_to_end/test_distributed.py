@@ -137,6 +137,11 @@ def test_retraining_in_two_processes_is_retraining_in_one(both: list[dict[str, A
     assert first["scores"] == pytest.approx(single["scores"], rel=1e-4)
 
 
+def test_a_replayed_network_averages_its_gradients_over_ranks(both: list[dict[str, Any]]) -> None:
+    for outcome in both[:2]:
+        assert torch.equal(outcome["replayed"]["network"], outcome["retraining"]["network"])
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from datasets.catalog import load_text
 from exporter.retrain import RetrainConfig, Retraining
 from searcher.arch.spec import Spec
+from searcher.nn.graphs import EagerTape, Graphs
 from searcher.nn.recurrent import Dropout
 from searcher.training.distributed import ALONE, DistributedError, World, joined
 from searcher.training.learners import task_of
@@ -127,12 +128,14 @@ def searched(world: World, config: SearchConfig, *, same_streams: bool = False) 
     }
 
 
-def retrained(world: World, searched: SearchConfig, config: RetrainConfig) -> dict[str, Any]:
+def retrained(
+    world: World, searched: SearchConfig, config: RetrainConfig, *, graphs: Graphs | None = None
+) -> dict[str, Any]:
     """A retraining's scores by epoch, and where it ends."""
     store = load_text(searched.dataset)
     architecture = searched.search_space.random(random.Random(0))
     spec = Spec("recurrent", architecture, searched.final_network, task_of(store, dataset=searched.dataset))
-    run = Retraining(spec, config, store=store, device=CPU, world=world)
+    run = Retraining(spec, config, store=store, device=CPU, world=world, graphs=graphs)
     scores = []
     for _ in range(config.num_epochs):
         for _ in run.train_epoch():
@@ -148,6 +151,7 @@ def together(world: World, search: SearchConfig, retraining: RetrainConfig) -> d
         "search": searched(world, search),
         "same": searched(world, plain, same_streams=True),
         "retraining": retrained(world, search, retraining),
+        "replayed": retrained(world, search, retraining, graphs=Graphs(EagerTape)),
     }
 
 
