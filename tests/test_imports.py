@@ -111,6 +111,8 @@ ALLOWED = {
         "datasets",
         "runtime",
     },
+    # Judges a search by training, and so alone knows both.
+    "exporter.ranking": {"exporter.retrain", "searcher", "datasets"},
 }
 
 
