@@ -1,4 +1,4 @@
-"""The commands `enas retrain`, `enas export` and `enas verify`."""
+"""The commands `enas retrain`, `enas rank`, `enas export` and `enas verify`."""
 
 from __future__ import annotations
 

@@ -52,6 +52,25 @@ def test_metrics_compare_the_controller_with_the_random_policy(run: Path, tiny: 
 
 
 @of_images
+@pytest.mark.gpu
+def test_a_run_replays_cuda_graphs_from_search_to_model(tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    enas(*tiny.search(path), "--device", "cuda", "--cuda-graphs")
+    enas(*tiny.retrain(path), "--device", "cuda", "--cuda-graphs")
+    here("export", path)
+    assert json.loads((path / "verification.json").read_text())["passed"] is True
+
+
+@of_micro
+def test_cuda_graphs_without_cuda_are_refused_before_there_is_a_run(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    path, spec = tmp_path / "run", run / "spec.json"
+    for command in (tiny.search(path), ["retrain", spec, "--run", path]):
+        done = here(*command, "--device", "cpu", "--cuda-graphs", check=False)
+        assert str(done.exception) == "CUDA graphs need a CUDA device, but this is to run on the cpu"
+    assert not path.exists()
+
+
+@of_images
 def test_the_model_is_as_the_contract_says(run: Path) -> None:
     model = onnx.load(run / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
