@@ -89,7 +89,7 @@ def rank(
     Args: config: how each architecture is trained. count: of architectures. seed: chooses them. resume, force, again:
     as for `RunFolder.open`.
     Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
-    ConfigError: the space has not as many architectures. Stopped, CheckpointError, DivergedError: as `retrain`.
+    ConfigError: the space has not as many architectures. Stopped, CheckpointError: as `retrain`.
     """
     search, store = _finished_search(run, device=device)
     metric = search.learner.metric
