@@ -3,17 +3,20 @@
 Requests wait in one bounded queue, oldest first. As soon as a runner is free, the oldest one is taken with as many of
 its kind as a batch holds; while they wait for a runner, batches so grow by themselves. `max_queue_delay_s` makes a free
 runner wait for company.
+
+The event loop starts runners that are free; one that has finished takes the next batch itself, for a busy event loop
+would let it stand idle meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Generic, TypeVar
 
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
@@ -53,7 +56,6 @@ class _Waiting(Generic[Item, Result]):
     key: Hashable
     future: asyncio.Future[Done[Result]]
     since_s: float
-    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass
@@ -87,6 +89,8 @@ class Batcher(Generic[Item, Result]):
         self.limits = limits
         self.sizes = bucket_sizes(limits.max_batch_size)
         self._run = run
+        # Of the queue and the count of free runners: the event loop and the runners' threads change them.
+        self._lock = threading.Lock()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._rows = 0
         self._free = limits.runners
@@ -116,45 +120,65 @@ class Batcher(Generic[Item, Result]):
         assert 1 <= size <= self.limits.max_batch_size
         if self._is_closed:
             raise UnavailableError("it is being unloaded")
-        if self._free == 0 and len(self._waiting) >= self.limits.max_queue_size:
-            raise OverloadError(f"too many requests: {len(self._waiting)} are waiting already")
         loop = asyncio.get_running_loop()
         entry: _Waiting[Item, Result] = _Waiting(item, size, key, loop.create_future(), time.monotonic())
-        if timeout_s is not None:
-            entry.timer = loop.call_later(timeout_s, self._expire, entry)
-        self._waiting.append(entry)
-        self._rows += size
-        self._release()
+        with self._lock:
+            if self._free == 0 and len(self._waiting) >= self.limits.max_queue_size:
+                raise OverloadError(f"too many requests: {len(self._waiting)} are waiting already")
+            self._waiting.append(entry)
+            self._rows += size
+        timer = None if timeout_s is None else loop.call_later(timeout_s, self._expire, entry)
+        self._start()
         try:
             return await entry.future
         except asyncio.CancelledError:
             self._forget(entry)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def close(self) -> None:
         """Take nothing more, finish what there is."""
         self._is_closed = True
+        self._start()
         while self._waiting or self._free < self.limits.runners:
             self._idle.clear()
             await self._idle.wait()
         self._threads.shutdown(wait=False)
 
-    def _release(self) -> None:
-        """Start every batch that is due."""
-        while self._free and self._waiting:
-            remaining_s = self._waiting[0].since_s + self.limits.max_queue_delay_s - time.monotonic()
-            if self._rows < self.limits.max_batch_size and remaining_s > 0 and not self._is_closed:
-                self._wake_in(remaining_s)
-                return
-            batch = self._take()
-            self._free -= 1
-            ran = asyncio.get_running_loop().run_in_executor(self._threads, self._run_batch, batch)
-            ran.add_done_callback(partial(self._finish, batch))
+    def _start(self) -> None:
+        """Start a free runner on every batch that is due, and come back when the next one is."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            while self._free and (batch := self._take_due()):
+                self._free -= 1
+                self._threads.submit(self._work, batch, loop)
+            due_s = self._due_s() if self._free and self._waiting else None
+        if due_s is not None:
+            if self._wake_up is not None:
+                self._wake_up.cancel()
+            self._wake_up = loop.call_later(max(0.0, due_s - time.monotonic()), self._start)
 
-    def _wake_in(self, seconds: float) -> None:
-        if self._wake_up is not None:
-            self._wake_up.cancel()
-        self._wake_up = asyncio.get_running_loop().call_later(seconds, self._release)
+    def _work(self, batch: _Batch[Item, Result] | None, loop: asyncio.AbstractEventLoop) -> None:
+        """In a runner's thread: this batch, and every one that is due when it is done."""
+        while batch is not None:
+            ran, outcomes = batch, self._outcomes(batch)
+            with self._lock:
+                batch = self._take_due()
+                if batch is None:
+                    self._free += 1
+            loop.call_soon_threadsafe(self._hand_out, ran, outcomes, time.monotonic() - ran.started_s)
+
+    def _due_s(self) -> float:
+        """When the oldest entry is to run even without company."""
+        return self._waiting[0].since_s + (0.0 if self._is_closed else self.limits.max_queue_delay_s)
+
+    def _take_due(self) -> _Batch[Item, Result] | None:
+        """The next batch, if its time has come. The lock is held."""
+        if not self._waiting or (self._rows < self.limits.max_batch_size and self._due_s() > time.monotonic()):
+            return None
+        return self._take()
 
     def _take(self) -> _Batch[Item, Result]:
         """The oldest entry and those of its kind that fit, cut to a bucket or filled up to one."""
@@ -169,26 +193,22 @@ class Batcher(Generic[Item, Result]):
         count = len(ends) if even is None else ends.index(even) + 1
         taken = alike[:count]
         for entry in taken:
-            self._leave(entry)
+            self._waiting.remove(entry)
+            self._rows -= entry.size
         size = next(size for size in self.sizes if size >= ends[count - 1])
         return _Batch(taken, size)
 
-    def _run_batch(self, batch: _Batch[Item, Result]) -> list[Result | Exception]:
-        """In a thread of its own: nothing here touches the queue."""
+    def _outcomes(self, batch: _Batch[Item, Result]) -> list[Result | Exception]:
         try:
             return list(self._run([entry.item for entry in batch.entries], batch.size))
         except Exception as error:
             if len(batch.entries) == 1:
                 return [error]
         alone = [_Batch([entry], next(s for s in self.sizes if s >= entry.size)) for entry in batch.entries]
-        return [self._run_batch(one)[0] for one in alone]
+        return [self._outcomes(one)[0] for one in alone]
 
-    def _finish(self, batch: _Batch[Item, Result], ran: asyncio.Future[list[Result | Exception]]) -> None:
-        self._free += 1
-        # The runner goes on before answers are handed out.
-        self._release()
-        ran_s = time.monotonic() - batch.started_s
-        for entry, outcome in zip(batch.entries, ran.result(), strict=True):
+    def _hand_out(self, batch: _Batch[Item, Result], outcomes: Sequence[Result | Exception], ran_s: float) -> None:
+        for entry, outcome in zip(batch.entries, outcomes, strict=True):
             if entry.future.done():
                 continue
             if isinstance(outcome, Exception):
@@ -196,19 +216,19 @@ class Batcher(Generic[Item, Result]):
             else:
                 entry.future.set_result(Done(outcome, batch.started_s - entry.since_s, ran_s))
         self._idle.set()
+        # What has come too early for the runner, or since it found nothing.
+        self._start()
 
     def _expire(self, entry: _Waiting[Item, Result]) -> None:
-        self._forget(entry)
-        if not entry.future.done():
+        if self._forget(entry) and not entry.future.done():
             entry.future.set_exception(ExpiredError("the request's timeout expired while it waited"))
 
-    def _forget(self, entry: _Waiting[Item, Result]) -> None:
-        if entry in self._waiting:
-            self._leave(entry)
-            self._idle.set()
-
-    def _leave(self, entry: _Waiting[Item, Result]) -> None:
-        self._waiting.remove(entry)
-        self._rows -= entry.size
-        if entry.timer is not None:
-            entry.timer.cancel()
+    def _forget(self, entry: _Waiting[Item, Result]) -> bool:
+        """Take an entry out of the queue; whether it was there still."""
+        with self._lock:
+            if entry not in self._waiting:
+                return False
+            self._waiting.remove(entry)
+            self._rows -= entry.size
+        self._idle.set()
+        return True

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from searcher.nn.concat import concat
 from searcher.nn.dense import Classifier, DenseConv, pointwise_conv
 from searcher.nn.norm import Norm
 
@@ -41,7 +42,7 @@ class ConcatProjection(nn.Module):
     def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
         weights: list[Tensor] = [self.blocks[str(source)].weight for source in sources]  # type: ignore[misc]
         weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
-        return self.norm(pointwise_conv(functional.relu(torch.cat(list(tensors), dim=1), inplace=True), weight))
+        return self.norm(pointwise_conv(functional.relu(concat(tensors), inplace=True), weight))
 
 
 class FactorizedReduction(nn.Module):
@@ -63,7 +64,7 @@ class FactorizedReduction(nn.Module):
         missing_rows, missing_columns = x.shape[2] % 2, x.shape[3] % 2
         if missing_rows or missing_columns:
             odd_pixels = functional.pad(odd_pixels, (0, missing_columns, 0, missing_rows))
-        return self.norm(torch.cat([self.even(x), self.odd(odd_pixels)], dim=1))
+        return self.norm(concat([self.even(x), self.odd(odd_pixels)]))
 
 
 class Stem(nn.Sequential):

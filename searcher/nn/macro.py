@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,6 +30,7 @@ from searcher.arch.macro import (
 )
 from searcher.nn.banks import Alternatives, Bank, FixedOps, SharedOps
 from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
+from searcher.nn.concat import concat
 from searcher.nn.dense import Classifier
 from searcher.nn.norm import Norm
 from searcher.nn.operations import make_layer_operation
@@ -159,4 +159,4 @@ class _Concat(nn.Module):
         self.projection = ReluConvNorm(num_tensors * channels, channels, norm=norm)
 
     def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
-        return self.projection(torch.cat(list(tensors), dim=1))
+        return self.projection(concat(tensors))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,6 +38,7 @@ from searcher.nn.blocks import (
     Stem,
     drop_path,
 )
+from searcher.nn.concat import concat
 from searcher.nn.dense import Classifier
 from searcher.nn.norm import Norm
 from searcher.nn.operations import make_cell_operation
@@ -201,7 +201,7 @@ class MicroCell(nn.Module):
             self.leaf_reductions[str(end)](tensors[end]) if str(end) in self.leaf_reductions else tensors[end]
             for end in ends
         ]
-        return torch.cat(leaves, dim=1) if self.merge is None else self.merge(leaves, ends)
+        return concat(leaves) if self.merge is None else self.merge(leaves, ends)
 
 
 def _calibrate(in_channels: int, channels: int, *, norm: Norm) -> nn.Module:

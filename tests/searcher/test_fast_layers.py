@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from searcher.nn import depthwise, norm, pooling
+from searcher.nn.concat import concat
 from searcher.nn.depthwise import DepthwiseConv
 from searcher.nn.norm import BatchNorm
 from searcher.nn.pooling import AvgPool3x3, MaxPool3x3
@@ -135,3 +136,17 @@ def test_pooling_of_empty_lanes_alone_goes_by_rows() -> None:
     assert not pooling._leaves_lanes_empty(images(2, 16, 4, 4))
     assert not pooling._leaves_lanes_empty(images(2, 8, 4, 4).contiguous())
     assert not pooling._leaves_lanes_empty(images(2, 8, 4, 4).bfloat16())
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_concatenation_is_torchs_and_its_gradients_come_whole(layout: torch.memory_format) -> None:
+    maps = [images(3, channels, 5, 4, seed=channels).contiguous(memory_format=layout) for channels in (4, 1, 6)]
+    grad = images(3, 11, 5, 4).contiguous(memory_format=layout)
+    ours, plain = ([x.clone().requires_grad_() for x in maps] for _ in range(2))
+    joined, expected = concat(ours), torch.cat(plain, dim=1)
+    assert torch.equal(joined, expected)
+    for got, wanted in zip(
+        torch.autograd.grad(joined, ours, grad), torch.autograd.grad(expected, plain, grad), strict=True
+    ):
+        assert torch.equal(got, wanted)
+        assert got.is_contiguous(memory_format=layout)

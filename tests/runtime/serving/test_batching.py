@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -68,6 +69,23 @@ def test_requests_that_wait_for_a_runner_share_the_next_batch_oldest_first() -> 
         double.gate.set()
         assert [done.result for done in await asyncio.gather(blocker, *others)] == [0, 2, 4, 6, 8, 10, 12]
         assert double.batches == [([0], 1), ([1, 2, 3, 4], 4), ([5, 6], 2)]
+
+    run(scenario())
+
+
+def test_a_runner_goes_on_while_the_event_loop_is_busy() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double, max_batch_size=2)
+        blocker = await behind_a_blocker(batching, double)
+        others = [asyncio.create_task(batching.submit(n)) for n in range(1, 5)]
+        await asyncio.sleep(0)
+        double.gate.set()
+        stop = time.monotonic() + 5
+        while len(double.batches) < 3 and time.monotonic() < stop:
+            time.sleep(0.001)  # nothing else runs in the event loop
+        assert double.batches == [([0], 1), ([1, 2], 2), ([3, 4], 2)]
+        assert [done.result for done in await asyncio.gather(blocker, *others)] == [0, 2, 4, 6, 8]
 
     run(scenario())
 

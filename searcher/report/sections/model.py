@@ -1,0 +1,83 @@
+"""What the exported model does: whether it agrees with torch, and how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from searcher.report import html, values
+from searcher.report.run_files import read_object, table_in
+from searcher.report.sections.parts import quoted, scalars, table_of
+
+
+def verification_section(run: Path) -> Iterator[str]:
+    """What was compared with torch, and how it went."""
+    failed = read_object(run / "verification-failed.json")
+    document = read_object(run / "verification.json")
+    if not failed and not document:
+        yield html.missing("No model has been exported and verified yet", f"enas export {quoted(run)}")
+    if failed:
+        yield "<p>The last export was refused, because its answers are not those of the trained network:</p>"
+        yield from _verification_of(failed)
+    if document:
+        yield from _verification_of(document)
+
+
+def _verification_of(document: Mapping[str, Any]) -> Iterator[str]:
+    if "passed" in document:
+        yield f"<p>{html.verdict(bool(document['passed']))}: onnxruntime against torch on the same inputs.</p>"
+    yield scalars(document, leave_out=("passed",))
+    rows = [
+        {key: values.percent(value, digits=2) if key.endswith("accuracy") else value for key, value in row.items()}
+        for row in document.get("comparisons", [])
+        if isinstance(row, Mapping)
+    ]
+    yield table_of(rows)
+
+
+def benchmark_section(run: Path) -> Iterator[str]:
+    """What was measured of the model's speed."""
+    document = read_object(run / "benchmark.json")
+    if not document:
+        yield html.missing("The model's speed has not been measured yet", f"enas benchmark {quoted(run)}")
+        return
+    if document.get("is_partial"):
+        yield "<p>The benchmark was interrupted: these are the samples taken until then.</p>"
+    rows = [_benchmark_row(point) for point in document.get("points", []) if isinstance(point, Mapping)]
+    yield table_of(rows)
+    if disturbances := document.get("disturbances"):
+        yield f'<p class="bad">Noisy: {html.escaped("; ".join(map(str, disturbances)))}.</p>'
+    machine = table_in(document, "machine")
+    yield html.facts(
+        [
+            ("processor", machine.get("cpu")),
+            ("cores", machine.get("usable_cores")),
+            ("measured", document.get("started")),
+            *table_in(machine, "versions").items(),
+        ]
+    )
+
+
+def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the command's own table; what a point does not state stays empty."""
+    median = point.get("median_ms")
+    interval = table_in(median, "interval") if isinstance(median, Mapping) else {}
+    percentiles = table_in(point, "percentiles_ms")
+    written = [values.three_digits(interval.get(end)) or "" for end in ("low", "high")]
+    return {
+        "model": point.get("name"),
+        "scenario": point.get("scenario"),
+        "batch": point.get("batch_size"),
+        "threads": point.get("intra_op_threads"),
+        "median ms": values.three_digits(_value(median)),
+        "95 % interval": " – ".join(written) if all(written) else None,
+        **{f"{name} ms": values.three_digits(_value(percentiles.get(name))) for name in ("p90", "p99")},
+        "items/s": values.three_digits(_value(point.get("items_per_s"))),
+        "samples": point.get("count"),
+    }
+
+
+def _value(entry: object) -> object:
+    """An estimate is written as a table with its value and its interval, or plainly."""
+    return entry.get("value") if isinstance(entry, Mapping) else entry
