@@ -30,7 +30,7 @@ _TOKEN = "ENAS_TOKEN"
 @click.option("--port", "--http-port", type=click.IntRange(0, 65535), default=8000, help="0 takes a free one.")
 @click.option("--workers", type=_COUNT, default=1, help="Processes that share the port.")
 @click.option("--threads", type=_COUNT, default=1, help="Of onnxruntime, for one batch.")
-@click.option("--runners", type=_COUNT, show_default="the cores", help="Batches of a model that run side by side.")
+@click.option("--runners", type=_COUNT, show_default="the cores", help="Batches of a model side by side, at most.")
 @click.option("--max-batch-size", type=_COUNT, default=32, help="Rows of a batch, and of a request.")
 @click.option("--max-queue-delay-ms", type=_SECONDS, default=0.0, help="How long a request waits for company.")
 @click.option("--max-queue-size", type=_COUNT, default=256, help="Requests that wait for a model; more are refused.")

@@ -5,7 +5,8 @@ its kind as a batch holds; while they wait for a runner, batches so grow by them
 runner wait for company.
 
 The event loop starts runners that are free; one that has finished takes the next batch itself, for a busy event loop
-would let it stand idle meanwhile.
+would let it stand idle meanwhile. No more runners work than the event loop can feed: of a model that takes less time
+for a request than the event loop does, a second one would only take its core and the interpreter's lock from it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# About what the event loop takes for a request, from its first byte to its answer's last.
+_FEEDING_S = 0.2e-3
+# How much the newest batch counts in the mean of what an item takes.
+_NEWEST = 0.2
+
 
 @dataclass(frozen=True)
 class BatchLimits:
@@ -36,7 +42,7 @@ class BatchLimits:
     max_queue_size: int = 256
     """Requests that may wait; the next one is refused."""
     runners: int = 1
-    """Batches that run at the same time, each in a thread."""
+    """Batches that may run at the same time, each in a thread."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,12 @@ class Batcher(Generic[Item, Result]):
         self.limits = limits
         self.sizes = bucket_sizes(limits.max_batch_size)
         self._run = run
-        # Of the queue and the count of free runners: the event loop and the runners' threads change them.
+        # Of all that the event loop and the runners' threads change: the queue, the free runners, what an item takes.
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._rows = 0
         self._free = limits.runners
+        self._item_s = 0.0
         self._is_closed = False
         self._threads = ThreadPoolExecutor(limits.runners, thread_name_prefix=name)
         self._wake_up: asyncio.TimerHandle | None = None
@@ -151,10 +158,10 @@ class Batcher(Generic[Item, Result]):
         """Start a free runner on every batch that is due, and come back when the next one is."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            while self._free and (batch := self._take_due()):
+            while self._one_more_is_fed() and (batch := self._take_due()):
                 self._free -= 1
                 self._threads.submit(self._work, batch, loop)
-            due_s = self._due_s() if self._free and self._waiting else None
+            due_s = self._due_s() if self._waiting and self._one_more_is_fed() else None
         if due_s is not None:
             if self._wake_up is not None:
                 self._wake_up.cancel()
@@ -163,12 +170,20 @@ class Batcher(Generic[Item, Result]):
     def _work(self, batch: _Batch[Item, Result] | None, loop: asyncio.AbstractEventLoop) -> None:
         """In a runner's thread: this batch, and every one that is due when it is done."""
         while batch is not None:
+            start_s = time.thread_time()
             ran, outcomes = batch, self._outcomes(batch)
+            item_s = (time.thread_time() - start_s) / len(ran.entries)
             with self._lock:
-                batch = self._take_due()
-                if batch is None:
-                    self._free += 1
+                self._item_s += _NEWEST * (item_s - self._item_s)
+                self._free += 1
+                batch = self._take_due() if self._one_more_is_fed() else None
+                if batch is not None:
+                    self._free -= 1
             loop.call_soon_threadsafe(self._hand_out, ran, outcomes, time.monotonic() - ran.started_s)
+
+    def _one_more_is_fed(self) -> bool:
+        """Whether there is a free runner that would not wait for the event loop. The lock is held."""
+        return self._free > 0 and self.num_running < max(1, round(self._item_s / _FEEDING_S))
 
     def _due_s(self) -> float:
         """When the oldest entry is to run even without company."""

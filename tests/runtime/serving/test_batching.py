@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -88,6 +88,42 @@ def test_a_runner_goes_on_while_the_event_loop_is_busy() -> None:
         assert [done.result for done in await asyncio.gather(blocker, *others)] == [0, 2, 4, 6, 8]
 
     run(scenario())
+
+
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def _compute(seconds: float) -> None:
+    stop = time.thread_time() + seconds
+    while time.thread_time() < stop:
+        pass
+
+
+@pytest.mark.parametrize(("spend", "most"), [(_sleep, 1), (_compute, 2)])
+def test_a_second_runner_works_where_items_take_more_than_the_event_loop(
+    spend: Callable[[float], None], most: int
+) -> None:
+    running, seen = 0, []
+    lock = threading.Lock()
+
+    def work(items: Sequence[int], size: int) -> Sequence[int]:
+        nonlocal running
+        with lock:
+            running += 1
+            seen.append(running)
+        spend(0.02)
+        with lock:
+            running -= 1
+        return items
+
+    async def scenario() -> None:
+        batching = Batcher(work, limits=BatchLimits(max_batch_size=1, runners=2), name="test")
+        await batching.submit(0)
+        await asyncio.gather(*(batching.submit(n) for n in range(6)))
+
+    run(scenario())
+    assert max(seen) == most
 
 
 def test_a_free_runner_waits_for_company_as_long_as_it_is_told() -> None:
