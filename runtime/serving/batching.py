@@ -130,7 +130,7 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         entry: _Waiting[Item, Result] = _Waiting(item, size, key, loop.create_future(), time.monotonic())
         with self._lock:
-            if self._free == 0 and len(self._waiting) >= self.limits.max_queue_size:
+            if len(self._waiting) >= self.limits.max_queue_size and not self._one_more_is_fed():
                 raise OverloadError(f"too many requests: {len(self._waiting)} are waiting already")
             self._waiting.append(entry)
             self._rows += size

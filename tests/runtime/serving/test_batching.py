@@ -149,10 +149,12 @@ def test_a_full_batch_does_not_wait_for_its_age() -> None:
     run(scenario())
 
 
-def test_a_request_beyond_the_queue_is_refused_and_the_others_are_served() -> None:
+@pytest.mark.parametrize("runners", [1, 2])
+def test_a_request_beyond_the_queue_is_refused_and_the_others_are_served(runners: int) -> None:
     async def scenario() -> None:
         double = Doubler()
-        batching = batcher(double, max_queue_size=2)
+        # A second runner, which so little work does not wake, is no room to wait in.
+        batching = batcher(double, max_queue_size=2, runners=runners)
         blocker = await behind_a_blocker(batching, double)
         waiting = [asyncio.create_task(batching.submit(n)) for n in (1, 2)]
         await asyncio.sleep(0)
