@@ -18,11 +18,11 @@ from torch import Tensor
 def concat(maps: Sequence[Tensor]) -> Tensor:
     """n × [B, C, H, W] -> [B, the sum of all C, H, W]."""
     if maps[0].device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _Concat.apply(*maps)
+        return _ConcatWithWholeGradients.apply(*maps)
     return torch.cat(list(maps), dim=1)
 
 
-class _Concat(torch.autograd.Function):
+class _ConcatWithWholeGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *maps: Tensor) -> Tensor:
         ctx.widths = [x.shape[1] for x in maps]

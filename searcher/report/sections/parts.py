@@ -72,11 +72,6 @@ def numbers(found: object) -> list[float]:
     return [value for value in found if isinstance(value, int | float)] if isinstance(found, list) else []
 
 
-def index_of(among: Sequence[float], value: object) -> int | None:
-    """Where a value stands among others, if it does."""
-    return among.index(value) if isinstance(value, int | float) and value in among else None
-
-
 def quoted(run: Path) -> str:
     """A run's path as a command line takes it."""
     return shlex.quote(str(run))

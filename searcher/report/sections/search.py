@@ -11,7 +11,7 @@ from searcher.arch.spec import Spec
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import Stage, table_in
-from searcher.report.sections.parts import ABSENT, index_of, line_charts, numbers, progress, quoted, scalars, versions
+from searcher.report.sections.parts import ABSENT, line_charts, numbers, progress, quoted, scalars, versions
 
 
 def search_section(run: Path, search: Stage, spec: Spec | None, figures: Figures) -> Iterator[str]:
@@ -80,11 +80,11 @@ def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: objec
             "sampled",
             sampled,
             f"{len(sampled)}, on few minibatches",
-            marked=None if finals else index_of(sampled, chosen),
+            marked=None if finals else _index_of(sampled, chosen),
         )
     ]
     if finals:
-        rows.append(Row("finalists", finals, f"{len(finals)}, on the whole split", marked=index_of(finals, chosen)))
+        rows.append(Row("finalists", finals, f"{len(finals)}, on the whole split", marked=_index_of(finals, chosen)))
     reward = figures.written_reward(chosen) or ABSENT
     yield (
         f"<p>{len(sampled)} different architectures were drawn from the trained policy and scored with the shared "
@@ -92,3 +92,8 @@ def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: objec
     )
     title = "Rewards at the end of the search"
     yield dot_chart(rows, title=title, x_label=figures.reward, percent=figures.percent)
+
+
+def _index_of(among: Sequence[float], value: object) -> int | None:
+    """Where a value stands among others, if it does."""
+    return among.index(value) if isinstance(value, int | float) and value in among else None

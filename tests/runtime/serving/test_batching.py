@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.serving import batching as batching_module
 from runtime.serving.batching import Batcher, BatchLimits, bucket_sizes
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
 
@@ -101,7 +103,7 @@ def _compute(seconds: float) -> None:
 
 
 @pytest.mark.parametrize(("spend", "most"), [(_sleep, 1), (_compute, 2)])
-def test_a_second_runner_works_where_items_take_more_than_the_event_loop(
+def test_a_second_runner_works_where_items_compute_for_longer_than_the_event_loop(
     spend: Callable[[float], None], most: int
 ) -> None:
     running, seen = 0, []
@@ -155,6 +157,7 @@ def test_a_request_beyond_the_queue_is_refused_and_the_others_are_served(runners
         double = Doubler()
         # A second runner, which so little work does not wake, is no room to wait in.
         batching = batcher(double, max_queue_size=2, runners=runners)
+        await batching.submit(0)
         blocker = await behind_a_blocker(batching, double)
         waiting = [asyncio.create_task(batching.submit(n)) for n in (1, 2)]
         await asyncio.sleep(0)
@@ -178,6 +181,37 @@ def test_a_request_whose_deadline_passes_in_the_queue_fails_then_and_never_runs(
         await blocker
         assert (await batching.submit(2, timeout_s=5)).result == 4
         assert double.batches == [([0], 1), ([2], 1)]
+
+    run(scenario())
+
+
+def test_a_request_past_its_deadline_does_not_run_even_before_the_event_loop_notices() -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double)
+        blocker = await behind_a_blocker(batching, double)
+        late = asyncio.create_task(batching.submit(1, timeout_s=0.01))
+        patient = asyncio.create_task(batching.submit(2))
+        await asyncio.sleep(0)
+        time.sleep(0.02)  # nothing else runs in the event loop
+        double.gate.set()
+        stop = time.monotonic() + 5
+        while len(double.batches) < 2 and time.monotonic() < stop:
+            time.sleep(0.001)
+        assert double.batches == [([0], 1), ([2], 1)]
+        with pytest.raises(ExpiredError):
+            await late
+        assert [done.result for done in await asyncio.gather(blocker, patient)] == [0, 4]
+
+    run(scenario())
+
+
+def test_results_that_are_too_few_fail_their_requests_and_no_others() -> None:
+    async def scenario() -> None:
+        batching: Batcher[int, int] = Batcher(lambda items, size: list(items)[1:], limits=BatchLimits(), name="test")
+        with pytest.raises(ValueError, match="0 results of 1 items"):
+            await batching.submit(1)
+        await batching.close()
 
     run(scenario())
 
@@ -264,16 +298,22 @@ def test_rows_that_do_not_add_up_to_a_bucket_are_filled_up() -> None:
 def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
     async def scenario() -> None:
         double = Doubler()
-        batching = batcher(double, max_queue_delay_s=0.02)
-        blocker = await behind_a_blocker(batching, double)
+        batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
+        double.gate.clear()
+        runs = [asyncio.create_task(batching.submit(n)) for n in (1, 2)]
+        waits = asyncio.create_task(batching.submit(3))
+        await asyncio.sleep(0)
         closing = asyncio.create_task(batching.close())
         await asyncio.sleep(0)
         with pytest.raises(UnavailableError):
-            await batching.submit(1)
+            await batching.submit(4)
         assert not closing.done()
         double.gate.set()
         await closing
-        assert (await blocker).result == 0
+        assert double.batches == [([1, 2], 2), ([3], 1)]
+        # Whatever was taken is answered by now.
+        assert all(call.done() for call in (*runs, waits))
+        assert [done.result for done in await asyncio.gather(*runs, waits)] == [2, 4, 6]
 
     run(scenario())
 
@@ -291,9 +331,10 @@ def test_batches_have_few_sizes(largest: int, sizes: tuple[int, ...]) -> None:
     max_batch_size=st.integers(7, 20),
     runners=st.integers(1, 3),
     delay_s=st.sampled_from([0.0, 0.001]),
+    feeding_s=st.sampled_from([1e-9, 1.0]),
 )
 def test_every_request_gets_its_own_answer_whatever_the_batches(
-    sizes: list[int], max_batch_size: int, runners: int, delay_s: float
+    sizes: list[int], max_batch_size: int, runners: int, delay_s: float, feeding_s: float
 ) -> None:
     ran: list[tuple[list[tuple[int, int]], int]] = []
 
@@ -308,7 +349,9 @@ def test_every_request_gets_its_own_answer_whatever_the_batches(
         assert [done.result for done in await asyncio.gather(*calls)] == list(range(len(sizes)))
         await batching.close()
 
-    run(scenario())
+    # All runners that there are work, or one alone.
+    with patch.object(batching_module, "_FEEDING_S", feeding_s):
+        run(scenario())
     for items, size in ran:
         assert sum(rows for _, rows in items) <= size <= max_batch_size
         assert size in bucket_sizes(max_batch_size)
