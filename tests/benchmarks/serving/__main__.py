@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.serving RUN|MODEL [--seconds 10] [--threads N]
 
-Load comes from a process of its own, over loopback. Every server is measured in turn, three rounds of it, medians are
-told. Each runs onnxruntime with the same threads, one unless told otherwise; batches hold 32 at most. Bare onnxruntime
-runs as many batches side by side as fill the cores.
+Load comes from a process of its own, over loopback. Every server is measured in turn while the others are stopped, for
+some are busy even without a request; three rounds of it, medians are told. Each runs onnxruntime with the same threads,
+one unless told otherwise; batches hold 32 at most. Bare onnxruntime runs as many batches side by side as fill the
+cores.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +53,19 @@ class Contestant:
     """A whole HTTP request."""
     mean_batch: Callable[[], float | None]
     """Rows a batch since this was last asked, where the server tells."""
+    send_signal: Callable[[int], None]
+    """To all of its processes."""
+
+    @contextmanager
+    def alone_among(self, contestants: Sequence[Contestant]) -> Iterator[None]:
+        others = [contestant for contestant in contestants if contestant is not self]
+        for other in others:
+            other.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for other in others:
+                other.send_signal(signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -96,9 +111,9 @@ def main() -> None:
             measured: dict[str, list[Figures]] = {contestant.name: [] for contestant in contestants}
             for _ in range(_ROUNDS):
                 for contestant in contestants:
-                    measured[contestant.name].append(
-                        measure(contestant, connections=connections, seconds=arguments.seconds)
-                    )
+                    with contestant.alone_among(contestants):
+                        figures = measure(contestant, connections=connections, seconds=arguments.seconds)
+                    measured[contestant.name].append(figures)
             tell(measured, connections=connections, alone_ms=alone_ms, bare_per_s=bare_per_s)
 
 
@@ -190,7 +205,7 @@ def ours(path: Path, image: np.ndarray, *, threads: int) -> Iterator[Contestant]
         name = server.post("/v2/repository/index").json()[0]["name"]
         body, headers = binary_request(image)
         request = http_request(f"/v2/models/{name}/infer", body, headers)
-        yield Contestant("enas serve", server.port, request, _MeanBatch(server, name))
+        yield Contestant("enas serve", server.port, request, _MeanBatch(server, name), server.process.send_signal)
 
 
 class _MeanBatch:
@@ -214,8 +229,10 @@ def litserve(path: Path, image: np.ndarray, *, threads: int) -> Iterator[Contest
     python = ROOT / ".venv-litserve" / "bin" / "python"
     body = json.dumps({"image": base64.b64encode(image.tobytes()).decode()}).encode()
     request = http_request("/predict", body, {"Content-Type": "application/json"})
-    with peer([python, PEERS / "litserve_peer.py", path.absolute(), port, threads], port=port, health="/health"):
-        yield Contestant("LitServe 0.2.19", port, request, lambda: None)
+    with peer(
+        [python, PEERS / "litserve_peer.py", path.absolute(), port, threads], port=port, health="/health"
+    ) as send_signal:
+        yield Contestant("LitServe 0.2.19", port, request, lambda: None, send_signal)
 
 
 @contextmanager
@@ -233,13 +250,14 @@ def mlserver(path: Path, image: np.ndarray, *, threads: int) -> Iterator[Contest
         (Path(folder) / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
         model = {"name": "peer", "implementation": "mlserver_peer.Model", "max_batch_size": 32, "max_batch_time": 0.002}
         (Path(folder) / "model-settings.json").write_text(json.dumps(model))
-        with peer([binaries / "mlserver", "start", folder], port=port, health="/v2/health/ready", **environment):
-            yield Contestant("MLServer 1.7.1", port, request, lambda: None)
+        line = [binaries / "mlserver", "start", folder]
+        with peer(line, port=port, health="/v2/health/ready", **environment) as send_signal:
+            yield Contestant("MLServer 1.7.1", port, request, lambda: None, send_signal)
 
 
 @contextmanager
-def peer(line: list[object], *, port: int, health: str, **environment: str) -> Iterator[None]:
-    """Another server, until it is no longer needed."""
+def peer(line: Sequence[object], *, port: int, health: str, **environment: str) -> Iterator[Callable[[int], None]]:
+    """Another server, until it is no longer needed; gives a function that sends it a signal."""
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         # A group of its own: these servers leave processes behind when only their first one is stopped.
         process = subprocess.Popen(
@@ -257,7 +275,7 @@ def peer(line: list[object], *, port: int, health: str, **environment: str) -> I
                 time.sleep(0.1)
             else:
                 raise AssertionError(f"{line[0]} does not get ready: {_tail(log)}")
-            yield
+            yield partial(os.killpg, process.pid)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
