@@ -248,7 +248,7 @@ class Batcher(Generic[Item, Result]):
     def _outcomes(self, batch: _Batch[Item, Result]) -> list[Result | Exception]:
         """A result or a failure for every entry."""
         try:
-            results = list(self._run([entry.item for entry in batch.entries], batch.size))
+            results: list[Result | Exception] = list(self._run([entry.item for entry in batch.entries], batch.size))
             if len(results) != len(batch.entries):
                 raise ValueError(f"{len(results)} results of {len(batch.entries)} items")
             return results
