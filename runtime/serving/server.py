@@ -25,7 +25,7 @@ from runtime.serving.app import App
 from runtime.serving.channel import Channel
 from runtime.serving.connection import Connection, connection_class
 from runtime.serving.gate import Phase
-from runtime.serving.listener import BACKLOG
+from runtime.serving.listener import BACKLOG, refuse_more
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings
@@ -33,6 +33,8 @@ from runtime.serving.settings import Settings
 log = logging.getLogger(__name__)
 
 _FILES = 65536
+# For connections that have begun when no more may begin.
+_HANDSHAKE_S = 0.05
 # A thread that comes back from a model waits for the interpreter this long at most; Python's own 5 ms are several
 # batches of a small model.
 _SWITCH_S = 0.0005
@@ -153,6 +155,10 @@ class _Server(uvicorn.Server):
 
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
         """Take what waits to be accepted, which closing a listening socket would reset."""
+        if not self._is_worker:
+            for listener in listeners:
+                refuse_more(listener)
+            await asyncio.sleep(_HANDSHAKE_S)
         copies = [listener.dup() for listener in listeners]
         for server in self.servers:
             server.close()
