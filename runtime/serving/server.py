@@ -155,7 +155,8 @@ class _Server(uvicorn.Server):
 
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
         """Take what waits to be accepted, which closing a listening socket would reset."""
-        if not self._is_worker:
+        # All processes that share the socket leave together, but one that has failed.
+        if self._phase.is_leaving:
             for listener in listeners:
                 refuse_more(listener)
             await asyncio.sleep(_HANDSHAKE_S)
