@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 # About what the event loop takes for a request beside a busy runner. On an AMD EPYC that is 0.10 to 0.13 ms, and two
 # runners of a model of 0.2 ms are slower than one.
 _FEEDING_S = 0.2e-3
-# How much the newest batch counts in the mean of what an item computes.
-_NEWEST = 0.2
+# Weight of the newest batch in the moving average of what an item computes.
+_SMOOTHING = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Batcher(Generic[Item, Result]):
         self.limits = limits
         self.sizes = bucket_sizes(limits.max_batch_size)
         self._run = run
-        # Of all that the event loop and the runners' threads change: the queue, the free runners, the mean.
+        # Of all that the event loop and the runners' threads change: the queue, the free runners, the average.
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._rows = 0
@@ -180,23 +180,28 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             return bool(self._waiting) or self._unanswered > 0
 
-    def _work(self, batch: _Batch[Item, Result] | None, loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, batch: _Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> None:
         """In a runner's thread: this batch, and every one that is due when it is done."""
-        while batch is not None:
-            start_s = time.thread_time()
-            outcomes = self._outcomes(batch)
-            item_cpu_s = (time.thread_time() - start_s) / len(batch.entries)
-            done, ran_s = batch, time.monotonic() - batch.started_s
-            # Before the event loop hears of it, so that it looks again at what was not due here.
-            batch = self._next(item_cpu_s)
-            loop.call_soon_threadsafe(self._hand_out, done, outcomes, ran_s)
-            del done, outcomes
+        following: _Batch[Item, Result] | None = batch
+        while following is not None:
+            following = self._run_batch(following, loop)
+
+    def _run_batch(self, batch: _Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> _Batch[Item, Result] | None:
+        """Run a batch and have its outcomes handed out; gives what the runner goes on with, None if it is free."""
+        start_s = time.thread_time()
+        outcomes = self._outcomes(batch)
+        item_cpu_s = (time.thread_time() - start_s) / len(batch.entries)
+        ran_s = time.monotonic() - batch.started_s
+        # Before the event loop hears of it, so that it looks again at what was not due here.
+        following = self._next(item_cpu_s)
+        loop.call_soon_threadsafe(self._hand_out, batch, outcomes, ran_s)
+        return following
 
     def _next(self, item_cpu_s: float) -> _Batch[Item, Result] | None:
-        """What a runner goes on with; None sets it free. Args: item_cpu_s: what the batch before took for an item."""
+        """Set a runner free, and take the next batch for it. Args: item_cpu_s: what the last computed for an item."""
         with self._lock:
             before = item_cpu_s if self._item_cpu_s is None else self._item_cpu_s
-            self._item_cpu_s = before + _NEWEST * (item_cpu_s - before)
+            self._item_cpu_s = before + _SMOOTHING * (item_cpu_s - before)
             self._free += 1
             batch = self._take_due() if self._one_more_is_fed() else None
             if batch is not None:
@@ -205,9 +210,10 @@ class Batcher(Generic[Item, Result]):
 
     def _one_more_is_fed(self) -> bool:
         """Whether there is a free runner that would not wait for the event loop. The lock is held."""
-        if self._item_cpu_s is None:
-            return self._free > 0
-        return self._free > 0 and self.num_running < max(1, round(self._item_cpu_s / _FEEDING_S))
+        fed = self.limits.runners
+        if self._item_cpu_s is not None:
+            fed = min(fed, max(1, round(self._item_cpu_s / _FEEDING_S)))
+        return self.num_running < fed
 
     def _due_s(self) -> float:
         """When the oldest entry is to run even without company. The lock is held."""

@@ -15,14 +15,12 @@ BACKLOG = 2048
 """Connections that may wait to be accepted."""
 _SO_ATTACH_FILTER = 26
 # A program for packets, which begin with TCP's header: those that ask for a connection (SYN) are dropped.
-_NO_MORE_SYN = b"".join(
-    struct.pack("HBBI", *instruction)
-    for instruction in (
-        (0x30, 0, 0, 13),  # load the flags
-        (0x45, 0, 1, 0x02),  # is it a SYN?
-        (0x06, 0, 0, 0),  # take none of it
-        (0x06, 0, 0, 0xFFFFFFFF),  # take all of it
-    )
+_INSTRUCTION = struct.Struct("HBBI")
+_NO_MORE_SYN = (
+    (0x30, 0, 0, 13),  # load the flags
+    (0x45, 0, 1, 0x02),  # is it a SYN?
+    (0x06, 0, 0, 0),  # take none of it
+    (0x06, 0, 0, 0xFFFFFFFF),  # take all of it
 )
 
 
@@ -37,16 +35,17 @@ def listen(settings: Settings) -> socket.socket:
         ) from None
 
 
-def refuse_more(listener: socket.socket) -> None:
+def begin_no_more(listener: socket.socket) -> None:
     """Let no more connections begin; those that have begun are made and wait to be accepted.
 
-    Closing a listening socket resets what came since it was last asked, so that nothing must come any more. This is
-    for all processes that share the socket. Where the system cannot do so, nothing happens.
-    Source: linux/filter.h, socket(7): SO_ATTACH_FILTER.
+    Closing a listening socket resets what came since it was last asked, so nothing may come any more. Clients that ask
+    from now on hear nothing, and are refused after the socket is closed, in all processes that share it. Where the
+    system cannot do so, nothing happens.
+    Source: linux/filter.h, struct sock_filter; socket(7), SO_ATTACH_FILTER.
     """
     if sys.platform != "linux":
         return
-    program = ctypes.create_string_buffer(_NO_MORE_SYN, len(_NO_MORE_SYN))
-    count = len(_NO_MORE_SYN) // struct.calcsize("HBBI")
+    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*instruction) for instruction in _NO_MORE_SYN))
+    described = struct.pack("HP", len(_NO_MORE_SYN), ctypes.addressof(program))
     with contextlib.suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", count, ctypes.addressof(program)))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)

@@ -25,7 +25,7 @@ from runtime.serving.app import App
 from runtime.serving.channel import Channel
 from runtime.serving.connection import Connection, connection_class
 from runtime.serving.gate import Phase
-from runtime.serving.listener import BACKLOG, refuse_more
+from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings
@@ -155,10 +155,10 @@ class _Server(uvicorn.Server):
 
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
         """Take what waits to be accepted, which closing a listening socket would reset."""
-        # All processes that share the socket leave together, but one that has failed.
+        # Those that share the socket leave together; one that has failed goes alone, and the others still need it.
         if self._phase.is_leaving:
             for listener in listeners:
-                refuse_more(listener)
+                begin_no_more(listener)
             await asyncio.sleep(_HANDSHAKE_S)
         copies = [listener.dup() for listener in listeners]
         for server in self.servers:

@@ -16,8 +16,8 @@ from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
 from searcher.report.run_files import Stage
+from searcher.report.sections.elements import quoted
 from searcher.report.sections.model import benchmark_section, verification_section
-from searcher.report.sections.parts import quoted
 from searcher.report.sections.ranking import ranking_section
 from searcher.report.sections.retraining import retraining_section
 from searcher.report.sections.search import search_section

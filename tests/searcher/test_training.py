@@ -1,10 +1,8 @@
-"""The parts of training: schedule, optimiser, epoch, checkpoints, metrics, the run's folder, derivation."""
+"""An epoch of training, and what scores architectures: steps, losses, derivation."""
 
 from __future__ import annotations
 
-import errno
 import math
-import pickle
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datasets import files
 from datasets.batches import Augmentation
 from datasets.catalog import load_images
 from datasets.seeds import stream_seed
@@ -27,102 +24,13 @@ from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
 from searcher.nn.graphs import CudaTapes, Graphs, graph_operations
 from searcher.presets.catalog import search_preset
-from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
 from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
 from searcher.training.learner import StepLoss
-from searcher.training.metrics import MetricsLog, read_metrics
-from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
-from searcher.training.run_folder import RunError, RunFolder
+from searcher.training.optim import SgdConfig
 from tests.searcher.conftest import random_architecture
-
-PLAIN = SgdConfig(learning_rate=0.1, final_learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
-
-
-def test_a_single_cosine_falls_from_the_first_to_the_last_rate() -> None:
-    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.1)
-    rates = [learning_rate(config, epoch, num_epochs=10) for epoch in (0, 5, 10)]
-    assert rates == pytest.approx([0.2, 0.15, 0.1])
-
-
-def test_the_warm_up_rises_from_zero_and_the_cosine_takes_over() -> None:
-    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.0, warmup_epochs=2)
-    rates = [learning_rate(config, epoch, num_epochs=10) for epoch in (0, 1, 2, 6, 10)]
-    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.0])
-
-
-def test_restarts_come_at_10_30_70_and_150_as_published() -> None:
-    config = SgdConfig(learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2)
-    for restart in (0, 10, 30, 70, 150):
-        assert learning_rate(config, restart, num_epochs=310) == pytest.approx(0.05)
-    for before in (10, 30, 70, 150, 310):
-        assert learning_rate(config, before - 1e-6, num_epochs=310) == pytest.approx(0.001, abs=1e-6)
-
-
-def test_the_papers_rate_for_text_decays_with_every_epoch_after_fifteen() -> None:
-    config = SgdConfig(learning_rate=20.0, final_learning_rate=19.0, decay=0.96, decay_start_epoch=15)
-    rates = [learning_rate(config, epoch, num_epochs=150) for epoch in (0, 14.9, 15, 15.9, 16)]
-    assert rates == pytest.approx([20.0, 20.0, 19.2, 19.2, 19.0])  # 20 · 0.96² is less than the least
-
-
-def test_a_decay_and_restarts_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="decay and restart_epochs exclude each other"):
-        SgdConfig(learning_rate=1.0, decay=0.9, restart_epochs=10)
-
-
-class Toy(nn.Module):
-    """A linear layer, a norm, and a layer that is never used."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 3)
-        self.norm = nn.BatchNorm2d(3, track_running_stats=False)
-        self.unused = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.linear(x)[:, :, None, None])[:, :, 0, 0]
-
-
-def test_decay_spares_norms_biases_and_whatever_got_no_gradient() -> None:
-    network = Toy()
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    optimizer = make_sgd(network, replace(PLAIN, weight_decay=0.5, momentum=0.0))
-    (network(torch.randn(8, 4)).sum() * 0).backward()  # gradients of exactly zero
-    optimizer.step()
-    after = dict(network.named_parameters())
-    torch.testing.assert_close(after["linear.weight"], before["linear.weight"] * (1 - 0.1 * 0.5))
-    for name in ("linear.bias", "norm.weight", "norm.bias", "unused.weight", "unused.bias"):
-        assert torch.equal(after[name], before[name]), name
-
-
-def test_the_optimiser_takes_the_steps_of_torchs_plain_nesterov_sgd() -> None:
-    first, second = Toy(), Toy()
-    second.load_state_dict(first.state_dict())
-    ours = make_sgd(first, replace(PLAIN, weight_decay=0.01, decay_norms=True))
-    plain = torch.optim.SGD(second.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, foreach=False)
-    for step in range(5):
-        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-        for network, optimizer in ((first, ours), (second, plain)):
-            optimizer.zero_grad()
-            network(x).square().sum().backward()
-            optimizer.step()
-    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
-        torch.testing.assert_close(a, b, msg=name)
-
-
-def test_the_clipped_norm_equals_the_bound() -> None:
-    network = Toy()
-    (1e3 * network(torch.randn(8, 4)).square().sum() * network.linear.weight.sum()).backward()
-    before = clip_gradients(network.parameters(), 5.0)
-    assert before is not None
-    assert before.item() > 5
-    norm = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()
-    assert norm.item() == pytest.approx(5.0, rel=1e-4)
-
-
-def test_no_bound_leaves_gradients_alone() -> None:
-    assert clip_gradients(Toy().parameters(), 0.0) is None
+from tests.searcher.toy import PLAIN, Toy
 
 
 class FewPoints:
@@ -240,106 +148,6 @@ def test_the_auxiliary_loss_is_weighted() -> None:
     expected = plain(logits, labels) + 0.4 * plain(auxiliary, labels)
     actual = classification_loss(logits, auxiliary, labels, training=ImageTraining(auxiliary_weight=0.4))
     torch.testing.assert_close(actual, expected)
-
-
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = {"tensor": torch.randn(3, 4), "list": [1, 2.5, "x"], "nan": math.inf}
-    save_checkpoint(tmp_path / "c.pt", state)
-    loaded = load_checkpoint(tmp_path / "c.pt")
-    assert torch.equal(loaded.pop("tensor"), state.pop("tensor"))  # type: ignore[call-overload]
-    assert loaded == state
-
-
-class Malice:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("/tmp/should-not-exist-enas"),))
-
-
-@pytest.mark.parametrize("kind", ["malicious", "truncated", "garbage", "empty", "missing"])
-def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "c.pt"
-    if kind == "malicious":
-        torch.save({"x": Malice()}, path)
-    elif kind == "truncated":
-        save_checkpoint(path, {"x": torch.randn(1000)})
-        path.write_bytes(path.read_bytes()[:2000])
-    elif kind == "garbage":
-        path.write_bytes(pickle.dumps(3)[::-1] * 50)
-    elif kind == "empty":
-        path.touch()
-    with pytest.raises(CheckpointError) as error:
-        load_checkpoint(path)
-    assert len(str(error.value).splitlines()) == 1
-    assert str(path) in str(error.value)
-    assert not Path("/tmp/should-not-exist-enas").exists()
-
-
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "c.pt"
-    save_checkpoint(path, {"epoch": 1})
-
-    def full(_: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(path, {"epoch": 2})
-    monkeypatch.undo()
-    assert load_checkpoint(path) == {"epoch": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
-
-
-def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "x.txt"
-    interrupted = KeyboardInterrupt()
-
-    def write_half() -> None:
-        with files.whole_file(path) as temporary:
-            temporary.write_text("half")
-            raise interrupted
-
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert not list(tmp_path.iterdir())
-    files.write_text(path, "whole")
-    assert path.read_text() == "whole"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
-
-
-def test_metrics_are_cut_back_to_the_checkpoints_position(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path)
-    log.append({"epoch": 1, "loss": 1.23456789}, step=0)
-    position = log.position
-    log.append({"epoch": 2, "loss": 0.5}, step=1)
-    log.close()
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"epoch": 3, "lo')  # a line cut short by a kill
-    again = MetricsLog(tmp_path, position=position, next_step=1)
-    again.append({"epoch": 2, "loss": 0.25}, step=1)
-    again.close()
-    assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "loss": 1.23457}, {"epoch": 2, "loss": 0.25}]
-
-
-def test_reading_metrics_leaves_out_a_line_cut_short(tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"epoch": 1}\n{"epoch"')
-    assert read_metrics(tmp_path / "m.jsonl") == [{"epoch": 1}]
-
-
-def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> None:
-    path = tmp_path / "search"
-    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
-    with pytest.raises(RunError, match=r"already holds an unfinished run: `enas x --resume` goes on with it"):
-        RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
-    RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
-    with pytest.raises(RunError, match=r"another configuration \(learning_rate was 0.1, now 0.2\)"):
-        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
-
-
-def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
-    folder = RunFolder.open(tmp_path / "search", PLAIN, resume=False, force=False, again="")
-    save_checkpoint(folder.checkpoint_path, {"epoch": 1})
-    with pytest.raises(CheckpointError, match=r"not a checkpoint of this kind \(no metrics_position, seconds\)"):
-        folder.restore()
 
 
 @pytest.fixture

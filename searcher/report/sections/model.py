@@ -8,7 +8,7 @@ from typing import Any
 
 from searcher.report import html, values
 from searcher.report.run_files import read_object, table_in
-from searcher.report.sections.parts import quoted, scalars, table_of
+from searcher.report.sections.elements import quoted, scalars, table_of
 
 
 def verification_section(run: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from searcher.arch.spec import Spec, spec_digest
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import read_object
-from searcher.report.sections.parts import ABSENT, numbers
+from searcher.report.sections.elements import ABSENT, numbers
 
 
 def ranking_section(run: Path, spec: Spec | None, figures: Figures) -> Iterator[str]:

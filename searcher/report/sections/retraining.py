@@ -8,7 +8,7 @@ from pathlib import Path
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import Stage
-from searcher.report.sections.parts import line_charts, progress, quoted, table_of, versions
+from searcher.report.sections.elements import line_charts, progress, quoted, table_of, versions
 
 
 def retraining_section(run: Path, retrain: Stage, peer: Stage, figures: Figures) -> Iterator[str]:

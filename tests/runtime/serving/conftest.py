@@ -24,6 +24,7 @@ from tests.runtime.conftest import SHAPE, metadata, save, tiny_graph
 
 ROOT = Path(__file__).parents[3]
 DRAWING = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><circle r='4'/></svg>"
+INFER = "/v2/models/tiny/infer"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 

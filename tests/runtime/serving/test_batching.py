@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -50,6 +50,20 @@ async def behind_a_blocker(batching: Batcher[int, int], double: Doubler) -> asyn
     return blocker
 
 
+async def queued(batching: Batcher[int, int], items: Iterable[int]) -> list[asyncio.Task[Any]]:
+    """Submit items, each from a task of its own."""
+    tasks = [asyncio.create_task(batching.submit(item)) for item in items]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def hold_up_the_event_loop(until: Callable[[], bool]) -> None:
+    """Nothing else runs in it until the condition holds, or five seconds are over."""
+    stop = time.monotonic() + 5
+    while not until() and time.monotonic() < stop:
+        time.sleep(0.001)
+
+
 def test_a_lone_request_runs_at_once_and_alone() -> None:
     async def scenario() -> None:
         double = Doubler()
@@ -66,8 +80,7 @@ def test_requests_that_wait_for_a_runner_share_the_next_batch_oldest_first() -> 
         double = Doubler()
         batching = batcher(double, max_batch_size=4)
         blocker = await behind_a_blocker(batching, double)
-        others = [asyncio.create_task(batching.submit(n)) for n in range(1, 7)]
-        await asyncio.sleep(0)
+        others = await queued(batching, range(1, 7))
         double.gate.set()
         assert [done.result for done in await asyncio.gather(blocker, *others)] == [0, 2, 4, 6, 8, 10, 12]
         assert double.batches == [([0], 1), ([1, 2, 3, 4], 4), ([5, 6], 2)]
@@ -80,29 +93,22 @@ def test_a_runner_goes_on_while_the_event_loop_is_busy() -> None:
         double = Doubler()
         batching = batcher(double, max_batch_size=2)
         blocker = await behind_a_blocker(batching, double)
-        others = [asyncio.create_task(batching.submit(n)) for n in range(1, 5)]
-        await asyncio.sleep(0)
+        others = await queued(batching, range(1, 5))
         double.gate.set()
-        stop = time.monotonic() + 5
-        while len(double.batches) < 3 and time.monotonic() < stop:
-            time.sleep(0.001)  # nothing else runs in the event loop
+        hold_up_the_event_loop(until=lambda: len(double.batches) == 3)
         assert double.batches == [([0], 1), ([1, 2], 2), ([3, 4], 2)]
         assert [done.result for done in await asyncio.gather(blocker, *others)] == [0, 2, 4, 6, 8]
 
     run(scenario())
 
 
-def _sleep(seconds: float) -> None:
-    time.sleep(seconds)
-
-
-def _compute(seconds: float) -> None:
+def compute(seconds: float) -> None:
     stop = time.thread_time() + seconds
     while time.thread_time() < stop:
         pass
 
 
-@pytest.mark.parametrize(("spend", "most"), [(_sleep, 1), (_compute, 2)])
+@pytest.mark.parametrize(("spend", "most"), [(time.sleep, 1), (compute, 2)])
 def test_a_second_runner_works_where_items_compute_for_longer_than_the_event_loop(
     spend: Callable[[float], None], most: int
 ) -> None:
@@ -159,8 +165,7 @@ def test_a_request_beyond_the_queue_is_refused_and_the_others_are_served(runners
         batching = batcher(double, max_queue_size=2, runners=runners)
         await batching.submit(0)
         blocker = await behind_a_blocker(batching, double)
-        waiting = [asyncio.create_task(batching.submit(n)) for n in (1, 2)]
-        await asyncio.sleep(0)
+        waiting = await queued(batching, (1, 2))
         with pytest.raises(OverloadError, match=r"^too many requests: 2 are waiting already$"):
             await batching.submit(3)
         double.gate.set()
@@ -191,13 +196,10 @@ def test_a_request_past_its_deadline_does_not_run_even_before_the_event_loop_not
         batching = batcher(double)
         blocker = await behind_a_blocker(batching, double)
         late = asyncio.create_task(batching.submit(1, timeout_s=0.01))
-        patient = asyncio.create_task(batching.submit(2))
-        await asyncio.sleep(0)
-        time.sleep(0.02)  # nothing else runs in the event loop
+        (patient,) = await queued(batching, [2])
+        time.sleep(0.02)
         double.gate.set()
-        stop = time.monotonic() + 5
-        while len(double.batches) < 2 and time.monotonic() < stop:
-            time.sleep(0.001)
+        hold_up_the_event_loop(until=lambda: len(double.batches) == 2)
         assert double.batches == [([0], 1), ([2], 1)]
         with pytest.raises(ExpiredError):
             await late
@@ -300,9 +302,7 @@ def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
         double = Doubler()
         batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
         double.gate.clear()
-        runs = [asyncio.create_task(batching.submit(n)) for n in (1, 2)]
-        waits = asyncio.create_task(batching.submit(3))
-        await asyncio.sleep(0)
+        calls = await queued(batching, (1, 2, 3))
         closing = asyncio.create_task(batching.close())
         await asyncio.sleep(0)
         with pytest.raises(UnavailableError):
@@ -312,8 +312,8 @@ def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
         await closing
         assert double.batches == [([1, 2], 2), ([3], 1)]
         # Whatever was taken is answered by now.
-        assert all(call.done() for call in (*runs, waits))
-        assert [done.result for done in await asyncio.gather(*runs, waits)] == [2, 4, 6]
+        assert all(call.done() for call in calls)
+        assert [done.result for done in await asyncio.gather(*calls)] == [2, 4, 6]
 
     run(scenario())
 

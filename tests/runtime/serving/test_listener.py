@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from runtime.serving.listener import refuse_more
+from runtime.serving.listener import begin_no_more
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can")
 def test_no_more_connections_begin_and_those_that_have_begun_are_served() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
-        refuse_more(listener)
+        begin_no_more(listener)
         client.sendall(b"asked")
         accepted, _ = listener.accept()
         with accepted:

@@ -1,85 +1,26 @@
-"""How a server is run: started, watched, overloaded, protected, stopped, and killed."""
+"""How a server is run: started, watched, overloaded and protected."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.client import HTTPException, HTTPSConnection
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.conftest import metadata, save, tiny_graph
-from tests.runtime.serving.conftest import ROOT, Server, ask, binary_request, pixels, serving
+from tests.runtime.serving.clients import REQUEST, Load, until
+from tests.runtime.serving.conftest import INFER, ROOT, Server, ask, binary_request, pixels, serving
 from tests.runtime.serving.test_repository import good, wrong
 
-INFER = "/v2/models/tiny/infer"
 TOKEN = "a token of enough characters"
-REQUEST = binary_request(pixels(0))
-
-
-class Load:
-    """Clients that ask again and again, each on a connection that it keeps as long as the server does."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.outcomes: Counter[str] = Counter()
-        """Status, or the failure's name, -> count."""
-        self.is_over = threading.Event()
-        self._lock = threading.Lock()
-
-    def note(self, outcome: str) -> None:
-        with self._lock:
-            self.outcomes[outcome] += 1
-
-    def client(self) -> None:
-        connection = self.server.connect()
-        while not self.is_over.is_set():
-            try:
-                connection.connect()
-            except OSError:
-                # Nobody accepts any more: such a request was never accepted.
-                time.sleep(0.01)
-                continue
-            try:
-                is_kept = True
-                while is_kept and not self.is_over.is_set():
-                    reply = ask(connection, "POST", INFER, *REQUEST)
-                    self.note(str(reply.status))
-                    is_kept = reply.headers.get("connection") != "close"
-            except (OSError, HTTPException) as error:
-                self.note(type(error).__name__)
-            connection.close()
-
-    @contextmanager
-    def of(self, clients: int) -> Iterator[Load]:
-        threads = [threading.Thread(target=self.client) for _ in range(clients)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self.is_over.set()
-            for thread in threads:
-                thread.join()
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it does not come true")
 
 
 # --- start ------------------------------------------------------------------------------------------------------------
@@ -275,61 +216,6 @@ def test_large_requests_are_refused_when_together_they_are_too_much(model_path: 
         for connection in connections:
             connection.close()
         until(lambda: server.ask("POST", INFER, *REQUEST).status == 200)
-
-
-# --- stop and die -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_under_load_loses_no_request_and_exits_0(model_path: Path, workers: str) -> None:
-    with serving(model_path, "--workers", workers, "--lame-duck-s", "1") as server:
-        with Load(server).of(8) as load:
-            until(lambda: load.outcomes["200"] > 100)
-            server.process.send_signal(signal.SIGTERM)
-            until(lambda: server.get("/v2/health/ready").status == 503, seconds=0.9)
-            assert server.get("/v2/health/live").status == 200
-            assert server.ask("POST", INFER, *REQUEST).headers["connection"] == "close"
-            assert server.process.wait(20) == 0
-        assert set(load.outcomes) == {"200"}
-
-
-def test_an_interrupt_stops_at_once(model_path: Path) -> None:
-    with serving(model_path, "--lame-duck-s", "60") as server:
-        server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(10) == 0
-
-
-def test_a_second_signal_ends_the_lame_duck(model_path: Path) -> None:
-    with serving(model_path, "--workers", "2", "--lame-duck-s", "60") as server:
-        server.process.send_signal(signal.SIGTERM)
-        until(lambda: server.get("/v2/health/ready").status == 503)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) == 0
-
-
-def children(pid: int) -> list[int]:
-    """The workers among the processes that it started."""
-    tasks = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [child for child in map(int, tasks) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_killed_worker_is_replaced_and_takes_only_what_it_had_in_hand(model_path: Path) -> None:
-    with serving(model_path, "--workers", "2") as server:
-        until(lambda: len(children(server.process.pid)) == 2)
-        with Load(server).of(8) as load:
-            until(lambda: load.outcomes["200"] > 100)
-            before = server.post("/v2/repository/index").status
-            victim = children(server.process.pid)[0]
-            os.kill(victim, signal.SIGKILL)
-            until(lambda: load.outcomes["200"] > 300)
-            until(lambda: len(set(children(server.process.pid)) - {victim}) == 2)
-        failed = sum(count for outcome, count in load.outcomes.items() if outcome != "200")
-        assert before == 200
-        assert failed <= 8, load.outcomes
-        (entry,) = server.get("/v2/models/tiny/stats").json()["model_stats"]
-        assert entry["inference_stats"]["success"]["count"] >= load.outcomes["200"], "the dead worker's are counted too"
-        assert server.stop() == 0
 
 
 def test_metrics_are_of_all_workers(model_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The weights' optimiser and its schedules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from searcher.arch.document import ConfigError
+from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
+from tests.searcher.toy import PLAIN, Toy
+
+
+def test_a_single_cosine_falls_from_the_first_to_the_last_rate() -> None:
+    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.1)
+    rates = [learning_rate(config, epoch, num_epochs=10) for epoch in (0, 5, 10)]
+    assert rates == pytest.approx([0.2, 0.15, 0.1])
+
+
+def test_the_warm_up_rises_from_zero_and_the_cosine_takes_over() -> None:
+    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.0, warmup_epochs=2)
+    rates = [learning_rate(config, epoch, num_epochs=10) for epoch in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.0])
+
+
+def test_restarts_come_at_10_30_70_and_150_as_published() -> None:
+    config = SgdConfig(learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2)
+    for restart in (0, 10, 30, 70, 150):
+        assert learning_rate(config, restart, num_epochs=310) == pytest.approx(0.05)
+    for before in (10, 30, 70, 150, 310):
+        assert learning_rate(config, before - 1e-6, num_epochs=310) == pytest.approx(0.001, abs=1e-6)
+
+
+def test_the_papers_rate_for_text_decays_with_every_epoch_after_fifteen() -> None:
+    config = SgdConfig(learning_rate=20.0, final_learning_rate=19.0, decay=0.96, decay_start_epoch=15)
+    rates = [learning_rate(config, epoch, num_epochs=150) for epoch in (0, 14.9, 15, 15.9, 16)]
+    assert rates == pytest.approx([20.0, 20.0, 19.2, 19.2, 19.0])  # 20 · 0.96² is less than the least
+
+
+def test_a_decay_and_restarts_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="decay and restart_epochs exclude each other"):
+        SgdConfig(learning_rate=1.0, decay=0.9, restart_epochs=10)
+
+
+def test_decay_spares_norms_biases_and_whatever_got_no_gradient() -> None:
+    network = Toy()
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer = make_sgd(network, replace(PLAIN, weight_decay=0.5, momentum=0.0))
+    (network(torch.randn(8, 4)).sum() * 0).backward()  # gradients of exactly zero
+    optimizer.step()
+    after = dict(network.named_parameters())
+    torch.testing.assert_close(after["linear.weight"], before["linear.weight"] * (1 - 0.1 * 0.5))
+    for name in ("linear.bias", "norm.weight", "norm.bias", "unused.weight", "unused.bias"):
+        assert torch.equal(after[name], before[name]), name
+
+
+def test_the_optimiser_takes_the_steps_of_torchs_plain_nesterov_sgd() -> None:
+    first, second = Toy(), Toy()
+    second.load_state_dict(first.state_dict())
+    ours = make_sgd(first, replace(PLAIN, weight_decay=0.01, decay_norms=True))
+    plain = torch.optim.SGD(second.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, foreach=False)
+    for step in range(5):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        for network, optimizer in ((first, ours), (second, plain)):
+            optimizer.zero_grad()
+            network(x).square().sum().backward()
+            optimizer.step()
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def test_the_clipped_norm_equals_the_bound() -> None:
+    network = Toy()
+    (1e3 * network(torch.randn(8, 4)).square().sum() * network.linear.weight.sum()).backward()
+    before = clip_gradients(network.parameters(), 5.0)
+    assert before is not None
+    assert before.item() > 5
+    norm = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm()
+    assert norm.item() == pytest.approx(5.0, rel=1e-4)
+
+
+def test_no_bound_leaves_gradients_alone() -> None:
+    assert clip_gradients(Toy().parameters(), 0.0) is None

@@ -1,0 +1,119 @@
+"""What a run leaves on disk: checkpoints, metrics, its folder."""
+
+from __future__ import annotations
+
+import errno
+import math
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datasets import files
+from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.training.metrics import MetricsLog, read_metrics
+from searcher.training.run_folder import RunError, RunFolder
+from tests.searcher.toy import PLAIN
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = {"tensor": torch.randn(3, 4), "list": [1, 2.5, "x"], "nan": math.inf}
+    save_checkpoint(tmp_path / "c.pt", state)
+    loaded = load_checkpoint(tmp_path / "c.pt")
+    assert torch.equal(loaded.pop("tensor"), state.pop("tensor"))  # type: ignore[call-overload]
+    assert loaded == state
+
+
+class Malice:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("/tmp/should-not-exist-enas"),))
+
+
+@pytest.mark.parametrize("kind", ["malicious", "truncated", "garbage", "empty", "missing"])
+def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "c.pt"
+    if kind == "malicious":
+        torch.save({"x": Malice()}, path)
+    elif kind == "truncated":
+        save_checkpoint(path, {"x": torch.randn(1000)})
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "garbage":
+        path.write_bytes(pickle.dumps(3)[::-1] * 50)
+    elif kind == "empty":
+        path.touch()
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert str(path) in str(error.value)
+    assert not Path("/tmp/should-not-exist-enas").exists()
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"epoch": 1})
+
+    def full(_: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, {"epoch": 2})
+    monkeypatch.undo()
+    assert load_checkpoint(path) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    interrupted = KeyboardInterrupt()
+
+    def write_half() -> None:
+        with files.whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise interrupted
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert not list(tmp_path.iterdir())
+    files.write_text(path, "whole")
+    assert path.read_text() == "whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_metrics_are_cut_back_to_the_checkpoints_position(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    log.append({"epoch": 1, "loss": 1.23456789}, step=0)
+    position = log.position
+    log.append({"epoch": 2, "loss": 0.5}, step=1)
+    log.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "lo')  # a line cut short by a kill
+    again = MetricsLog(tmp_path, position=position, next_step=1)
+    again.append({"epoch": 2, "loss": 0.25}, step=1)
+    again.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "loss": 1.23457}, {"epoch": 2, "loss": 0.25}]
+
+
+def test_reading_metrics_leaves_out_a_line_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"epoch": 1}\n{"epoch"')
+    assert read_metrics(tmp_path / "m.jsonl") == [{"epoch": 1}]
+
+
+def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "search"
+    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
+    with pytest.raises(RunError, match=r"already holds an unfinished run: `enas x --resume` goes on with it"):
+        RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
+    RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
+    with pytest.raises(RunError, match=r"another configuration \(learning_rate was 0.1, now 0.2\)"):
+        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "search", PLAIN, resume=False, force=False, again="")
+    save_checkpoint(folder.checkpoint_path, {"epoch": 1})
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of this kind \(no metrics_position, seconds\)"):
+        folder.restore()
