@@ -28,25 +28,29 @@ class Budget:
     def __init__(self, num_bytes: int) -> None:
         self._left = num_bytes
 
+    def take(self, num_bytes: int) -> None:
+        """Raises: UnavailableError: there are not as many left."""
+        if num_bytes > self._left:
+            raise UnavailableError("too many large requests at one time")
+        self._left -= num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        self._left += num_bytes
+
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """A function that takes bytes for one request; they are given back in the end.
-
-        It raises UnavailableError if there are not as many left.
-        """
+        """`take` for one request, which gives all back in the end."""
         taken = 0
 
         def take(num_bytes: int) -> None:
             nonlocal taken
-            if num_bytes > self._left:
-                raise UnavailableError("too many large requests at one time")
-            self._left -= num_bytes
+            self.take(num_bytes)
             taken += num_bytes
 
         try:
             yield take
         finally:
-            self._left += taken
+            self.give_back(taken)
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int, take: Callable[[int], None]) -> bytes:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -22,8 +24,9 @@ from runtime.serving.answers import Answer, encode_infer, top_classes
 from runtime.serving.batching import Batcher, BatchLimits, Done
 from runtime.serving.bodies import Budget, Receive, accepted_encoding, deflate, read_body
 from runtime.serving.errors import FailedError, RequestError, ServeError
-from runtime.serving.gate import Scope, Send, cancel_when_gone, send_bytes
-from runtime.serving.protocol import InferRequest, parse_infer
+from runtime.serving.extensions import REPEATS, Response
+from runtime.serving.gate import Scope, Send, cancel_when_gone, respond, response
+from runtime.serving.protocol import InferReader, InferRequest
 from runtime.serving.repository import Repository
 from runtime.serving.served import Feed, ServedModel
 from runtime.serving.settings import Settings
@@ -39,6 +42,17 @@ _DEFAULT_TOP = 5
 _Value = TypeVar("_Value")
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a request's head says."""
+
+    model: str
+    version: str | None
+    reader: InferReader
+    encoding: str | None
+    """That the answer may have."""
+
+
 class Infer:
     """The protocol's inference."""
 
@@ -49,29 +63,70 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Mapping[str, str] = scope["enas.headers"]
-        served = self._repository.get(scope["path_params"]["model"], scope["path_params"].get("version"))
+        asked = _Asked(
+            model=scope["path_params"]["model"],
+            version=scope["path_params"].get("version"),
+            reader=InferReader(headers.get(_HEADER_LENGTH)),
+            encoding=accepted_encoding(headers.get("accept-encoding", "")),
+        )
+        served = self._repository.get(asked.model, asked.version)
         cancel_when_gone(scope)
         with served.users, self._budget.share() as take:
             body = await read_body(receive, headers, limit=self._limit, take=take)
-            answer = await _Counted(served).run(self._answer(served, body, headers.get(_HEADER_LENGTH)))
-        accepted = headers.get("accept-encoding")
-        await _send_answer(send, answer, encoding=None if accepted is None else accepted_encoding(accepted))
+            answer = await _Counted(served).run(self._answer(served, body, asked.reader))
+        repeats = scope.get("extensions", {}).get(REPEATS)
+        if repeats is not None and "content-encoding" not in headers:
+            repeats(partial(self._again, asked))
+        await respond(send, _response(answer, encoding=asked.encoding))
 
-    async def _answer(
-        self, served: ServedModel, body: bytes, header_length: str | None
-    ) -> tuple[Answer, int, Done[Feed]]:
-        request = await self._parse(body, header_length, served)
-        done = await served.infer(request.feed, batch_size=request.batch_size, timeout_s=request.timeout_s)
-        answer = encode_infer(request, done.result, model=served.name, version=served.version, labels=served.labels)
-        return answer, request.batch_size, done
+    def _again(
+        self, asked: _Asked, body: bytes, reply: Callable[[Response | Exception], None]
+    ) -> Callable[[], None] | None:
+        """Begin to answer a request that repeats the head of another. Raises: ServeError."""
+        served = self._repository.get(asked.model, asked.version)
+        self._budget.take(len(body))
+        counted = _Counted(served)
 
-    async def _parse(self, body: bytes, header_length: str | None, served: ServedModel) -> InferRequest:
+        def tell(outcome: Done[Feed] | Exception) -> None:
+            self._budget.give_back(len(body))
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                answer = _encode(request, outcome, served)
+            except Exception as error:
+                reply(counted.failed(error))
+            else:
+                counted.answered(rows=request.batch_size, queued_s=outcome.queued_s)
+                reply(_response(answer, encoding=asked.encoding))
+
+        try:
+            request = asked.reader.read(body, served.signature)
+            leave = served.begin(request.feed, tell, batch_size=request.batch_size, timeout_s=request.timeout_s)
+        except Exception as error:
+            tell(error)
+            return None
+
+        def withdraw() -> None:
+            leave()
+            self._budget.give_back(len(body))
+            counted.cancelled()
+
+        return withdraw
+
+    async def _answer(self, served: ServedModel, body: bytes, reader: InferReader) -> tuple[Answer, int, Done[Feed]]:
         if len(body) <= _LARGE_BYTES:
-            return parse_infer(body, header_length=header_length, signature=served.signature)
-        return await asyncio.to_thread(parse_infer, body, header_length=header_length, signature=served.signature)
+            request = reader.read(body, served.signature)
+        else:
+            request = await asyncio.to_thread(reader.read, body, served.signature)
+        done = await served.infer(request.feed, batch_size=request.batch_size, timeout_s=request.timeout_s)
+        return _encode(request, done, served), request.batch_size, done
 
 
-async def _send_answer(send: Send, answer: Answer, *, encoding: str | None) -> None:
+def _encode(request: InferRequest, done: Done[Feed], served: ServedModel) -> Answer:
+    return encode_infer(request, done.result, model=served.name, version=served.version, labels=served.labels)
+
+
+def _response(answer: Answer, *, encoding: str | None) -> Response:
     body, headers = answer.body, []
     if answer.num_json_bytes is not None:
         headers.append((_HEADER_LENGTH.encode(), str(answer.num_json_bytes).encode()))
@@ -79,7 +134,7 @@ async def _send_answer(send: Send, answer: Answer, *, encoding: str | None) -> N
         body = deflate(body, encoding=encoding)
         headers.append((b"content-encoding", encoding.encode()))
     content_type = b"application/json" if answer.num_json_bytes is None else b"application/octet-stream"
-    await send_bytes(send, body, content_type=content_type, headers=headers)
+    return response(body, content_type=content_type, headers=headers)
 
 
 class Classify:
@@ -109,7 +164,7 @@ class Classify:
             body = await read_body(receive, headers, limit=self._limit, take=take)
             document = await _Counted(served).run(self._answer(served, model, body, top=top))
         document["ms"]["total"] = _ms(time.perf_counter() - start)
-        await send_bytes(send, orjson.dumps(document))
+        await respond(send, response(orjson.dumps(document)))
 
     async def _answer(
         self, served: ServedModel, model: Model, body: bytes, *, top: int
@@ -152,27 +207,40 @@ class _Counted:
     def __init__(self, served: ServedModel) -> None:
         self._metrics = served.metrics
         self._start = time.perf_counter()
+        self._metrics.came()
 
     async def run(self, answering: Awaitable[tuple[_Value, int, Done[Feed]]]) -> _Value:
         """Args: answering: gives the answer, its rows, and what the batcher said.
 
         Raises: ServeError: what went wrong, FailedError if it was our fault.
         """
-        self._metrics.came()
         try:
             value, rows, done = await answering
         except asyncio.CancelledError:
-            self._metrics.failed("CANCELED", seconds=self._seconds())
+            self.cancelled()
             raise
         except ServeError as error:
-            self._metrics.failed(error.reason, seconds=self._seconds())
+            self.failed(error)
             raise
         except Exception as error:
-            self._metrics.failed("BACKEND", seconds=self._seconds())
-            log.exception("the model failed")
-            raise FailedError("the model failed on this request") from error
-        self._metrics.answered(rows=rows, seconds=self._seconds(), queued_s=done.queued_s)
+            raise self.failed(error) from error
+        self.answered(rows=rows, queued_s=done.queued_s)
         return value
+
+    def answered(self, *, rows: int, queued_s: float) -> None:
+        self._metrics.answered(rows=rows, seconds=self._seconds(), queued_s=queued_s)
+
+    def cancelled(self) -> None:
+        self._metrics.failed("CANCELED", seconds=self._seconds())
+
+    def failed(self, error: Exception) -> ServeError:
+        """What the client is told. Called where the error is caught."""
+        if isinstance(error, ServeError):
+            self._metrics.failed(error.reason, seconds=self._seconds())
+            return error
+        self._metrics.failed("BACKEND", seconds=self._seconds())
+        log.exception("the model failed")
+        return FailedError("the model failed on this request")
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._start

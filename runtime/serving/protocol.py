@@ -64,20 +64,33 @@ def parse_infer(body: bytes, *, header_length: str | None, signature: Signature)
     Args: body: as decompressed. header_length: the value of `Inference-Header-Content-Length`, None if absent.
     Raises: RequestError, TooLargeError, UnsupportedError: it is not a request that this model can answer.
     """
-    num_json_bytes = _header_length(header_length, num_bytes=len(body))
-    if header_length is not None and num_json_bytes == 0:
-        return _raw_request(body, signature=signature)
-    document = parse_json(body[:num_json_bytes])
-    tensors = None if header_length is None else memoryview(body)[num_json_bytes:]
-    parameters = _parameters(document, at="request")
-    feed = _feed(document, tensors, signature=signature)
-    return InferRequest(
-        id=_id(document),
-        feed=feed,
-        batch_size=_batch_size(feed, signature=signature),
-        outputs=_wishes(document, parameters, signature=signature),
-        timeout_s=_timeout_s(parameters),
-    )
+    return InferReader(header_length).read(body, signature)
+
+
+class InferReader:
+    """Reads requests of one `Inference-Header-Content-Length`, such as a client sends again and again.
+
+    Where all tensors travel as bytes, the JSON is mostly that of the request before, and is not read again then.
+    """
+
+    def __init__(self, header_length: str | None) -> None:
+        self._header_length = header_length
+        self._known: tuple[Signature, bytes, _Plan] | None = None
+
+    def read(self, body: bytes, signature: Signature) -> InferRequest:
+        """As `parse_infer`."""
+        if self._known is not None:
+            known_signature, known_text, plan = self._known
+            if signature is known_signature and body.startswith(known_text):
+                return plan.request(memoryview(body)[len(known_text) :])
+        num_json_bytes = _header_length(self._header_length, num_bytes=len(body))
+        if self._header_length is not None and num_json_bytes == 0:
+            return _raw_request(body, signature=signature)
+        text = body[:num_json_bytes]
+        plan = _plan(parse_json(text), signature=signature, has_header=self._header_length is not None)
+        if all(tensor.array is None for tensor in plan.tensors):
+            self._known = (signature, text, plan)
+        return plan.request(memoryview(body)[num_json_bytes:])
 
 
 def parse_json(text: bytes) -> dict[str, Any]:
@@ -132,50 +145,115 @@ def _raw_request(body: bytes, *, signature: Signature) -> InferRequest:
     shape = (1, *spec.shape[1:])
     if not all(isinstance(size, int) for size in shape):
         raise RequestError(f"a raw binary request takes an input of known shape, but {spec} is not")
-    feed = {spec.name: _of_bytes(memoryview(body), spec=spec, shape=tuple(map(int, shape)))}
+    tensor = _Tensor(spec, tuple(map(int, shape)), None)
+    _check_size(len(body), spec=spec, shape=tensor.shape)
+    feed = {spec.name: tensor.of(memoryview(body))}
     wishes = tuple(OutputWish(output.name, is_binary=True) for output in signature.outputs)
     return InferRequest(id=None, feed=feed, batch_size=1, outputs=wishes, timeout_s=None)
+
+
+# --- what the JSON says -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """An input."""
+
+    spec: TensorSpec
+    shape: tuple[int, ...]
+    array: np.ndarray | None
+    """None where it is among the bytes that follow."""
+    start: int = 0
+    """Of those bytes, its first."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of those that follow."""
+        return 0 if self.array is not None else math.prod(self.shape) * self.spec.dtype.itemsize
+
+    def of(self, tensors: memoryview) -> np.ndarray:
+        if self.array is not None:
+            return self.array
+        array: np.ndarray = np.ndarray(self.shape, self.spec.dtype, tensors, self.start)
+        # Tensors follow JSON of any length; onnxruntime reads addresses of whole elements.
+        return array if array.flags.aligned else array.copy()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A request but for the bytes that follow its JSON."""
+
+    model: str
+    tensors: tuple[_Tensor, ...]
+    num_bytes: int
+    """That follow."""
+    id: str | None
+    batch_size: int
+    outputs: tuple[OutputWish, ...]
+    timeout_s: float | None
+
+    def request(self, tensors: memoryview) -> InferRequest:
+        """Raises: RequestError: not as many bytes follow as the JSON says."""
+        if len(tensors) != self.num_bytes:
+            raise self._missized(len(tensors))
+        feed = {tensor.spec.name: tensor.of(tensors) for tensor in self.tensors}
+        return InferRequest(self.id, feed, self.batch_size, self.outputs, self.timeout_s)
+
+    def _missized(self, num_bytes: int) -> RequestError:
+        if num_bytes > self.num_bytes:
+            return RequestError(
+                f"unexpected additional input data for model '{self.model}': {num_bytes - self.num_bytes} bytes"
+            )
+        short = next(tensor for tensor in self.tensors if tensor.start + tensor.num_bytes > num_bytes)
+        return RequestError(
+            f"unexpected size for input '{short.spec.name}', expecting "
+            f"{min(short.num_bytes, short.start + short.num_bytes - num_bytes)} additional bytes"
+        )
+
+
+def _plan(document: Mapping[str, Any], *, signature: Signature, has_header: bool) -> _Plan:
+    parameters = _parameters(document, at="request")
+    tensors = _tensors(document, signature=signature, has_header=has_header)
+    return _Plan(
+        model=signature.model,
+        tensors=tuple(tensors.values()),
+        num_bytes=sum(tensor.num_bytes for tensor in tensors.values()),
+        id=_id(document),
+        batch_size=_batch_size(tensors, signature=signature),
+        outputs=_wishes(document, parameters, signature=signature),
+        timeout_s=_timeout_s(parameters),
+    )
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _feed(document: Mapping[str, Any], tensors: memoryview | None, *, signature: Signature) -> dict[str, np.ndarray]:
-    inputs = _objects(document.get("inputs"), at="inputs")
-    feed: dict[str, np.ndarray] = {}
+def _tensors(document: Mapping[str, Any], *, signature: Signature, has_header: bool) -> dict[str, _Tensor]:
+    tensors: dict[str, _Tensor] = {}
     sizes: dict[str, int] = {}
     offset = 0
-    for entry in inputs:
+    for entry in _objects(document.get("inputs"), at="inputs"):
         spec = _spec_of(entry, signature=signature)
-        if spec.name in feed:
+        if spec.name in tensors:
             raise RequestError(f"input '{spec.name}' is given twice")
         _check_datatype(entry, spec=spec)
         shape = _shape(entry, spec=spec, sizes=sizes)
         parameters = _parameters(entry, at=f"input '{spec.name}'")
-        size = _binary_size(parameters, spec=spec, has_header=tensors is not None)
+        size = _binary_size(parameters, spec=spec, has_header=has_header)
         if size is None:
-            feed[spec.name] = _of_json(entry, spec=spec, shape=shape)
+            tensors[spec.name] = _Tensor(spec, shape, _of_json(entry, spec=spec, shape=shape))
             continue
         if "data" in entry:
             raise RequestError(f"input '{spec.name}' has both data and binary_data_size")
-        assert tensors is not None
-        payload = tensors[offset : offset + size]
-        if len(payload) < size:
-            raise RequestError(
-                f"unexpected size for input '{spec.name}', expecting {size - len(payload)} additional bytes"
-            )
-        feed[spec.name] = _of_bytes(payload, spec=spec, shape=shape)
+        _check_size(size, spec=spec, shape=shape)
+        tensors[spec.name] = _Tensor(spec, shape, None, offset)
         offset += size
-    if tensors is not None and offset < len(tensors):
+    if missing := [spec.name for spec in signature.inputs if spec.name not in tensors]:
         raise RequestError(
-            f"unexpected additional input data for model '{signature.model}': {len(tensors) - offset} bytes"
-        )
-    if missing := [spec.name for spec in signature.inputs if spec.name not in feed]:
-        raise RequestError(
-            f"expected {len(signature.inputs)} inputs but got {len(feed)} for model '{signature.model}': "
+            f"expected {len(signature.inputs)} inputs but got {len(tensors)} for model '{signature.model}': "
             f"missing {', '.join(missing)}"
         )
-    return feed
+    return tensors
 
 
 def _spec_of(entry: Mapping[str, Any], *, signature: Signature) -> TensorSpec:
@@ -234,16 +312,13 @@ def _binary_size(parameters: Mapping[str, Any], *, spec: TensorSpec, has_header:
     return size
 
 
-def _of_bytes(payload: memoryview, *, spec: TensorSpec, shape: Sequence[int]) -> np.ndarray:
+def _check_size(size: int, *, spec: TensorSpec, shape: Sequence[int]) -> None:
     expected = math.prod(shape) * spec.dtype.itemsize
-    if len(payload) != expected:
+    if size != expected:
         raise RequestError(
-            f"unexpected total byte size {len(payload)} for input '{spec.name}', expecting {expected}: "
+            f"unexpected total byte size {size} for input '{spec.name}', expecting {expected}: "
             f"{DATATYPES[spec.dtype]} of shape {list(shape)}"
         )
-    array = np.frombuffer(payload, dtype=spec.dtype).reshape(shape)
-    # Tensors follow JSON of any length; onnxruntime reads addresses of whole elements.
-    return array if array.flags.aligned else array.copy()
 
 
 def _of_json(entry: Mapping[str, Any], *, spec: TensorSpec, shape: Sequence[int]) -> np.ndarray:
@@ -273,8 +348,8 @@ def _of_json(entry: Mapping[str, Any], *, spec: TensorSpec, shape: Sequence[int]
     return array
 
 
-def _batch_size(feed: Mapping[str, np.ndarray], *, signature: Signature) -> int:
-    sizes = {name: len(array) for name, array in feed.items()}
+def _batch_size(tensors: Mapping[str, _Tensor], *, signature: Signature) -> int:
+    sizes = {name: tensor.shape[0] for name, tensor in tensors.items()}
     batch_size = next(iter(sizes.values()))
     if any(size != batch_size for size in sizes.values()):
         told = ", ".join(f"{name} {size}" for name, size in sizes.items())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,13 +99,28 @@ class ServedModel:
     async def infer(self, feed: Feed, *, batch_size: int, timeout_s: float | None) -> Done[Feed]:
         """Outputs of a feed that was checked against the signature. Raises: RequestError; as `Batcher.submit`."""
         self._check_tokens(feed)
-        key: Hashable = tuple(feed[spec.name].shape[1:] for spec in self.signature.inputs)
-        return await self.batcher.submit(feed, size=batch_size, key=key, timeout_s=timeout_s)
+        return await self.batcher.submit(feed, size=batch_size, key=self._key(feed), timeout_s=timeout_s)
+
+    def begin(
+        self,
+        feed: Feed,
+        tell: Callable[[Done[Feed] | Exception], None],
+        *,
+        batch_size: int,
+        timeout_s: float | None,
+    ) -> Callable[[], None]:
+        """As `infer`, for those who do not wait. Returns, Raises: RequestError; as `Batcher.enter`."""
+        self._check_tokens(feed)
+        return self.batcher.enter(feed, tell, size=batch_size, key=self._key(feed), timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Finish what its users ask, and stop."""
         await self.users.are_gone()
         await self.batcher.close()
+
+    def _key(self, feed: Feed) -> Hashable:
+        """What feeds of one batch have in common."""
+        return tuple(feed[spec.name].shape[1:] for spec in self.signature.inputs)
 
     def _check_tokens(self, feed: Feed) -> None:
         if not isinstance(self.model, LanguageModel):

