@@ -1,8 +1,9 @@
 """Dynamic batching. Knows nothing of HTTP or ONNX: groups requests, calls one function, hands back results.
 
 Requests wait in one bounded queue, oldest first. As soon as a runner is free, the oldest one is taken with as many of
-its kind as a batch holds; while they wait for a runner, batches so grow by themselves. `max_queue_delay_s` makes a free
-runner wait for company.
+its kind as a batch holds, or as are a runner's fair share of all that are in hand: what one takes beyond that leaves
+the others small batches, whose rows cost more. While requests wait for a runner, batches so grow by themselves.
+`max_queue_delay_s` makes a free runner wait for company.
 
 The event loop starts runners that are free; one that has finished takes the next batch itself, for a busy event loop
 would let it stand idle meanwhile. No more runners work than the event loop can feed: where a request computes for less
@@ -75,6 +76,7 @@ class _Waiting(Generic[Item, Result]):
 @dataclass
 class _Batch(Generic[Item, Result]):
     entries: Sequence[_Waiting[Item, Result]]
+    rows: int
     size: int
     """Rows to run, those that fill up included."""
     started_s: float = field(default_factory=time.monotonic)
@@ -106,7 +108,8 @@ class Batcher(Generic[Item, Result]):
         # Of all that the event loop and the runners' threads change: the queue, the free runners, the average.
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._rows = 0
+        self._waiting_rows = 0
+        self._running_rows = 0
         self._free = limits.runners
         # Processor time of the runner's thread, which waiting for a core or the interpreter's lock does not lengthen.
         self._item_cpu_s: float | None = None
@@ -152,7 +155,7 @@ class Batcher(Generic[Item, Result]):
             if len(self._waiting) >= self.limits.max_queue_size and not self._one_more_is_fed():
                 raise OverloadError(f"too many requests: {len(self._waiting)} are waiting already")
             self._waiting.append(entry)
-            self._rows += size
+            self._waiting_rows += size
         if timeout_s is not None:
             entry.timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, entry)
         self._start()
@@ -221,13 +224,14 @@ class Batcher(Generic[Item, Result]):
         item_cpu_s = (time.thread_time() - start_s) / len(batch.entries)
         ran_s = time.monotonic() - batch.started_s
         # Before the event loop hears of it, so that it looks again at what was not due here.
-        following = self._next(item_cpu_s)
+        following = self._next(batch, item_cpu_s)
         loop.call_soon_threadsafe(self._hand_out, batch, outcomes, ran_s)
         return following
 
-    def _next(self, item_cpu_s: float) -> _Batch[Item, Result] | None:
+    def _next(self, done: _Batch[Item, Result], item_cpu_s: float) -> _Batch[Item, Result] | None:
         """Set a runner free, and take the next batch for it. Args: item_cpu_s: what the last computed for an item."""
         with self._lock:
+            self._running_rows -= done.rows
             before = item_cpu_s if self._item_cpu_s is None else self._item_cpu_s
             self._item_cpu_s = before + _SMOOTHING * (item_cpu_s - before)
             self._free += 1
@@ -236,12 +240,15 @@ class Batcher(Generic[Item, Result]):
                 self._free -= 1
             return batch
 
+    def _num_fed(self) -> int:
+        """Runners that would not wait for the event loop. The lock is held."""
+        if self._item_cpu_s is None:
+            return self.limits.runners
+        return min(self.limits.runners, max(1, round(self._item_cpu_s / _FEEDING_S)))
+
     def _one_more_is_fed(self) -> bool:
-        """Whether there is a free runner that would not wait for the event loop. The lock is held."""
-        fed = self.limits.runners
-        if self._item_cpu_s is not None:
-            fed = min(fed, max(1, round(self._item_cpu_s / _FEEDING_S)))
-        return self.num_running < fed
+        """The lock is held."""
+        return self.num_running < self._num_fed()
 
     def _due_s(self) -> float:
         """When the oldest entry is to run even without company. The lock is held."""
@@ -249,7 +256,7 @@ class Batcher(Generic[Item, Result]):
 
     def _take_due(self) -> _Batch[Item, Result] | None:
         """The next batch, if its time has come. The lock is held."""
-        if not self._waiting or (self._rows < self.limits.max_batch_size and self._due_s() > time.monotonic()):
+        if not self._waiting or (self._waiting_rows < self.limits.max_batch_size and self._due_s() > time.monotonic()):
             return None
         return self._take()
 
@@ -263,9 +270,11 @@ class Batcher(Generic[Item, Result]):
         if not alive:
             return None
         alike = [entry for entry in alive if entry.key == alive[0].key]
+        share = math.ceil((self._waiting_rows + self._running_rows) / self._num_fed())
+        most = min(self.limits.max_batch_size, max(share, alike[0].size))
         rows, ends = 0, []
         for entry in alike:
-            if rows + entry.size > self.limits.max_batch_size:
+            if rows + entry.size > most:
                 break
             rows += entry.size
             ends.append(rows)
@@ -274,10 +283,15 @@ class Batcher(Generic[Item, Result]):
         taken = alike[:count]
         for entry in taken:
             self._waiting.remove(entry)
-            self._rows -= entry.size
+            self._waiting_rows -= entry.size
+        rows = ends[count - 1]
+        self._running_rows += rows
         self._unanswered += 1
-        size = next(size for size in self.sizes if size >= ends[count - 1])
-        return _Batch(taken, size)
+        return _Batch(taken, rows, self._size_of(rows))
+
+    def _size_of(self, rows: int) -> int:
+        """The smallest bucket that holds them."""
+        return next(size for size in self.sizes if size >= rows)
 
     def _outcomes(self, batch: _Batch[Item, Result]) -> list[Result | Exception]:
         """A result or a failure for every entry."""
@@ -289,7 +303,7 @@ class Batcher(Generic[Item, Result]):
         except Exception as error:
             if len(batch.entries) == 1:
                 return [error]
-        alone = [_Batch([entry], next(s for s in self.sizes if s >= entry.size)) for entry in batch.entries]
+        alone = [_Batch([entry], entry.size, self._size_of(entry.size)) for entry in batch.entries]
         return [self._outcomes(one)[0] for one in alone]
 
     def _hand_out(self, batch: _Batch[Item, Result], outcomes: Sequence[Result | Exception], ran_s: float) -> None:
@@ -318,7 +332,7 @@ class Batcher(Generic[Item, Result]):
             if entry not in self._waiting:
                 return False
             self._waiting.remove(entry)
-            self._rows -= entry.size
+            self._waiting_rows -= entry.size
         self._idle.set()
         return True
 

@@ -215,7 +215,7 @@ def _together(arrays: Sequence[np.ndarray], size: int) -> np.ndarray:
     if len(arrays) == 1 and len(arrays[0]) == size:
         return arrays[0]
     # numpy's concatenate gives the interpreter's lock away for every part, and waits for it beside a busy event loop.
-    parts = [np.ascontiguousarray(array) for array in arrays]
     row = arrays[0][:1]
     filling = bytes(row.nbytes * (size - sum(map(len, arrays))))
+    parts = [np.ascontiguousarray(array).data for array in arrays]
     return np.frombuffer(b"".join([*parts, filling]), row.dtype).reshape(size, *row.shape[1:])

@@ -287,6 +287,31 @@ def test_requests_of_different_kinds_never_share_a_batch() -> None:
     run(scenario())
 
 
+def test_a_runner_takes_its_share_and_leaves_the_others_theirs() -> None:
+    gates = {-1: threading.Event(), -2: threading.Event()}
+    batches: list[list[int]] = []
+
+    def double(items: Sequence[int], size: int) -> list[int]:
+        for gate in (gates[item] for item in items if item in gates):
+            assert gate.wait(5)
+        batches.append(list(items))
+        return [2 * item for item in items]
+
+    async def scenario() -> None:
+        batching = Batcher(double, limits=BatchLimits(max_batch_size=8, runners=2), name="test")
+        blockers = await queued(batching, gates)
+        calls = await queued(batching, range(8))
+        gates[-1].set()
+        await asyncio.gather(*calls)
+        gates[-2].set()
+        await asyncio.gather(*blockers)
+        # Of nine rows in hand five are a runner's share, of which four are a bucket.
+        assert batches[:2] == [[-1], [0, 1, 2, 3]]
+
+    with patch.object(batching_module, "_FEEDING_S", 1e-9):
+        run(scenario())
+
+
 def test_rows_that_do_not_add_up_to_a_bucket_are_filled_up() -> None:
     async def scenario() -> None:
         double = Doubler()
