@@ -20,9 +20,9 @@ from runtime.serving.bodies import Budget, read_body
 from runtime.serving.errors import ForbiddenError, RequestError, UnavailableError, UnknownError, UnsupportedError
 from runtime.serving.gate import Gate, Phase, Receive, Scope, Send
 from runtime.serving.inference import Classify, Infer
+from runtime.serving.json_objects import parse_json
 from runtime.serving.metrics import CONTENT_TYPE, Metrics, statistics
 from runtime.serving.openapi import document as openapi_document
-from runtime.serving.protocol import parse_json
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings
 

@@ -14,24 +14,19 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
 from runtime.inputs import TensorSpec
-from runtime.serving.errors import RequestError, TooLargeError, UnsupportedError
+from runtime.serving.errors import RequestError, UnsupportedError
+from runtime.serving.json_objects import parse_json
 from runtime.serving.signature import DATATYPES, Signature
 
-MAX_JSON_BYTES = 16 * 2**20
-"""Of a request's JSON: reading it keeps the interpreter busy, which large tensors as bytes do not."""
-MAX_JSON_DEPTH = 100
 _MAX_ID_LENGTH = 1024
 _MAX_TIMEOUT_US = 2**62
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
@@ -58,15 +53,6 @@ class InferRequest:
     """How long it may wait for its turn."""
 
 
-def parse_infer(body: bytes, *, header_length: str | None, signature: Signature) -> InferRequest:
-    """Read an inference request.
-
-    Args: body: as decompressed. header_length: the value of `Inference-Header-Content-Length`, None if absent.
-    Raises: RequestError, TooLargeError, UnsupportedError: it is not a request that this model can answer.
-    """
-    return InferReader(header_length).read(body, signature)
-
-
 class InferReader:
     """Reads requests of one `Inference-Header-Content-Length`, such as a client sends again and again.
 
@@ -74,11 +60,16 @@ class InferReader:
     """
 
     def __init__(self, header_length: str | None) -> None:
+        """Args: header_length: None if the header is absent."""
         self._header_length = header_length
         self._known: tuple[Signature, bytes, _Plan] | None = None
 
     def read(self, body: bytes, signature: Signature) -> InferRequest:
-        """As `parse_infer`."""
+        """Read an inference request.
+
+        Args: body: as decompressed.
+        Raises: RequestError, TooLargeError, UnsupportedError: it is not a request that this model can answer.
+        """
         if self._known is not None:
             known_signature, known_text, plan = self._known
             if signature is known_signature and body.startswith(known_text):
@@ -91,37 +82,6 @@ class InferReader:
         if all(tensor.array is None for tensor in plan.tensors):
             self._known = (signature, text, plan)
         return plan.request(memoryview(body)[num_json_bytes:])
-
-
-def parse_json(text: bytes) -> dict[str, Any]:
-    """A JSON object, not larger and not deeper than allowed.
-
-    Raises: RequestError, TooLargeError.
-    """
-    if len(text) > MAX_JSON_BYTES:
-        raise TooLargeError(
-            f"the request's JSON has {len(text):,} bytes, at most {MAX_JSON_BYTES:,} are allowed; "
-            "send large tensors as bytes (binary_data_size)"
-        )
-    if (depth := _depth(text)) > MAX_JSON_DEPTH:
-        raise RequestError(f"the request's JSON is nested {depth} deep, at most {MAX_JSON_DEPTH} is allowed")
-    try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"failed to parse the request JSON buffer: {error}") from None
-    if not isinstance(document, dict):
-        raise RequestError("the request must be a JSON object")
-    return document
-
-
-def _depth(text: bytes) -> int:
-    """The deepest nesting of arrays and objects, as far as the text is JSON."""
-    if text.count(b"[") + text.count(b"{") <= MAX_JSON_DEPTH:
-        return 0
-    characters = np.frombuffer(_STRINGS.sub(b"", text), dtype=np.uint8)
-    steps = np.zeros(256, dtype=np.int32)
-    steps[list(b"[{")], steps[list(b"]}")] = 1, -1
-    return int(steps[characters].cumsum().max(initial=0))
 
 
 def _header_length(value: str | None, *, num_bytes: int) -> int:

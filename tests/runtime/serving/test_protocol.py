@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runtime.inputs import tensor_spec
 from runtime.serving.errors import RequestError, ServeError, TooLargeError, UnsupportedError
-from runtime.serving.protocol import InferRequest, OutputWish, parse_infer
+from runtime.serving.protocol import InferReader, InferRequest, OutputWish
 from runtime.serving.signature import DTYPES, Signature
 
 IMAGES = Signature(
@@ -46,8 +46,8 @@ def image_input(**changes: Any) -> dict[str, Any]:
 def parse(document: Any, *, tensors: bytes | None = None, signature: Signature = IMAGES) -> InferRequest:
     header = json.dumps(document).encode()
     if tensors is None:
-        return parse_infer(header, header_length=None, signature=signature)
-    return parse_infer(header + tensors, header_length=str(len(header)), signature=signature)
+        return InferReader(None).read(header, signature)
+    return InferReader(str(len(header))).read(header + tensors, signature)
 
 
 # --- what is understood -----------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_tensors_of_wide_numbers_are_read_at_any_place(padding: int) -> None:
 
 
 def test_a_body_without_json_is_the_only_input() -> None:
-    request = parse_infer(bytes(4), header_length="0", signature=IMAGES)
+    request = InferReader("0").read(bytes(4), IMAGES)
     assert request.feed["images"].shape == (1, 2, 2, 1)
     assert all(wish.is_binary for wish in request.outputs)
 
@@ -105,6 +105,22 @@ def test_outputs_deadline_and_id_are_read() -> None:
     )
     assert (request.id, request.timeout_s) == ("seven", 0.0025)
     assert request.outputs == (OutputWish("probabilities", False, 2), OutputWish("logits", True))
+
+
+def test_json_that_is_that_of_the_request_before_goes_with_tensors_of_its_own() -> None:
+    header = json.dumps({"inputs": [image_input(data=None, parameters={"binary_data_size": 8})]}).encode()
+    other = header.replace(b"images", b"imagos")
+    reader = InferReader(str(len(header)))
+    first, second = (reader.read(header + tensors, IMAGES) for tensors in (bytes(8), PIXELS.tobytes()))
+    assert first.feed["images"].sum() == 0
+    np.testing.assert_array_equal(second.feed["images"], PIXELS)
+    with pytest.raises(RequestError, match="expecting 1 additional bytes"):
+        reader.read(header + bytes(7), IMAGES)
+    with pytest.raises(RequestError, match="unexpected inference input 'imagos'"):
+        reader.read(other + bytes(8), IMAGES)
+    with pytest.raises(RequestError, match="unexpected inference input 'images' for model 't'"):
+        reader.read(header + bytes(8), TEXT)
+    np.testing.assert_array_equal(reader.read(header + PIXELS.tobytes(), IMAGES).feed["images"], PIXELS)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -211,13 +227,13 @@ def test_bytes_of_another_size_are_refused(size: int, tensors: bytes, message: s
 @pytest.mark.parametrize("length", ["-1", "1e3", "", "٣", "9" * 30, "10000"])
 def test_a_header_length_that_lies_is_refused(length: str) -> None:
     with pytest.raises(RequestError, match=r"^Inference-Header-Content-Length is "):
-        parse_infer(b'{"inputs": []}', header_length=length, signature=IMAGES)
+        InferReader(length).read(b'{"inputs": []}', IMAGES)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"a": NaN}', b'{"a": Infinity}', b'{"a": "\xff"}', b"\x00"])
 def test_what_is_not_json_is_refused(text: bytes) -> None:
     with pytest.raises(RequestError, match=r"^failed to parse the request JSON buffer: "):
-        parse_infer(text, header_length=None, signature=IMAGES)
+        InferReader(None).read(text, IMAGES)
 
 
 def test_numbers_beyond_the_type_are_refused() -> None:
@@ -246,12 +262,12 @@ def test_json_may_be_nested_a_hundred_deep(depth: int, is_read: bool) -> None:
     text = b'{"inputs": "]' + b"[" * 500 + b'\\"", "x": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
     message = "inputs must be a list" if is_read else f"nested {depth} deep, at most 100 is allowed"
     with pytest.raises(RequestError, match=message):
-        parse_infer(text, header_length=None, signature=IMAGES)
+        InferReader(None).read(text, IMAGES)
 
 
 def test_json_beyond_the_limit_is_refused_unread() -> None:
     with pytest.raises(TooLargeError, match=r"at most 16,777,216 are allowed; send large tensors as bytes"):
-        parse_infer(b"[" * (16 * 2**20 + 1), header_length=None, signature=IMAGES)
+        InferReader(None).read(b"[" * (16 * 2**20 + 1), IMAGES)
 
 
 def test_shared_memory_is_not_supported() -> None:
@@ -321,23 +337,32 @@ _NEARLY = st.fixed_dictionaries(
 _DOCUMENTS = (_NEARLY | _JSON).map(lambda value: json.dumps(value).encode())
 
 
-def outcome(body: bytes, length: str | None, signature: Signature) -> InferRequest | ServeError:
+def outcome(reader: InferReader, body: bytes, signature: Signature) -> InferRequest | ServeError:
     try:
-        return parse_infer(body, header_length=length, signature=signature)
+        return reader.read(body, signature)
     except ServeError as error:
         return error
 
 
 def never_fails_otherwise(header: bytes, rest: bytes, length: str | None) -> None:
-    """Whatever comes is read, or refused with a client's status and one short line."""
+    """Whatever comes is read, or refused with a client's status and one short line; again in the same way."""
     for signature in (IMAGES, TEXT):
-        found = outcome(header + rest, length, signature)
+        reader = InferReader(length)
+        found, again = (outcome(reader, header + rest, signature) for _ in range(2))
+        assert told(found) == told(again)
         if isinstance(found, ServeError):
             assert found.status in (400, 413, 501)
             assert len(str(found)) < 1000
         else:
             assert set(found.feed) == {spec.name for spec in signature.inputs}
             assert 1 <= found.batch_size <= signature.max_batch_size
+
+
+def told(found: InferRequest | ServeError) -> str:
+    if isinstance(found, ServeError):
+        return repr(found)
+    arrays = {name: (array.dtype, array.tolist()) for name, array in found.feed.items()}
+    return repr((found.id, arrays, found.batch_size, found.outputs, found.timeout_s))
 
 
 def fuzz(max_examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
