@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 # About what the event loop takes for a request beside a busy runner. On two cores of an AMD EPYC a second runner costs
 # a model of 0.11 ms a tenth of its rate, and gives one of 0.24 ms a quarter more.
 _FEEDING_S = 0.12e-3
-# Weight of the newest item in the moving average of what one computes. Of items, not of batches: a lone one computes for
+# Weight of the newest item in the moving average of what one computes. Of items, not of batches: a lone one takes
 # several times as long as one among many, and says little of what a loaded server spends.
 _SMOOTHING = 0.02
 
