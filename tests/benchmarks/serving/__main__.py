@@ -5,7 +5,7 @@
 Load comes from a process of its own, over loopback. Every server is measured in turn while the others are stopped, for
 some are busy even without a request; three rounds of it, medians are told. Each runs onnxruntime with the same threads,
 one unless told otherwise; batches hold 32 at most. Bare onnxruntime runs as many batches side by side as fill the
-cores.
+cores; it is measured after each round, in batches as large as they were on average in that.
 """
 
 from __future__ import annotations
@@ -77,6 +77,12 @@ class Figures:
     """Of all cores' time, what the load generator took."""
     failures: int
     mean_batch: float | None
+    bare_per_s: float | None
+    """Rows of bare onnxruntime in such batches, measured right after."""
+
+    @property
+    def of_bare(self) -> float | None:
+        return None if self.bare_per_s is None else self.per_s / self.bare_per_s
 
 
 def main() -> None:
@@ -94,11 +100,10 @@ def main() -> None:
     print(f"python -m tests.benchmarks.serving {' '.join(sys.argv[1:])}\n")
     side_by_side = max(1, usable_cores() // arguments.threads)
     alone_ms = bare(model, 1, side_by_side=1)[0]
-    bare_per_s = {size: bare(model, size, side_by_side=side_by_side)[1] for size in _BARE_SIZES}
     print(f"bare session.run of one row, alone: {alone_ms:.3f} ms; {side_by_side} batches side by side:")
     rows = [
-        [str(size), f"{per_s:,.0f}", f"{bare(wide, size, side_by_side=1)[1]:,.0f}"]
-        for size, per_s in bare_per_s.items()
+        [str(size)] + [f"{bare(m, size, side_by_side=n)[1]:,.0f}" for m, n in ((model, side_by_side), (wide, 1))]
+        for size in _BARE_SIZES
     ]
     print(aligned(["batch", "rows/s", "one at a time on all cores, rows/s"], rows), "\n")
     with ExitStack() as stack:
@@ -112,9 +117,14 @@ def main() -> None:
             for _ in range(_ROUNDS):
                 for contestant in contestants:
                     with contestant.alone_among(contestants):
-                        figures = measure(contestant, connections=connections, seconds=arguments.seconds)
+                        figures = measure(
+                            contestant,
+                            connections=connections,
+                            seconds=arguments.seconds,
+                            bare_per_s=lambda batch: bare(model, batch, side_by_side=side_by_side)[1],
+                        )
                     measured[contestant.name].append(figures)
-            tell(measured, connections=connections, alone_ms=alone_ms, bare_per_s=bare_per_s)
+            tell(measured, connections=connections, alone_ms=alone_ms)
 
 
 def bare(model: Model, size: int, *, side_by_side: int) -> tuple[float, float]:
@@ -136,20 +146,22 @@ def bare(model: Model, size: int, *, side_by_side: int) -> tuple[float, float]:
     return statistics.median(runs[0]), size * sum(map(len, runs)) / seconds
 
 
-def measure(contestant: Contestant, *, connections: int, seconds: float) -> Figures:
-    """Load one server, after a second of warming up."""
+def measure(contestant: Contestant, *, connections: int, seconds: float, bare_per_s: Callable[[int], float]) -> Figures:
+    """Load one server, after a second of warming up. Args: bare_per_s: rows of bare onnxruntime in such batches."""
     for duration in (1.0, seconds):
         contestant.mean_batch()
         result = run_load(contestant.port, contestant.request, connections=connections, seconds=duration)
     latencies = np.array(result["latencies_ms"])
     assert latencies.size, f"{contestant.name} answered nothing: {result['statuses']}"
+    batch = contestant.mean_batch()
     return Figures(
         p50_ms=float(np.quantile(latencies, 0.5)),
         p99_ms=float(np.quantile(latencies, 0.99)),
         per_s=len(latencies) / result["seconds"],
         client_share=result["cpu_s"] / result["seconds"] / usable_cores(),
         failures=sum(count for status, count in result["statuses"].items() if status != "200"),
-        mean_batch=contestant.mean_batch(),
+        mean_batch=batch,
+        bare_per_s=None if batch is None else bare_per_s(round(batch)),
     )
 
 
@@ -163,26 +175,23 @@ def run_load(
     return json.loads(subprocess.run(line, cwd=ROOT, input=request, capture_output=True, check=True).stdout)
 
 
-def tell(
-    measured: dict[str, list[Figures]], *, connections: int, alone_ms: float, bare_per_s: dict[int, float]
-) -> None:
+def tell(measured: dict[str, list[Figures]], *, connections: int, alone_ms: float) -> None:
     rows = []
     for name, rounds in measured.items():
         of = {field: statistics.median(getattr(r, field) for r in rounds) for field in ("p50_ms", "p99_ms", "per_s")}
-        client_share = statistics.median(r.client_share for r in rounds)
         batches = [r.mean_batch for r in rounds if r.mean_batch is not None]
-        batch = statistics.median(batches) if batches else None
-        most = None if batch is None else float(np.interp(batch, list(bare_per_s), list(bare_per_s.values())))
+        shares = [r.of_bare for r in rounds if r.of_bare is not None]
+        without_client = [r.of_bare / (1 - r.client_share) for r in rounds if r.of_bare is not None]
         rows.append(
             [
                 name,
                 f"{of['p50_ms']:.2f}",
                 f"{of['p99_ms']:.2f}",
                 f"{of['per_s']:,.0f}",
-                ABSENT if batch is None else f"{batch:.1f}",
-                ABSENT if most is None else f"{of['per_s'] / most:.0%}",
-                ABSENT if most is None else f"{of['per_s'] / (most * (1 - client_share)):.0%}",
-                f"{client_share:.0%}",
+                f"{statistics.median(batches):.1f}" if batches else ABSENT,
+                f"{statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})" if shares else ABSENT,
+                f"{statistics.median(without_client):.0%}" if shares else ABSENT,
+                f"{statistics.median(r.client_share for r in rounds):.0%}",
                 str(sum(r.failures for r in rounds)),
             ]
         )
