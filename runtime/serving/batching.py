@@ -3,7 +3,7 @@
 Requests wait in one bounded queue, oldest first. As soon as a runner is free, the oldest one is taken with as many of
 its kind as a batch holds, or as are a runner's fair share of all that are in hand: what one takes beyond that leaves
 the others small batches, whose rows cost more. While requests wait for a runner, batches so grow by themselves.
-`max_queue_delay_s` makes a free runner wait for company.
+`max_queue_delay_s` makes a free runner wait for company, and take as much of it as a batch holds.
 
 The event loop starts runners that are free; one that has finished takes the next batch itself, for a busy event loop
 would let it stand idle meanwhile. No more runners work than the event loop can feed: where a request computes for less
@@ -13,6 +13,7 @@ time than the event loop takes to bring it, a second one would only take the cor
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -24,6 +25,8 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -159,8 +162,14 @@ class Batcher(Generic[Item, Result]):
             self._waiting_rows += size
         if timeout_s is not None:
             entry.timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, entry)
-        self._start()
-        return partial(self._withdraw, entry)
+        withdraw = partial(self._withdraw, entry)
+        try:
+            self._start()
+        except BaseException:
+            # Who is told so here is told nothing more.
+            withdraw()
+            raise
+        return withdraw
 
     async def submit(
         self, item: Item, *, size: int = 1, key: Hashable = None, timeout_s: float | None = None
@@ -271,8 +280,10 @@ class Batcher(Generic[Item, Result]):
         if not alive:
             return None
         alike = [entry for entry in alive if entry.key == alive[0].key]
-        share = math.ceil((self._waiting_rows + self._running_rows) / self._num_fed())
-        most = min(self.limits.max_batch_size, max(share, alike[0].size))
+        most = self.limits.max_batch_size
+        if self.limits.max_queue_delay_s == 0:
+            share = math.ceil((self._waiting_rows + self._running_rows) / self._num_fed())
+            most = min(most, max(share, alike[0].size))
         rows, ends = 0, []
         for entry in alike:
             if rows + entry.size > most:
@@ -339,9 +350,14 @@ class Batcher(Generic[Item, Result]):
 
 
 def _tell(entry: _Waiting[Item, Result], outcome: Done[Result] | Exception) -> None:
-    if not entry.is_over:
-        _end(entry)
+    if entry.is_over:
+        return
+    _end(entry)
+    try:
         entry.tell(outcome)
+    except Exception:
+        # The others of the batch are told all the same.
+        log.exception("a request's answer was lost")
 
 
 def _end(entry: _Waiting[Any, Any]) -> None:

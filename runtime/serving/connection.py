@@ -22,6 +22,8 @@ _TLS_GRACE_S = 5.0
 # Of requests that may be repeated; a longer one takes its time on any way.
 _MAX_REPEATED_BYTES = 128 * 1024
 _MAX_HEAD_BYTES = 4096
+# Kept until the rest of a repeated request comes; more than that is read on the long way, which keeps account of it.
+_MAX_ARRIVED_BYTES = 8192
 _HEAD_END = b"\r\n\r\n"
 # With any of these a head does not say by itself where its request ends, or asks for something first.
 _NOT_REPEATED = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
@@ -88,23 +90,32 @@ class Connection(HttpToolsProtocol):
         self._got_request()
         cycle = self.cycle
         super().connection_lost(exc)
-        if cycle is not None and not cycle.response_complete:
+        if cycle is not None:
             scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]
-            for callback in scope["extensions"][ON_DISCONNECT]:
-                callback()
+            callbacks = scope["extensions"][ON_DISCONNECT]
+            if not cycle.response_complete:
+                for callback in callbacks:
+                    callback()
+            callbacks.clear()
+        # What leads back here only the garbage collector would take apart.
+        self._known, self._arrived = None, b""
+        if self.scope is not None:
+            self.scope["extensions"].pop(REPEATS, None)
 
     def data_received(self, data: bytes) -> None:
         data, self._arrived = self._arrived + data, b""
         known = self._known
-        if known is None or not self._is_free() or not data.startswith(known.head) or len(data) > known.length:
+        if known is None or not self._is_free() or not data.startswith(known.head):
             self._read(data)
-        elif len(data) < known.length:
+        elif len(data) == known.length:
+            self._answer_again(known, data)
+        elif len(data) < known.length and len(data) <= _MAX_ARRIVED_BYTES:
             self._arrived = data
             self._unset_keepalive_if_required()
             if self._is_late is None:
                 self._expect_request()
         else:
-            self._answer_again(known, data)
+            self._read(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -184,6 +195,7 @@ class Connection(HttpToolsProtocol):
             repeated.scope["extensions"][ON_DISCONNECT].append(withdraw)
 
     def _reply(self, repeated: _Repeated, response: Response) -> None:
+        assert not repeated.response_complete, "a second answer would be taken for the next request's"
         repeated.response_started = repeated.response_complete = True
         # It leads to this reply: a circle, which only the garbage collector would take apart.
         repeated.scope["extensions"][ON_DISCONNECT].clear()
@@ -234,7 +246,7 @@ class Connection(HttpToolsProtocol):
 
 
 def _head_of(data: bytes) -> bytes | None:
-    """The head of a POST that begins here, if it is whole; line ends, which may come before one, belong to none."""
+    """The head of a POST that begins here; None if it is not whole, or something else begins, if only a line end."""
     end = data.find(_HEAD_END, 0, _MAX_HEAD_BYTES)
     return data[: end + len(_HEAD_END)] if end > 0 and data.startswith(b"POST ") else None
 

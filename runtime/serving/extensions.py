@@ -13,9 +13,11 @@ from typing import NamedTuple, TypeVar
 ON_DISCONNECT = "enas.on_disconnect"
 """A list of functions to call when the client goes before its answer came."""
 REPEATS = "enas.repeats"
-"""Takes a `Begin[Response]` for all later requests of this connection that have the same head, to the byte.
+"""Takes a `Begin[Response]` for later requests of this connection that have the same head, to the byte.
 
-Absent where there can be none. The gate gives a `Begin[Response | Exception]` in its place, as it does with `send`.
+It is used for those that come while the connection is idle, until another head is remembered; others are read and
+routed anew. Absent where there can be none. The gate puts itself in between, as it does with `send`: from the
+application it takes a `Begin[Response | Exception]`.
 """
 
 
@@ -32,5 +34,5 @@ Outcome = TypeVar("Outcome")
 Begin = Callable[[bytes, Callable[[Outcome], None]], Callable[[], None] | None]
 """Begins to answer a body, as `begin(body, reply)`: `reply` is called once in the event loop, later or at once.
 
-Gives a function to call when the client goes, after which there is no reply; None if there is nothing to withdraw.
+Gives a function to call when the client goes, after which there is no reply; None where it has replied already.
 """

@@ -74,8 +74,9 @@ class Infer:
         with served.users, self._budget.share() as take:
             body = await read_body(receive, headers, limit=self._limit, take=take)
             answer = await _Counted(served).run(self._answer(served, body, asked.reader))
-        repeats = scope.get("extensions", {}).get(REPEATS)
-        if repeats is not None and "content-encoding" not in headers:
+        repeats = scope.get("extensions", {}).pop(REPEATS, None)
+        # A large request is read in a thread, for which there is none on the short way.
+        if repeats is not None and "content-encoding" not in headers and len(body) <= _LARGE_BYTES:
             repeats(partial(self._again, asked))
         await respond(send, _response(answer, encoding=asked.encoding))
 
@@ -89,15 +90,16 @@ class Infer:
 
         def tell(outcome: Done[Feed] | Exception) -> None:
             self._budget.give_back(len(body))
+            if isinstance(outcome, Exception):
+                reply(counted.failed(outcome))
+                return
             try:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                answer = _encode(request, outcome, served)
+                answer = _response(_encode(request, outcome, served), encoding=asked.encoding)
             except Exception as error:
                 reply(counted.failed(error))
-            else:
-                counted.answered(rows=request.batch_size, queued_s=outcome.queued_s)
-                reply(_response(answer, encoding=asked.encoding))
+                return
+            counted.answered(rows=request.batch_size, queued_s=outcome.queued_s)
+            reply(answer)
 
         try:
             request = asked.reader.read(body, served.signature)
@@ -234,12 +236,12 @@ class _Counted:
         self._metrics.failed("CANCELED", seconds=self._seconds())
 
     def failed(self, error: Exception) -> ServeError:
-        """What the client is told. Called where the error is caught."""
+        """What the client is told."""
         if isinstance(error, ServeError):
             self._metrics.failed(error.reason, seconds=self._seconds())
             return error
         self._metrics.failed("BACKEND", seconds=self._seconds())
-        log.exception("the model failed")
+        log.error("the model failed", exc_info=error)
         return FailedError("the model failed on this request")
 
     def _seconds(self) -> float:

@@ -5,7 +5,7 @@ processes serve together, prometheus_client keeps the numbers in files that ever
 (`PROMETHEUS_MULTIPROC_DIR`), so each of them tells the sum of all.
 
 Counting takes almost a microsecond, and ten things are counted of a request. What happens in one turn of the event loop
-is therefore gathered, and told to prometheus_client before the next.
+is therefore gathered, and told to prometheus_client first thing in the next.
 """
 
 from __future__ import annotations
@@ -140,6 +140,7 @@ class ModelMetrics:
         self._of: dict[str, Any] = {name: getattr(metrics, name).labels(*self._labels) for name in labelled}
         self._compute_us = {phase: metrics.compute_us[phase].labels(*self._labels) for phase in _PHASES}
         self._num_came = 0
+        """Less those that failed."""
         self._answered: list[tuple[int, float, float]] = []
         self._soon = _once_a_turn(self._tell)
 
@@ -172,7 +173,8 @@ class ModelMetrics:
         of["last_ms"].set(int(time.time() * 1e3))
 
     def failed(self, reason: Reason, *, seconds: float) -> None:
-        self._of["pending"].dec()
+        self._num_came -= 1
+        self._soon()
         self._of["failed_us"].inc(seconds * 1e6)
         self._metrics.failure.labels(*self._labels, reason).inc()
 

@@ -153,6 +153,15 @@ class _Server(uvicorn.Server):
         await self._accept_the_last(sockets or [])
         await super().shutdown(sockets)
 
+    async def _wait_tasks_to_complete(self) -> None:
+        try:
+            await super()._wait_tasks_to_complete()
+        except asyncio.CancelledError:
+            # Time is up. uvicorn cancels its tasks, but a repeated request is none: it ends with its connection.
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            raise
+
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
         """Take what waits to be accepted, which closing a listening socket would reset."""
         # Those that share the socket leave together; one that has failed goes alone, and the others still need it.

@@ -147,10 +147,11 @@ def test_a_free_runner_waits_for_company_as_long_as_it_is_told() -> None:
     run(scenario())
 
 
-def test_a_full_batch_does_not_wait_for_its_age() -> None:
+@pytest.mark.parametrize("runners", [1, 2])
+def test_a_full_batch_does_not_wait_for_its_age(runners: int) -> None:
     async def scenario() -> None:
         double = Doubler()
-        batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
+        batching = batcher(double, max_batch_size=2, max_queue_delay_s=60, runners=runners)
         await asyncio.gather(batching.submit(1), batching.submit(2))
         assert double.batches == [([1, 2], 2)]
 
@@ -269,6 +270,41 @@ def test_a_failure_of_all_reaches_every_caller_and_the_next_batch_runs() -> None
         failures = await asyncio.gather(batching.submit(-1), batching.submit(-2), return_exceptions=True)
         assert [str(failure) for failure in failures] == ["negative: [-1]", "negative: [-2]"]
         assert [done.result for done in await asyncio.gather(batching.submit(1), batching.submit(2))] == [2, 4]
+
+    run(scenario())
+
+
+def test_who_cannot_be_told_keeps_nothing_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        double = Doubler()
+        batching = batcher(double)
+        blocker = await behind_a_blocker(batching, double)
+
+        def raises(outcome: object) -> None:
+            raise MemoryError
+
+        batching.enter(1, raises)
+        other = asyncio.create_task(batching.submit(2))
+        await asyncio.sleep(0)
+        double.gate.set()
+        assert (await other).result == 4
+        assert double.batches[1:] == [([1, 2], 2)]
+        await asyncio.gather(blocker, batching.close())
+
+    run(scenario())
+    assert "a request's answer was lost" in caplog.text
+
+
+def test_who_was_refused_is_told_nothing_later() -> None:
+    async def scenario() -> None:
+        batching, told = batcher(Doubler()), []
+        with (
+            patch.object(batching._threads, "submit", side_effect=RuntimeError("can't start new thread")),
+            pytest.raises(RuntimeError, match="can't start new thread"),
+        ):
+            batching.enter(1, told.append)
+        await asyncio.sleep(0.05)
+        assert told == []
 
     run(scenario())
 

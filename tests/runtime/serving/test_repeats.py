@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -337,6 +339,35 @@ def test_a_client_that_goes_withdraws_its_request() -> None:
         client.echo.waiting.pop()()
 
     run(scenario)
+
+
+def test_much_of_a_request_that_is_not_whole_is_not_kept_beside_the_accounts() -> None:
+    async def scenario() -> None:
+        client = Client()
+        long = ASKED.replace(b"3", b"99000")
+        for way in ("long", "short"):
+            ((_, found),) = await client.says(long + bytes(99_000))
+            assert found == way
+        assert await client.says(long + bytes(50_000), bytes(49_000)) == [(b"POST /a " + bytes(99_000), "long")]
+
+    run(scenario)
+
+
+def test_a_connection_that_is_lost_leaves_nothing_for_the_garbage_collector() -> None:
+    async def scenario() -> None:
+        client = Client()
+        await client.says(ASKED + b"one", ASKED + b"two", ASKED + b"t")
+        connection = weakref.ref(client.connection)
+        client.connection.connection_lost(None)
+        del client
+        assert connection() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario)
+    finally:
+        gc.enable()
 
 
 def test_who_was_answered_withdraws_nothing() -> None:
