@@ -70,6 +70,10 @@ def test_https_is_served_with_a_certificate(model_path: Path, tmp_path: Path) ->
         context = ssl.create_default_context(cafile=str(certificate))
         connection = HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)
         assert ask(connection, "GET", "/v2/health/live").status == 200
+        until(lambda: ask(connection, "GET", "/v2/health/ready").status == 200)
+        # The second and third repeat the first one's head.
+        for _ in range(3):
+            assert ask(connection, "POST", INFER, *REQUEST).status == 200
 
 
 # --- who may ask ------------------------------------------------------------------------------------------------------
