@@ -74,6 +74,7 @@ def test_https_is_served_with_a_certificate(model_path: Path, tmp_path: Path) ->
         # The second and third repeat the first one's head.
         for _ in range(3):
             assert ask(connection, "POST", INFER, *REQUEST).status == 200
+        connection.close()
 
 
 # --- who may ask ------------------------------------------------------------------------------------------------------
