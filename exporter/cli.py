@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from searcher.training.options import command_again, exit_stopped, graphs_option, pace_options, speaker
+from searcher.training.options import (
+    command_again,
+    exit_stopped,
+    graphs_option,
+    jobs_options,
+    pace_options,
+    speaker,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -229,6 +237,8 @@ def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, help="Chooses the architectures, and fixes the training."
 )
+@jobs_options
+@threads_option
 @pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished ranking, if there is one.")
@@ -239,6 +249,9 @@ def rank(
     preset: str | None,
     epochs: int | None,
     seed: int,
+    jobs: int | None,
+    executor: str | None,
+    threads: int | None,
     checkpoint_minutes: float,
     max_hours: float | None,
     device: str,
@@ -256,7 +269,9 @@ def rank(
     from searcher.arch.catalog import find_spec
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
+    from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.jobs import Setting
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec = find_spec(run)
@@ -265,7 +280,11 @@ def rank(
     config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, train_on="train")
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    with catch_signals() as interrupt:
+    num_jobs = min(jobs or default_jobs(torch_device), count)
+    with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
+        setting = Setting(
+            device=device if workers else torch_device.type, threads=threads or 1, interrupt=interrupt, pace=pace
+        )
         try:
             found = run_rank(
                 run,
@@ -273,11 +292,11 @@ def rank(
                 count=count,
                 seed=seed,
                 device=torch_device,
+                setting=setting,
+                executor=workers,
                 resume=resume,
                 force=force,
                 again=command_again(),
-                interrupt=interrupt,
-                pace=pace,
                 log=click.echo,
             )
         except Stopped as stopped:

@@ -12,7 +12,8 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,17 @@ from datasets.files import write_text
 from datasets.seeds import numpy_generator, stream_seed
 from datasets.store import StoreError
 from exporter.retrain import RetrainConfig, score_text, train
+from exporter.trainings import Training, begin_training
 from searcher.arch.document import ConfigError
 from searcher.arch.spaces import space_module
 from searcher.arch.spec import Spec, read_spec, spec_digest
+from searcher.training import device as devices
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.checkpointer import Pace
 from searcher.training.derive import bind
 from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt
+from searcher.training.jobs import Setting, run_jobs
 from searcher.training.learner import is_better
 from searcher.training.learners import Store, load_store
 from searcher.training.loop import Search
@@ -77,46 +81,58 @@ def rank(
     count: int,
     seed: int,
     device: torch.device,
+    setting: Setting,
+    executor: Executor | None,
     resume: bool,
     force: bool,
     again: str,
-    interrupt: Interrupt,
-    pace: Pace,
     log: Callable[[str], None],
 ) -> Ranking:
     """Judge the search of a run, and write `ranking.json` and the trainings, a folder each, into it.
 
-    Args: config: how each architecture is trained. count: of architectures. seed: chooses them. resume, force, again:
-    as for `RunFolder.open`.
+    Args: config: how each architecture is trained. count: of architectures. seed: chooses them. device: of the scores
+    with shared weights. setting, executor: of the trainings, see `run_jobs`. resume, force, again: as for
+    `RunFolder.open`.
     Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
-    ConfigError: the space has not as many architectures. Stopped, CheckpointError: as `retrain`.
+    ConfigError: the space has not as many architectures. Stopped, JobsError: as `run_jobs`.
     """
     search, store = _finished_search(run, device=device)
     metric = search.learner.metric
     specs = _pool(search, count, seed=seed)
-    folders = []
-    for number, spec in enumerate(specs):
-        one = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
-        path = run / _FOLDER / f"{number:02d}"
-        folders.append(RunFolder.open(path, one, resume=resume, force=force, again=again))
+    jobs = [
+        begin_training(
+            f"architecture {number + 1} of {count}",
+            spec,
+            config,
+            path=run / _FOLDER / f"{number:02d}",
+            dataset=search.config.dataset,
+            store=store,
+            resume=resume,
+            force=force,
+            again=again,
+        )
+        for number, spec in enumerate(specs)
+    ]
     (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
-    shared: list[float] = []
-    trainings: list[dict[str, Any]] = []
-    for number, (spec, folder) in enumerate(zip(specs, folders, strict=True), start=1):
-        examples = numpy_generator(search.config.seed, "ranking", "examples")
-        shared.append(search.learner.whole_reward(bind(search.supernet.eval(), spec.architecture), examples))
-        if not folder.finished:
-            title = f"{number} of {count}"
-            trained = _training(
-                spec, config, store=store, folder=folder, device=device, interrupt=interrupt, pace=pace, title=title
-            )
-            folder.finish(trained)
-        trainings.append(folder.summary())
-        score = trainings[-1]["valid_score"]
+    with devices.threads(setting.threads):
+        shared = [_shared_reward(search, spec) for spec in specs]
+
+    def on_result(index: int, training: dict[str, Any]) -> None:
+        score = training["valid_score"]
         log(
-            f"architecture {number} of {count}: reward {shared[-1]:.4g} with the shared weights; with its own "
+            f"{jobs[index].title}: reward {shared[index]:.4g} with the shared weights; with its own "
             + ("it diverges" if score is None else f"valid {metric} {score_text(metric, score)}")
         )
+
+    trainings = run_jobs(
+        train_alone,
+        jobs,
+        folder=run / _FOLDER,
+        setting=setting,
+        executor=executor,
+        title="rank",
+        on_result=on_result,
+    )
     alone = tuple(training["valid_score"] for training in trainings)
     sign = 1 if is_better(metric, 1.0, than=0.0) else -1
     worth = [-math.inf if score is None else sign * score for score in alone]
@@ -136,19 +152,34 @@ def rank(
     return ranking
 
 
-def _training(spec: Spec, config: RetrainConfig, **options: Any) -> dict[str, Any]:
-    """An architecture's summary: its score on valid, None where it is no number. options: those of `retrain.train`."""
-    try:
-        done = train(spec, config, **options)
-    except DivergedError:
-        return {"valid_score": None, "rate_scale": 0.0, "best_epoch": None}
-    score = done.best_score
-    is_number = score is not None and math.isfinite(score)
-    return {
-        "valid_score": score if is_number else None,
-        "rate_scale": done.weights.rate_scale,
-        "best_epoch": done.best_epoch,
-    }
+def train_alone(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
+    """A job: an architecture's summary, with its score on valid, None where that is no number; test is left alone."""
+    with training.opened() as (folder, store):
+        if not folder.finished:
+            options: dict[str, Any] = {"device": device, "interrupt": interrupt, "pace": pace}
+            try:
+                done = train(
+                    training.spec, training.config, store=store, folder=folder, title=folder.path.name, **options
+                )
+            except DivergedError:
+                folder.finish({"valid_score": None, "rate_scale": 0.0, "best_epoch": None})
+            else:
+                score = done.best_score
+                is_number = score is not None and math.isfinite(score)
+                folder.finish(
+                    {
+                        "valid_score": score if is_number else None,
+                        "rate_scale": done.weights.rate_scale,
+                        "best_epoch": done.best_epoch,
+                    }
+                )
+        return folder.summary()
+
+
+def _shared_reward(search: Search, spec: Spec) -> float:
+    """An architecture's reward on all of valid with the search's shared weights."""
+    examples = numpy_generator(search.config.seed, "ranking", "examples")
+    return search.learner.whole_reward(bind(search.supernet.eval(), spec.architecture), examples)
 
 
 def _finished_search(run: Path, *, device: torch.device) -> tuple[Search, Store]:

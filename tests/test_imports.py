@@ -80,6 +80,16 @@ ALLOWED = {
     "searcher.training.options": {"searcher.training.interrupt"},
     "searcher.training.checkpointer": {"searcher.training.interrupt", "searcher.training.run_folder"},
     "searcher.training.progress": set(),
+    "searcher.training.executors": set(),
+    # What runs jobs must not know what is trained.
+    "searcher.training.jobs": {
+        "searcher.training.checkpointer",
+        "searcher.training.device",
+        "searcher.training.interrupt",
+        "searcher.training.metrics",
+        "searcher.training.progress",
+        "searcher.training.run_folder",
+    },
     "searcher.training.run_folder": {
         "searcher.arch.document",
         "searcher.training.checkpoint",
@@ -98,11 +108,13 @@ ALLOWED = {
         "searcher.training.device",
         "searcher.training.distributed",
         "searcher.training.epoch",
+        "searcher.training.executors",
         "searcher.training.image_learner",
         "searcher.training.learner",
         "searcher.training.learners",
         "searcher.training.text_learner",
         "searcher.training.interrupt",
+        "searcher.training.jobs",
         "searcher.training.metrics",
         "searcher.training.optim",
         "searcher.training.options",
@@ -112,7 +124,7 @@ ALLOWED = {
         "runtime",
     },
     # Judges a search by training, and so alone knows both.
-    "exporter.ranking": {"exporter.retrain", "searcher", "datasets"},
+    "exporter.ranking": {"exporter.retrain", "exporter.trainings", "searcher", "datasets"},
 }
 
 
@@ -181,6 +193,7 @@ def test_every_package_is_pinned_in_the_lock() -> None:
     wanted = [
         *project["dependencies"],
         *project["optional-dependencies"]["train"],
+        *project["optional-dependencies"]["cluster"],
         *project["optional-dependencies"]["dev"],
     ]
     assert {re.split(r"[ ;<>=\[]", line)[0].lower() for line in wanted} <= pinned

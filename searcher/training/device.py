@@ -60,6 +60,17 @@ def prepare(device: torch.device) -> None:
         _keep_freed_memory()
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU. Results are to the bit for a number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def describe(device: torch.device, *, count: int = 1) -> str:
     """What to tell a person, and to write into a run's records. count: how many of them compute."""
     times = f"{count} × " if count > 1 else ""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_METRICS = "metrics.jsonl"
+
 
 class MetricsLog:
     """Appends records to `metrics.jsonl` and their numbers to TensorBoard files beside it.
@@ -17,7 +19,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, *, position: int = 0, next_step: int = 0) -> None:
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / _METRICS
         with open(self._path, "ab") as file:
             # A file shorter than that has been tampered with; truncating would fill it up with zeros.
             file.truncate(min(position, file.tell()))
@@ -45,6 +47,14 @@ class MetricsLog:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def count_records(folder: Path) -> int:
+    """How many whole lines a folder's metrics have, 0 where there are none yet."""
+    try:
+        return (folder / _METRICS).read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

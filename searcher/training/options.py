@@ -40,6 +40,37 @@ def pace_options(command: _Command) -> _Command:
     return command
 
 
+def threads_option(command: _Command) -> _Command:
+    """--threads, as the parameter threads."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        show_default="1",
+        help="CPU threads of each training. Results are to the bit for a number of threads.",
+    )(command)
+
+
+def jobs_options(command: _Command) -> _Command:
+    """--jobs and --executor, as the parameters of `executors.executor_for`."""
+    for option in (
+        click.option(
+            "--executor",
+            metavar="dask:ADDRESS",
+            show_default="this machine",
+            help="Train on the workers of a dask cluster, whose scheduler has that address.",
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            show_default="one for each core, on CUDA 1",
+            help="Trainings at a time, each in a process of its own. Changes no result.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def graphs_option(command: _Command) -> _Command:
     """--cuda-graphs, as the parameter cuda_graphs."""
     return click.option(

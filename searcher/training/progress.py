@@ -11,7 +11,7 @@ from tqdm import tqdm
 class Progress:
     """A bar of `total` steps on stderr; on anything but a terminal only the lines given to `line` are printed."""
 
-    def __init__(self, title: str, *, total: int, done: int = 0, shown: bool = True) -> None:
+    def __init__(self, title: str, *, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
         """shown: whether anything is printed at all."""
         self._shown = shown
         self._figures: dict[str, str] = {}
@@ -21,7 +21,7 @@ class Progress:
             initial=done,
             desc=title,
             disable=None if shown else True,
-            unit="step",
+            unit=unit,
             smoothing=0.05,
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {elapsed}<{remaining} {rate_fmt}{postfix}",
@@ -32,6 +32,13 @@ class Progress:
         self._figures |= figures
         self._bar.set_postfix(self._figures, refresh=False)
         self._bar.update(1)
+
+    def reach(self, done: int, **figures: str) -> None:
+        """So many steps done in all, more than before or fewer."""
+        self._figures |= figures
+        self._bar.set_postfix(self._figures, refresh=False)
+        self._bar.update(done - self._bar.n)
+        self._bar.refresh()
 
     def show(self, **figures: str) -> None:
         """Change figures without a step."""

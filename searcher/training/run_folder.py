@@ -31,10 +31,12 @@ from searcher.training.distributed import ALONE, World
 from searcher.training.metrics import MetricsLog
 
 Config = TypeVar("Config")
+LOG = "log.txt"
+"""What a job prints that trains in a process of its own."""
 _LOCK = ".lock"
 _CHECKPOINT = "checkpoint.pt"
 _PREVIOUS = "checkpoint-previous.pt"
-_FILES = ("config.toml", "metrics.jsonl", _CHECKPOINT, _PREVIOUS, "summary.json", "best.pt", "spec.json")
+_FILES = ("config.toml", "metrics.jsonl", _CHECKPOINT, _PREVIOUS, "summary.json", "best.pt", "spec.json", LOG)
 _RECORDED_PACKAGES = ("torch", "numpy", "h5py", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -57,26 +59,43 @@ class RunFolder:
         self._metrics: MetricsLog | None = None
 
     @classmethod
-    def open(cls, path: Path, config: Any, *, resume: bool, force: bool, again: str, world: World = ALONE) -> RunFolder:
-        """Begin a stage, or find the one begun; no other process can open it until this one ends.
+    def open(
+        cls,
+        path: Path,
+        config: Any,
+        *,
+        resume: bool,
+        force: bool,
+        again: str,
+        world: World = ALONE,
+        wait_s: float = 0.0,
+    ) -> RunFolder:
+        """Begin a stage, or find the one begun; no other process can open it until `close`, or this one's end.
 
         Args: config: the stage's dataclass. resume: go on with what is there, if anything is. force: delete what a run
-        left there. again: the command the user typed, for advice.
+        left there. again: the command the user typed, for advice. wait_s: for another process that is about to end.
         Raises: RunError: the folder exists and neither flag was given, or it was made with another configuration, or
         it is in use, or it holds other things than a run.
         """
         folder = cls(path, world=world)
-        world.share(lambda: folder._begin(config, resume=resume, force=force, again=again))
+        world.share(lambda: folder._begin(config, resume=resume, force=force, again=again, wait_s=wait_s))
         return folder
 
-    def _begin(self, config: Any, *, resume: bool, force: bool, again: str) -> None:
+    def close(self) -> None:
+        """Let other processes open the folder."""
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _begin(self, config: Any, *, resume: bool, force: bool, again: str, wait_s: float) -> None:
         path = self.path
         present = {entry.name for entry in path.iterdir()} if path.exists() else set()
         leftovers = {name for name in present if name.startswith(".") and name.endswith(".tmp")}
         if present - leftovers - {_LOCK} and not self.config_path.exists():
             raise RunError(f"{path} holds other files than a run's (no config.toml): choose another run directory")
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(path)
+        self._lock = lock_file(path / _LOCK, wait_s=wait_s)
         for name in leftovers:  # of a process that was killed while it wrote
             (path / name).unlink(missing_ok=True)
         if force:
@@ -253,15 +272,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """An open file that holds the folder's lock until it is closed or the process ends."""
-    file = open(path / _LOCK, "ab")  # noqa: SIM115 - stays open as long as the run
-    if fcntl is not None:
+def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
+    """The file, made if it is not there, open and locked until it is closed or the process ends.
+
+    wait_s: how long to wait for another process that holds it. Raises: RunError: one does.
+    """
+    file = open(path, "ab")  # noqa: SIM115 - stays open as long as the run
+    give_up = time.monotonic() + wait_s
+    while fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except OSError:
-            file.close()
-            raise RunError(f"{path} is in use by another process") from None
+            if time.monotonic() >= give_up:
+                file.close()
+                raise RunError(f"{path.parent} is in use by another process") from None
+            time.sleep(0.1)
     return file
 
 

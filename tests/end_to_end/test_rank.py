@@ -15,7 +15,7 @@ from exporter.ranking import kendall_tau
 from searcher.training.epoch import DivergedError
 from tests.end_to_end.conftest import Tiny, here
 
-OPTIONS = ("--count", "3", "--epochs", "1", "--device", "cpu")
+OPTIONS = ("--count", "3", "--epochs", "1", "--device", "cpu", "--jobs", "1")
 
 
 @pytest.fixture

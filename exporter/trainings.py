@@ -1,0 +1,90 @@
+"""Several retrainings, each a job in a run folder of its own: what ranking and comparisons hand to `run_jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.store import StoreError
+from exporter.retrain import RetrainConfig, retrain
+from searcher.arch.spec import Spec, spec_digest
+from searcher.training.checkpointer import Pace
+from searcher.training.interrupt import Interrupt
+from searcher.training.jobs import Job
+from searcher.training.learners import Store, load_store
+from searcher.training.run_folder import RunFolder
+
+# A job that a cluster has started again may find the one before it writing its last checkpoint.
+_WAIT_FOR_LOCK_S = 30.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, how and where."""
+
+    spec: Spec
+    config: RetrainConfig
+    path: Path
+    """Of the run folder."""
+    dataset: str
+    """A data set's name or path, as every process finds it."""
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[RunFolder, Store]]:
+        """The run folder to go on in, and the data.
+
+        Raises: StoreError: the data are not those that the training was begun with. RunError: see `RunFolder.open`.
+        """
+        options: dict[str, Any] = {"resume": True, "force": False, "again": "", "wait_s": _WAIT_FOR_LOCK_S}
+        with closing(RunFolder.open(self.path, self.config, **options)) as folder:
+            store = load_store(self.dataset, space=self.spec.space)
+            if store.digest != self.config.dataset_sha256:
+                raise StoreError(f"the data set {self.dataset} is no longer the one of the training in {self.path}")
+            yield folder, store
+
+
+def begin_training(
+    title: str,
+    spec: Spec,
+    config: RetrainConfig,
+    *,
+    path: Path,
+    dataset: str,
+    store: Store,
+    resume: bool,
+    force: bool,
+    again: str,
+) -> Job:
+    """The job that trains a spec in a run folder, begun or found.
+
+    Args: config: its digests are filled in. dataset, store: the name or path that `store` was opened by. resume, force,
+    again: as for `RunFolder.open`.
+    Raises: RunError: see there.
+    """
+    config = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
+    path = path.absolute()
+    RunFolder.open(path, config, resume=resume, force=force, again=again).close()
+    # A path may be relative to a folder that the workers of a cluster do not run in.
+    dataset = str(Path(dataset).absolute()) if dataset.endswith(".h5") or "/" in dataset else dataset
+    return Job(title, path, config.num_epochs, Training(spec, config, path, dataset))
+
+
+def retrain_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
+    """`retrain`, or what is left of it: the summary. Raises: as `retrain` and `Training.opened`."""
+    with training.opened() as (folder, store):
+        if folder.finished:
+            return folder.summary()
+        return retrain(
+            training.spec,
+            training.config,
+            store=store,
+            folder=folder,
+            device=device,
+            interrupt=interrupt,
+            pace=pace,
+        )
