@@ -13,16 +13,16 @@ extension_classification.md, whose messages are kept where clients may know them
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from runtime.inputs import TensorSpec
 from runtime.serving.errors import RequestError, UnsupportedError
-from runtime.serving.json_objects import parse_json
+from runtime.serving.json_objects import ValuesError, parse_tensors, read_values
 from runtime.serving.signature import DATATYPES, Signature
 
 _MAX_ID_LENGTH = 1024
@@ -78,7 +78,8 @@ class InferReader:
         if self._header_length is not None and num_json_bytes == 0:
             return _raw_request(body, signature=signature)
         text = body[:num_json_bytes]
-        plan = _plan(parse_json(text), signature=signature, has_header=self._header_length is not None)
+        document, lists = parse_tensors(text)
+        plan = _plan(document, lists, signature=signature, has_header=self._header_length is not None)
         if all(tensor.array is None for tensor in plan.tensors):
             self._known = (signature, text, plan)
         return plan.request(memoryview(body)[num_json_bytes:])
@@ -171,9 +172,14 @@ class _Plan:
         )
 
 
-def _plan(document: Mapping[str, Any], *, signature: Signature, has_header: bool) -> _Plan:
+def _plan(
+    document: Mapping[str, Any], lists: dict[str, memoryview], *, signature: Signature, has_header: bool
+) -> _Plan:
+    """Args: lists: those called `data`, by what stands for them in the document; they are taken out of it."""
     parameters = _parameters(document, at="request")
-    tensors = _tensors(document, signature=signature, has_header=has_header)
+    tensors = _tensors(document, lists, signature=signature, has_header=has_header)
+    if lists:
+        raise RequestError(f"{len(lists)} lists called data belong to no input")
     return _Plan(
         model=signature.model,
         tensors=tuple(tensors.values()),
@@ -188,7 +194,9 @@ def _plan(document: Mapping[str, Any], *, signature: Signature, has_header: bool
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _tensors(document: Mapping[str, Any], *, signature: Signature, has_header: bool) -> dict[str, _Tensor]:
+def _tensors(
+    document: Mapping[str, Any], lists: dict[str, memoryview], *, signature: Signature, has_header: bool
+) -> dict[str, _Tensor]:
     tensors: dict[str, _Tensor] = {}
     sizes: dict[str, int] = {}
     offset = 0
@@ -201,7 +209,7 @@ def _tensors(document: Mapping[str, Any], *, signature: Signature, has_header: b
         parameters = _parameters(entry, at=f"input '{spec.name}'")
         size = _binary_size(parameters, spec=spec, has_header=has_header)
         if size is None:
-            tensors[spec.name] = _Tensor(spec, shape, _of_json(entry, spec=spec, shape=shape))
+            tensors[spec.name] = _Tensor(spec, shape, _of_json(entry, lists, spec=spec, shape=shape))
             continue
         if "data" in entry:
             raise RequestError(f"input '{spec.name}' has both data and binary_data_size")
@@ -281,31 +289,22 @@ def _check_size(size: int, *, spec: TensorSpec, shape: Sequence[int]) -> None:
         )
 
 
-def _of_json(entry: Mapping[str, Any], *, spec: TensorSpec, shape: Sequence[int]) -> np.ndarray:
-    """The values of `data`, flat or nested as the shape is."""
-    data, datatype = entry.get("data"), DATATYPES[spec.dtype]
-    if not isinstance(data, list):
+def _of_json(
+    entry: Mapping[str, Any], lists: dict[str, memoryview], *, spec: TensorSpec, shape: Sequence[int]
+) -> np.ndarray:
+    """The values of `data`, flat or nested as the shape is; they are taken out of `lists`."""
+    data = entry.get("data")
+    if isinstance(data, list):
+        # Its key was spelt with escapes, or holds what is no number.
+        text = memoryview(orjson.dumps(data))
+    elif isinstance(data, str) and data in lists:
+        text = lists.pop(data)
+    else:
         raise RequestError(f"input '{spec.name}': data must be a list, or its size told as binary_data_size")
     try:
-        values = np.array(data)
-        if spec.dtype == np.uint64 and values.dtype.kind == "f":
-            # numpy takes whole numbers above and below 2**63 together for floats.
-            values = np.array([operator.index(value) for value in np.array(data, dtype=object).flat], dtype=np.uint64)
-    except TypeError:
-        raise RequestError(f"input '{spec.name}': data holds something else than {datatype} values") from None
-    except (ValueError, OverflowError):
-        raise RequestError(f"input '{spec.name}': data is ragged") from None
-    allowed = {"b": "b", "f": "iuf"}.get(spec.dtype.kind, "iu")
-    if values.size and values.dtype.kind not in allowed:
-        raise RequestError(f"input '{spec.name}': data holds something else than {datatype} values")
-    if values.size != math.prod(shape) or (values.ndim > 1 and values.shape != tuple(shape)):
-        raise RequestError(f"input '{spec.name}': data is of shape {list(values.shape)}, but shape says {list(shape)}")
-    with np.errstate(over="ignore"):
-        array = values.astype(spec.dtype).reshape(shape)
-    exact = np.isfinite(array) if spec.dtype.kind == "f" else array.ravel() == values.ravel()
-    if not exact.all():
-        raise RequestError(f"input '{spec.name}': data holds a value that {datatype} cannot")
-    return array
+        return read_values(text, dtype=spec.dtype, shape=shape)
+    except ValuesError as error:
+        raise RequestError(f"input '{spec.name}': data {error}") from None
 
 
 def _batch_size(tensors: Mapping[str, _Tensor], *, signature: Signature) -> int:
@@ -378,7 +377,9 @@ def _id(document: Mapping[str, Any]) -> str | None:
 
 
 def _parameters(document: Mapping[str, Any], *, at: str) -> Mapping[str, Any]:
-    parameters = document.get("parameters", {})
+    parameters = document.get("parameters")
+    if parameters is None:
+        return {}
     if not isinstance(parameters, dict):
         raise RequestError(f"{at}: parameters must be an object")
     if reserved := [name for name in parameters if name.startswith("triton_")]:

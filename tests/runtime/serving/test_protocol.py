@@ -149,8 +149,8 @@ def test_json_that_is_that_of_the_request_before_goes_with_tensors_of_its_own() 
             "unexpected shape for input 'images'. Expected [-1, 2, 2, 1], got [0,2,2,1]",
         ),
         ({"inputs": [image_input(shape=[True, 2, 2, 1])]}, "input 'images': shape must be a list of whole numbers"),
-        ({"inputs": [image_input(data=[1])]}, "input 'images': data is of shape [1], but shape says [2, 2, 2, 1]"),
-        ({"inputs": [image_input(data=[[1, 2], [3]])]}, "input 'images': data is ragged"),
+        ({"inputs": [image_input(data=[1])]}, "input 'images': data is not of shape [2, 2, 2, 1]"),
+        ({"inputs": [image_input(data=[[1, 2], [3]])]}, "input 'images': data is not of shape [2, 2, 2, 1]"),
         (
             {"inputs": [image_input(data=["a"] * 8)]},
             "input 'images': data holds something else than UINT8 values",
