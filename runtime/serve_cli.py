@@ -38,6 +38,7 @@ _TOKEN = "ENAS_TOKEN"
 @click.option("--poll-s", type=_SECONDS, default=0.0, help="How often to look for changed models; 0 is never.")
 @click.option("--lame-duck-s", type=_SECONDS, default=5.0, help="After SIGTERM: not ready, but still serving.")
 @click.option("--exit-timeout-s", type=_SECONDS, default=30.0, help="For what is left to finish after that.")
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Of a proxy before it; repeat.")
 @click.option("--token-file", type=_FILE, help=f"Clients must show the token in it, or in ${_TOKEN}.")
 @click.option("--tls-certificate", type=_FILE, help="Serve HTTPS.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
@@ -59,6 +60,7 @@ def serve(
     poll_s: float,
     lame_duck_s: float,
     exit_timeout_s: float,
+    allowed_hosts: tuple[str, ...],
     token_file: Path | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
@@ -93,6 +95,7 @@ def serve(
         poll_s=poll_s,
         lame_duck_s=lame_duck_s,
         exit_timeout_s=exit_timeout_s,
+        allowed_hosts=allowed_hosts,
         token=_token(token_file),
         tls_certificate=tls_certificate,
         tls_key=tls_key,

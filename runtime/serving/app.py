@@ -18,7 +18,8 @@ from starlette.routing import BaseRoute, Route, Router
 from runtime.model import Model
 from runtime.serving.bodies import Budget, read_body
 from runtime.serving.errors import ForbiddenError, RequestError, UnavailableError, UnknownError, UnsupportedError
-from runtime.serving.gate import Gate, Phase, Receive, Scope, Send
+from runtime.serving.exchange import Exchange, Receive, Scope, Send
+from runtime.serving.gate import Gate, Phase
 from runtime.serving.inference import Classify, Infer
 from runtime.serving.json_objects import parse_json
 from runtime.serving.metrics import CONTENT_TYPE, Metrics, statistics
@@ -148,7 +149,7 @@ class App:
         return _json({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        if self._phase.is_leaving:
+        if self._phase.is_draining:
             raise UnavailableError("the server is shutting down")
         if not self._repository.is_ready:
             raise UnavailableError("not all models are loaded")
@@ -227,7 +228,7 @@ class App:
             raise ForbiddenError(
                 "models are loaded and unloaded by clients on this machine, or with a token (enas serve --token-file)"
             )
-        parameters = document.get("parameters", {})
+        parameters = document.get("parameters") or {}
         if not isinstance(parameters, dict):
             raise RequestError("parameters must be an object")
         if strange := [key for key in parameters if key != "unload_dependents"]:
@@ -237,7 +238,7 @@ class App:
 
     async def _control_document(self, request: Request) -> Mapping[str, Any]:
         with self._budget.share() as take:
-            headers = request.scope["enas.headers"]
+            headers = Exchange.of(request.scope).headers
             body = await read_body(request.receive, headers, limit=_MAX_CONTROL_BYTES, take=take)
         return parse_json(body) if body.strip() else {}
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from runtime.serving.errors import RequestError, TooLargeError, UnavailableError, UnsupportedError
+from runtime.serving.exchange import Receive
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 # zlib's own ways of saying which container: gzip, and deflate as HTTP means it, with zlib's header.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _CHUNK = 2**20
@@ -82,12 +81,13 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int,
 
 
 async def inflate(body: bytes, *, encoding: str, limit: int, take: Callable[[int], None]) -> bytes:
-    """A gzip or deflate body, decompressed. Raises: RequestError, TooLargeError."""
+    """A gzip or deflate body, decompressed; of gzip, all members. Raises: RequestError, TooLargeError."""
     stream = zlib.decompressobj(_WINDOWS[encoding])
     chunks: list[bytes] = []
     length, rest = 0, body
     try:
-        while not stream.eof and (chunk := stream.decompress(rest, _CHUNK)):
+        while True:
+            chunk = stream.decompress(rest, _CHUNK)
             rest = stream.unconsumed_tail
             length += len(chunk)
             if length > limit:
@@ -96,6 +96,10 @@ async def inflate(body: bytes, *, encoding: str, limit: int, take: Callable[[int
                 )
             take(len(chunk))
             chunks.append(chunk)
+            if stream.eof and stream.unused_data and encoding == "gzip":
+                rest, stream = stream.unused_data, zlib.decompressobj(_WINDOWS[encoding])
+            elif stream.eof or not chunk:
+                break
             # Others are served between the parts of a large body.
             await asyncio.sleep(0)
     except zlib.error:

@@ -9,25 +9,35 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-import orjson
 from starlette.exceptions import HTTPException
 
-from runtime.serving.bodies import Disconnected, Receive
-from runtime.serving.errors import ForbiddenError, ServeError, UnauthorizedError
-from runtime.serving.extensions import ON_DISCONNECT, REPEATS, Begin, Response
+from runtime.serving.bodies import Disconnected
+from runtime.serving.errors import ForbiddenError, RequestError, ServeError, UnauthorizedError, UnavailableError
+from runtime.serving.exchange import (
+    Begin,
+    Exchange,
+    Message,
+    Receive,
+    Reply,
+    Response,
+    Scope,
+    Send,
+    Withdraw,
+    error_response,
+    respond,
+)
+from runtime.serving.hosts import host_name, is_loopback
 from runtime.serving.metrics import Metrics
 from runtime.serving.settings import Settings
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 # Probes carry no token, and the page shows nothing until it has one.
-_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
+_OPEN_PATHS = PROBES | {"/", "/docs", "/openapi.json"}
 # Ids of ours count on from a number that no other process has: randomness costs a call of the system.
 _PROCESS = os.urandom(4).hex()
 _NUMBERS = itertools.count()
@@ -42,15 +52,8 @@ log = logging.getLogger(__name__)
 class Phase:
     """Where a server is in its life."""
 
-    is_leaving: bool = False
+    is_draining: bool = False
     """It was told to stop: not ready, though it still answers."""
-
-
-class _Line(NamedTuple):
-    """A request's."""
-
-    method: str
-    path: str
 
 
 class Gate:
@@ -59,76 +62,81 @@ class Gate:
     def __init__(self, app: App, *, settings: Settings, metrics: Metrics, phase: Phase) -> None:
         self._app = app
         self._settings = settings
-        self._token = f"Bearer {settings.token}".encode() if settings.token else None
         self._metrics = metrics
         self._phase = phase
+        self.token = settings.token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start = time.perf_counter()
-        line = _Line(scope["method"], scope["path"])
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        scope["enas.headers"] = headers
-        request_id = _request_id(headers)
-        extensions = scope.get("extensions", {})
-        if (repeats := extensions.get(REPEATS)) is not None:
-            extensions[REPEATS] = lambda begin: repeats(self._again(begin, line, headers))
+        exchange = Exchange.of(scope)
+        exchange.headers = _by_name(scope["headers"])
+        visit = self._visit(scope["method"], scope["path"], exchange.headers)
+        if (remember := exchange.remember) is not None:
+            exchange.remember = lambda begin: remember(self._again(begin, visit))
         status = 0
 
-        async def send_marked(message: MutableMapping[str, Any]) -> None:
+        async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = self._marked(message.get("headers", ()), request_id)
+                message["headers"] = visit.marked(message.get("headers", ()))
             await send(message)
 
-        error: Exception | None = None
         try:
-            self._admit(scope, headers)
+            self._admit(scope, exchange.headers)
             # starlette's router answers plain text where it is no part of a starlette application.
             scope["app"] = self
             await self._app(scope, receive, send_marked)
-        except (Disconnected, asyncio.CancelledError) as gone:
-            if isinstance(gone, asyncio.CancelledError) and not scope.get("enas.is_gone"):
-                raise
-            status = status or _GONE
-        except Exception as caught:
-            error = caught
+        except Disconnected:
+            visit.end(status or _GONE)
+        except asyncio.CancelledError:
+            if not (status or exchange.is_gone):
+                await respond(send_marked, error_response(UnavailableError("the server is shutting down")))
+            visit.end(status or _GONE)
+        except Exception as error:
             if status == 0:
-                await respond(send_marked, error_response(caught))
-        finally:
-            self._metrics.responded(status)
-        self._log(line, request_id, status=status, error=error, seconds=time.perf_counter() - start)
+                await respond(send_marked, error_response(error))
+            visit.end(status, error)
+        else:
+            visit.end(status)
+
+    def _visit(self, method: str, path: str, headers: Mapping[str, str]) -> _Visit:
+        return _Visit(self._settings, self._metrics, self._phase, method, path, headers)
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Raises: UnauthorizedError: no token. ForbiddenError: a page of another site asks through a browser."""
         path: str = scope["path"]
-        if self._token is not None and path not in _OPEN_PATHS and not path.startswith("/web/"):
-            given = headers.get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, self._token):
+        host, allowed = headers.get("host"), self._settings.allowed_hosts
+        if (host is None and scope["http_version"] == "1.1") or "," in (host or ""):
+            raise RequestError("a request must have one Host")
+        is_private = self._settings.is_loopback or bool(allowed)
+        name = host_name(host or "localhost")
+        if is_private and path not in PROBES and not (is_loopback(name) or name in allowed):
+            raise ForbiddenError(f"this server does not go by the name of {name[:80]} (enas serve --allowed-host)")
+        if self.token is not None and path not in _OPEN_PATHS and not path.startswith("/web/"):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            is_right = hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())
+            if not (is_right and scheme.lower() == "bearer"):
                 raise UnauthorizedError("this server needs a token: Authorization: Bearer …")
         origin = headers.get("origin")
-        if origin is not None and scope["method"] != "GET" and origin.partition("://")[2] != headers.get("host"):
-            raise ForbiddenError(f"a page of {origin[:80]} may not use this server")
+        if origin is not None and scope["method"] != "GET":
+            page = origin.partition("://")[2]
+            if page != host and host_name(page) not in allowed:
+                raise ForbiddenError(f"a page of {origin[:80]} may not use this server")
 
-    def _again(self, begin: Begin[Response | Exception], line: _Line, headers: Mapping[str, str]) -> Begin[Response]:
-        """What lets in, counts and logs requests that repeat the head of one that was let in."""
+    def _again(self, begin: Begin, first: _Visit) -> Begin:
+        """What counts and logs requests that repeat the head of one that was let in."""
 
-        def begin_marked(body: bytes, reply: Callable[[Response], None]) -> Callable[[], None] | None:
-            start = time.perf_counter()
-            request_id = _request_id(headers)
-
-            def end(status: int, error: Exception | None = None) -> None:
-                self._metrics.responded(status)
-                self._log(line, request_id, status=status, error=error, seconds=time.perf_counter() - start)
+        def begin_marked(body: bytes, reply: Reply) -> Withdraw | None:
+            visit = self._visit(first.method, first.path, first.headers)
 
             def reply_marked(outcome: Response | Exception) -> None:
                 error = outcome if isinstance(outcome, Exception) else None
-                status, head, content = error_response(outcome) if isinstance(outcome, Exception) else outcome
-                reply(Response(status, self._marked(head, request_id), content))
-                end(status, error)
+                status, headers, content = error_response(outcome) if isinstance(outcome, Exception) else outcome
+                reply(Response(status, visit.marked(headers), content))
+                visit.end(status, error)
 
             try:
                 withdraw = begin(body, reply_marked)
@@ -140,30 +148,52 @@ class Gate:
 
             def leave() -> None:
                 withdraw()
-                end(_GONE)
+                visit.end(_GONE)
 
             return leave
 
         return begin_marked
 
-    def _marked(self, headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
-        """A response's headers with the request's id, and word that we leave."""
-        marked = [*headers, (b"x-request-id", request_id.encode())]
-        if self._phase.is_leaving:
+
+@dataclass(slots=True)
+class _Visit:
+    """A request between its coming and its end, on either way."""
+
+    settings: Settings
+    metrics: Metrics
+    phase: Phase
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    request_id: str = ""
+    start_s: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        given = self.headers.get("x-request-id", "")
+        # The client's own, if it is a decent one.
+        is_decent = given and _REQUEST_ID.fullmatch(given)
+        self.request_id = given if is_decent else f"{_PROCESS}{next(_NUMBERS):08x}"
+
+    def marked(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """A response's headers with the request's id, and word that we drain."""
+        marked = [*headers, (b"x-request-id", self.request_id.encode())]
+        if self.phase.is_draining:
             # The client takes its next request elsewhere, and loses none on a connection that we close.
             marked.append((b"connection", b"close"))
         return marked
 
-    def _log(self, line: _Line, request_id: str, *, status: int, error: Exception | None, seconds: float) -> None:
+    def end(self, status: int, error: Exception | None = None) -> None:
+        """Count it, and log it if it is our fault or all are asked for."""
+        self.metrics.responded(status)
         is_ours = error is not None and not isinstance(error, (ServeError, HTTPException))
-        if not (is_ours or status == 500 or self._settings.access_log):
+        if not (is_ours or status == 500 or self.settings.access_log):
             return
         fields = {
-            "request_id": request_id,
-            "method": line.method,
-            "path": line.path,
+            "request_id": self.request_id,
+            "method": self.method,
+            "path": self.path,
             "status": status,
-            "ms": round(seconds * 1e3, 3),
+            "ms": round((time.perf_counter() - self.start_s) * 1e3, 3),
         }
         if error is not None:
             fields["error"] = str(error)
@@ -171,57 +201,10 @@ class Gate:
         log.log(level, "request", extra=fields, exc_info=error if is_ours else None)
 
 
-def error_response(error: Exception) -> Response:
-    """An error as the protocol has it: `{"error": …}`."""
-    headers: list[tuple[bytes, bytes]] = []
-    match error:
-        case ServeError():
-            status, message = error.status, str(error)
-            if error.retry_after_s is not None:
-                headers.append((b"retry-after", str(error.retry_after_s).encode()))
-            if isinstance(error, UnauthorizedError):
-                headers.append((b"www-authenticate", b"Bearer"))
-        case HTTPException():
-            status, message = error.status_code, error.detail
-            headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-        case _:
-            # Whatever it was is in the log, beside the request's id.
-            status, message = 500, "internal error"
-    return response(orjson.dumps({"error": message}), status=status, headers=headers)
-
-
-def response(
-    body: bytes,
-    *,
-    status: int = 200,
-    content_type: bytes = b"application/json",
-    headers: Iterable[tuple[bytes, bytes]] = (),
-) -> Response:
-    return Response(
-        status, [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers], body
-    )
-
-
-async def respond(send: Send, whole: Response) -> None:
-    await send({"type": "http.response.start", "status": whole.status, "headers": whole.headers})
-    await send({"type": "http.response.body", "body": whole.body})
-
-
-def _request_id(headers: Mapping[str, str]) -> str:
-    """The client's own, if it is a decent one."""
-    given = headers.get("x-request-id", "")
-    if given and _REQUEST_ID.fullmatch(given):
-        return given
-    return f"{_PROCESS}{next(_NUMBERS):08x}"
-
-
-def cancel_when_gone(scope: Scope) -> None:
-    """Cancel the running task when its client goes before the answer came."""
-    task = asyncio.current_task()
-    assert task is not None
-
-    def cancel() -> None:
-        scope["enas.is_gone"] = True
-        task.cancel()
-
-    scope.get("extensions", {}).get(ON_DISCONNECT, []).append(cancel)
+def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by name; the values of equal names are joined, as HTTP has it, so that none of them goes unseen."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        joined[key] = f"{joined[key]}, {text}" if key in joined else text
+    return joined

@@ -1,6 +1,7 @@
 """`POST /v2/models/NAME/infer` and `POST /v1/classify`: what clients come for, and what is counted.
 
-Both are ASGI applications of their own: requests pass no layer that they do not need.
+Both are ASGI applications of their own: requests pass no layer that they do not need. A body is answered by `_begin`,
+whether it came by ASGI's way or repeats the head of one that did.
 """
 
 from __future__ import annotations
@@ -8,24 +9,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
 import orjson
 
-from runtime.images import ImageError, Preprocess, prepare_bytes
-from runtime.machine import usable_cores
 from runtime.model import Model
 from runtime.serving.answers import Answer, encode_infer, top_classes
-from runtime.serving.batching import Batcher, BatchLimits, Done
-from runtime.serving.bodies import Budget, Receive, accepted_encoding, deflate, read_body
+from runtime.serving.batching import Done
+from runtime.serving.bodies import Budget, accepted_encoding, deflate, read_body
 from runtime.serving.errors import FailedError, RequestError, ServeError
-from runtime.serving.extensions import REPEATS, Response
-from runtime.serving.gate import Scope, Send, cancel_when_gone, respond, response
+from runtime.serving.exchange import (
+    Begin,
+    Exchange,
+    Receive,
+    Reply,
+    Response,
+    Scope,
+    Send,
+    Withdraw,
+    answer_to,
+    respond,
+    response,
+)
+from runtime.serving.pictures import Decoder
 from runtime.serving.protocol import InferReader, InferRequest
 from runtime.serving.repository import Repository
 from runtime.serving.served import Feed, ServedModel
@@ -39,12 +50,85 @@ _LARGE_BYTES = 128 * 1024
 _SMALL_BYTES = 1024
 _DEFAULT_TOP = 5
 
-_Value = TypeVar("_Value")
+
+class _Room:
+    """Takes requests' bodies within the limits."""
+
+    def __init__(self, repository: Repository, *, settings: Settings, budget: Budget) -> None:
+        self._repository = repository
+        self._limit = settings.max_request_bytes
+        self._budget = budget
+
+    async def _answer(self, served: ServedModel, begin: Begin, exchange: Exchange, receive: Receive) -> Response:
+        exchange.cancel_when_gone()
+        with served.users:
+            with self._budget.share() as take:
+                body = await read_body(receive, exchange.headers, limit=self._limit, take=take)
+            # Nothing comes between: what the body took is there for `begin`, which takes it anew.
+            return await answer_to(body, begin)
+
+
+class _Work:
+    """A request being answered: what it holds and is counted for, until it is answered, fails or is withdrawn."""
+
+    __slots__ = ("_budget", "_leave", "_metrics", "_num_bytes", "_reply", "_start_s", "is_over")
+
+    def __init__(self, served: ServedModel, budget: Budget, body: bytes, reply: Reply) -> None:
+        """Raises: UnavailableError: the budget is spent."""
+        budget.take(len(body))
+        self._budget, self._num_bytes = budget, len(body)
+        self._reply = reply
+        self._metrics = served.metrics
+        self._start_s = time.perf_counter()
+        self._leave: Withdraw | None = None
+        self.is_over = False
+        self._metrics.came()
+
+    def wait(self, leave: Withdraw | None) -> None:
+        """Call this if the request is withdrawn now: it leaves where it waits."""
+        self._leave = leave
+
+    def answer(self, answer: Response, *, rows: int, queued_s: float) -> None:
+        self._metrics.answered(rows=rows, seconds=self._end(), queued_s=queued_s)
+        self._reply(answer)
+
+    def fail(self, error: Exception) -> None:
+        reason = error.reason if isinstance(error, ServeError) else "BACKEND"
+        self._metrics.failed(reason, seconds=self._end())
+        if not isinstance(error, ServeError):
+            log.error("the model failed", exc_info=error)
+            error = FailedError("the model failed on this request")
+        # A traceback leads to the request's body, and would keep it until the garbage collector comes by.
+        self._reply(error.with_traceback(None))
+
+    def withdraw(self) -> None:
+        if not self.is_over:
+            self._metrics.failed("CANCELED", seconds=self._end())
+            if self._leave is not None:
+                self._leave()
+
+    def attempt(self, outcome: Any, go_on: Callable[[Any], None]) -> None:
+        """Go on with what a part of the work gave; a failure, of that part or of what follows, is the request's."""
+        if self.is_over:
+            return
+        if isinstance(outcome, Exception):
+            self.fail(outcome)
+            return
+        try:
+            go_on(outcome)
+        except Exception as error:
+            self.fail(error)
+
+    def _end(self) -> float:
+        """Seconds that it took."""
+        self.is_over = True
+        self._budget.give_back(self._num_bytes)
+        return time.perf_counter() - self._start_s
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a request's head says."""
+    """What an inference request's head says."""
 
     model: str
     version: str | None
@@ -53,79 +137,64 @@ class _Asked:
     """That the answer may have."""
 
 
-class Infer:
+class Infer(_Room):
     """The protocol's inference."""
 
-    def __init__(self, repository: Repository, *, settings: Settings, budget: Budget) -> None:
-        self._repository = repository
-        self._limit = settings.max_request_bytes
-        self._budget = budget
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Mapping[str, str] = scope["enas.headers"]
+        exchange = Exchange.of(scope)
         asked = _Asked(
             model=scope["path_params"]["model"],
             version=scope["path_params"].get("version"),
-            reader=InferReader(headers.get(_HEADER_LENGTH)),
-            encoding=accepted_encoding(headers.get("accept-encoding", "")),
+            reader=InferReader(exchange.headers.get(_HEADER_LENGTH)),
+            encoding=accepted_encoding(exchange.headers.get("accept-encoding", "")),
         )
         served = self._repository.get(asked.model, asked.version)
-        cancel_when_gone(scope)
-        with served.users, self._budget.share() as take:
-            body = await read_body(receive, headers, limit=self._limit, take=take)
-            answer = await _Counted(served).run(self._answer(served, body, asked.reader))
-        repeats = scope.get("extensions", {}).pop(REPEATS, None)
-        # A large request is read in a thread, for which there is none on the short way.
-        if repeats is not None and "content-encoding" not in headers and len(body) <= _LARGE_BYTES:
-            repeats(partial(self._again, asked))
-        await respond(send, _response(answer, encoding=asked.encoding))
+        answer = await self._answer(served, partial(self._begin, served, asked), exchange, receive)
+        if exchange.remember is not None and "content-encoding" not in exchange.headers:
+            exchange.remember(partial(self._again, asked))
+        await respond(send, answer)
 
-    def _again(
-        self, asked: _Asked, body: bytes, reply: Callable[[Response | Exception], None]
-    ) -> Callable[[], None] | None:
-        """Begin to answer a request that repeats the head of another. Raises: ServeError."""
-        served = self._repository.get(asked.model, asked.version)
-        self._budget.take(len(body))
-        counted = _Counted(served)
+    def _again(self, asked: _Asked, body: bytes, reply: Reply) -> Withdraw | None:
+        return self._begin(self._repository.get(asked.model, asked.version), asked, body, reply)
 
-        def tell(outcome: Done[Feed] | Exception) -> None:
-            self._budget.give_back(len(body))
-            if isinstance(outcome, Exception):
-                reply(counted.failed(outcome))
-                return
-            try:
-                answer = _response(_encode(request, outcome, served), encoding=asked.encoding)
-            except Exception as error:
-                reply(counted.failed(error))
-                return
-            counted.answered(rows=request.batch_size, queued_s=outcome.queued_s)
-            reply(answer)
+    def _begin(self, served: ServedModel, asked: _Asked, body: bytes, reply: Reply) -> Withdraw | None:
+        work = _Work(served, self._budget, body, reply)
 
-        try:
-            request = asked.reader.read(body, served.signature)
-            leave = served.begin(request.feed, tell, batch_size=request.batch_size, timeout_s=request.timeout_s)
-        except Exception as error:
-            tell(error)
-            return None
+        def queue(request: InferRequest) -> None:
+            def tell(done: Done[Feed]) -> None:
+                answer = encode_infer(
+                    request, done.result, model=served.name, version=served.version, labels=served.labels
+                )
+                work.answer(_response(answer, encoding=asked.encoding), rows=request.batch_size, queued_s=done.queued_s)
 
-        def withdraw() -> None:
-            leave()
-            self._budget.give_back(len(body))
-            counted.cancelled()
+            work.wait(
+                served.begin(
+                    request.feed,
+                    lambda outcome: work.attempt(outcome, tell),
+                    batch_size=request.batch_size,
+                    timeout_s=request.timeout_s,
+                )
+            )
 
-        return withdraw
-
-    async def _answer(self, served: ServedModel, body: bytes, reader: InferReader) -> tuple[Answer, int, Done[Feed]]:
-        if len(body) <= _LARGE_BYTES:
-            request = reader.read(body, served.signature)
+        if len(body) > _LARGE_BYTES:
+            _in_thread(partial(asked.reader.read, body, served.signature), lambda read: work.attempt(read, queue))
         else:
-            request = await asyncio.to_thread(reader.read, body, served.signature)
-        done = await served.infer(request.feed, batch_size=request.batch_size, timeout_s=request.timeout_s)
-        return _encode(request, done, served), request.batch_size, done
+            work.attempt(body, lambda body: queue(asked.reader.read(body, served.signature)))
+        return None if work.is_over else work.withdraw
 
 
-def _encode(request: InferRequest, done: Done[Feed], served: ServedModel) -> Answer:
-    return encode_infer(request, done.result, model=served.name, version=served.version, labels=served.labels)
+def _in_thread(call: Callable[[], Any], tell: Callable[[Any], None]) -> None:
+    """Call in a thread, and tell in the event loop what that gives or raises."""
+    loop = asyncio.get_running_loop()
+
+    def run() -> None:
+        try:
+            outcome = call()
+        except Exception as error:
+            outcome = error
+        loop.call_soon_threadsafe(tell, outcome)
+
+    loop.run_in_executor(None, run)
 
 
 def _response(answer: Answer, *, encoding: str | None) -> Response:
@@ -139,55 +208,55 @@ def _response(answer: Answer, *, encoding: str | None) -> Response:
     return response(body, content_type=content_type, headers=headers)
 
 
-class Classify:
+class Classify(_Room):
     """A picture's bytes in, its likeliest classes out."""
 
     def __init__(self, repository: Repository, *, settings: Settings, budget: Budget) -> None:
-        self._repository = repository
-        self._limit = settings.max_request_bytes
-        self._budget = budget
-        limits = BatchLimits(
-            max_batch_size=1,
-            max_queue_size=settings.limits.max_queue_size,
-            runners=max(1, usable_cores() // settings.workers),
-        )
-        self._decoder: Batcher[tuple[bytes, Preprocess], np.ndarray] = Batcher(_decode, limits=limits, name="decode")
+        super().__init__(repository, settings=settings, budget=budget)
+        self._decoder = Decoder(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Mapping[str, str] = scope["enas.headers"]
+        start_s = time.perf_counter()
+        exchange = Exchange.of(scope)
         query = _query(scope)
         served, model = self._find(query.get("model"), query.get("version"))
         top = _top(query.get("top"), num_classes=len(model.classes))
-        if headers.get("content-type", "").lower().startswith("multipart/"):
+        if exchange.headers.get("content-type", "").lower().startswith("multipart/"):
             raise RequestError("send the picture as it is, not as a form: curl -T photo.jpg")
-        cancel_when_gone(scope)
-        start = time.perf_counter()
-        with served.users, self._budget.share() as take:
-            body = await read_body(receive, headers, limit=self._limit, take=take)
-            document = await _Counted(served).run(self._answer(served, model, body, top=top))
-        document["ms"]["total"] = _ms(time.perf_counter() - start)
-        await respond(send, response(orjson.dumps(document)))
+        begin = partial(self._begin, served, model, top, start_s)
+        await respond(send, await self._answer(served, begin, exchange, receive))
 
-    async def _answer(
-        self, served: ServedModel, model: Model, body: bytes, *, top: int
-    ) -> tuple[dict[str, Any], int, Done[Feed]]:
-        decoded = await self._decoder.submit((body, model.preprocess))
-        done = await served.infer({"images": decoded.result[None]}, batch_size=1, timeout_s=None)
-        probabilities = done.result["probabilities"][0]  # [K]
-        document = {
-            "model": served.name,
-            "version": served.version,
-            "classes": [
+    def _begin(
+        self, served: ServedModel, model: Model, top: int, start_s: float, body: bytes, reply: Reply
+    ) -> Withdraw | None:
+        work = _Work(served, self._budget, body, reply)
+
+        def decode(body: bytes) -> None:
+            tell = partial(work.attempt, go_on=infer)
+            work.wait(self._decoder.begin(body, model.preprocess, tell))
+
+        def infer(decoded: Done[np.ndarray]) -> None:
+            tell = partial(work.attempt, go_on=partial(answer, decoded))
+            feed = {"images": decoded.result[None]}
+            work.wait(served.begin(feed, tell, batch_size=1, timeout_s=None))
+
+        def answer(decoded: Done[np.ndarray], done: Done[Feed]) -> None:
+            probabilities = done.result["probabilities"][0]  # [K]
+            classes = [
                 {"class": model.classes[k], "probability": float(probabilities[k])}
                 for k in top_classes(probabilities, top=top)
-            ],
-            "ms": {
+            ]
+            ms = {
                 "decode": _ms(decoded.queued_s + decoded.ran_s),
                 "queue": _ms(done.queued_s),
                 "infer": _ms(done.ran_s),
-            },
-        }
-        return document, 1, done
+                "total": _ms(time.perf_counter() - start_s),
+            }
+            document = {"model": served.name, "version": served.version, "classes": classes, "ms": ms}
+            work.answer(response(orjson.dumps(document)), rows=1, queued_s=done.queued_s)
+
+        work.attempt(body, decode)
+        return None if work.is_over else work.withdraw
 
     def _find(self, name: str | None, version: str | None) -> tuple[ServedModel, Model]:
         """The model that is asked for, or the only image classifier there is."""
@@ -201,59 +270,6 @@ class Classify:
             told = f"?model=NAME with one of {', '.join(sorted(classifiers))}" if classifiers else "there is none now"
             raise RequestError(f"which image classifier? {told}")
         return self._find(classifiers.pop(), version)
-
-
-class _Counted:
-    """Tells a model's metrics of a request's fate."""
-
-    def __init__(self, served: ServedModel) -> None:
-        self._metrics = served.metrics
-        self._start = time.perf_counter()
-        self._metrics.came()
-
-    async def run(self, answering: Awaitable[tuple[_Value, int, Done[Feed]]]) -> _Value:
-        """Args: answering: gives the answer, its rows, and what the batcher said.
-
-        Raises: ServeError: what went wrong, FailedError if it was our fault.
-        """
-        try:
-            value, rows, done = await answering
-        except asyncio.CancelledError:
-            self.cancelled()
-            raise
-        except ServeError as error:
-            self.failed(error)
-            raise
-        except Exception as error:
-            raise self.failed(error) from error
-        self.answered(rows=rows, queued_s=done.queued_s)
-        return value
-
-    def answered(self, *, rows: int, queued_s: float) -> None:
-        self._metrics.answered(rows=rows, seconds=self._seconds(), queued_s=queued_s)
-
-    def cancelled(self) -> None:
-        self._metrics.failed("CANCELED", seconds=self._seconds())
-
-    def failed(self, error: Exception) -> ServeError:
-        """What the client is told."""
-        if isinstance(error, ServeError):
-            self._metrics.failed(error.reason, seconds=self._seconds())
-            return error
-        self._metrics.failed("BACKEND", seconds=self._seconds())
-        log.error("the model failed", exc_info=error)
-        return FailedError("the model failed on this request")
-
-    def _seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-
-def _decode(pictures: Sequence[tuple[bytes, Preprocess]], size: int) -> list[np.ndarray]:
-    """PNG or JPEG bytes -> [H, W, C]. Raises: RequestError: not such a picture."""
-    try:
-        return [prepare_bytes(data, preprocess=preprocess) for data, preprocess in pictures]
-    except ImageError as error:
-        raise RequestError(str(error)) from None
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -23,7 +23,7 @@ import uvicorn
 from runtime.artifact import ArtifactError
 from runtime.serving.app import App
 from runtime.serving.channel import Channel
-from runtime.serving.connection import Connection, connection_class
+from runtime.serving.connection import Connection, Limits, connection_class
 from runtime.serving.gate import Phase
 from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
@@ -80,7 +80,11 @@ def run(
         log.info("ready", extra={"models": ", ".join(repository.names)})
 
     connections = connection_class(
-        receive_timeout_s=settings.receive_timeout_s, max_connections=settings.max_connections
+        Limits(
+            receive_timeout_s=settings.receive_timeout_s,
+            send_timeout_s=settings.send_timeout_s,
+            max_connections=settings.max_connections,
+        )
     )
     config = uvicorn.Config(
         # A worker takes no connection that another could answer; alone, a server answers probes while it loads.
@@ -134,9 +138,9 @@ class _Server(uvicorn.Server):
         """Stop after so many seconds, or sooner if that was said already."""
         leaves_at_s = time.monotonic() + after_s
         self._leaves_at_s = min(leaves_at_s, self._leaves_at_s or leaves_at_s)
-        if not self._phase.is_leaving:
-            self._phase.is_leaving = True
-            log.info("leaving", extra={"lame_duck_s": after_s})
+        if not self._phase.is_draining:
+            self._phase.is_draining = True
+            log.info("draining", extra={"lame_duck_s": after_s})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._is_worker and sig == signal.SIGINT:
@@ -144,7 +148,7 @@ class _Server(uvicorn.Server):
             return
         if self.should_exit:
             self.force_exit = True
-        elif self._phase.is_leaving or sig == signal.SIGINT:
+        elif self._phase.is_draining or sig == signal.SIGINT:
             self.leave(0)
         else:
             self.leave(self._lame_duck_s)
@@ -165,7 +169,7 @@ class _Server(uvicorn.Server):
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
         """Take what waits to be accepted, which closing a listening socket would reset."""
         # Those that share the socket leave together; one that has failed goes alone, and the others still need it.
-        if self._phase.is_leaving:
+        if self._phase.is_draining:
             for listener in listeners:
                 begin_no_more(listener)
             await asyncio.sleep(_HANDSHAKE_S)
@@ -189,7 +193,15 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._leaves_at_s is not None and time.monotonic() >= self._leaves_at_s:
             self.should_exit = True
+        if counter % 10 == 0:
+            self._look_after_connections()
         return await super().on_tick(counter)
+
+    def _look_after_connections(self) -> None:
+        now_s = time.monotonic()
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, Connection)
+            connection.look(now_s)
 
 
 def _allow_many_files() -> None:

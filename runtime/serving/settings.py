@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from runtime.providers import Provider
 from runtime.serving.batching import BatchLimits
+from runtime.serving.hosts import host_name, is_loopback
 
 LogFormat = Literal["text", "json"]
 
@@ -42,6 +42,10 @@ class Settings:
     """The next one is turned away."""
     receive_timeout_s: float = 30.0
     """For a whole request to arrive."""
+    send_timeout_s: float = 30.0
+    """For a client to take something of its answers."""
+    decode_timeout_s: float = 10.0
+    """For a picture to be decoded, its wait included."""
     keep_alive_s: int = 75
     """An idle connection is kept; clients lose requests on connections that close under them, so long."""
     poll_s: float = 0.0
@@ -50,6 +54,9 @@ class Settings:
     """After SIGTERM: not ready any more, but still serving, until load balancers have noticed."""
     exit_timeout_s: float = 30.0
     """For what is left to finish after that."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that the server goes by beside this machine's own, as those of a proxy before it; without any, a server
+    that others reach goes by every name."""
     token: str | None = None
     """Clients must send it as `Authorization: Bearer …`; None lets everybody in."""
     tls_certificate: Path | None = None
@@ -63,14 +70,14 @@ class Settings:
             raise SettingsError("TLS takes both a certificate and its key: --tls-certificate and --tls-key")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and len(self.token) >= 16):
             raise SettingsError("the token must be at least 16 printable ASCII characters")
+        for host in self.allowed_hosts:
+            if not host or "/" in host or host_name(host) != host:
+                raise SettingsError(f"--allowed-host is {host!r}, but must be a name alone, as models.example.com")
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches the server."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     @property
     def allows_control(self) -> bool:

@@ -11,10 +11,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from runtime.serving.bodies import Receive
-from runtime.serving.connection import Connection, connection_class
-from runtime.serving.extensions import REPEATS, Response
-from runtime.serving.gate import Scope, Send, respond
+from runtime.serving.connection import Connection, Limits, connection_class
+from runtime.serving.exchange import Exchange, Receive, Response, Scope, Send, respond
 
 ASKED = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
 _ANSWER = re.compile(rb"HTTP/1\.1 (\d+) [^\r]*\r\n((?:[^\r]+\r\n)*)\r\n")
@@ -26,7 +24,8 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.sent = b""
-        self.is_closed = False
+        self.is_closed = self.is_aborted = self.is_paused = False
+        self.num_unsent = 0
 
     def write(self, data: Any) -> None:
         assert not self.is_closed
@@ -41,11 +40,17 @@ class Transport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
 
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.num_unsent
+
     def pause_reading(self) -> None:
-        pass
+        self.is_paused = True
 
     def resume_reading(self) -> None:
-        pass
+        self.is_paused = False
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Echo:
 
         def begin(again: bytes, reply: Callable[[Response], None]) -> Callable[[], None]:
             def answer() -> None:
-                reply(response(about + again, way=b"short"))
+                reply(response(about + again, way=b"fast"))
 
             if self.is_held:
                 self.waiting.append(answer)
@@ -78,9 +83,9 @@ class Echo:
                 asyncio.get_running_loop().call_soon(answer)
             return self.withdraw
 
-        if (repeats := scope["extensions"].get(REPEATS)) is not None:
-            repeats(begin)
-        await respond(send, response(about + body, way=b"long"))
+        if (remember := Exchange.of(scope).remember) is not None:
+            remember(begin)
+        await respond(send, response(about + body, way=b"slow"))
 
     def withdraw(self) -> None:
         self.num_withdrawn += 1
@@ -93,13 +98,27 @@ def response(body: bytes, *, way: bytes) -> Response:
 class Client:
     """Speaks with a connection to an `Echo` without a network between."""
 
-    def __init__(self, *, receive_timeout_s: float = 30.0) -> None:
-        self.echo, self.transport = Echo(), Transport()
-        limits = connection_class(receive_timeout_s=receive_timeout_s, max_connections=9)
-        config = uvicorn.Config(self.echo, http=limits, ws="none", lifespan="off", log_config=None)
-        self.connection: Connection = limits(config, ServerState(), {})
+    def __init__(
+        self, *, receive_timeout_s: float = 30.0, max_connections: int = 9, beside: Client | None = None
+    ) -> None:
+        """Args: beside: a client of the same server."""
+        if beside is None:
+            self.echo = Echo()
+            limits = Limits(receive_timeout_s=receive_timeout_s, send_timeout_s=30, max_connections=max_connections)
+            self._connections = connection_class(limits)
+            self._config = uvicorn.Config(self.echo, http=self._connections, ws="none", lifespan="off", log_config=None)
+            self._state = ServerState()
+        else:
+            self.echo, self._connections = beside.echo, beside._connections
+            self._config, self._state = beside._config, beside._state
+        self.transport = Transport()
+        self.connection: Connection = self._connections(self._config, self._state, {})
         self.connection.connection_made(self.transport)
         self._num_heard = 0
+
+    def another(self) -> Client:
+        """Another client of this one's server."""
+        return Client(beside=self)
 
     async def says(self, *pieces: bytes, turns: int = 9) -> list[tuple[bytes, str]]:
         """Send pieces, each when the server has done with those before; gives the answers and their ways."""

@@ -136,14 +136,14 @@ def test_what_is_not_http_is_told_so_as_json(server: Server, data: bytes) -> Non
 
 @pytest.mark.parametrize("length", [10, 10**6 - 1])
 def test_a_client_that_stops_midway_harms_nobody(server: Server, length: int) -> None:
-    request = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{".encode()
+    request = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{{".encode()
     assert raw(server, request, half_close=True) == b""
     assert server.post(INFER, infer_document(IMAGES)).status == 200
 
 
 def test_requests_in_one_piece_are_answered_in_their_order(server: Server) -> None:
-    request = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET /v2/models/nix HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    request = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /v2/models/nix HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     answer = raw(server, request + request + last)
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"404"]
     assert answer.endswith(b'is not found"}')

@@ -206,7 +206,7 @@ def test_a_client_that_goes_leaves_the_queue(tmp_path: Path) -> None:
 
 
 def test_large_requests_are_refused_when_together_they_are_too_much(model_path: Path) -> None:
-    big = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 67108864\r\n\r\n" + bytes(60 * 2**20)
+    big = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 67108864\r\n\r\n" + bytes(60 * 2**20)
     with serving(model_path) as server:
         connections = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
         answers = []
@@ -244,7 +244,7 @@ def test_logs_are_lines_of_json_with_the_requests_id(model_path: Path) -> None:
     request = next(line for line in lines if line.get("request_id") == "seven")
     assert (request["event"], request["method"], request["status"]) == ("request", "GET", 404)
     assert request["path"] == "/v2/models/x\ny"
-    assert [line["event"] for line in lines if line["event"] != "request"] == ["loaded", "ready", "leaving", "stopped"]
+    assert [line["event"] for line in lines if line["event"] != "request"] == ["loaded", "ready", "draining", "stopped"]
 
 
 def test_only_our_own_failures_are_logged_unless_all_are_asked_for(model_path: Path) -> None:
@@ -277,7 +277,7 @@ run(settings, listener=listener)
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     port = int(process.stdout.readline())
-    until(lambda: status_of(port, b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n") == b"200")
+    until(lambda: status_of(port, b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n") == b"200")
     yield port
     process.terminate()
     assert process.wait(20) == 0
@@ -293,7 +293,11 @@ def status_of(port: int, data: bytes, *, then: Callable[[], object] = lambda: No
 
 @pytest.mark.parametrize(
     "begun",
-    [b"", b"POST /v2/models/tiny/infer HT", b"POST /v2/models/tiny/infer HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"],
+    [
+        b"",
+        b"POST /v2/models/tiny/infer HT",
+        b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+    ],
 )
 def test_a_request_that_does_not_arrive_is_given_up(impatient: int, begun: bytes) -> None:
     assert status_of(impatient, begun) == b"408"
@@ -303,6 +307,7 @@ def test_a_connection_too_many_is_turned_away(impatient: int) -> None:
     connections = [socket.create_connection(("127.0.0.1", impatient), timeout=5) for _ in range(3)]
     time.sleep(0.05)
     with socket.create_connection(("127.0.0.1", impatient), timeout=5) as connection:
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert answer.endswith(b'{"error":"too many connections"}')

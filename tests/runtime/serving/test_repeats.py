@@ -1,4 +1,4 @@
-"""Requests that repeat the head of one before them: answered as any others are, but on the short way."""
+"""Requests that repeat the head of one before them: answered as any others are, but on the fast path."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 @pytest.mark.parametrize(
     "cuts", [[], [len(ASKED)], [5], [len(ASKED) + 1], [len(ASKED), len(ASKED) + 2], range(1, len(ASKED) + 3)]
 )
-def test_the_same_head_again_takes_the_short_way_in_whatever_pieces_it_comes(cuts: list[int]) -> None:
+def test_the_same_head_again_takes_the_fast_path_in_whatever_pieces_it_comes(cuts: list[int]) -> None:
     async def scenario() -> None:
         client = Client()
-        assert await client.says(ASKED + b"one") == [(b"POST /a one", "long")]
+        assert await client.says(ASKED + b"one") == [(b"POST /a one", "slow")]
         again = ASKED + b"two"
         pieces = [again[start:end] for start, end in zip([0, *cuts], [*cuts, len(again)], strict=True)]
         whole = len(pieces[0]) >= len(ASKED)
-        assert await client.says(*pieces) == [(b"POST /a two", "short" if whole else "long")]
-        assert await client.says(ASKED + b"six") == [(b"POST /a six", "short")]
+        assert await client.says(*pieces) == [(b"POST /a two", "fast" if whole else "slow")]
+        assert await client.says(ASKED + b"six") == [(b"POST /a six", "fast")]
 
     run(scenario)
 
@@ -56,20 +56,20 @@ def test_the_same_head_again_takes_the_short_way_in_whatever_pieces_it_comes(cut
 def test_a_head_that_came_before_its_body_is_known_too() -> None:
     async def scenario() -> None:
         client = Client()
-        assert await client.says(ASKED, b"one") == [(b"POST /a one", "long")]
-        assert await client.says(ASKED, b"two") == [(b"POST /a two", "short")]
+        assert await client.says(ASKED, b"one") == [(b"POST /a one", "slow")]
+        assert await client.says(ASKED, b"two") == [(b"POST /a two", "fast")]
 
     run(scenario)
 
 
-def test_another_head_takes_the_long_way_and_is_the_one_that_is_known_then() -> None:
+def test_another_head_takes_the_slow_path_and_is_the_one_that_is_known_then() -> None:
     async def scenario() -> None:
         client = Client()
         other = ASKED.replace(b"/a", b"/b")
-        assert await client.says(ASKED + b"one") == [(b"POST /a one", "long")]
-        assert await client.says(other + b"two") == [(b"POST /b two", "long")]
-        assert await client.says(other + b"six") == [(b"POST /b six", "short")]
-        assert await client.says(ASKED + b"ten") == [(b"POST /a ten", "long")]
+        assert await client.says(ASKED + b"one") == [(b"POST /a one", "slow")]
+        assert await client.says(other + b"two") == [(b"POST /b two", "slow")]
+        assert await client.says(other + b"six") == [(b"POST /b six", "fast")]
+        assert await client.says(ASKED + b"ten") == [(b"POST /a ten", "slow")]
 
     run(scenario)
 
@@ -86,24 +86,24 @@ def test_another_head_takes_the_long_way_and_is_the_one_that_is_known_then() -> 
     ],
     ids=["get", "chunked", "upgrade", "long head", "long body", "line end before"],
 )
-def test_what_is_not_plain_takes_the_long_way_every_time(request_: bytes) -> None:
+def test_what_is_not_plain_takes_the_slow_path_every_time(request_: bytes) -> None:
     async def scenario() -> None:
         client = Client()
         first, second = await client.says(request_, request_)
         assert first == second
-        assert first[1] == "long"
+        assert first[1] == "slow"
 
     run(scenario)
 
 
-def test_a_client_that_does_not_take_its_answers_takes_the_long_way() -> None:
+def test_a_client_that_does_not_take_its_answers_takes_the_slow_path() -> None:
     async def scenario() -> None:
         client = Client()
         await client.says(ASKED + b"one")
         client.connection.pause_writing()
         assert await client.says(ASKED + b"two") == []
         client.connection.resume_writing()
-        assert await client.says(b"") == [(b"POST /a two", "long")]
+        assert await client.says(b"") == [(b"POST /a two", "slow")]
 
     run(scenario)
 
@@ -125,7 +125,7 @@ def test_a_request_waits_until_the_repeated_one_before_it_is_answered() -> None:
         client.echo.is_held = True
         assert await client.says(ASKED + b"two", ASKED + b"six") == []
         client.echo.waiting.pop()()
-        assert await client.says(b"") == [(b"POST /a two", "short"), (b"POST /a six", "long")]
+        assert await client.says(b"") == [(b"POST /a two", "fast"), (b"POST /a six", "slow")]
 
     run(scenario)
 
@@ -137,8 +137,8 @@ def test_a_body_that_looks_like_a_head_is_a_body() -> None:
         head = b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         # A piece that begins with such a body, and goes on with a request of another head.
         pair = await client.says(head, body + head.replace(b"/b", b"/c") + body)
-        assert pair == [(b"POST /b " + body, "long"), (b"POST /c " + body, "long")]
-        assert await client.says(ASKED + b"six") == [(b"POST /a six", "long")]
+        assert pair == [(b"POST /b " + body, "slow"), (b"POST /c " + body, "slow")]
+        assert await client.says(ASKED + b"six") == [(b"POST /a six", "slow")]
 
     run(scenario)
 
@@ -149,8 +149,8 @@ def test_only_the_last_requests_head_is_known() -> None:
         client.connection.data_received(ASKED + b"one")
         # Too long a head to be known itself.
         last = b"POST /b HTTP/1.1\r\nX: " + b"x" * 5000 + b"\r\nContent-Length: 5\r\n\r\nseven"
-        assert await client.says(last) == [(b"POST /a one", "long"), (b"POST /b seven", "long")]
-        assert await client.says(ASKED + b"two") == [(b"POST /a two", "long")]
+        assert await client.says(last) == [(b"POST /a one", "slow"), (b"POST /b seven", "slow")]
+        assert await client.says(ASKED + b"two") == [(b"POST /a two", "slow")]
 
     run(scenario)
 
@@ -161,7 +161,7 @@ def test_the_rest_of_a_request_that_was_answered_early_is_no_request() -> None:
         await client.says(ASKED + b"one")
         client.echo.is_hasty = True
         assert await client.says(b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n") == [
-            (b"POST /b ", "long")
+            (b"POST /b ", "slow")
         ]
         assert await client.says(ASKED + b"two") == []
 
@@ -231,10 +231,10 @@ def test_much_of_a_request_that_is_not_whole_is_not_kept_beside_the_accounts() -
     async def scenario() -> None:
         client = Client()
         long = ASKED.replace(b"3", b"99000")
-        for way in ("long", "short"):
+        for way in ("slow", "fast"):
             ((_, found),) = await client.says(long + bytes(99_000))
             assert found == way
-        assert await client.says(long + bytes(50_000), bytes(49_000)) == [(b"POST /a " + bytes(99_000), "long")]
+        assert await client.says(long + bytes(50_000), bytes(49_000)) == [(b"POST /a " + bytes(99_000), "slow")]
 
     run(scenario)
 
@@ -286,7 +286,7 @@ def test_a_stopping_server_still_answers_what_has_begun_to_arrive() -> None:
         assert not client.transport.is_closed
         await client.says(b"wo")
         *_, (status, body, way, closes) = answers_in(client.transport.sent)
-        assert (status, body, way, closes) == (200, b"POST /a two", "long", True)
+        assert (status, body, way, closes) == (200, b"POST /a two", "slow", True)
         assert client.transport.is_closed
 
     run(scenario)
@@ -302,7 +302,7 @@ def test_a_stopping_server_answers_what_it_has_in_hand_and_closes() -> None:
         assert not client.transport.is_closed
         client.echo.waiting.pop()()
         *_, (status, body, way, closes) = answers_in(client.transport.sent)
-        assert (status, body, way, closes) == (200, b"POST /a two", "short", True)
+        assert (status, body, way, closes) == (200, b"POST /a two", "fast", True)
         assert client.transport.is_closed
 
     run(scenario)

@@ -1,0 +1,155 @@
+"""One request and its answer, as its connection, the gate and whoever answers it see them.
+
+A client that asks again and again sends the same head every time. What a head says, whether its sender may ask and
+where it leads are known by then, so such a request goes straight to the function that the first one left behind
+(`Exchange.remember`). It passes no parser, no task and no layer, which of a small network's answer take most of the
+time. The first one is answered by the same function, after its body has come by ASGI's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+from starlette.exceptions import HTTPException
+
+from runtime.serving.errors import ServeError, UnauthorizedError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_KEY = "enas.exchange"
+
+
+class Response(NamedTuple):
+    """A whole one."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    """Names in lower case."""
+    body: bytes
+
+
+Reply = Callable[[Response | Exception], None]
+"""Called once, in the event loop, with the answer or with why there is none."""
+Withdraw = Callable[[], None]
+Begin = Callable[[bytes, Reply], Withdraw | None]
+"""Begins to answer a body: replies later, or at once.
+
+Gives a function to call when the client goes, after which there is no reply; None where it has replied already.
+"""
+
+
+@dataclass(eq=False, slots=True)
+class Exchange:
+    """What is known of a request beside its ASGI scope, in which it travels."""
+
+    remember: Callable[[Begin], None] | None = None
+    """Has later requests of this connection that have the same head, to the byte, answered by this function.
+
+    It is used for those that come while the connection is idle, until another head is remembered; others are read and
+    routed anew. None where there can be none. The gate puts itself in between, as it does with `send`.
+    """
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By lower-case name; the gate fills them in."""
+    is_gone: bool = False
+    """The client went before its answer came."""
+    _on_gone: Callable[[], object] | None = None
+
+    @classmethod
+    def of(cls, scope: Scope) -> Exchange:
+        """That of a request; a new one where its connection is none of ours."""
+        extensions = scope.setdefault("extensions", {})
+        found = extensions.get(_KEY)
+        if found is None:
+            found = extensions[_KEY] = cls()
+        assert isinstance(found, cls)
+        return found
+
+    def when_gone(self, call: Callable[[], object]) -> None:
+        """Call this when the client goes before its answer came."""
+        self._on_gone = call
+
+    def cancel_when_gone(self) -> None:
+        """Cancel the running task when the client goes."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._on_gone = task.cancel
+
+    def go(self) -> None:
+        """The client has gone."""
+        self.is_gone = True
+        call, self._on_gone = self._on_gone, None
+        if call is not None:
+            call()
+
+    def end(self) -> None:
+        """It is answered. What leads back to the connection only the garbage collector would take apart."""
+        self.remember = self._on_gone = None
+
+
+async def answer_to(body: bytes, begin: Begin) -> Response:
+    """What `begin` replies; who is cancelled withdraws. Raises: what it replies instead of an answer."""
+    outcomes: list[Response | Exception] = []
+    has_come = asyncio.Event()
+
+    def reply(outcome: Response | Exception) -> None:
+        outcomes.append(outcome)
+        has_come.set()
+
+    withdraw = begin(body, reply)
+    try:
+        await has_come.wait()
+    except asyncio.CancelledError:
+        if withdraw is not None:
+            withdraw()
+        raise
+    outcome = outcomes.pop()
+    if isinstance(outcome, Response):
+        return outcome
+    try:
+        raise outcome
+    finally:
+        # An error leads to this frame and so to the body: what leads back only the garbage collector would take apart.
+        del outcome
+
+
+def response(
+    body: bytes,
+    *,
+    status: int = 200,
+    content_type: bytes = b"application/json",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> Response:
+    return Response(
+        status, [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers], body
+    )
+
+
+def error_response(error: Exception) -> Response:
+    """An error as the protocol has it: `{"error": …}`."""
+    headers: list[tuple[bytes, bytes]] = []
+    match error:
+        case ServeError():
+            status, message = error.status, str(error)
+            if error.retry_after_s is not None:
+                headers.append((b"retry-after", str(error.retry_after_s).encode()))
+            if isinstance(error, UnauthorizedError):
+                headers.append((b"www-authenticate", b"Bearer"))
+        case HTTPException():
+            status, message = error.status_code, error.detail
+            headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+        case _:
+            # Whatever it was is in the log, beside the request's id.
+            status, message = 500, "internal error"
+    return response(orjson.dumps({"error": message}), status=status, headers=headers)
+
+
+async def respond(send: Send, whole: Response) -> None:
+    await send({"type": "http.response.start", "status": whole.status, "headers": whole.headers})
+    await send({"type": "http.response.body", "body": whole.body})

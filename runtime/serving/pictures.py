@@ -1,0 +1,148 @@
+"""Clients' pictures made into models' inputs, within limits of time and memory.
+
+A picture's file says little of what it costs: 300 kB of progressive JPEG may hold a thousand scans, each of which goes
+over all pixels, and a picture takes 12 bytes a pixel while it is decoded. So pixels, scans and segments are limited,
+large pictures are decoded one after the other, and none for longer than a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from runtime.images import ImageError, Preprocess, prepare_bytes
+from runtime.machine import usable_cores
+from runtime.serving.batching import Batcher, BatchLimits, Done
+from runtime.serving.errors import ExpiredError, RequestError
+from runtime.serving.exchange import Withdraw
+from runtime.serving.settings import Settings
+
+# What is decoded at one time takes 4 x 96 MB and 480 MB at most.
+_MAX_PIXELS = 40_000_000
+_SMALL_PIXELS = 8_000_000
+_SIDE_BY_SIDE = 4
+# Encoders make ten scans or so. A segment of a file costs an object each.
+_MAX_SCANS = 32
+_MAX_SEGMENTS = 2000
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+# A byte of value FF within a scan is followed by 00; restarts (D0 to D7) belong to the scan.
+_SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_SCAN, _END = 0xDA, 0xD9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+class Decoder:
+    """Decodes pictures in threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._timeout_s = settings.decode_timeout_s
+        queue_size = settings.limits.max_queue_size
+        runners = max(1, min(_SIDE_BY_SIDE, usable_cores() // settings.workers))
+        small = BatchLimits(max_batch_size=1, max_queue_size=queue_size, runners=runners)
+        large = BatchLimits(max_batch_size=1, max_queue_size=queue_size)
+        self._small = Batcher(_decoder(_SMALL_PIXELS), limits=small, name="decode")
+        self._large = Batcher(_decoder(_MAX_PIXELS), limits=large, name="decode-large")
+
+    def begin(
+        self, data: bytes, preprocess: Preprocess, tell: Callable[[Done[np.ndarray] | Exception], None]
+    ) -> Withdraw:
+        """Begin to make a picture's bytes [H, W, C]; as `Batcher.enter`, whose `timeout_s` holds to the very end."""
+        timer: asyncio.TimerHandle | None = None
+
+        def told(outcome: Done[np.ndarray] | Exception) -> None:
+            assert timer is not None
+            timer.cancel()
+            tell(outcome)
+
+        def expire() -> None:
+            withdraw()
+            tell(ExpiredError(f"the picture was not decoded within {self._timeout_s:g} s"))
+
+        batcher = self._small if num_pixels(data) <= _SMALL_PIXELS else self._large
+        withdraw = batcher.enter((data, preprocess), told)
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, expire)
+
+        def leave() -> None:
+            timer.cancel()
+            withdraw()
+
+        return leave
+
+
+def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], int], list[np.ndarray]]:
+    """What decodes pictures of so many pixels. Raises: RequestError: not such a picture."""
+
+    def decode(pictures: Sequence[tuple[bytes, Preprocess]], size: int) -> list[np.ndarray]:
+        try:
+            for data, _ in pictures:
+                _check(data, max_pixels=max_pixels)
+            return [prepare_bytes(data, preprocess=preprocess) for data, preprocess in pictures]
+        except ImageError as error:
+            raise RequestError(str(error)) from None
+        except (MemoryError, RequestError):
+            raise
+        # Whatever a client's bytes do to a decoder is the client's.
+        except Exception as error:
+            raise RequestError(f"the picture: cannot be read: {type(error).__name__}") from error
+
+    return decode
+
+
+def _check(data: bytes, *, max_pixels: int) -> None:
+    """Raises: RequestError: too many pixels, or more scans than encoders make; what is no picture is said later."""
+    if data.startswith(_JPEG):
+        scans = sum(marker == _SCAN for marker, _ in _segments(data))
+        if scans > _MAX_SCANS:
+            raise RequestError(f"the picture has {scans} scans, at most {_MAX_SCANS} are allowed")
+    try:
+        with Image.open(BytesIO(data)) as picture:
+            count = picture.width * picture.height
+    except Exception:
+        return
+    if count > max_pixels:
+        raise RequestError(f"the picture has {count:,} pixels, at most {_MAX_PIXELS:,} are allowed")
+
+
+def num_pixels(data: bytes) -> int:
+    """What the head of a JPEG or PNG states; more than any picture may have where that is not found."""
+    if data.startswith(_PNG):
+        return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
+    if data.startswith(_JPEG):
+        for marker, start in _segments(data):
+            if marker in _FRAMES:
+                return int.from_bytes(data[start + 3 : start + 5], "big") * int.from_bytes(
+                    data[start + 5 : start + 7], "big"
+                )
+    return _MAX_PIXELS + 1
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """A JPEG's markers, and where what belongs to each begins; as far as the file is whole.
+
+    Raises: RequestError: too many. Source: ITU-T T.81, B.1.1.
+    """
+    place = len(_JPEG)
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, place)
+        if found is None:
+            return
+        marker, place = found[1][0], found.end()
+        yield marker, place
+        if marker == _END:
+            return
+        if marker in _BARE:
+            continue
+        place += max(2, int.from_bytes(data[place : place + 2], "big"))
+        if marker == _SCAN:
+            end = _SCAN_END.search(data, place)
+            if end is None:
+                return
+            place = end.start()
+    raise RequestError(f"the picture has more than {_MAX_SEGMENTS} segments")
