@@ -15,6 +15,7 @@ READY  := $(VENV)/.ready
 # A run's name is that of its space, data set and preset; the default data set is the space's and preset's own.
 images-of-quick     := fashion-mnist-mini
 images-of-standard  := fashion-mnist
+images-of-deploy    := fashion-mnist
 images-of-paper     := cifar10
 images-of-reference := cifar10
 text-of-quick       := shakespeare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from datasets.batches import Augmentation
 from exporter.retrain import RetrainConfig
@@ -157,6 +158,28 @@ def reference_macro() -> RetrainConfig:
     )
 
 
+def quick_stages() -> RetrainConfig:
+    """Minutes on two CPU cores."""
+    return replace(quick_macro(), preset="quick")
+
+
+def standard_stages() -> RetrainConfig:
+    """In between: an hour or so on a GPU."""
+    return replace(standard_macro(), preset="standard")
+
+
+def deploy_stages() -> RetrainConfig:
+    """An hour or so on two CPU cores with a full data set of 60,000 small images."""
+    return RetrainConfig(
+        preset="deploy",
+        num_epochs=30,
+        batch_size=128,
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True), label_smoothing=0.1),
+        ema_decay=0.999,
+    )
+
+
 RECURRENT_SGD = SgdConfig(
     learning_rate=20.0,
     final_learning_rate=0.5,
@@ -228,6 +251,7 @@ def reference_recurrent() -> RetrainConfig:
 PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
     "micro": {"quick": quick_micro, "standard": standard_micro, "paper": paper_micro, "reference": reference_micro},
     "macro": {"quick": quick_macro, "standard": standard_macro, "paper": paper_macro, "reference": reference_macro},
+    "stages": {"quick": quick_stages, "standard": standard_stages, "deploy": deploy_stages},
     "recurrent": {
         "quick": quick_recurrent,
         "small": small_recurrent,

@@ -24,7 +24,7 @@ _MISTAKE = 2
 _PATH = click.Path(path_type=Path)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_space_option = click.option("--space", default="micro", help="Search space: micro, macro or recurrent.")
+_space_option = click.option("--space", default="micro", help="Search space: micro, macro, stages or recurrent.")
 _dataset_option = click.option(
     "--dataset", show_default="the preset's own", help="Name of a data set, or path of a store."
 )
@@ -36,7 +36,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 
 
 @click.command()
-@click.option("--space", show_default="the config's, or micro", help="Search space: micro, macro or recurrent.")
+@click.option("--space", show_default="the config's, or micro", help="Search space: micro, macro, stages or recurrent.")
 @_preset_option
 @click.option("--config", "config_file", type=_PATH, metavar="FILE", help="A config.toml to use instead of a preset.")
 @_dataset_option

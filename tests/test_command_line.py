@@ -46,7 +46,7 @@ def run(
         ),
         (
             "search --space mikro",
-            "space: unknown space 'mikro'; expected one of micro, macro, recurrent; did you mean 'micro'?",
+            "space: unknown space 'mikro'; expected one of micro, macro, stages, recurrent; did you mean 'micro'?",
         ),
         ("search --dataset fashion-mnist-mimi", "did you mean 'fashion-mnist-mini'"),
         ("search --dataset shakespeare", "shakespeare holds text, but images are needed"),

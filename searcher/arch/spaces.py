@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from searcher.arch import macro, micro, recurrent
+from searcher.arch import macro, micro, recurrent, stages
 from searcher.arch.decisions import Step
 from searcher.arch.document import ArchitectureError, Problems, unknown
 
@@ -47,7 +47,7 @@ class SpaceModule(Protocol):
     def from_published(self, text: str) -> Any: ...
 
 
-SPACES: dict[str, SpaceModule] = {"micro": micro, "macro": macro, "recurrent": recurrent}
+SPACES: dict[str, SpaceModule] = {"micro": micro, "macro": macro, "stages": stages, "recurrent": recurrent}
 
 
 def space_module(name: str) -> SpaceModule:

@@ -12,12 +12,12 @@ from datasets.seeds import stream_seed
 from searcher.arch.spaces import SPACES
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task
-from searcher.nn import macro, micro, recurrent
+from searcher.nn import macro, micro, recurrent, stages
 from searcher.nn.blocks import initialise
 from searcher.nn.norm import batch_norm
 
 # A space's module offers `build_shared(space, size, **options)` and `build_fixed(architecture, size, **options)`.
-_WIRINGS: dict[str, ModuleType] = {"micro": micro, "macro": macro, "recurrent": recurrent}
+_WIRINGS: dict[str, ModuleType] = {"micro": micro, "macro": macro, "stages": stages, "recurrent": recurrent}
 
 
 class BoundNetwork(nn.Module):

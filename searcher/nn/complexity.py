@@ -21,6 +21,7 @@ from searcher.arch.macro import MacroSize, reduction_layers, skip_candidates
 from searcher.arch.micro import NUM_INPUTS, Cell, CellKind, MicroSize, loose_ends
 from searcher.arch.recurrent import STATE, RecurrentSize
 from searcher.arch.spec import Spec
+from searcher.arch.stages import OPERATIONS, Family, Operation, StagesArchitecture, stage_stride
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 
@@ -239,6 +240,54 @@ def _macro_merge(area: int, channels: int, *, num_tensors: int, merge: Literal["
     return _norm(channels) if merge == "sum" else _conv_norm(area, num_tensors * channels, channels)
 
 
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def _residual(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
+    (_, area), (before, after) = areas, channels
+    kernel_size = operation.kernel_size
+    cost = _conv_norm(area, before, after, kernel_size=kernel_size)
+    cost += _conv_norm(area, after, after, kernel_size=kernel_size)
+    return cost + _conv_norm(area, before, after) if stride > 1 or before != after else cost
+
+
+def _fused(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
+    (_, area), (before, after) = areas, channels
+    inner = operation.expansion * before
+    return _conv_norm(area, before, inner, kernel_size=operation.kernel_size) + _conv_norm(area, inner, after)
+
+
+def _inverted(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
+    (in_area, area), (before, after) = areas, channels
+    inner = operation.expansion * before
+    depthwise = _conv(area, inner, inner, kernel_size=operation.kernel_size, groups=inner) + _norm(inner)
+    return _conv_norm(in_area, before, inner) + depthwise + _conv_norm(area, inner, after)
+
+
+_FAMILIES: dict[Family, Callable[..., Cost]] = {"residual": _residual, "fused": _fused, "inverted": _inverted}
+
+
+def _stages_parts(spec: Spec) -> Iterator[Part]:
+    architecture: StagesArchitecture = spec.architecture
+    task: ImageClassification = spec.task
+    stem = _stem(task.input_shape, architecture.stem.channels, stride=architecture.stem.stride)
+    yield stem
+    height, width, channels = stem.shape
+    for number, stage in enumerate(architecture.stages):
+        for position, name in enumerate(stage.layers):
+            stride = 1 if position else stage_stride(number)
+            in_area = height * width
+            height, width = math.ceil(height / stride), math.ceil(width / stride)
+            operation = OPERATIONS[name]
+            cost = _FAMILIES[operation.family](
+                (in_area, height * width), (channels, stage.channels), operation, stride=stride
+            )
+            channels = stage.channels
+            yield Part(f"layer {number + 1}.{position + 1}, {name}", (height, width, channels), cost)
+    num_classes = len(task.classes)
+    yield Part("classifier", (num_classes,), _linear(channels, num_classes))
+
+
 # --- recurrent --------------------------------------------------------------------------------------------------------
 
 
@@ -259,5 +308,6 @@ def _recurrent_parts(spec: Spec) -> Iterator[Part]:
 _WALKS: dict[str, Callable[[Spec], Iterator[Part]]] = {
     "micro": _micro_parts,
     "macro": _macro_parts,
+    "stages": _stages_parts,
     "recurrent": _recurrent_parts,
 }

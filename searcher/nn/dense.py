@@ -38,11 +38,16 @@ class DenseConv(nn.Conv2d):
         self._is_wide = bears_bfloat16 and min(in_channels, out_channels) > _NARROW
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight)
+
+    def convolve(self, x: Tensor, weight: Tensor, *, stride: int | None = None) -> Tensor:
+        """The same with another weight, such as a part of its own, [out, in, k, k], or another stride."""
+        strides = self.stride if stride is None else stride
         # Sizes last: a trace with free sizes, which has no autocast, cannot compare them.
         if not _is_autocast_on_a_processor(x) or (self._is_wide and x.numel() >= _LARGE):
-            return super().forward(x)
+            return functional.conv2d(x, weight, None, strides, self.padding)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x)
+            return functional.conv2d(x, weight, None, strides, self.padding)
 
 
 def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
@@ -60,8 +65,12 @@ class Classifier(nn.Linear):
         super().__init__(num_features, num_classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.classify(x, self.weight)
+
+    def classify(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same with another weight, such as a part of its own: [num_classes, features]."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            return functional.linear(x.to(weight.dtype), weight)
 
 
 def _is_autocast_on_a_processor(x: Tensor) -> bool:

@@ -28,13 +28,20 @@ class DepthwiseConv(nn.Conv2d):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same with another weight, such as a part of its own: [C, 1, K, K] with as many channels as x."""
         if x.device.type != "cpu":
-            return super().forward(x)
+            return self._plain(x, weight)
         in_parts = self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > _NARROW
         with torch.autocast("cpu", enabled=False):  # a processor is slower at it in bfloat16
             if in_parts and self.training and torch.is_grad_enabled():
-                return _WideDepthwiseConv.apply(x, self.weight, self.stride[0])
-            return super().forward(x)
+                return _WideDepthwiseConv.apply(x, weight, self.stride[0])
+            return self._plain(x, weight)
+
+    def _plain(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(x, weight, None, self.stride, self.padding, groups=weight.shape[0])
 
 
 class _WideDepthwiseConv(torch.autograd.Function):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Norm = Callable[[int], nn.Module]
 
@@ -32,15 +33,24 @@ class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d`: [B, C, H, W] -> [B, C, H, W], several times as fast where C is no multiple of 16.
 
     There, on a processor and in channels_last, the statistics of the batch are those of rows that hold several pixels.
-    A processor gives float32 whatever it is given.
+    A processor gives float32 whatever it is given. On the batch's own statistics narrower inputs are taken, too: with
+    the scales and shifts of the first channels.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float() if x.device.type == "cpu" else x
         takes_batch_statistics = self.training or not self.track_running_stats
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        is_narrower = x.shape[1] < self.num_features
+        if is_narrower:
+            assert not self.track_running_stats
+            weight, bias = weight[: x.shape[1]], bias[: x.shape[1]]
         if not takes_batch_statistics or (pixels := _pixels_a_row(x)) == 1:
+            if is_narrower:
+                return functional.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
             return super().forward(x)
-        y, mean, var = _BatchNormOfRows.apply(x, self.weight, self.bias, self.eps, pixels)
+        y, mean, var = _BatchNormOfRows.apply(x, weight, bias, self.eps, pixels)
         if self.track_running_stats:
             self._follow(mean, var, count=x.numel() // x.shape[1])
         return y

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from searcher.arch.document import ArchitectureError, unknown
-from searcher.presets import images, macro, micro, recurrent
+from searcher.presets import images, macro, micro, recurrent, stages
 from searcher.training.search_config import SearchConfig
 
 
@@ -22,6 +22,7 @@ class SpacePresets(NamedTuple):
 PRESETS = {
     "micro": SpacePresets(micro.PRESETS, images.DATASETS),
     "macro": SpacePresets(macro.PRESETS, images.DATASETS),
+    "stages": SpacePresets(stages.PRESETS, stages.DATASETS),
     "recurrent": SpacePresets(recurrent.PRESETS, recurrent.DATASETS),
 }
 

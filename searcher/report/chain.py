@@ -26,7 +26,7 @@ _FIRST_LANE = 22.0
 _LANE_PITCH = 13.0
 _ENTRY, _EXIT = 12.0, 26.0
 """Where a card's skips enter at its right side and where its own leave, px from its top."""
-_HALVING_HEIGHT = 22.0
+_NOTE_HEIGHT = 22.0
 DOT_RADIUS = 2.8
 
 
@@ -37,13 +37,13 @@ def draw_chain(graph: Graph, *, chip_width: float) -> Part:
     width = 2 * _CARD_PADDING + _CARD_PADDING + name_width + _NAME_GAP + chip_width
     boxes = _boxes(nodes, width)
     lanes = _lanes(nodes, width)
-    right = max(lanes.values(), default=width) + _LANE_PITCH
+    right = max(lanes.values()) + _LANE_PITCH if lanes else width
     bottom = boxes[nodes[-1].name].bottom
-    halved = [below for above, below in itertools.pairwise(nodes) if below.shape != above.shape]
+    noted = [node for node in nodes if node.note]
     pieces = [
         *_skips(nodes, boxes, lanes),
         *_trunk(nodes, boxes),
-        *(_halving(node, boxes[node.name], right=right) for node in halved),
+        *(_note(node, boxes[node.name], right=right) for node in noted),
         *(_card(node, boxes[node.name], chip_width) for node in nodes),
     ]
     return Part(right, bottom, "".join(pieces))
@@ -55,12 +55,12 @@ def skips_of(node: GraphNode) -> tuple[str, ...]:
 
 
 def _boxes(nodes: Sequence[GraphNode], width: float) -> dict[str, Box]:
-    """Cards from top to bottom, with room for a note where the maps are halved between two."""
+    """Cards from top to bottom, with room above those that have a note."""
     boxes = {}
-    top, shape = 0.0, nodes[0].shape
+    top = 0.0
     for node in nodes:
-        if node.shape != shape:
-            top, shape = top + _HALVING_HEIGHT + _GAP, node.shape
+        if node.note:
+            top += _NOTE_HEIGHT + _GAP
         boxes[node.name] = Box(0.0, top, width, _CARD_HEIGHT)
         top += _CARD_HEIGHT + _GAP
     return boxes
@@ -104,13 +104,13 @@ def _trunk(nodes: Sequence[GraphNode], boxes: dict[str, Box]) -> Iterator[str]:
         yield element("path", class_="tip", d=f"M{number(x)} {number(end)}l-3.5 -7h7z")
 
 
-def _halving(below: GraphNode, box: Box, *, right: float) -> str:
-    """A note above the first card that reads halved maps, and a line through all lanes."""
-    top = box.top - _GAP - _HALVING_HEIGHT
-    words = f"all halved: {shape_text(below.shape)}"
+def _note(node: GraphNode, box: Box, *, right: float) -> str:
+    """A card's note above it, and a line through all lanes."""
+    top = box.top - _GAP - _NOTE_HEIGHT
+    words = f"{node.note}: {shape_text(node.shape)}"
     return (
-        element("path", class_="cut", d=f"M0 {number(top + _HALVING_HEIGHT / 2)}H{number(right)}")
-        + element("rect", class_="panel", x=0, y=top, width=box.width, height=_HALVING_HEIGHT, rx=_HALVING_HEIGHT / 2)
+        element("path", class_="cut", d=f"M0 {number(top + _NOTE_HEIGHT / 2)}H{number(right)}")
+        + element("rect", class_="panel", x=0, y=top, width=box.width, height=_NOTE_HEIGHT, rx=_NOTE_HEIGHT / 2)
         + text(words, box.centre, top + 15, "muted mid")
     )
 

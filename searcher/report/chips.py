@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from charts.svg import element, text, text_width
 from searcher.report.layout import Box
 
@@ -11,7 +13,14 @@ CHIP_PADDING = 8.0
 
 # Families of operations with the word that gives them away. The hues are Okabe and Ito's, which the colour-blind tell
 # apart too; every chip also carries its name.
-_FAMILIES = (("conv", "convolution"), ("pool", "pooling"), ("identity", "identity"))
+_FAMILIES = (
+    ("conv", "convolution"),
+    ("pool", "pooling"),
+    ("identity", "identity"),
+    ("residual", "residual"),
+    ("fused", "fused"),
+    ("inverted", "inverted"),
+)
 _OTHER_FAMILY = "activation"
 
 
@@ -39,9 +48,6 @@ def family_rank(operation: str) -> tuple[int, str]:
 
 
 def _label(operation: str) -> str:
-    """`sep_conv_3x3` as people write it: `sep conv 3×3`."""
-    *words, last = operation.split("_")
-    sides = last.split("x")
-    if len(sides) == 2 and all(side.isdigit() for side in sides):
-        last = "×".join(sides)
-    return " ".join([*words, last])
+    """As people write it: `sep_conv_3x3` is `sep conv 3×3`, and `fused_3x3_e4` is `fused 3×3, ×4`."""
+    name = re.sub(r"_e(\d+)$", r", ×\1", operation)
+    return re.sub(r"(\d+)x(\d+)", r"\1×\2", name).replace("_", " ")

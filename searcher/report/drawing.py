@@ -44,6 +44,8 @@ _STYLE = """
 .arch .tip{fill:#59636e}.arch .tip.leaf{fill:#8250a0;stroke:none}
 .arch .convolution{fill:#d7e9f7;stroke:#0072b2}.arch .pooling{fill:#fde6c8;stroke:#c96a00}
 .arch .identity{fill:#d3f0e5;stroke:#008a64}.arch .activation{fill:#f6deec;stroke:#b3578d}
+.arch .residual{fill:#d7e9f7;stroke:#0072b2}.arch .fused{fill:#fde6c8;stroke:#c96a00}
+.arch .inverted{fill:#d3f0e5;stroke:#008a64}
 @media screen and (prefers-color-scheme:dark){
 .arch text{fill:#e6edf3}.arch .muted{fill:#9da7b3}
 .arch .paper{fill:#0d1117;stroke:#30363d}.arch .panel{fill:#151b23;stroke:#30363d}
@@ -52,7 +54,9 @@ _STYLE = """
 .arch .line{stroke:#9da7b3}.arch .leaf{stroke:#c297e0}.arch .halo{stroke:#151b23}
 .arch .tip{fill:#9da7b3}.arch .tip.leaf{fill:#c297e0}
 .arch .convolution{fill:#0c3553;stroke:#56b4e9}.arch .pooling{fill:#4f2c06;stroke:#e69f00}
-.arch .identity{fill:#06402f;stroke:#2fc89b}.arch .activation{fill:#4b2239;stroke:#d98cb9}}
+.arch .identity{fill:#06402f;stroke:#2fc89b}.arch .activation{fill:#4b2239;stroke:#d98cb9}
+.arch .residual{fill:#0c3553;stroke:#56b4e9}.arch .fused{fill:#4f2c06;stroke:#e69f00}
+.arch .inverted{fill:#06402f;stroke:#2fc89b}}
 """.replace("FONT", FONT).replace("\n", "")
 
 

@@ -16,6 +16,7 @@ from searcher.arch.macro import MacroArchitecture, MacroSize, reduction_layers
 from searcher.arch.micro import CELL_KINDS, NUM_INPUTS, CellKind, MicroArchitecture, MicroSize, loose_ends
 from searcher.arch.recurrent import STATE, RecurrentArchitecture, RecurrentSize
 from searcher.arch.spec import Spec
+from searcher.arch.stages import StagesArchitecture, stage_stride
 from searcher.arch.tasks import LanguageModelling
 
 Role = Literal["input", "node", "output"]
@@ -43,6 +44,8 @@ class GraphNode:
     """A few words on what it is, where the name does not say it."""
     shape: tuple[int, ...] = ()
     """Of its output: height, width, channels. Empty where it is different every time the graph is repeated."""
+    note: str = ""
+    """Said above it in a chain, with its shape: what begins with it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Stage:
 
 
 def graphs_of(spec: Spec) -> tuple[Graph, ...]:
-    """The architecture's graphs: both cells of micro, the layers of macro, the cell of recurrent."""
+    """The architecture's graphs: both cells of micro, the layers of macro and of stages, the cell of recurrent."""
     return _GRAPHS[spec.space](spec)
 
 
@@ -154,14 +157,18 @@ def _macro_graphs(spec: Spec) -> tuple[Graph, ...]:
     shapes = _macro_shapes(spec)
     names = ["stem", *(f"layer {index}" for index in range(1, len(shapes)))]
     stem = GraphNode("stem", role="input", caption="first convolution", shape=shapes[0])
+    notes = {first + 1: "all halved", second + 1: "all halved"}
     layers = [
         GraphNode(
             name,
             (GraphEdge(before, layer.operation), *(GraphEdge(names[tensor]) for tensor in layer.skips)),
             join=join if layer.skips else "sum",
             shape=shape,
+            note=notes.get(index, ""),
         )
-        for before, name, layer, shape in zip(names, names[1:], architecture.layers, shapes[1:], strict=False)
+        for index, (before, name, layer, shape) in enumerate(
+            zip(names, names[1:], architecture.layers, shapes[1:], strict=False), start=1
+        )
     ]
     joined = "concatenated with" if join == "concat" else "added to"
     caption = f"skips are {joined} an operation's result; all maps are halved after layers {first} and {second}"
@@ -197,6 +204,42 @@ def _macro_shapes(spec: Spec) -> tuple[tuple[int, ...], ...]:
     return tuple(shapes)
 
 
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def _stages_graphs(spec: Spec) -> tuple[Graph, ...]:
+    architecture: StagesArchitecture = spec.architecture
+    stem_shape, *shapes = _stages_shapes(spec)
+    nodes = [GraphNode("stem", role="input", caption="first convolution", shape=stem_shape)]
+    for number, (stage, shape) in enumerate(zip(architecture.stages, shapes, strict=True), start=1):
+        for position, operation in enumerate(stage.layers, start=1):
+            edges = (GraphEdge(nodes[-1].name, operation),)
+            note = f"stage {number}" if position == 1 else ""
+            nodes.append(GraphNode(f"layer {number}.{position}", edges, shape=shape, note=note))
+    caption = "a layer adds its input to its result where both have one shape; a residual one always does"
+    return (Graph("layers", caption, tuple(nodes), is_chain=True),)
+
+
+def _stages_outline(spec: Spec) -> tuple[Stage, ...]:
+    stem_shape, *shapes = _stages_shapes(spec)
+    stages = [
+        Stage(f"stage {number}", shape, width=shape[-1], reduces=stage_stride(number - 1) > 1)
+        for number, shape in enumerate(shapes, start=1)
+    ]
+    return (Stage("stem", stem_shape), *stages, Stage("classifier", (len(spec.task.classes),)))
+
+
+def _stages_shapes(spec: Spec) -> tuple[tuple[int, ...], ...]:
+    """Of the stem's output and of every stage's: height, width, channels."""
+    architecture: StagesArchitecture = spec.architecture
+    height, width = (math.ceil(side / architecture.stem.stride) for side in spec.task.input_shape[:2])
+    shapes = [(height, width, architecture.stem.channels)]
+    for number, stage in enumerate(architecture.stages):
+        height, width = (math.ceil(side / stage_stride(number)) for side in (height, width))
+        shapes.append((height, width, stage.channels))
+    return tuple(shapes)
+
+
 # --- recurrent --------------------------------------------------------------------------------------------------------
 
 _CELL_INPUT = "token, state"
@@ -226,10 +269,12 @@ def _recurrent_outline(spec: Spec) -> tuple[Stage, ...]:
 _GRAPHS: dict[str, Callable[[Spec], tuple[Graph, ...]]] = {
     "micro": _micro_graphs,
     "macro": _macro_graphs,
+    "stages": _stages_graphs,
     "recurrent": _recurrent_graphs,
 }
 _OUTLINES: dict[str, Callable[[Spec], tuple[Stage, ...]]] = {
     "micro": _micro_outline,
     "macro": _macro_outline,
+    "stages": _stages_outline,
     "recurrent": _recurrent_outline,
 }

@@ -20,7 +20,7 @@ class SearchConfig:
     """Everything that makes a search; `search/config.toml` holds it whole."""
 
     space: str
-    """micro, macro or recurrent."""
+    """micro, macro, stages or recurrent."""
     preset: str
     """The preset it was made from."""
     dataset: str

@@ -11,6 +11,7 @@ from searcher.arch.macro import MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
+from searcher.arch.stages import StagesArchitecture, StagesSize, StagesSpace
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 CLASSES = ("round", "square", "other")
@@ -43,14 +44,26 @@ def make_text_spec(architecture: RecurrentArchitecture, hidden_size: int = 8) ->
     )
 
 
+STAGES_SPACE = StagesSpace(
+    stem_channels=(3, 4), stem_strides=(1, 2), stage_channels=((4, 6), (4, 8), (5, 8)), max_layers=(2, 3, 2)
+)
+
+
+def random_stages(seed: int) -> StagesArchitecture:
+    return STAGES_SPACE.random(random.Random(seed))
+
+
+_SPACES: dict[type, str] = {MicroArchitecture: "micro", MacroArchitecture: "macro", StagesArchitecture: "stages"}
+
+
 def make_spec(
-    architecture: MicroArchitecture | MacroArchitecture,
-    size: MicroSize | MacroSize,
+    architecture: MicroArchitecture | MacroArchitecture | StagesArchitecture,
+    size: MicroSize | MacroSize | StagesSize,
     *,
     input_shape: tuple[int, int, int] = (12, 12, 1),
 ) -> Spec:
     return Spec(
-        space="micro" if isinstance(architecture, MicroArchitecture) else "macro",
+        space=_SPACES[type(architecture)],
         architecture=architecture,
         network=size,
         task=ImageClassification(dataset="shapes", input_shape=input_shape, classes=CLASSES),

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from searcher.arch import macro, micro
+from searcher.arch import macro, micro, stages
 from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace, Node
 from searcher.arch.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
+from searcher.arch.stages import Stage, StagesArchitecture, StagesSize, Stem
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.nn.build import build_network
 from searcher.nn.complexity import Cost, complexity_of
@@ -81,6 +82,17 @@ def macro_specs(draw: st.DrawFn) -> Spec:
 
 
 @st.composite
+def stages_specs(draw: st.DrawFn) -> Spec:
+    widths = st.integers(1, 9)
+    stage = st.builds(Stage, widths, st.lists(st.sampled_from(list(stages.OPERATIONS)), min_size=1).map(tuple))
+    architecture = StagesArchitecture(
+        Stem(draw(widths), draw(st.sampled_from([1, 2, 4, 8]))),
+        tuple(draw(st.lists(stage, min_size=1, max_size=4))),
+    )
+    return Spec("stages", architecture, StagesSize(), draw(pictures(stem_stride=architecture.stem.stride)))
+
+
+@st.composite
 def recurrent_specs(draw: st.DrawFn) -> Spec:
     space = RecurrentSpace(draw(st.integers(2, 12)), output=draw(st.sampled_from(OUTPUTS)))
     architecture = space.random(draw(st.randoms(use_true_random=False)))
@@ -88,8 +100,8 @@ def recurrent_specs(draw: st.DrawFn) -> Spec:
     return Spec("recurrent", architecture, RecurrentSize(draw(st.integers(1, 40))), task)
 
 
-@settings(deadline=None, max_examples=120)
-@given(st.one_of(micro_specs(), macro_specs(), recurrent_specs()))
+@settings(deadline=None, max_examples=160)
+@given(st.one_of(micro_specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_a_network_costs_what_torch_counts(spec: Spec) -> None:
     assert complexity_of(spec).total == counted_by_torch(spec)
 

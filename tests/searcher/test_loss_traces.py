@@ -16,6 +16,7 @@ from torch.nn import functional
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
+from searcher.arch.stages import StagesSize, StagesSpace
 from searcher.nn.build import build_supernet
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 
@@ -63,6 +64,13 @@ def trace(name: str, space: Any, size: Any, *, learning_rate: float, steps: int 
             MacroSize(channels=12, skip_merge="sum"),
             0.01,
             [1.4701, 1.6701, 1.6822, 1.7589, 1.6092],
+        ),
+        (
+            "stages",
+            StagesSpace((8, 16), (1, 2), ((8, 16), (16, 24), (24, 40)), (2, 2, 3)),
+            StagesSize(),
+            0.01,
+            [1.9999, 1.9681, 1.9093, 1.7928, 1.8589],
         ),
         ("recurrent", RecurrentSpace(), RecurrentSize(16), 10.0, [3.1349, 3.1416, 3.1263, 3.1157, 3.1768]),
     ],

@@ -9,8 +9,16 @@ from torch.nn import functional
 from searcher.arch.document import ConfigError
 from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.stages import Stage, StagesArchitecture, StagesSize, Stem
 from searcher.nn.build import build_network, build_supernet
-from tests.searcher.conftest import CLASSES, make_spec, random_architecture, random_macro
+from tests.searcher.conftest import (
+    CLASSES,
+    STAGES_SPACE,
+    make_spec,
+    random_architecture,
+    random_macro,
+    random_stages,
+)
 
 
 def test_a_macro_network_computes_what_its_description_says() -> None:
@@ -76,6 +84,49 @@ def test_a_macro_network_refuses_what_it_has_not() -> None:
         build_network(spec)(torch.randn(2, 1, 12, 12), drop_path_prob=0.1)
 
 
+def test_a_stages_network_refuses_what_it_has_not() -> None:
+    spec = make_spec(random_stages(0), StagesSize())
+    with pytest.raises(ConfigError, match="a stages network has no auxiliary head; auxiliary_weight must be 0"):
+        build_network(spec, auxiliary=True)
+    with pytest.raises(ConfigError, match="a stages network has no paths to drop; drop_path_prob must be 0"):
+        build_network(spec)(torch.randn(2, 1, 12, 12), drop_path_prob=0.1)
+
+
+@pytest.mark.parametrize(("side", "stem_stride"), [(16, 1), (28, 2), (30, 2), (33, 2), (224, 8)])
+def test_stages_networks_take_any_size(side: int, stem_stride: int) -> None:
+    architecture = StagesArchitecture(Stem(4, stem_stride), random_stages(0).stages)
+    network = build_network(make_spec(architecture, StagesSize(), input_shape=(side, side, 3)), dropout_prob=0.1)
+    logits, auxiliary_logits = network(torch.randn(2, 3, side, side))
+    assert logits.shape == (2, len(CLASSES))
+    assert auxiliary_logits is None
+    logits.sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_a_stages_network_computes_what_its_description_says() -> None:
+    stages = (Stage(4, ("fused_3x3_e2",)), Stage(6, ("residual_3x3", "inverted_5x5_e4")))
+    spec = make_spec(StagesArchitecture(Stem(4, 2), stages), StagesSize())
+    network = build_network(spec, running_statistics=False).network
+    weights = network.state_dict()
+
+    def conv(x: torch.Tensor, name: str, *, stride: int = 1, groups: int = 1) -> torch.Tensor:
+        weight = weights[f"{name}.weight"]
+        y = functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+        return functional.batch_norm(y, None, None, training=True)
+
+    images = torch.randn(4, 1, 12, 12)
+    x = conv(images, "stem.convs.0", stride=2).relu()
+    x = x + conv(conv(x, "stages.0.0.fused_3x3.expand").relu(), "stages.0.0.fused_3x3.project")
+    name = "stages.1.0.residual_3x3"
+    y = conv(conv(x, f"{name}.conv1", stride=2).relu(), f"{name}.conv2")
+    x = (y + conv(x, f"{name}.shortcut", stride=2)).relu()
+    name = "stages.1.1.inverted_5x5"
+    y = conv(conv(x, f"{name}.expand").relu(), f"{name}.depthwise", groups=24).relu()
+    x = x + conv(y, f"{name}.project")
+    expected = x.mean(dim=(2, 3)) @ weights["classifier.weight"].T
+    torch.testing.assert_close(network(images, spec.architecture)[0], expected)
+
+
 @pytest.mark.parametrize(("side", "stem_stride"), [(16, 1), (28, 2), (30, 2), (33, 2), (224, 8)])
 def test_final_networks_take_any_size(side: int, stem_stride: int) -> None:
     size = MicroSize(cells=5, channels=4, stem_stride=stem_stride)
@@ -124,11 +175,12 @@ def test_scores_do_not_depend_on_the_order_of_the_batch() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("space", ["micro", "macro"])
+@pytest.mark.parametrize("space", ["micro", "macro", "stages"])
 def test_cuda_computes_what_the_cpu_computes(space: str) -> None:
     architecture, options, size = {
         "micro": (random_architecture(1), MicroSpace(3), MicroSize(5, 8)),
         "macro": (random_macro(1), MacroSpace(6), MacroSize(8)),
+        "stages": (random_stages(1), STAGES_SPACE, StagesSize()),
     }[space]
     supernet = build_supernet(space, options, size, input_shape=(12, 12, 1), num_classes=3, seed=0)
     images = torch.randn(8, 1, 12, 12)

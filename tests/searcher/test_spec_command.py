@@ -185,7 +185,7 @@ def test_an_existing_file_is_replaced_only_with_force(run_enas: _Enas, spec_path
     [
         (
             ["--space", "mikro"],
-            "space: unknown space 'mikro'; expected one of micro, macro, recurrent; did you mean 'micro'?",
+            "space: unknown space 'mikro'; expected one of micro, macro, stages, recurrent; did you mean 'micro'?",
         ),
         (
             ["--preset", "quik"],

@@ -1,0 +1,138 @@
+"""The stages network: one wiring for the supernet and for every fixed network.
+
+A fixed network is the supernet of the smallest space that holds its architecture, so both compute alike, and a fixed
+network's weights are the first channels of its supernet's. In a supernet, operations of one family and kernel size
+share weights too: a smaller expansion takes the first inner channels of the largest.
+"""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from searcher.arch.document import ConfigError
+from searcher.arch.stages import OPERATIONS, Operation, StagesArchitecture, StagesSize, StagesSpace, Stem, stage_stride
+from searcher.nn.banks import Bank, FixedOps, SharedOps
+from searcher.nn.norm import Norm
+from searcher.nn.slices import SlicedClassifier, SlicedConv
+from searcher.nn.stage_blocks import make_block
+
+
+def build_shared(space: StagesSpace, size: StagesSize, **options: Any) -> StagesNetwork:
+    """The supernet: all candidates, all widths. options: see `StagesNetwork`."""
+    return StagesNetwork(space, SharedOps(), **options)
+
+
+def build_fixed(
+    architecture: StagesArchitecture, size: StagesSize, *, form: Literal["search", "final"], **options: Any
+) -> StagesNetwork:
+    """The network of one architecture, the same in both forms. options: see `StagesNetwork`."""
+    return StagesNetwork(StagesSpace.around(architecture), FixedOps(architecture.used()), **options)
+
+
+class StagesNetwork(nn.Module):
+    """Stem, stages, classifier: images [B, C, H, W] and an architecture of the space -> logits [B, num_classes].
+
+    Args: input_shape: H, W, C. dropout_prob: before the classifier, in training.
+    Raises: ConfigError: an auxiliary head is asked for.
+    """
+
+    def __init__(
+        self,
+        space: StagesSpace,
+        bank: Bank,
+        *,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        norm: Norm,
+        dropout_prob: float = 0.0,
+        auxiliary: bool = False,
+    ) -> None:
+        super().__init__()
+        if auxiliary:
+            raise ConfigError("a stages network has no auxiliary head; auxiliary_weight must be 0")
+        self.stem = _Stem(input_shape[-1], max(space.stem_channels), most_stride=max(space.stem_strides), norm=norm)
+        self.stages = nn.ModuleList()
+        before = space.stem_channels
+        for number, (widths, depth) in enumerate(zip(space.stage_channels, space.max_layers, strict=True)):
+            layers = nn.ModuleList()
+            for position in range(depth):
+                # Only the first layer of a stage changes widths.
+                pairs = [(width, width) for width in widths] if position else itertools.product(before, widths)
+                names = bank.select(("layer", str(number), str(position)), space.operations)
+                stride = 1 if position else stage_stride(number)
+                layers.append(_blocks(names, list(pairs), stride=stride, norm=norm))
+            self.stages.append(layers)
+            before = widths
+        self._dropout_prob = dropout_prob
+        self.classifier = SlicedClassifier(max(before), num_classes)
+
+    def forward(
+        self, images: Tensor, architecture: StagesArchitecture, *, drop_path_prob: float = 0.0
+    ) -> tuple[Tensor, None]:
+        """Logits [B, num_classes]; there is no auxiliary head.
+
+        Raises: ConfigError: `drop_path_prob` is not 0.
+        """
+        if drop_path_prob > 0:
+            raise ConfigError("a stages network has no paths to drop; drop_path_prob must be 0")
+        x = self.stem(images, architecture.stem)
+        for blocks, stage in zip(self.stages, architecture.stages, strict=True):
+            for name, choices in zip(stage.layers, blocks, strict=False):  # type: ignore[call-overload]
+                operation = OPERATIONS[name]
+                x = choices[operation.block](x, stage.channels, operation.expansion)
+        features = functional.dropout(x.mean(dim=(2, 3)), self._dropout_prob, self.training)  # [B, C]
+        return self.classifier(features), None
+
+
+class _Stem(nn.Module):
+    """3×3 convolutions, each with norm and ReLU: [B, in_channels, H, W] -> [B, stem.channels, ⌈H/stride⌉, ⌈W/stride⌉].
+
+    One convolution does for a stride of 1 or 2, with the same weights; each further halving takes one more.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, most_stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for _ in _strides(most_stride):
+            self.convs.append(SlicedConv(in_channels, out_channels, 3))
+            self.norms.append(norm(out_channels))
+            in_channels = out_channels
+
+    def forward(self, x: Tensor, stem: Stem) -> Tensor:
+        for conv, norm, stride in zip(self.convs, self.norms, _strides(stem.stride), strict=False):
+            x = functional.relu(norm(conv(x, stem.channels, stride=stride)), inplace=True)
+        return x
+
+
+def _strides(stride: int) -> list[int]:
+    """The strides of a stem's convolutions."""
+    return [2] * int(math.log2(stride)) or [1]
+
+
+def _blocks(names: Iterable[str], pairs: list[tuple[int, int]], *, stride: int, norm: Norm) -> nn.ModuleDict:
+    """A block for each family and kernel size among the operations of a layer, by `Operation.block`."""
+    widest: dict[str, Operation] = {}
+    for operation in (OPERATIONS[name] for name in names):
+        widest[operation.block] = max(operation, widest.get(operation.block, operation), key=lambda o: o.expansion)
+    return nn.ModuleDict(
+        {
+            block: make_block(
+                operation.family,
+                pairs,
+                kernel_size=operation.kernel_size,
+                expansion=operation.expansion,
+                stride=stride,
+                norm=norm,
+            )
+            for block, operation in widest.items()
+        }
+    )

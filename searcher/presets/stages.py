@@ -1,0 +1,126 @@
+"""Whole searches of the stages space by name. A variant is `dataclasses.replace(quick_stages(), num_epochs=2)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from datasets.batches import Augmentation
+from searcher.arch.stages import StagesSize, StagesSpace
+from searcher.controller.policy import PolicyConfig
+from searcher.controller.reinforce import ReinforceConfig
+from searcher.presets.images import stem_stride
+from searcher.training.derive import DeriveConfig
+from searcher.training.image_learner import ImageTraining
+from searcher.training.optim import SgdConfig
+from searcher.training.search_config import SearchConfig
+
+DATASETS = {"quick": "fashion-mnist-mini", "standard": "fashion-mnist", "deploy": "fashion-mnist"}
+"""What each preset is meant for, when the user names no data set."""
+
+
+def small_space(image_size: int) -> StagesSpace:
+    """Networks of 0.1 to 1 ms an image on one core; holds ResNet-20's relatives of up to 8 layers."""
+    return StagesSpace(
+        stem_channels=(16, 24, 32),
+        stem_strides=_stem_strides(image_size),
+        stage_channels=((16, 24, 32), (32, 48, 64), (64, 96, 128)),
+        max_layers=(2, 3, 3),
+    )
+
+
+def large_space(image_size: int) -> StagesSpace:
+    """Wider and deeper; holds ResNet-20 and the MobileNetV2 for small images (`enas spec list`)."""
+    return StagesSpace(
+        stem_channels=(16, 24, 32, 48),
+        stem_strides=_stem_strides(image_size),
+        stage_channels=((16, 24, 32, 48), (32, 48, 64, 96), (64, 96, 128, 192)),
+        max_layers=(3, 4, 4),
+    )
+
+
+def quick_stages(*, image_size: int = 28) -> SearchConfig:
+    """Minutes on two CPU cores with the embedded Fashion-MNIST."""
+    return SearchConfig(
+        space="stages",
+        preset="quick",
+        dataset=DATASETS["quick"],
+        seed=0,
+        num_epochs=6,
+        batch_size=64,
+        search_space=small_space(image_size),
+        network=StagesSize(),
+        final_network=StagesSize(),
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.002, warmup_epochs=0.5),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True)),
+        policy=PolicyConfig(hidden_size=64, tanh_constant=1.5),
+        reinforce=ReinforceConfig(learning_rate=1e-2),
+        policy_start_epoch=3,
+        policy_steps=10,
+        policy_samples=10,
+        control_samples=4,
+        reward_batch_size=125,
+        derivation=DeriveConfig(num_samples=40, num_batches=2, num_finalists=5),
+    )
+
+
+def standard_stages(*, image_size: int = 32) -> SearchConfig:
+    """In between: an hour or two on a GPU, a night on a few CPU cores."""
+    return SearchConfig(
+        space="stages",
+        preset="standard",
+        dataset=DATASETS["standard"],
+        seed=0,
+        num_epochs=50,
+        batch_size=128,
+        search_space=large_space(image_size),
+        network=StagesSize(),
+        final_network=StagesSize(),
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.001, warmup_epochs=1),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True)),
+        policy=PolicyConfig(hidden_size=64, tanh_constant=1.5),
+        reinforce=ReinforceConfig(learning_rate=3.5e-3),
+        policy_start_epoch=12,
+        policy_steps=30,
+        policy_samples=10,
+        control_samples=5,
+        reward_batch_size=250,
+        derivation=DeriveConfig(),
+    )
+
+
+def deploy_stages(*, image_size: int = 28) -> SearchConfig:
+    """Hours on two CPU cores with a full data set of 60,000 small images: the space of `quick`, trained for longer."""
+    return SearchConfig(
+        space="stages",
+        preset="deploy",
+        dataset=DATASETS["deploy"],
+        seed=0,
+        num_epochs=8,
+        batch_size=128,
+        search_space=small_space(image_size),
+        network=StagesSize(),
+        final_network=StagesSize(),
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.002, warmup_epochs=0.5),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True)),
+        policy=PolicyConfig(hidden_size=64, tanh_constant=1.5),
+        reinforce=ReinforceConfig(learning_rate=5e-3),
+        policy_start_epoch=2,
+        policy_steps=30,
+        policy_samples=10,
+        control_samples=4,
+        reward_batch_size=250,
+        derivation=DeriveConfig(num_samples=100, num_batches=4, num_finalists=10),
+    )
+
+
+def _stem_strides(image_size: int) -> tuple[int, ...]:
+    """Stages begin at 32 pixels or fewer a side, or at half of that."""
+    stride = stem_stride(image_size, largest_map=32)
+    return (stride, 2 * stride) if stride < 16 else (stride,)
+
+
+PRESETS: dict[str, Callable[..., SearchConfig]] = {
+    "quick": quick_stages,
+    "standard": standard_stages,
+    "deploy": deploy_stages,
+}
