@@ -22,7 +22,7 @@ def quick_micro() -> RetrainConfig:
         batch_size=64,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
-        ema_decay=0.995,
+        average_share=0.1,
     )
 
 
@@ -40,7 +40,7 @@ def standard_micro() -> RetrainConfig:
             drop_path_prob=0.2,
             dropout_prob=0.1,
         ),
-        ema_decay=0.999,
+        average_share=0.1,
     )
 
 
@@ -101,7 +101,7 @@ def quick_macro() -> RetrainConfig:
         batch_size=64,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
-        ema_decay=0.995,
+        average_share=0.1,
     )
 
 
@@ -115,7 +115,7 @@ def standard_macro() -> RetrainConfig:
         training=ImageTraining(
             augmentation=Augmentation(crop_padding=4, flip=True, cutout=8), label_smoothing=0.1, dropout_prob=0.1
         ),
-        ema_decay=0.999,
+        average_share=0.1,
     )
 
 

@@ -36,7 +36,7 @@ from searcher.training.derive import bind
 from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Setting, run_jobs
-from searcher.training.learner import is_better
+from searcher.training.learner import more_is_better
 from searcher.training.learners import Store, load_store
 from searcher.training.loop import Search
 from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
@@ -134,7 +134,7 @@ def rank(
         on_result=on_result,
     )
     alone = tuple(training["valid_score"] for training in trainings)
-    sign = 1 if is_better(metric, 1.0, than=0.0) else -1
+    sign = 1 if more_is_better(metric) else -1
     worth = [-math.inf if score is None else sign * score for score in alone]
     ranking = Ranking(
         metric=metric,
@@ -164,11 +164,10 @@ def train_alone(training: Training, *, device: torch.device, interrupt: Interrup
             except DivergedError:
                 folder.finish({"valid_score": None, "rate_scale": 0.0, "best_epoch": None})
             else:
-                score = done.best_score
-                is_number = score is not None and math.isfinite(score)
+                score = done.best.value if done.best else math.nan
                 folder.finish(
                     {
-                        "valid_score": score if is_number else None,
+                        "valid_score": score if math.isfinite(score) else None,
                         "rate_scale": done.weights.rate_scale,
                         "best_epoch": done.best_epoch,
                     }

@@ -5,17 +5,17 @@ On train, choosing the best epoch on valid; test is scored once, at the end.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from datasets.seeds import stream_seed
+from datasets.seeds import numpy_generator, stream_seed
 from datasets.store import StoreError, shape_text
 from datasets.tokens import UNITS
 from exporter.lstm import build_lstm
@@ -24,13 +24,14 @@ from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import ImageClassification, Task
 from searcher.nn.build import build_network
 from searcher.nn.graphs import GraphedNetwork, Graphs
+from searcher.training.averaging import WeightAverage, estimate_norms, has_norms
 from searcher.training.checkpoint import loading
 from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.device import Precision, describe
 from searcher.training.distributed import ALONE, World
 from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
-from searcher.training.learner import Network, is_better
+from searcher.training.learner import Network, Score, is_better
 from searcher.training.learners import Store, make_learner, task_of, training_type
 from searcher.training.optim import SgdConfig
 from searcher.training.progress import Progress
@@ -39,6 +40,8 @@ from searcher.training.text_learner import TextTraining
 
 BEST = "best.pt"
 _LEAST_RATE_SCALE = 1 / 32
+# Of training examples, from which the norms' statistics are taken at the end of an epoch.
+_NUM_NORM_EXAMPLES = 512
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,12 @@ class RetrainConfig:
     """The store's digest, so that a run does not go on with other data."""
     memory_budget_mb: int = 2048
     """For training and validation images; what does not fit streams from the store."""
-    ema_decay: float = 0.0
-    """Of a moving average of the weights per step, which is then what is validated and kept; 0 for none."""
+    average_share: float = 0.0
+    """Of the steps done, in [0, 1]: what a moving average of the weights spans, see `averaging.horizon`; 0 for none.
+    After each epoch the better on valid of the weights and their average is what may be kept."""
     average_patience: int = 0
     """Averaged SGD: once valid has not got better for that many epochs, the mean of the weights of all further steps is
-    what is validated and kept; 0 for none. Source: Merity et al. 2018 (NT-ASGD), as enas_lm uses it, with 10."""
+    validated beside the weights; 0 for none. Source: Merity et al. 2018 (NT-ASGD), as enas_lm uses it, with 10."""
     train_on: Literal["train", "train+valid"] = "train"
     """train chooses the best epoch on valid; train+valid leaves nothing to choose on and takes the last epoch."""
     precision: Precision = "auto"
@@ -77,14 +81,14 @@ class RetrainConfig:
         for name in ("num_epochs", "batch_size", "memory_budget_mb"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay is {self.ema_decay}; expected 0 up to, not including, 1")
+        if not 0 <= self.average_share <= 1:
+            raise ConfigError(f"average_share is {self.average_share}; expected 0 to 1")
         if self.average_patience < 0:
             raise ConfigError(f"average_patience is {self.average_patience}; it must not be negative")
         if isinstance(self.training, TextTraining) and self.training.batch_norm:
             raise ConfigError("batch_norm is for the search alone; here it must be false")
-        if self.average_patience and (self.ema_decay or self.train_on != "train"):
-            raise ConfigError("average_patience needs a valid split to watch, and no ema_decay beside it")
+        if self.average_patience and (self.average_share or self.train_on != "train"):
+            raise ConfigError("average_patience needs a valid split to watch, and no average_share beside it")
 
 
 def config_types(space: str) -> dict[str, type[Any]]:
@@ -143,10 +147,9 @@ class Retraining:
         self.network = make_network(spec, config, seed=seed, **self.learner.network_options).to(device)
         # Of the network itself, not of what its averages are copied from.
         self.replica = world.replicate(self.network if graphs is None else GraphedNetwork(self.network, graphs))
-        self.average: AveragedModel | None = None
-        if config.ema_decay > 0:
-            average = get_ema_multi_avg_fn(config.ema_decay)
-            self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.average: WeightAverage | None = None
+        if config.average_share > 0:
+            self.average = WeightAverage(self.network, share=config.average_share)
         self.weights = WeightsTrainer(
             self.network,
             self.learner,
@@ -157,8 +160,9 @@ class Retraining:
             world=world,
             replicated=True,
         )
-        self.best_score: float | None = None
+        self.best: Score | None = None
         self.best_epoch = 0
+        self.best_kept = ""  # which of the candidates
 
     def state(self) -> dict[str, Any]:
         """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
@@ -166,10 +170,11 @@ class Retraining:
             "epoch": self.epoch,
             "step": self.step,
             "network": self.network.state_dict(),
-            "average": self.average.state_dict() if self.average else {},
+            "average": self.average.state() if self.average else {},
             "weights": self.weights.state(),
-            "best_score": self.best_score,
+            "best": astuple(self.best) if self.best else (),
             "best_epoch": self.best_epoch,
+            "best_kept": self.best_kept,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -178,19 +183,21 @@ class Retraining:
             self.epoch, self.step = state["epoch"], state["step"]
             self.network.load_state_dict(state["network"])
             if state["average"]:
-                self.average = self.average or AveragedModel(self.network)
-                self.average.load_state_dict(state["average"])
+                self.average = self.average or WeightAverage(self.network, share=1.0)
+                self.average.load(state["average"])
             self.weights.load(state["weights"])
-            self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
+            self.best = Score(*state["best"]) if state["best"] else None
+            self.best_epoch, self.best_kept = state["best_epoch"], state["best_kept"]
 
     @property
     def steps_done(self) -> int:
         return self.epoch * self.weights.steps_per_epoch + self.step
 
     @property
-    def kept(self) -> nn.Module:
-        """The network whose weights count: the average if there is one."""
-        return self.average.module if self.average else self.network
+    def candidates(self) -> dict[str, nn.Module]:
+        """What the end of an epoch chooses from, by name; on valid without a difference, the first of them."""
+        average = {"average": self.average.network} if self.average else {}
+        return {**average, "weights": self.network}
 
     def train_epoch(self) -> Iterator[None]:
         """The rest of the current epoch, yielding after each step."""
@@ -204,30 +211,54 @@ class Retraining:
             if self.epoch == 0 and self._device.type == "cpu" and self.world.size == 1:
                 self.weights.totals.check()
             if self.average:
-                self.average.update_parameters(self.network)
+                self.average.update(self.network)
             yield
         self.weights.totals.check()
 
-    def end_epoch(self) -> tuple[dict[str, Any], bool]:
-        """The epoch's record, and whether its weights are the ones to keep; afterwards the next epoch begins.
+    def end_epoch(self) -> tuple[dict[str, Any], nn.Module | None]:
+        """The epoch's record, and the network to keep if it is the best so far; afterwards the next epoch begins.
 
-        Where valid is trained on there is nothing to choose on, and the last epoch is kept.
+        Where valid is trained on there is nothing to choose on, and the last epoch is kept, averaged if there is one.
+        Raises: DivergedError: the loss is no longer finite; on valid, in the first epoch, which leaves nothing to keep.
         """
         record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
-        is_best = True
+        candidates = self.candidates
+        self._estimate_norms(candidates.values())
+        kept, score = next(iter(candidates)), None
         if self.config.train_on == "train":
-            self.world.broadcast(self.kept.buffers())  # norms' averages, which are each rank's own
-            score = self.learner.score(self.kept.eval(), "valid").value
-            record[f"valid_{self.learner.metric}"] = score
-            is_best = is_better(self.learner.metric, score, self.best_score)
+            metric = self.learner.metric
+            scores = {name: self.learner.score(network.eval(), "valid") for name, network in candidates.items()}
+            kept, score = self._best_of(scores)
+            if self.epoch == 0 and not math.isfinite(score.loss):
+                raise DivergedError("the loss on valid is not a number")
+            record |= {f"valid_{metric}": score.value, "valid_loss": score.loss}
+            if len(scores) > 1:
+                record |= {"kept": kept, **{f"valid_{metric}_{name}": each.value for name, each in scores.items()}}
         self.epoch, self.step = self.epoch + 1, 0
         self.weights.totals.sums.zero_()
+        is_best = score is None or is_better(self.learner.metric, score, self.best)
         if is_best:
-            self.best_score, self.best_epoch = record.get(f"valid_{self.learner.metric}"), self.epoch
+            self.best, self.best_epoch, self.best_kept = score, self.epoch, kept
         patience = self.config.average_patience
         if patience and self.average is None and self.epoch - self.best_epoch >= patience:
-            self.average = AveragedModel(self.network)
-        return record, is_best
+            self.average = WeightAverage(self.network, share=1.0)
+        return record, candidates[kept] if is_best else None
+
+    def _estimate_norms(self, networks: Iterable[nn.Module]) -> None:
+        if not has_norms(self.network):
+            return
+        generator = numpy_generator(self.config.seed, "norms", self.epoch)
+        batches = self.learner.norm_batches(generator, count=_NUM_NORM_EXAMPLES)
+        for network in networks:
+            estimate_norms(network, self.learner, batches, world=self.world)
+
+    def _best_of(self, scores: Mapping[str, Score]) -> tuple[str, Score]:
+        """The first of the best."""
+        best, *others = scores
+        for name in others:
+            if is_better(self.learner.metric, scores[name], scores[best]):
+                best = name
+        return best, scores[best]
 
 
 def make_network(spec: Spec, config: RetrainConfig, *, seed: int, **options: Any) -> nn.Module:
@@ -274,14 +305,15 @@ def retrain(
         f"test_{metric}": test.value,
         "test_count": test.count,
         "best_epoch": run.best_epoch,
+        "kept": run.best_kept,
         "epochs": config.num_epochs,
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": round(folder.seconds, 1),
         "device": describe(device, count=folder.world.size),
         "versions": versions(),
     }
-    if run.best_score is not None:
-        summary[f"valid_{metric}"] = run.best_score
+    if run.best is not None:
+        summary |= {f"valid_{metric}": run.best.value, "valid_loss": run.best.loss}
     if run.weights.rate_scale < 1:
         summary["rate_scale"] = run.weights.rate_scale
     folder.finish(summary)
@@ -330,8 +362,9 @@ def train(
                     raise
                 if scale < _LEAST_RATE_SCALE:
                     raise DivergedError(
-                        f"the loss is no longer a number, with the learning rate and with less, down to {2 * scale:g} "
-                        "of it; start again with a smaller clip_norm (--config), or another seed"
+                        "the loss, on train or on valid, is no longer a number, with the learning rate and with less, "
+                        f"down to {2 * scale:g} of it; start again with a smaller clip_norm (--config), another seed, "
+                        "or another architecture"
                     ) from None
                 progress.line(
                     f"the loss is no longer a number after step {run.step} of the first epoch: beginning again with "
@@ -355,15 +388,15 @@ def _train_epochs(run: Retraining, *, folder: RunFolder, checkpointer: Checkpoin
             progress.step()
             checkpointer.between_steps()
         seconds, steps = time.perf_counter() - started, run.step - first_step
-        record, is_best = run.end_epoch()
+        record, kept = run.end_epoch()
         if steps > 0:  # none where the run was resumed after the epoch's last step
             record["step_ms"] = 1e3 * seconds / steps
         folder.append(record)
         progress.line(_line(record, config, metric))
-        if is_best:
-            folder.write(BEST, {"network": run.kept.state_dict(), "epoch": run.best_epoch})
-            if run.best_score is not None:
-                progress.show(best=score_text(metric, run.best_score))
+        if kept is not None:
+            folder.write(BEST, {"network": kept.state_dict(), "epoch": run.best_epoch, "kept": run.best_kept})
+            if run.best is not None:
+                progress.show(best=score_text(metric, run.best.value))
         checkpointer.save()
 
 
@@ -393,5 +426,7 @@ def _line(record: dict[str, Any], config: RetrainConfig, metric: str) -> str:
         for split in ("train", "valid")
         if (key := f"{split}_{metric}") in record
     )
+    if record.get("kept") == "average":
+        figures += f" averaged ({score_text(metric, record[f'valid_{metric}_weights'])} not)"
     pace = f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else ""
     return f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}{figures}{pace}"

@@ -123,6 +123,15 @@ class ImageLearner:
         """An epoch's training figures by name."""
         return {"loss": mean_loss, "train_accuracy": mean_measured}
 
+    def norm_batches(self, generator: np.random.Generator, *, count: int) -> list[tuple[Tensor, Tensor]]:
+        """Random training batches of about `count` images in all, not augmented; of each this rank's part."""
+        num_images, size = self._train.num_images, min(self._batch_size, self._train.num_images)
+        part = self._world.part(size)
+        numbers = generator.permutation(num_images)[: max(1, min(count, num_images) // size) * size]
+        images, labels = self._train.batch(numbers)  # at once, since a streaming store reads each chunk once then
+        parts = [slice(start + part.start, start + part.stop) for start in range(0, len(numbers), size)]
+        return [(images[part], labels[part]) for part in parts]
+
     def state(self) -> dict[str, Any]:
         """Nothing is carried from step to step."""
         return {}
@@ -167,10 +176,11 @@ class ImageLearner:
         """
         images = self._valid if split == "valid" else ImageBatches.load(self._store, split, device=self._device)
         batches = images.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
-        correct = torch.zeros((), dtype=torch.float64, device=self._device)
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)  # correct answers, cross entropy
         for batch in islice(batches, self._world.rank, None, self._world.size):
-            correct += correct_answers(lambda x: network(x)[0], *batch, precision="float32").sum()
-        return Score(self._world.sum(correct).item() / images.num_images, images.num_images)
+            sums += _answer_sums(network, *batch)
+        correct, loss = (self._world.sum(sums) / images.num_images).tolist()
+        return Score(correct, images.num_images, loss)
 
     def _correct(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
         return correct_answers(lambda x: network(x)[0], images, labels, precision=self._precision)
@@ -185,6 +195,15 @@ def classification_loss(
         return loss
     auxiliary = functional.cross_entropy(auxiliary_logits.float(), labels, label_smoothing=training.label_smoothing)
     return loss + training.auxiliary_weight * auxiliary
+
+
+@torch.inference_mode()
+def _answer_sums(network: Network, images: Tensor, labels: Tensor) -> Tensor:
+    """How many images a network answers correctly in full float32, and the sum of their cross entropies: [2]."""
+    with computing(images.device, "float32"):
+        logits, _ = network(images)
+    correct = (logits.argmax(1) == labels).sum()
+    return torch.stack([correct.double(), functional.cross_entropy(logits, labels, reduction="sum").double()])
 
 
 @torch.inference_mode()

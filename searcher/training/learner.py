@@ -6,6 +6,7 @@ whatever else they need (an architecture) bound already.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -49,6 +50,10 @@ class Learner(Protocol):
         """An epoch's training figures by name."""
         ...
 
+    def norm_batches(self, generator: np.random.Generator, *, count: int) -> Sequence[Any]:
+        """Random training batches of about `count` examples in all, as they are: nothing augmented."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to hold to go on within an epoch."""
         ...
@@ -78,14 +83,25 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value, and how many images or tokens it is over."""
+    """A network's score on a whole split."""
 
     value: float
+    """Of the metric."""
     count: int
+    """Images or tokens that it is over."""
+    loss: float
+    """Mean cross entropy of the answers in nats, which tells apart what the metric finds equal."""
 
 
-def is_better(metric: str, value: float, than: float | None) -> bool:
-    """Whether a score beats another, or is the first; a score that is not a number never does."""
-    if value != value:  # nan
+def more_is_better(metric: str) -> bool:
+    """Whether larger values of a metric are the better ones."""
+    return metric == "accuracy"
+
+
+def is_better(metric: str, score: Score, than: Score | None) -> bool:
+    """Whether a score beats another, or is the first; one whose loss is not finite never does."""
+    if not math.isfinite(score.loss):
         return False
-    return than is None or (value > than if metric == "accuracy" else value < than)
+    if than is None or score.value == than.value:
+        return than is None or score.loss < than.loss
+    return (score.value > than.value) == more_is_better(metric)

@@ -142,6 +142,16 @@ class TextLearner:
         """An epoch's training figures by name."""
         return {"loss": mean_loss, "train_perplexity": math.exp(min(mean_measured, _LARGEST_EXPONENT))}
 
+    def norm_batches(self, generator: np.random.Generator, *, count: int) -> list[TextBatch]:
+        """Windows of train from random places, of about `count` tokens in all."""
+        window, size = self._training.window, self._batch_size
+        windows = [
+            self._train.windows(generator, batch_size=size, window=window)
+            for _ in range(max(1, count // (size * window)))
+        ]
+        streams = self._world.part(size)
+        return [TextBatch(tokens[:, streams], targets[:, streams], None) for tokens, targets in windows]
+
     def state(self) -> dict[str, Any]:
         """The state that the next window starts from, of all ranks' streams."""
         return {} if self._state is None else {"state": self._world.whole(self._state, self._batch_size)}
@@ -175,12 +185,23 @@ class TextLearner:
     def score(self, network: Network, split: str) -> Score:
         """Perplexity on a whole split, in full float32. The network is to be in evaluation mode."""
         text = self._valid if split == "valid" else TokenBatches.load(self._store, split, device=self._device)
-        return Score(perplexity(network, text, precision="float32", world=self._world), text.num_tokens - 1)
+        loss = mean_nll(network, text, precision="float32", world=self._world)
+        return Score(perplexity_of(loss), text.num_tokens - 1, loss)
+
+
+def perplexity(network: Network, text: TokenBatches, *, precision: Precision) -> float:
+    """Of a whole split, see `mean_nll`; infinite where it exceeds a float's range."""
+    return perplexity_of(mean_nll(network, text, precision=precision))
+
+
+def perplexity_of(nll: float) -> float:
+    """The perplexity of a mean negative log likelihood in nats."""
+    return float(torch.tensor(nll, dtype=torch.float64).exp())
 
 
 @torch.inference_mode()
-def perplexity(network: Network, text: TokenBatches, *, precision: Precision, world: World = ALONE) -> float:
-    """Of a whole split, over the streams of `datasets/streams.py`, each read from the zero state on.
+def mean_nll(network: Network, text: TokenBatches, *, precision: Precision, world: World = ALONE) -> float:
+    """Mean negative log likelihood of a split, over the streams of `datasets/streams.py`, each from the zero state on.
 
     The streams are shared out over the ranks.
     """
@@ -194,4 +215,4 @@ def perplexity(network: Network, text: TokenBatches, *, precision: Precision, wo
         state = scores.state
         total += (scores.nll * weights[piece]).sum(dtype=torch.float64)
     total, count = world.sum(torch.stack([total, weights.sum(dtype=torch.float64)]))
-    return float(torch.exp(total / count))
+    return float(total / count)

@@ -104,7 +104,7 @@ def recurrent_search() -> SearchConfig:
 def image_retraining(space: str) -> RetrainConfig:
     config = retrain_preset(space, "standard")
     training = replace(config.training, augmentation=replace(AUGMENTATION, cutout=2))
-    return replace(config, num_epochs=3, training=training, ema_decay=0.5)
+    return replace(config, num_epochs=3, training=training, average_share=0.5)
 
 
 def text_retraining(space: str) -> RetrainConfig:

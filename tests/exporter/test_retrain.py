@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,8 @@ class Judge:
 
     def __call__(self, network: nn.Module, split: str) -> Score:
         assert split == "valid"
-        return Score(next(self._scores), 59)
+        score = next(self._scores)
+        return Score(score, 59, math.log(score))
 
 
 def weights_of(network: nn.Module) -> torch.Tensor:
@@ -70,17 +72,18 @@ def test_the_least_perplexity_is_kept(store: TextStore, monkeypatch: pytest.Monk
     kept = []
     for _ in range(5):
         list(run.train_epoch())
-        kept.append(run.end_epoch()[1])
+        kept.append(run.end_epoch()[1] is run.network)
     assert kept == [True, True, False, False, True]
-    assert (run.best_score, run.best_epoch) == (7.0, 5)
+    assert run.best is not None
+    assert (run.best.value, run.best_epoch, run.best_kept) == (7.0, 5, "weights")
 
 
 @pytest.mark.parametrize(
     ("patience", "scores", "starts_after"),
     [
-        (1, [9.0, 8.0, 8.5, 8.0], 3),
+        (1, [9.0, 8.0, 8.5], 3),
         (2, [9.0, 8.0, 8.5, 7.9, 8.0, 8.0], 6),
-        (2, [9.0, 9.0, 9.0, 8.0], 3),
+        (2, [9.0, 9.0, 9.0], 3),
         (0, [9.0] * 6, None),
     ],
 )
@@ -93,8 +96,9 @@ def test_averaging_starts_when_valid_has_not_got_better_for_that_long(
     for _ in scores:
         list(run.train_epoch())
         run.end_epoch()
-        if run.average is not None and started is None:
+        if run.average is not None:
             started = run.epoch
+            break
     assert started == starts_after
 
 
@@ -102,9 +106,10 @@ def test_what_is_kept_is_the_mean_of_the_weights_after_every_step_since(
     store: TextStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Retraining(SPEC, replace(CONFIG, average_patience=1), store=store, device=CPU)
-    Judge(run, [8.0, 8.0, 7.0, 7.0, 6.0], monkeypatch)
+    # From the third epoch on, the average's and the weights' own.
+    Judge(run, [8.0, 8.0, *(7.0, 7.5), *(7.0, 7.5), *(6.0, 6.0)], monkeypatch)
     for _ in range(2):
-        assert run.kept is run.network
+        assert list(run.candidates) == ["weights"]
         list(run.train_epoch())
         run.end_epoch()
     seen = []
@@ -112,10 +117,28 @@ def test_what_is_kept_is_the_mean_of_the_weights_after_every_step_since(
     for _ in range(3):
         for _ in run.train_epoch():
             seen.append(weights_of(run.network))
-        run.end_epoch()
+        _, kept = run.end_epoch()
     assert len(seen) == 9
-    torch.testing.assert_close(weights_of(run.kept), torch.stack(seen).mean(0))
-    assert not torch.equal(weights_of(run.kept), weights_of(run.network))
+    assert kept is not None
+    torch.testing.assert_close(weights_of(kept), torch.stack(seen).mean(0))
+    assert not torch.equal(weights_of(kept), weights_of(run.network))
+
+
+def test_the_better_of_the_weights_and_their_average_is_kept_and_named(
+    store: TextStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Retraining(SPEC, replace(CONFIG, average_share=0.5), store=store, device=CPU)
+    Judge(run, [*(9.0, 8.0), *(7.0, 7.0), *(6.0, math.nan), *(8.0, 5.0)], monkeypatch)
+    named = []
+    for _ in range(4):
+        list(run.train_epoch())
+        record, kept = run.end_epoch()
+        named.append(record["kept"])
+        assert kept is run.candidates[record["kept"]]
+        assert run.best_kept == record["kept"]
+    assert named == ["weights", "average", "average", "weights"]
+    assert record["valid_perplexity"] == record["valid_perplexity_weights"] == 5.0
+    assert record["valid_perplexity_average"] == 8.0
 
 
 def test_a_network_that_is_replayed_learns_what_it_learns_otherwise(store: TextStore) -> None:
@@ -126,9 +149,10 @@ def test_a_network_that_is_replayed_learns_what_it_learns_otherwise(store: TextS
     for run in (plain, replayed):
         for _ in range(4):
             list(run.train_epoch())
-            records.append(run.end_epoch())
+            records.append(run.end_epoch()[0])
     assert records[:4] == records[4:]
-    assert torch.equal(weights_of(plain.kept), weights_of(replayed.kept))
+    for name, network in plain.candidates.items():
+        assert torch.equal(weights_of(network), weights_of(replayed.candidates[name]))
     replayed.load(plain.state())  # names are the network's own
 
 
@@ -136,7 +160,7 @@ def test_an_average_goes_on_from_a_checkpoint(store: TextStore, monkeypatch: pyt
     config = replace(CONFIG, average_patience=1)
     first, second = (Retraining(SPEC, config, store=store, device=CPU) for _ in range(2))
     for run in (first, second):
-        Judge(run, [8.0, 8.0, 7.0], monkeypatch)
+        Judge(run, [8.0, 8.0], monkeypatch)
     for _ in range(2):
         list(first.train_epoch())
         first.end_epoch()
@@ -146,12 +170,16 @@ def test_an_average_goes_on_from_a_checkpoint(store: TextStore, monkeypatch: pyt
     assert second.average is not None
     list(steps)
     list(second.train_epoch())
-    assert torch.equal(weights_of(first.kept), weights_of(second.kept))
+    assert first.average is not None
+    assert torch.equal(weights_of(first.average.network), weights_of(second.average.network))
+    assert not torch.equal(weights_of(first.average.network), weights_of(first.network))
 
 
-@pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"train_on": "train+valid"}])
+@pytest.mark.parametrize("changes", [{"average_share": 0.1}, {"train_on": "train+valid"}])
 def test_averaging_needs_valid_and_no_other_average(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="average_patience needs a valid split to watch, and no ema_decay beside it"):
+    with pytest.raises(
+        ConfigError, match="average_patience needs a valid split to watch, and no average_share beside it"
+    ):
         replace(CONFIG, average_patience=1, **changes)
 
 
@@ -218,6 +246,28 @@ def test_a_training_that_diverges_at_once_begins_again_with_half_the_rate(
     checkpoint = folders[0].restore()
     assert checkpoint is not None
     assert checkpoint["weights"]["rate_scale"] == 0.25
+
+
+def test_a_training_whose_first_valid_loss_is_no_number_ends_with_advice(
+    store: TextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = TextLearner.score
+
+    def score(self: TextLearner, network: Any, split: str) -> Score:
+        with monkeypatch.context() as patch:  # a state without bounds: what only long texts bring about
+            patch.setattr("searcher.training.text_learner.mean_nll", lambda *_, **__: math.nan)
+            return original(self, network, split)
+
+    monkeypatch.setattr(TextLearner, "score", score)
+    folder = RunFolder.open(tmp_path / "retrain", CONFIG, resume=False, force=False, again="")
+    with pytest.raises(DivergedError) as error:
+        retrain(SPEC, CONFIG, store=store, folder=folder, device=CPU, interrupt=Interrupt())
+    assert str(error.value) == (
+        "the loss, on train or on valid, is no longer a number, with the learning rate and with less, down to 0.03125 "
+        "of it; start again with a smaller clip_norm (--config), another seed, or another architecture"
+    )
+    assert not folder.finished
+    assert len(capsys.readouterr().err.splitlines()) == 5
 
 
 def test_a_spec_of_another_vocabulary_is_not_trained(store: TextStore) -> None:

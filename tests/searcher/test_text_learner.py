@@ -23,8 +23,8 @@ from searcher.arch.document import ConfigError
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.nn.recurrent import Scores
-from searcher.training.learner import is_better
-from searcher.training.text_learner import TextBatch, TextLearner, TextTraining, perplexity
+from searcher.training.learner import Score, is_better
+from searcher.training.text_learner import TextBatch, TextLearner, TextTraining, perplexity, perplexity_of
 from tests.searcher.conftest import VOCABULARY_SIZE, make_text_spec, random_recurrent
 
 COUNTS = {"train": 101, "valid": 60, "test": 2500}
@@ -221,13 +221,28 @@ def test_the_record_gives_perplexity_and_survives_a_loss_beyond_all_numbers(stor
 
 
 def test_less_perplexity_is_better_and_no_number_never_is() -> None:
-    assert is_better("perplexity", 90.0, None)
-    assert is_better("perplexity", 90.0, 91.0)
-    assert not is_better("perplexity", 90.0, 90.0)
-    assert not is_better("perplexity", math.nan, None)
-    assert not is_better("perplexity", math.nan, 90.0)
-    assert is_better("accuracy", 0.9, 0.8)
-    assert not is_better("accuracy", 0.8, 0.9)
+    ninety, more = Score(90.0, 59, math.log(90)), Score(91.0, 59, math.log(91))
+    assert is_better("perplexity", ninety, None)
+    assert is_better("perplexity", ninety, more)
+    assert not is_better("perplexity", more, ninety)
+    assert not is_better("perplexity", ninety, ninety)
+    for loss in (math.nan, math.inf):
+        assert not is_better("perplexity", Score(loss, 59, loss), None)
+        assert not is_better("perplexity", Score(loss, 59, loss), ninety)
+        assert not is_better("accuracy", Score(1.0, 59, loss), Score(0.5, 59, 0.1))
+
+
+def test_more_accuracy_is_better_and_less_loss_where_it_is_equal() -> None:
+    assert is_better("accuracy", Score(0.9, 30, 0.5), Score(0.8, 30, 0.1))
+    assert not is_better("accuracy", Score(0.8, 30, 0.1), Score(0.9, 30, 0.5))
+    assert is_better("accuracy", Score(0.9, 30, 0.1), Score(0.9, 30, 0.2))
+    assert not is_better("accuracy", Score(0.9, 30, 0.2), Score(0.9, 30, 0.2))
+
+
+def test_a_perplexity_beyond_all_numbers_is_infinite() -> None:
+    assert perplexity_of(math.log(90)) == pytest.approx(90)
+    assert perplexity_of(1e4) == math.inf
+    assert is_better("perplexity", Score(math.inf, 59, 800.0), Score(math.inf, 59, 900.0))
 
 
 def test_training_asks_the_network_for_its_dropout_norm_and_range(store_path: Path) -> None:

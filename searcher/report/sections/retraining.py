@@ -24,6 +24,7 @@ def retraining_section(run: Path, retrain: Stage, peer: Stage, figures: Figures)
             (f"test {figures.unit}s", values.count(result.get("test_count"))),
             (f"best validation {metric}", figures.written(result.get(f"valid_{metric}"), digits=2)),
             ("in epoch", result.get("best_epoch")),
+            ("kept", {"average": "the weights' average", "weights": "the weights"}.get(str(result.get("kept")))),
             ("parameters", values.count(result.get("parameters"))),
             ("preset", retrain.config.get("preset")),
             ("seed", retrain.config.get("seed")),
