@@ -14,20 +14,17 @@ from searcher.training.averaging import WeightAverage, estimate_norms, has_norms
 from searcher.training.image_learner import ImageLearner, ImageTraining
 
 
-def with_weight(value: float) -> nn.Linear:
-    network = nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    nn.init.constant_(network.weight, value)
-    return network
-
-
 def average_of_the_steps_numbers(steps: int, *, resumed_after: int = 0) -> float:
     """The average after that many steps of a network whose weight is the number of the step."""
-    average = WeightAverage(with_weight(1e9), share=0.1)
+    network = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    weight = next(network.parameters()).detach()
+    average = WeightAverage(network, share=0.1)
     for step in range(1, steps + 1):
-        average.update(with_weight(step))
+        weight.fill_(step)
+        average.update(network)
         if step == resumed_after:
             state = average.state()
-            average = WeightAverage(with_weight(-1e9), share=0.1)
+            average = WeightAverage(network, share=0.1)
             average.load(state)
     return next(average.network.parameters()).item()
 
@@ -35,7 +32,7 @@ def average_of_the_steps_numbers(steps: int, *, resumed_after: int = 0) -> float
 @pytest.mark.parametrize("steps", [1, 10, 100, 10_000])
 def test_an_average_is_what_the_formula_gives(steps: int) -> None:
     # With n = 1 / share the average m(t) of weights 1, 2, …, t is m(t-1) + (t - m(t-1)) · n / (t + n - 1), which
-    # (n·t + 1) / (n + 1) solves; nothing of what was there before the first step, 1e9, remains.
+    # (n·t + 1) / (n + 1) solves: nothing of what was there before the first step remains.
     assert average_of_the_steps_numbers(steps) == pytest.approx((10 * steps + 1) / 11, rel=1e-12)
 
 
