@@ -23,6 +23,7 @@ def quick_micro() -> RetrainConfig:
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
         average_share=0.1,
+        min_steps=1_200,
     )
 
 
@@ -41,6 +42,7 @@ def standard_micro() -> RetrainConfig:
             dropout_prob=0.1,
         ),
         average_share=0.1,
+        min_steps=10_000,
     )
 
 
@@ -102,6 +104,7 @@ def quick_macro() -> RetrainConfig:
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
         average_share=0.1,
+        min_steps=1_200,
     )
 
 
@@ -116,6 +119,7 @@ def standard_macro() -> RetrainConfig:
             augmentation=Augmentation(crop_padding=4, flip=True, cutout=8), label_smoothing=0.1, dropout_prob=0.1
         ),
         average_share=0.1,
+        min_steps=10_000,
     )
 
 
@@ -199,6 +203,7 @@ def quick_recurrent() -> RetrainConfig:
         batch_size=64,
         sgd=RECURRENT_SGD,
         training=TextTraining(weight_range=0.1),
+        min_steps=400,
     )
 
 
@@ -210,6 +215,7 @@ def small_recurrent() -> RetrainConfig:
         batch_size=64,
         sgd=RECURRENT_SGD,
         training=TextTraining(weight_range=0.1, dropout=Dropout(input=0.1, output=0.2)),
+        min_steps=1_200,
     )
 
 

@@ -51,6 +51,7 @@ class RetrainConfig:
     preset: str
     """The preset it was made from."""
     num_epochs: int
+    """Each a pass over train, or several, see `min_steps`."""
     batch_size: int
     """Images, or parallel streams of text, of a step, shared out over the processes."""
     sgd: SgdConfig
@@ -66,6 +67,8 @@ class RetrainConfig:
     """The store's digest, so that a run does not go on with other data."""
     memory_budget_mb: int = 2048
     """For training and validation images; what does not fit streams from the store."""
+    min_steps: int = 0
+    """Of all epochs together: where train is too small for that, an epoch is up to 8 passes over it."""
     average_share: float = 0.0
     """Of the steps done, in [0, 1]: what a moving average of the weights spans, see `averaging.horizon`; 0 for none.
     After each epoch the better on valid of the weights and their average is what may be kept."""
@@ -83,8 +86,9 @@ class RetrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if not 0 <= self.average_share <= 1:
             raise ConfigError(f"average_share is {self.average_share}; expected 0 to 1")
-        if self.average_patience < 0:
-            raise ConfigError(f"average_patience is {self.average_patience}; it must not be negative")
+        for name in ("average_patience", "min_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if isinstance(self.training, TextTraining) and self.training.batch_norm:
             raise ConfigError("batch_norm is for the search alone; here it must be false")
         if self.average_patience and (self.average_share or self.train_on != "train"):
@@ -155,6 +159,7 @@ class Retraining:
             self.learner,
             sgd=config.sgd,
             num_epochs=config.num_epochs,
+            min_steps=config.min_steps,
             seed=seed,
             device=device,
             world=world,
@@ -352,6 +357,8 @@ def train(
         run.load(checkpoint)
     total = config.num_epochs * run.weights.steps_per_epoch
     with Progress(title, total=total, done=run.steps_done, shown=world.leads) as progress:
+        if run.weights.rounds > 1:
+            progress.line(run.weights.rounds_text)
         while True:
             checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
             try:

@@ -16,6 +16,9 @@ from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Learner, Network, StepLoss
 from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
 
+# More would show each example of a tiny data set hundreds of times over a training.
+_MOST_ROUNDS = 8
+
 
 class DivergedError(ValueError):
     """The loss is no longer a number."""
@@ -77,11 +80,13 @@ class WeightsTrainer:
         num_epochs: int,
         seed: int,
         device: torch.device,
+        min_steps: int = 0,
         passes: int = 1,
         world: World = ALONE,
         replicated: bool = False,
     ) -> None:
-        """passes: forward and backward passes a step, whose gradients are averaged, as are those of the ranks.
+        """min_steps: of all epochs together, see `rounds_of`.
+        passes: forward and backward passes a step, whose gradients are averaged, as are those of the ranks.
         replicated: the network comes from `World.replicate`, which does the latter.
         """
         self._network = network
@@ -93,7 +98,9 @@ class WeightsTrainer:
         self._passes = passes
         self._world = world
         self._replicated = replicated
-        self.steps_per_epoch = learner.steps_per_epoch
+        self.rounds = rounds_of(learner.steps_per_epoch, num_epochs=num_epochs, min_steps=min_steps)
+        """Over train, which make an epoch."""
+        self.steps_per_epoch = self.rounds * learner.steps_per_epoch
         self.rate_scale = 1.0
         """Factor of the learning rate, of a training that began again with a smaller one."""
         # Nothing writes to them but clipping, which makes zeros of zeros unless the training has diverged.
@@ -106,7 +113,7 @@ class WeightsTrainer:
 
         network_of: from the number of a pass in its epoch to the network of that pass.
         """
-        for step, batch in enumerate(self._learner.batches(epoch=epoch, start_step=start_step), start=start_step):
+        for step, batch in enumerate(self._batches(epoch, start_step), start=start_step):
             self._network.train()
             self._set_rate(epoch + step / self.steps_per_epoch)
             progress = (epoch + (step + 1) / self.steps_per_epoch) / self._num_epochs
@@ -127,6 +134,17 @@ class WeightsTrainer:
                 self.totals.watch(norm)
             self.optimizer.step()
             yield step + 1
+
+    @property
+    def rounds_text(self) -> str:
+        return f"train is small: an epoch is {self.rounds} passes over it, {self.steps_per_epoch} steps"
+
+    def _batches(self, epoch: int, start_step: int) -> Iterator[Any]:
+        """The batches of an epoch from a step on, round by round."""
+        first, step = divmod(start_step, self._learner.steps_per_epoch)
+        for number in range(first, self.rounds):
+            yield from self._learner.batches(epoch=epoch * self.rounds + number, start_step=step)
+            step = 0
 
     def record(self) -> dict[str, float]:
         """The figures of the epoch so far. Raises: DivergedError."""
@@ -152,3 +170,12 @@ class WeightsTrainer:
         rate = self.rate_scale * learning_rate(self._sgd, epoch, num_epochs=self._num_epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+
+def rounds_of(steps: int, *, num_epochs: int, min_steps: int) -> int:
+    """How many rounds of `steps` steps over train make an epoch, so that all epochs together have `min_steps`.
+
+    A small data set's epochs are so few steps that nothing is learnt in as many of them as a large one needs. It is at
+    most 8 rounds, so a tiny data set may stay below min_steps.
+    """
+    return min(max(1, -(-min_steps // (num_epochs * steps))), _MOST_ROUNDS)

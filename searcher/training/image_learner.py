@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -168,6 +169,14 @@ class ImageLearner:
             batch = self._valid.batch(order[stop - size : stop])
             answers.append(self._correct(network, *batch)[start - stop :])
         return torch.cat(answers).double().mean().item()
+
+    def chance_reward(self, *, num_batches: int | None = None) -> float:
+        """The accuracy of always the most frequent class, and three standard errors for luck."""
+        counts = np.bincount(self._store.labels("valid"))
+        part, num_images = counts.max() / counts.sum(), counts.sum()
+        if num_batches is not None:
+            num_images = min(num_images, num_batches * self._reward_batch_size)
+        return min(1.0, float(part + 3 * math.sqrt(part * (1 - part) / num_images)))
 
     def score(self, network: Network, split: str) -> Score:
         """Accuracy on a whole split, in full float32. The network is to be in evaluation mode.

@@ -76,6 +76,10 @@ class Learner(Protocol):
         """The reward of a supernet's child on all of valid."""
         ...
 
+    def chance_reward(self, *, num_batches: int | None = None) -> float:
+        """The most that answers which do not depend on the input earn, on all of valid or on that many minibatches."""
+        ...
+
     def score(self, network: Network, split: str) -> Score:
         """A trained network's score on a whole split, in full float32."""
         ...

@@ -86,6 +86,7 @@ class Search:
             self.learner,
             sgd=config.sgd,
             num_epochs=config.num_epochs,
+            min_steps=config.min_steps,
             seed=config.seed,
             device=device,
             passes=config.architectures_per_step,
@@ -239,6 +240,8 @@ def search(
     checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
     with Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress:
+        if run.weights.rounds > 1:
+            progress.line(run.weights.rounds_text)
         while run.epoch < config.num_epochs:
             progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}", phase=run.phase)
             step_ms: float | None = None  # unknown where the run was resumed after the epoch's last step
@@ -279,6 +282,15 @@ def search(
             world=world,
             on_score=on_score,
         )
+        chance = run.learner.chance_reward(
+            num_batches=None if derived.finalist_rewards else config.derivation.num_batches
+        )
+        if not derived.reward > chance:
+            progress.line(
+                f"the reward of the architecture chosen, {derived.reward:.3f}, is within chance ({chance:.3f}): the shared "
+                "weights have not learnt enough to tell architectures apart, and this one is as good as a random one. "
+                "Give the search more steps (num_epochs, min_steps) or more data"
+            )
     steps = config.num_epochs * run.weights.steps_per_epoch
     spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
     if world.leads:
@@ -286,6 +298,7 @@ def search(
     folder.finish(
         {
             "reward": derived.reward,
+            "chance_reward": chance,
             "sampled_rewards": derived.sampled_rewards,
             "finalist_rewards": derived.finalist_rewards,
             "epochs": config.num_epochs,

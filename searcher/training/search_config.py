@@ -28,7 +28,7 @@ class SearchConfig:
     seed: int
     """Fixes the run: on a CPU to the bit, for the same machine, versions and threads."""
     num_epochs: int
-    """Each a pass over train for the shared weights, then `policy_steps`."""
+    """Each a pass over train for the shared weights, or several, see `min_steps`; then `policy_steps`."""
     batch_size: int
     """Images, or parallel streams of text, of a step of the shared weights, shared out over the processes."""
     training: Any
@@ -55,6 +55,8 @@ class SearchConfig:
     policy_start_epoch: int = 0
     """Epochs of shared weights alone, before the first with policy steps. The paper and the authors' code have none; a
     short search gains by waiting, since operations with many weights score badly before they are trained."""
+    min_steps: int = 0
+    """Of the shared weights in all epochs together: where train is too small, an epoch is up to 8 passes over it."""
     architectures_per_step: int = 1
     """Child models whose gradients one step of the shared weights averages: the paper's M. Of each process, where there
     are several."""
@@ -83,7 +85,7 @@ class SearchConfig:
             raise ConfigError(
                 f"policy_start_epoch is {self.policy_start_epoch}, but there are only {self.num_epochs} epochs"
             )
-        for name in ("control_samples", "policy_start_epoch"):
+        for name in ("control_samples", "policy_start_epoch", "min_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.policy.kind == "lstm" and self.reinforce.baseline == "leave_one_out" and self.policy_samples < 2:

@@ -182,6 +182,12 @@ class TextLearner:
         reward = self._training.reward_constant / perplexity(network, self._valid, precision=self._precision)
         return 0.0 if math.isnan(reward) else reward
 
+    def chance_reward(self, *, num_batches: int | None = None) -> float:
+        """reward_constant / perplexity of answers by frequency alone: of train's tokens, each counted once more."""
+        seen = np.bincount(self._store.stream("train"), minlength=len(self._store.vocabulary)) + 1
+        nll = -np.log(seen / seen.sum())[self._store.stream("valid")].mean()
+        return self._training.reward_constant / perplexity_of(float(nll))
+
     def score(self, network: Network, split: str) -> Score:
         """Perplexity on a whole split, in full float32. The network is to be in evaluation mode."""
         text = self._valid if split == "valid" else TokenBatches.load(self._store, split, device=self._device)

@@ -73,6 +73,7 @@ def text_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def micro_search() -> SearchConfig:
     return replace(
         search_preset("micro", "quick", image_size=8),
+        min_steps=0,
         search_space=MicroSpace(2),
         network=MicroSize(cells=3, channels=4),
         final_network=MicroSize(cells=3, channels=4),
@@ -83,6 +84,7 @@ def micro_search() -> SearchConfig:
 def macro_search() -> SearchConfig:
     return replace(
         search_preset("macro", "quick", image_size=8),
+        min_steps=12,  # of one step a pass over train, so that an epoch is two passes
         search_space=MacroSpace(3),
         network=MacroSize(channels=4, skip_merge="sum"),
         final_network=MacroSize(channels=4, double_channels=True),
@@ -93,6 +95,7 @@ def macro_search() -> SearchConfig:
 def recurrent_search() -> SearchConfig:
     return replace(
         search_preset("recurrent", "quick"),
+        min_steps=0,
         search_space=RecurrentSpace(4),
         network=RecurrentSize(16),
         final_network=RecurrentSize(16),
@@ -104,14 +107,15 @@ def recurrent_search() -> SearchConfig:
 def image_retraining(space: str) -> RetrainConfig:
     config = retrain_preset(space, "standard")
     training = replace(config.training, augmentation=replace(AUGMENTATION, cutout=2))
-    return replace(config, num_epochs=3, training=training, average_share=0.5)
+    return replace(config, num_epochs=3, min_steps=6, training=training, average_share=0.5)
 
 
 def text_retraining(space: str) -> RetrainConfig:
     """With a rate so high that valid gets worse now and then, which starts the averaging."""
     training = TextTraining(dropout=Dropout(0.1, 0.1, 0.1, 0.1), slowness_penalty=0.1)
     sgd = SgdConfig(learning_rate=30.0, final_learning_rate=20.0, momentum=0.0, clip_norm=1.0)
-    return replace(retrain_preset(space, "quick"), num_epochs=10, training=training, sgd=sgd, average_patience=1)
+    config = replace(retrain_preset(space, "quick"), num_epochs=10, min_steps=0, training=training, sgd=sgd)
+    return replace(config, average_patience=1)
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,13 @@ def run(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("chance", "says_so"), [(0.82, True), (0.81, True), (0.5, False)])
+def test_a_search_within_chance_is_called_so(tmp_path: Path, chance: float, says_so: bool) -> None:
+    _finish(tmp_path)
+    _write(tmp_path / "search" / "summary.json", SEARCH_SUMMARY | {"chance_reward": chance})
+    assert (f"81.0 %, is within chance ({100 * chance:.1f} %)" in _page(tmp_path)) is says_so
+
+
 def test_a_finished_run_misses_nothing_and_tells_its_results(run: Path) -> None:
     _finish(run)
     page = _page(run)

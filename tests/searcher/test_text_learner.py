@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,14 @@ def test_a_supernets_child_is_scored_on_all_of_valid(store_path: Path) -> None:
     child = partial(supernet.eval(), architecture=random_recurrent(0))
     found = learner.whole_reward(child, np.random.default_rng(0))
     assert found == pytest.approx(80 / learner.score(child, "valid").value)
+
+
+def test_chance_is_what_frequencies_alone_earn(store_path: Path) -> None:
+    counts = Counter(text("train").tolist())
+    total = len(text("train")) + VOCABULARY_SIZE
+    nll = [-math.log((counts[token] + 1) / total) for token in text("valid").tolist()]
+    expected = 80 / math.exp(sum(nll) / len(nll))
+    assert make_learner(store_path).chance_reward() == pytest.approx(expected)
 
 
 def test_the_network_that_knows_nothing_has_the_vocabularys_perplexity(store_path: Path) -> None:

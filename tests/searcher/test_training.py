@@ -25,10 +25,13 @@ from searcher.nn.build import build_supernet
 from searcher.nn.graphs import CudaTapes, Graphs, graph_operations
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
-from searcher.training.epoch import DivergedError, WeightsTrainer
+from searcher.training.epoch import DivergedError, WeightsTrainer, rounds_of
 from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
+from searcher.training.interrupt import Interrupt
 from searcher.training.learner import StepLoss
+from searcher.training.loop import search
 from searcher.training.optim import SgdConfig
+from searcher.training.run_folder import RunFolder
 from tests.searcher.conftest import random_architecture
 from tests.searcher.toy import PLAIN, Toy
 
@@ -43,8 +46,10 @@ class FewPoints:
         self.points = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
         self.labels = torch.arange(count) % 3
         self.steps_per_epoch = count // 8
+        self.asked: list[tuple[int, int]] = []
 
     def batches(self, *, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        self.asked.append((epoch, start_step))
         for start in range(8 * start_step, len(self.points), 8):
             yield self.points[start : start + 8], self.labels[start : start + 8]
 
@@ -101,6 +106,31 @@ def test_an_epoch_goes_on_where_it_stopped() -> None:
     for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(trainers[0].totals.sums, trainers[1].totals.sums)
+
+
+def test_an_epoch_of_several_rounds_goes_on_where_it_stopped() -> None:
+    networks, learners = [Toy(), Toy()], [FewPoints(24), FewPoints(24)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    trainers = [make_trainer(n, each, min_steps=8) for n, each in zip(networks, learners, strict=True)]
+    assert [trainers[0].rounds, trainers[0].steps_per_epoch] == [3, 9]
+    assert run_epoch(networks[0], trainers[0]) == list(range(1, 10))
+    assert learners[0].asked == [(0, 0), (1, 0), (2, 0)]
+    steps = trainers[1].epoch(lambda _: networks[1], epoch=0, start_step=0)
+    assert [next(steps) for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert run_epoch(networks[1], trainers[1], start_step=5) == [6, 7, 8, 9]
+    assert learners[1].asked == [(0, 0), (1, 0), (1, 2), (2, 0)]
+    for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("steps", "num_epochs", "min_steps", "expected"),
+    [(140, 6, 600, 1), (25, 6, 600, 4), (3, 6, 600, 8), (100, 6, 600, 1), (99, 6, 600, 2), (1, 1, 0, 1)],
+)
+def test_a_small_data_sets_epochs_are_several_rounds(
+    steps: int, num_epochs: int, min_steps: int, expected: int
+) -> None:
+    assert rounds_of(steps, num_epochs=num_epochs, min_steps=min_steps) == expected
 
 
 def test_a_step_averages_the_gradients_of_its_passes() -> None:
@@ -243,6 +273,37 @@ def test_all_of_valid_counts_once_though_the_last_batch_reaches_back(learner: Im
 
     assert learner.whole_reward(network, np.random.default_rng(0)) == 1.0
     assert seen == [*order[:4], *order[3:7]]
+
+
+def test_chance_is_the_most_frequent_class_and_three_standard_errors(learner: ImageLearner) -> None:
+    # Of seven images three are of the first class; a minibatch has four.
+    assert learner.chance_reward() == pytest.approx(3 / 7 + 3 * math.sqrt(3 / 7 * 4 / 7 / 7))
+    assert learner.chance_reward(num_batches=1) == 1.0
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_a_search_within_chance_says_so(
+    tmp_path: Path, chance: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise_learner(tmp_path)
+    config = replace(
+        search_preset("micro", "quick", image_size=12),
+        num_epochs=1,
+        min_steps=0,
+        policy_start_epoch=0,
+        policy_steps=1,
+        reward_batch_size=4,
+        search_space=MicroSpace(2),
+        network=MicroSize(3, 4),
+        final_network=MicroSize(3, 4),
+        derivation=DeriveConfig(num_samples=2, num_batches=1, num_finalists=2),
+    )
+    monkeypatch.setattr(ImageLearner, "chance_reward", lambda *_, **__: chance)
+    folder = RunFolder.open(tmp_path / "run" / "search", config, resume=False, force=False, again="")
+    store = load_images(str(tmp_path / "noise.h5"))
+    search(config, store=store, folder=folder, device=torch.device("cpu"), interrupt=Interrupt())
+    assert folder.summary()["chance_reward"] == chance
+    assert ("is within chance (1.000)" in capsys.readouterr().err) is (chance == 1.0)
 
 
 def test_the_papers_derivation_takes_the_best_on_one_minibatch(supernet: nn.Module, learner: ImageLearner) -> None:

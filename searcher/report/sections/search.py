@@ -58,6 +58,12 @@ def search_section(run: Path, search: Stage, spec: Spec | None, figures: Figures
             ),
         ]
     )
+    reward_found, chance = summary.get("reward"), summary.get("chance_reward")
+    if isinstance(reward_found, int | float) and isinstance(chance, int | float) and not reward_found > chance:
+        yield (
+            f'<p class="bad">The reward of the architecture chosen, {figures.written_reward(reward_found)}, is within '
+            f"chance ({figures.written_reward(chance)}): it is as good as a random one.</p>"
+        )
     if sampled := numbers(summary.get("sampled_rewards")):
         yield from _derivation(sampled, numbers(summary.get("finalist_rewards")), summary.get("reward"), figures)
     yield versions(summary)
