@@ -287,8 +287,8 @@ def search(
         if not derived.reward > chance:
             progress.line(
                 f"the reward of the architecture chosen, {derived.reward:.3f}, is within chance ({chance:.3f}): the "
-                "shared weights have not learnt enough to tell architectures apart, and this one is as good as a random "
-                "one. Give the search more steps (num_epochs, min_steps) or more data"
+                "shared weights have not learnt enough to tell architectures apart, and this one is as good as any. "
+                "Give the search more steps (num_epochs, min_steps) or more data"
             )
     steps = config.num_epochs * run.weights.steps_per_epoch
     spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
