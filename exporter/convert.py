@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from datasets.files import strict_json
 from searcher.arch.spec import Spec
 from searcher.nn.build import BoundNetwork
 
@@ -172,7 +172,7 @@ def write_metadata(
             "weights": weights,
         },
     }
-    properties = {key: json.dumps(value, ensure_ascii=False) for key, value in entries.items()}
+    properties = {key: strict_json(value, indent=None) for key, value in entries.items()}
     onnx.helper.set_model_props(model, {**properties, **(verbatim or {})})
 
 

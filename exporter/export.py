@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import torch
 
-from datasets.files import whole_file, write_text
+from datasets.files import strict_json, whole_file, write_text
 from datasets.store import ImageStore, TextStore
 from datasets.token_batches import TokenBatches
 from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Tolerance, check, convert, describe
@@ -235,7 +235,7 @@ def _write(path: Path, verification: Verification, retrained: Retrained, *, opse
         "dataset_sha256": retrained.store.digest,
         "retraining_finished": retrained.finished,
     }
-    write_text(path, json.dumps(document, indent=2) + "\n")
+    write_text(path, strict_json(document) + "\n")
 
 
 def _remove_stale(run: Path, retrained: Retrained) -> None:

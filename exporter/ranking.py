@@ -8,7 +8,6 @@ Source: Yu et al. 2020, "Evaluating the search phase of neural architecture sear
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.files import write_text
+from datasets.files import strict_json, write_text
 from datasets.seeds import numpy_generator, stream_seed
 from datasets.store import StoreError
 from exporter.retrain import RetrainConfig, score_text, train
@@ -148,7 +147,7 @@ def rank(
         seed=seed,
         spec_sha256=spec_digest(read_spec(run / "spec.json")),
     )
-    write_text(run / RANKING, json.dumps(asdict(ranking), indent=2) + "\n")
+    write_text(run / RANKING, strict_json(asdict(ranking)) + "\n")
     return ranking
 
 

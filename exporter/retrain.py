@@ -420,8 +420,10 @@ def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Lit
     return network.eval().to(device)
 
 
-def score_text(metric: str, value: float) -> str:
-    """`90.65%` or `123.40`."""
+def score_text(metric: str, value: float | None) -> str:
+    """`90.65%` or `123.40`; records have None for what is infinite."""
+    if value is None or math.isinf(value):
+        return "infinite"
     if metric == "accuracy":
         return f"{value:.2%}"
     return f"{value:.2f}" if value < 1e6 else f"{value:.1e}"

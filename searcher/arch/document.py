@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -184,13 +185,20 @@ def _read_value(hint: Any, value: object, *, place: str, problems: Problems) -> 
         return tuple(
             _read_value(item, entry, place=f"{place}[{i}]", problems=problems) for i, entry in enumerate(value)
         )
+    if type(value) is int and abs(value) >= _TOO_LARGE:
+        problems.add(f"{place} is a whole number of more than 18 digits; expected {_NAMES.get(hint, hint.__name__)}")
+        return value
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
         problems.add(f"{place} is {_kind(value)}; expected {_NAMES.get(hint, hint.__name__)}")
+    elif type(value) is float and not math.isfinite(value):
+        problems.add(f"{place} is {value}; expected a finite number")
     return value
 
 
+# Whole numbers of which arrays and files do not take all.
+_TOO_LARGE = 10**18
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 

@@ -228,7 +228,7 @@ def _read_layers(document: Sequence[object], *, place: str, problems: Problems) 
         if len(problems) > before:
             continue
         expected = position + 1
-        if entry["layer"] != expected or isinstance(entry["layer"], bool):
+        if type(entry["layer"]) is not int or entry["layer"] != expected:
             problems.add(
                 f"{layer_place}.layer is {entry['layer']!r}; expected {expected}: layers stand in order from 1"
             )

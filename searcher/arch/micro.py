@@ -259,7 +259,7 @@ def _read_cell(document: object, *, place: str, problems: Problems) -> Iterator[
         if len(problems) > before:
             continue
         expected = position + NUM_INPUTS
-        if entry["node"] != expected or isinstance(entry["node"], bool):
+        if type(entry["node"]) is not int or entry["node"] != expected:
             problems.add(f"{node_place}.node is {entry['node']!r}; expected {expected}: nodes stand in order from 2")
         for key in ("inputs", "operations"):
             if not isinstance(entry[key], list) or len(entry[key]) != 2:

@@ -77,7 +77,7 @@ def parse_spec(document: object, *, source: str) -> Spec:
         optional=("provenance",),
         problems=problems,
     )
-    if "schema" in document and (document["schema"] != SCHEMA or isinstance(document["schema"], bool)):
+    if "schema" in document and (type(document["schema"]) is not int or document["schema"] != SCHEMA):
         problems.add(f"schema is {document['schema']!r}; this version reads schema {SCHEMA}")
         problems.raise_if_any(ArchitectureError)
     space = document.get("space")

@@ -29,8 +29,8 @@ class Stage:
         return bool(self.config or self.records)
 
     def series(self, name: str, key: str, *, dashed: bool = False) -> Series:
-        """The metric `key` over the epochs; empty if it was not recorded."""
-        records = [record for record in self.records if {key, "epoch"} <= record.keys()]
+        """The metric `key` over the epochs in which it was recorded as a number."""
+        records = [record for record in self.records if "epoch" in record and isinstance(record.get(key), int | float)]
         return Series(name, [record["epoch"] for record in records], [record[key] for record in records], dashed=dashed)
 
 
@@ -53,5 +53,5 @@ def read_object(path: Path) -> dict[str, Any]:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None

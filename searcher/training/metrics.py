@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets.files import strict_json
+
 _METRICS = "metrics.jsonl"
 
 
@@ -37,7 +39,7 @@ class MetricsLog:
         """Add one line, on disk when this returns; floats are rounded to 6 significant digits."""
         rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in record.items()}
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(rounded) + "\n")
+            file.write(strict_json(rounded, indent=None) + "\n")
             file.flush()
             os.fsync(file.fileno())
         for key, value in rounded.items():

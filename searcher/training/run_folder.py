@@ -24,7 +24,7 @@ except ImportError:  # Windows, where two processes in one run directory are the
 
 import tomli_w
 
-from datasets.files import write_text
+from datasets.files import strict_json, write_text
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.distributed import ALONE, World
@@ -204,7 +204,7 @@ class RunFolder:
             return
         if self._metrics is not None:
             self._metrics.close()
-        write_text(self.summary_path, json.dumps(summary, indent=2) + "\n")
+        write_text(self.summary_path, strict_json(summary) + "\n")
 
     def summary(self) -> dict[str, Any]:
         """What `finish` wrote. Raises: RunError: it is not what a run writes."""
@@ -268,7 +268,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DocumentError(str(path), ["no such file"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also of a number with too many digits, and of bytes that are no text
         raise DocumentError(str(path), [f"not valid TOML: {error}"]) from None
 
 

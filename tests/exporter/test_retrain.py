@@ -17,8 +17,9 @@ from datasets.catalog import load_text
 from datasets.store import StoreError, TextStore
 from datasets.store_writer import write_text_store
 from exporter.retrain import RetrainConfig, Retraining, check_task, retrain
-from searcher.arch.document import ConfigError
+from searcher.arch.document import ConfigError, read_json
 from searcher.nn.graphs import EagerTape, Graphs
+from searcher.report.page import write_report
 from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Score
@@ -285,3 +286,18 @@ def test_every_epochs_line_names_what_it_measures(
     retrain(SPEC, config, store=store, folder=folder, device=CPU, interrupt=Interrupt())
     line = r"epoch 1/1: loss \d+\.\d{3}, train perplexity \d+\.\d\d, valid perplexity \d+\.\d\d, \d+ ms a step\n"
     assert re.fullmatch(line, capsys.readouterr().err)
+
+
+def test_an_infinite_perplexity_is_null_in_every_file_of_the_run(
+    store: TextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("searcher.training.text_learner.mean_nll", lambda *_, **__: 1e4)
+    folder = RunFolder.open(tmp_path / "retrain", replace(CONFIG, num_epochs=1), resume=False, force=False, again="")
+    retrain(SPEC, replace(CONFIG, num_epochs=1), store=store, folder=folder, device=CPU, interrupt=Interrupt())
+    assert "valid perplexity infinite" in capsys.readouterr().err
+    summary = read_json(folder.summary_path)  # which takes no Infinity
+    assert summary["test_perplexity"] is None
+    assert summary["valid_loss"] == 1e4
+    (record,) = read_metrics(tmp_path / "retrain/metrics.jsonl")
+    assert record["valid_perplexity"] is None
+    assert "1 of 1" in write_report(tmp_path).read_text()

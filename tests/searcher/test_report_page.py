@@ -154,6 +154,17 @@ def run(tmp_path: Path) -> Path:
     return path
 
 
+def test_figures_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    _finish(tmp_path)
+    nothing = {"valid_accuracy": None, "test_accuracy": None}
+    _write(tmp_path / "retrain" / "metrics.jsonl", [*RETRAIN_METRICS, RETRAIN_METRICS[-1] | {"epoch": 4} | nothing])
+    _write(tmp_path / "retrain" / "summary.json", RETRAIN_SUMMARY | nothing)
+    _write(tmp_path / "search" / "summary.json", SEARCH_SUMMARY | {"reward": None, "sampled_rewards": [0.8, None]})
+    page = _page(tmp_path)
+    assert "None" not in page
+    assert "212,345" in page
+
+
 @pytest.mark.parametrize(("chance", "says_so"), [(0.82, True), (0.81, True), (0.5, False)])
 def test_a_search_within_chance_is_called_so(tmp_path: Path, chance: float, says_so: bool) -> None:
     _finish(tmp_path)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import ArchitectureError
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
@@ -182,6 +183,22 @@ def test_a_broken_spec_names_the_place_and_the_rule(path: str, value: object, me
     with pytest.raises(ArchitectureError) as error:
         parse_spec(document, source="spec.json")
     assert f"spec.json: {message}" in str(error.value).splitlines()
+
+
+@pytest.mark.parametrize("name", published_names())
+def test_a_fraction_is_no_number_of_a_node_in_any_space(name: str) -> None:
+    document = published_spec(name).to_document()
+    document["schema"] = 1.0
+    with pytest.raises(ArchitectureError, match=r"schema is 1.0; this version reads schema 1"):
+        parse_spec(document, source="spec.json")
+    document["schema"] = 1
+    nodes = document["architecture"]
+    if isinstance(nodes, dict):
+        nodes = nodes.get("normal") or nodes["nodes"]
+    key = "layer" if "layer" in nodes[1] else "node"
+    nodes[1][key] = float(nodes[1][key])
+    with pytest.raises(ArchitectureError, match=rf"\[1\].{key} is {nodes[1][key]}; expected"):
+        parse_spec(document, source="spec.json")
 
 
 def test_all_problems_are_reported_together() -> None:
