@@ -269,9 +269,10 @@ class _Streaming:
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
             upcoming = reader.submit(self._read, order[start : stops[0]])
-            for stop, next_stop in zip(stops, [*stops[1:], stops[-1]], strict=True):
+            for stop, next_stop in zip(stops, [*stops[1:], None], strict=True):
                 buffer = upcoming.result()
-                upcoming = reader.submit(self._read, order[stop:next_stop])
+                if next_stop is not None:
+                    upcoming = reader.submit(self._read, order[stop:next_stop])
                 for batch in buffer.split(batch_size):
                     yield batch.to(self._device)
 

@@ -48,7 +48,10 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True)
 class ImageStore:
-    """A checked store of labelled images. Opened anew for every read, so it may be read from several threads."""
+    """A checked store of labelled images. Opened anew for every read, so it may be read from several threads.
+
+    A read raises StoreError where the file was replaced by one with other data.
+    """
 
     path: Path
     name: str
@@ -88,7 +91,7 @@ class ImageStore:
         for part in split.split("+"):
             count = _count_of(self, part)
             if start < count and stop > 0:
-                pieces.append(_read(self.path, f"{part}/images", max(start, 0), min(stop, count)))
+                pieces.append(_read(self, f"{part}/images", max(start, 0), min(stop, count)))
             start, stop = start - count, stop - count
         return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
 
@@ -312,14 +315,20 @@ def _reading(path: Path) -> Iterator[h5py.File]:
         raise StoreError(f"{path}: {what} ({text}); {_CURE}") from error
 
 
-def _read(path: Path, dataset: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    with _reading(path) as file:
+def _read(store: ImageStore | TextStore, dataset: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """A range of an array. Raises: StoreError: the file holds other data by now than when it was opened."""
+    with _reading(store.path) as file:
+        if any(split not in file or file[split].attrs.get("sha256") != found for split, found in store.sha256.items()):
+            raise StoreError(
+                f"{store.path}: '{store.name}' was replaced by other data while it was in use; import the earlier data "
+                "again to go on with it, or start anew"
+            )
         return file[dataset][start:stop]
 
 
 def _read_joined(store: ImageStore | TextStore, split: str, dataset: str) -> np.ndarray:
     _count_of(store, split)
-    return np.concatenate([_read(store.path, f"{part}/{dataset}") for part in split.split("+")])
+    return np.concatenate([_read(store, f"{part}/{dataset}") for part in split.split("+")])
 
 
 def _count_of(store: ImageStore | TextStore, split: str) -> int:

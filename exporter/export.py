@@ -18,7 +18,7 @@ import onnx
 import torch
 
 from datasets.files import strict_json, whole_file, write_text
-from datasets.store import ImageStore, TextStore
+from datasets.store import ImageStore, StoreError, TextStore
 from datasets.token_batches import TokenBatches
 from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Tolerance, check, convert, describe
 from exporter.convert_text import StepNetwork, convert_sequence, convert_step, describe_text, golden_log_probs
@@ -33,7 +33,7 @@ from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.learners import Store, load_store
-from searcher.training.run_folder import RunError, RunFolder
+from searcher.training.run_folder import RunError, RunFolder, read_toml
 from searcher.training.text_learner import perplexity
 
 VERIFICATION = "verification.json"
@@ -76,6 +76,13 @@ def load_retrained(run: Path) -> Retrained:
     spec = read_spec(folder.path / "spec.json")
     store = load_store(spec.task.dataset, space=spec.space)
     check_task(spec, store)
+    trained_on = read_toml(folder.config_path).get("dataset_sha256")
+    if trained_on and trained_on != store.digest:
+        # Its mean and deviation go into the model, and its test split is what that is verified on.
+        raise StoreError(
+            f"the data set {spec.task.dataset} is no longer the one that {run} was trained on; import that one again, or "
+            f"train anew: `enas retrain {shlex.quote(str(run))} --force`"
+        )
     network = load_best(folder, spec, device=torch.device("cpu"))
     epoch = load_checkpoint(folder.path / BEST, required=("epoch",))["epoch"]
     return Retrained(

@@ -156,6 +156,29 @@ def test_streaming_holds_no_more_than_its_budget(chunked_store: ImageStore, monk
     steps = list(batches.epoch(batch_size=5, seed=0, epoch=0))
     assert sorted(number for images, _ in steps for number in numbers_of(images, chunked_store)) == list(range(48))
     assert 3 * max(sizes) * chunked_store.image_nbytes <= budget
+    assert min(sizes) > 0
+
+
+def test_a_store_that_is_replaced_while_it_streams_is_not_mixed_in(chunked_store: ImageStore) -> None:
+    batches = load(chunked_store, budget=3 * 6 * chunked_store.image_nbytes)
+    epoch = batches.epoch(batch_size=6, seed=0, epoch=0)
+    seen = [numbers_of(next(epoch)[0], chunked_store)]
+    images, labels = chunked_store.images("train"), chunked_store.labels("train")
+    other = {"train": (255 - images, 1 - labels)}
+    write_image_store(chunked_store.path, name="chunked", splits=other, classes=("a", "b"), source="", licence="")
+    with pytest.raises(StoreError, match=r"chunked\.h5: 'chunked' was replaced by other data while it was in use"):
+        seen += [numbers_of(images, chunked_store) for images, _ in epoch]
+    assert set().union(*seen) <= set(range(48))
+    with pytest.raises(StoreError, match="was replaced"):
+        chunked_store.labels("train")
+
+
+def test_a_store_that_is_written_again_with_the_same_data_goes_on(chunked_store: ImageStore) -> None:
+    epoch = load(chunked_store, budget=3 * 6 * chunked_store.image_nbytes).epoch(batch_size=6, seed=0, epoch=0)
+    seen = numbers_of(next(epoch)[0], chunked_store)
+    same = {"train": (chunked_store.images("train"), chunked_store.labels("train"))}
+    write_image_store(chunked_store.path, name="chunked", splits=same, classes=("a", "b"), source="", licence="")
+    assert sorted([*seen, *(n for images, _ in epoch for n in numbers_of(images, chunked_store))]) == list(range(48))
 
 
 def test_leaving_an_epoch_early_ends_its_thread(chunked_store: ImageStore) -> None:

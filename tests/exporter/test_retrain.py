@@ -16,6 +16,7 @@ from torch import nn
 from datasets.catalog import load_text
 from datasets.store import StoreError, TextStore
 from datasets.store_writer import write_text_store
+from exporter.export import load_retrained
 from exporter.retrain import RetrainConfig, Retraining, check_task, retrain
 from searcher.arch.document import ConfigError, read_json
 from searcher.nn.graphs import EagerTape, Graphs
@@ -301,3 +302,23 @@ def test_an_infinite_perplexity_is_null_in_every_file_of_the_run(
     (record,) = read_metrics(tmp_path / "retrain/metrics.jsonl")
     assert record["valid_perplexity"] is None
     assert "1 of 1" in write_report(tmp_path).read_text()
+
+
+def test_a_network_is_not_exported_with_other_data_than_it_was_trained_on(tmp_path: Path) -> None:
+    path, rng = tmp_path / "letters.h5", np.random.default_rng(1)
+
+    def write() -> TextStore:
+        splits = {split: rng.integers(0, VOCABULARY_SIZE, 60) for split in ("train", "valid", "test")}
+        vocabulary = ("\n", *"abcdefghij")
+        write_text_store(path, name="letters", splits=splits, vocabulary=vocabulary, source="", licence="CC0-1.0")
+        return load_text(str(path))
+
+    store = write()
+    spec = replace(SPEC, task=replace(SPEC.task, dataset=str(path)))
+    config = replace(CONFIG, num_epochs=1, dataset_sha256=store.digest)
+    folder = RunFolder.open(tmp_path / "run" / "retrain", config, resume=False, force=False, again="")
+    retrain(spec, config, store=store, folder=folder, device=CPU, interrupt=Interrupt())
+    assert load_retrained(tmp_path / "run").finished
+    write()
+    with pytest.raises(StoreError, match=r"letters.h5 is no longer the one that .*run was trained on; .*--force`$"):
+        load_retrained(tmp_path / "run")
