@@ -80,8 +80,8 @@ def load_retrained(run: Path) -> Retrained:
     if trained_on and trained_on != store.digest:
         # Its mean and deviation go into the model, and its test split is what that is verified on.
         raise StoreError(
-            f"the data set {spec.task.dataset} is no longer the one that {run} was trained on; import that one again, or "
-            f"train anew: `enas retrain {shlex.quote(str(run))} --force`"
+            f"the data set {spec.task.dataset} is no longer the one that {run} was trained on; import that one again, "
+            f"or train anew: `enas retrain {shlex.quote(str(run))} --force`"
         )
     network = load_best(folder, spec, device=torch.device("cpu"))
     epoch = load_checkpoint(folder.path / BEST, required=("epoch",))["epoch"]
