@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import gc
 import itertools
+import operator
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,20 +23,20 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from runtime.machine import Machine
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.nn.build import build_network, build_supernet
 from searcher.nn.graphs import CudaTapes, EagerTape, GraphedNetwork, Graphs, graph_operations, recordable
+from searcher.presets.catalog import search_preset
 from searcher.training.device import Precision, computing, describe, prepare, resolve_device
+from searcher.training.epoch import WeightsTrainer
 from searcher.training.image_learner import ImageTraining, classification_loss, correct_answers
-from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
+from searcher.training.learner import StepLoss
+from searcher.training.optim import SgdConfig
 
-NUM_ARCHITECTURES = 20
-NUM_ROUNDS = 5
 Call = Callable[[], object]
+_LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 _OF_IMAGES = ("channels_last left out", "cuDNN's choice left out")
 
 
@@ -64,6 +65,15 @@ ABLATION: dict[str, Levers] = {
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How long a work is measured."""
+
+    num_architectures: int = 20
+    """Random ones, which the calls of a round go through."""
+    num_rounds: int = 5
+
+
+@dataclass(frozen=True)
 class Images:
     """A convolutional space at the size of a preset, and what is shown to it."""
 
@@ -75,6 +85,8 @@ class Images:
     reward_batch_size: int
     input_shape: tuple[int, int, int] = (32, 32, 3)
     training: ImageTraining = ImageTraining()  # noqa: RUF009 - frozen, so one serves all
+    sgd: SgdConfig = SgdConfig(learning_rate=0.05)  # noqa: RUF009
+    """Of the shared weights."""
 
 
 @dataclass(frozen=True)
@@ -88,41 +100,75 @@ class Text:
     vocabulary_size: int = 10_000
 
 
-SIZES: tuple[Images | Text, ...] = (
-    Images(
-        "micro",
-        MicroSpace(),
-        MicroSize(8, 20),
-        MicroSize(17, 36),
-        160,
-        160,
-        training=ImageTraining(auxiliary_weight=0.4, dropout_prob=0.1),
-    ),
-    Images("macro", MacroSpace(), MacroSize(36, skip_merge="sum"), MacroSize(96, skip_merge="concat"), 128, 128),
-    Text(),
-)
+def reference(space_name: Literal["micro", "macro"]) -> Images:
+    """The space at the size, and with the optimiser, of its preset `reference`."""
+    config = search_preset(space_name, "reference", image_size=32)
+    assert isinstance(config.training, ImageTraining)
+    return Images(
+        space_name,
+        config.search_space,
+        config.network,
+        config.final_network,
+        config.batch_size,
+        config.reward_batch_size,
+        training=config.training,
+        sgd=config.sgd,
+    )
 
 
-def main(device: torch.device, *, sizes: tuple[Images | Text, ...] = SIZES) -> None:
+SIZES: tuple[Images | Text, ...] = (reference("micro"), reference("macro"), Text())
+
+
+class Row(NamedTuple):
+    """A work with one set of levers."""
+
+    work: str
+    levers: str
+    ms: float
+    """Median over rounds of a call's mean, which includes whatever waits for the device."""
+    mib: float
+    """The most that the device's allocator held, 0 on a CPU."""
+    busy: float | None
+    """Part of the time in which the device computes, None on a CPU."""
+
+
+def main(device: torch.device, *, sizes: tuple[Images | Text, ...] = SIZES, effort: Effort = Effort()) -> None:  # noqa: B008
     """Print a table of every work at the sizes given."""
     prepare(device)
     print(Machine.inspect().describe())
     print(f"{describe(device)}, torch {torch.__version__}")
+    first: Row | None = None
+    for row in rows(device, sizes=sizes, effort=effort):
+        if first is None or row.work != first.work:
+            first = row
+            print(
+                f"\n{row.work}\n\n| | ms | of the first | MiB at most | GPU busy |\n| --- | ---: | ---: | ---: | ---: |"
+            )
+        busy = "" if row.busy is None else f"{row.busy:.0%}"
+        print(f"| {row.levers} | {row.ms:.2f} | {row.ms / first.ms:.2f} | {row.mib:,.0f} | {busy} |", flush=True)
+
+
+def rows(
+    device: torch.device,
+    *,
+    sizes: Sequence[Images | Text],
+    effort: Effort,
+    ablation: Mapping[str, Levers] | None = None,
+) -> Iterator[Row]:
+    """Every work at the sizes given, with every set of levers: of ABLATION if there is no other."""
     for size in sizes:
-        for title, make in (works_of_images if isinstance(size, Images) else works_of_text)(size, device):  # type: ignore[operator]
-            print(f"\n{title}\n\n| | ms | of the first | MiB at most | GPU busy |\n| --- | ---: | ---: | ---: | ---: |")
-            first = None
-            for name, levers in ABLATION.items():
+        works = works_of_images if isinstance(size, Images) else works_of_text
+        for work, make in works(size, device, effort):  # type: ignore[operator]
+            for name, levers in (ABLATION if ablation is None else ablation).items():
                 if isinstance(size, Text) and name in _OF_IMAGES:
                     continue
                 with set_up(levers):
-                    row = measured(make(levers), device)
-                first = first or row.ms
-                busy = "" if row.busy is None else f"{row.busy:.0%}"
-                print(f"| {name} | {row.ms:.2f} | {row.ms / first:.2f} | {row.mib:,.0f} | {busy} |", flush=True)
+                    yield Row(work, name, *measured(make(levers), device, effort))
 
 
-def works_of_images(size: Images, device: torch.device) -> Iterator[tuple[str, Callable[[Levers], Call]]]:
+def works_of_images(
+    size: Images, device: torch.device, effort: Effort
+) -> Iterator[tuple[str, Callable[[Levers], Call]]]:
     shape, name = size.input_shape, f"{size.space_name}, {size.input_shape[0]}×{size.input_shape[1]}"
     options: dict[str, Any] = {
         "auxiliary": size.training.auxiliary_weight > 0,
@@ -131,7 +177,7 @@ def works_of_images(size: Images, device: torch.device) -> Iterator[tuple[str, C
 
     def architectures() -> Iterator[Any]:
         rng = random.Random(0)
-        return itertools.cycle([size.space.random(rng) for _ in range(NUM_ARCHITECTURES)])
+        return itertools.cycle([size.space.random(rng) for _ in range(effort.num_architectures)])
 
     def supernet(levers: Levers) -> nn.Module:
         made = build_supernet(size.space_name, size.space, size.supernet, input_shape=shape, num_classes=10, seed=0, **options)  # fmt: skip # noqa: E501
@@ -152,7 +198,7 @@ def works_of_images(size: Images, device: torch.device) -> Iterator[tuple[str, C
                 answers = network(images, next(order))
             return classification_loss(*answers, labels, training=size.training)
 
-        return training_step(network, loss)
+        return training_step(network, loss, device, size.sgd)
 
     def scoring(levers: Levers) -> Call:
         network, order = supernet(levers).eval(), architectures()
@@ -181,14 +227,14 @@ def works_of_images(size: Images, device: torch.device) -> Iterator[tuple[str, C
                 answers = called(images, **drops)
             return classification_loss(*answers, labels, training=size.training)
 
-        return training_step(network, loss)
+        return training_step(network, loss, device)
 
     yield f"{name}: step of shared weights, batch {size.batch_size}, {size.supernet.channels} channels", step
     yield f"{name}: an architecture scored, batch {size.reward_batch_size}", scoring
     yield f"{name}: step of retraining, batch {size.batch_size}, {size.final.channels} channels", retraining
 
 
-def works_of_text(size: Text, device: torch.device) -> Iterator[tuple[str, Callable[[Levers], Call]]]:
+def works_of_text(size: Text, device: torch.device, _: Effort) -> Iterator[tuple[str, Callable[[Levers], Call]]]:
     space = RecurrentSpace(size.num_nodes)
     words = torch.randint(size.vocabulary_size, (size.window + 1, size.batch_size)).to(device)
     state = torch.zeros(size.batch_size, size.hidden_size, device=device)
@@ -203,7 +249,7 @@ def works_of_text(size: Text, device: torch.device) -> Iterator[tuple[str, Calla
             with computing(device, levers.precision):
                 return called(words[:-1], words[1:], state).nll.mean()
 
-        return training_step(network, loss)
+        return training_step(network, loss, device)
 
     sizes = f"batch {size.batch_size}, {size.window} time steps, {size.num_nodes} nodes, hidden {size.hidden_size}"
     yield f"recurrent: step of retraining, {sizes}", retraining
@@ -245,18 +291,33 @@ def pictures(
     return images.contiguous(memory_format=layout(levers)), torch.arange(batch_size, device=device) % 10
 
 
-def training_step(network: nn.Module, loss: Callable[[], Tensor]) -> Call:
-    sgd = SgdConfig(learning_rate=0.05)
-    optimizer, parameters = make_sgd(network, sgd), list(network.parameters())
+class OneBatch:
+    """As much of a learner as training needs: the same batch for ever, whose loss is a function's."""
 
-    def step() -> None:
-        network.train()
-        optimizer.zero_grad(set_to_none=True)
-        loss().backward()  # type: ignore[no-untyped-call]
-        clip_gradients(parameters, sgd.clip_norm)
-        optimizer.step()
+    steps_per_epoch = 2**31
 
-    return step
+    def __init__(self, loss: Callable[[], Tensor]) -> None:
+        self._loss = loss
+
+    def batches(self, *, epoch: int, start_step: int) -> Iterator[None]:
+        return itertools.repeat(None)
+
+    def loss(self, network: object, batch: None, *, progress: float) -> StepLoss:
+        loss = self._loss()
+        return StepLoss(loss, torch.zeros_like(loss), 1)
+
+
+def training_step(
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    device: torch.device,
+    sgd: SgdConfig = SgdConfig(learning_rate=0.05),  # noqa: B008
+) -> Call:
+    """A step as search and retraining take it."""
+    learner: Any = OneBatch(loss)
+    trainer = WeightsTrainer(network, learner, sgd=sgd, num_epochs=1, seed=0, device=device)
+    steps = trainer.epoch(lambda _: network, epoch=0, start_step=0)
+    return lambda: next(steps)
 
 
 @contextmanager
@@ -279,47 +340,69 @@ def set_up(levers: Levers) -> Iterator[None]:
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Row:
-    ms: float
-    """Median over rounds of a call's mean, which includes whatever waits for the device."""
-    mib: float
-    """The most that the device's allocator held, 0 on a processor."""
-    busy: float | None
-    """Part of the time in which the device computes, None on a processor."""
-
-
-def measured(call: Call, device: torch.device) -> Row:
-    for _ in range(NUM_ARCHITECTURES):  # records, compiles, chooses kernels for each of them
-        call()
+def measured(call: Call, device: torch.device, effort: Effort) -> tuple[float, float, float | None]:
+    """The last three fields of a `Row`."""
+    count = effort.num_architectures
+    run(call, count)  # records, compiles, chooses kernels for each of them
     reset(device)
-    rounds = [seconds_of(call, device) for _ in range(NUM_ROUNDS)]
-    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-    row = Row(1e3 * float(np.median(rounds)) / NUM_ARCHITECTURES, peak / 2**20, busy_share(call, device))
+    ms = float(np.median([ms_of(call, device, count) for _ in range(effort.num_rounds)]))
+    mib = peak_mib(device)
+    busy = device_work(call, device, count).ms / ms if device.type == "cuda" else None
     del call
     reset(device)
-    return row
+    return ms, mib, busy
 
 
-def seconds_of(call: Call, device: torch.device) -> float:
-    """Of a call for each architecture."""
+def run(call: Call, count: int) -> None:
+    for _ in range(count):
+        call()
+
+
+def ms_of(call: Call, device: torch.device, count: int) -> float:
+    """Mean of `count` calls, all that the device has to do for them included."""
     wait_for(device)
     started = time.perf_counter()
-    for _ in range(NUM_ARCHITECTURES):
-        call()
+    run(call, count)
     wait_for(device)
-    return time.perf_counter() - started
+    return 1e3 * (time.perf_counter() - started) / count
 
 
-def busy_share(call: Call, device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    # The profiler's own work on the processor would count as idle time; the kernels' own times are right.
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        seconds_of(call, device)
-    events = [event for event in profiler.events() if event.device_type == DeviceType.CUDA]
-    kernels = sum(event.device_time_total for event in events if not event.is_user_annotation)
-    return kernels / 1e6 / seconds_of(call, device)
+@dataclass(frozen=True)
+class DeviceWork:
+    """What a device, or a CPU in its place, does for a call."""
+
+    ms: float
+    """In kernels."""
+    kernels: float
+    launches: float
+    """By the host: of kernels one by one, and of graphs; 0 on a CPU."""
+    shares: dict[str, float]
+    """Of the kernels' time, by kernel, the largest first."""
+    table: str
+
+
+def device_work(call: Call, device: torch.device, count: int) -> DeviceWork:
+    """Profiled over `count` calls. The kernels' times are right; the profiler's own work on the host is not counted."""
+    is_cuda = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU]) as profiler:
+        run(call, count)
+        wait_for(device)
+    averages = profiler.key_averages()
+    time_of = operator.attrgetter("self_device_time_total" if is_cuda else "self_cpu_time_total")
+    where = DeviceType.CUDA if is_cuda else DeviceType.CPU
+    kernels = [event for event in averages if event.device_type == where and not event.is_user_annotation]
+    total = sum(map(time_of, kernels))
+    return DeviceWork(
+        ms=total / 1e3 / count,
+        kernels=sum(event.count for event in kernels) / count,
+        launches=sum(event.count for event in averages if event.key.startswith(_LAUNCHES)) / count,
+        shares={e.key: time_of(e) / max(total, 1e-9) for e in sorted(kernels, key=time_of, reverse=True)},
+        table=averages.table(sort_by="self_device_time_total" if is_cuda else "self_cpu_time_total", row_limit=40),
+    )
+
+
+def peak_mib(device: torch.device) -> float:
+    return torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else 0.0
 
 
 def reset(device: torch.device) -> None:

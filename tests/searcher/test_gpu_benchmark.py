@@ -29,9 +29,7 @@ def test_every_work_is_done_with_every_set_of_levers(
     names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpu, "ABLATION", {name: gpu.ABLATION[name] for name in names})
-    monkeypatch.setattr(gpu, "NUM_ARCHITECTURES", 2)
-    monkeypatch.setattr(gpu, "NUM_ROUNDS", 1)
-    gpu.main(torch.device("cpu"), sizes=SIZES)
+    gpu.main(torch.device("cpu"), sizes=SIZES, effort=gpu.Effort(2, 1))
     table = capsys.readouterr().out
     for name in names:
         assert table.count(f"| {name} | ") == (6 if name in gpu._OF_IMAGES else 7), name
