@@ -29,7 +29,7 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients lint bench bench-gpu bench-serving clean
+.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients gpu-check lint bench bench-gpu bench-serving clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ test-slow: $(READY) ## Run the tests that take minutes
 
 test-gpu: $(READY) ## Run the tests that need a CUDA device
 	$(VENV)/bin/python -m pytest --run-gpu -m gpu
+
+# Takes .venv if it is there and installs nothing: a machine with a GPU may have no package registry.
+gpu-check: ## Prove the GPU path on a CUDA device, in ten minutes (OUT=folder, ARGS=--full)
+	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -m tests.gpu_check $(if $(OUT),--out $(OUT)) $(ARGS)
 
 test-clients: $(READY) .venv-clients/.ready ## Try the server with tritonclient and schemathesis
 	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py

@@ -74,7 +74,10 @@ def jobs_options(command: _Command) -> _Command:
 def graphs_option(command: _Command) -> _Command:
     """--cuda-graphs, as the parameter cuda_graphs."""
     return click.option(
-        "--cuda-graphs", is_flag=True, help="Record operations on a CUDA device once, and replay them; takes memory."
+        "--cuda-graphs",
+        is_flag=True,
+        default=False,
+        help="Record operations on a CUDA device once, and replay them; takes memory.",
     )(command)
 
 

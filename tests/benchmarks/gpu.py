@@ -27,7 +27,8 @@ from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.nn.build import build_network, build_supernet
-from searcher.nn.graphs import CudaTapes, EagerTape, GraphedNetwork, Graphs, graph_operations, recordable
+from searcher.nn.graphs import GraphedNetwork, Graphs, graph_operations, recordable
+from searcher.nn.tapes import CudaTapes, EagerTape
 from searcher.presets.catalog import search_preset
 from searcher.training.device import Precision, computing, describe, prepare, resolve_device
 from searcher.training.epoch import WeightsTrainer
@@ -132,7 +133,7 @@ class Row(NamedTuple):
     """Part of the time in which the device computes, None on a CPU."""
 
 
-def main(device: torch.device, *, sizes: tuple[Images | Text, ...] = SIZES, effort: Effort = Effort()) -> None:  # noqa: B008
+def main(device: torch.device, *, sizes: tuple[Images | Text, ...] = SIZES, effort: Effort = Effort()) -> None:
     """Print a table of every work at the sizes given."""
     prepare(device)
     print(Machine.inspect().describe())
