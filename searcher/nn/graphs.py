@@ -1,13 +1,16 @@
 """CUDA graphs of a network's parts: recorded at their first use, and replayed whatever weights they are to have.
 
-A step of a small network is thousands of kernels of a few microseconds, which a processor starts more slowly than a
-card runs them; a graph starts all kernels of a part at once. It reads and writes the same memory every time, so inputs
-and weights are copied to where it looks for them, and alternatives that are built alike, of which a pass uses one, are
-replays of one graph: what is kept is bounded by the places in a network and what may stand there, however many
-architectures pass.
+A step of a small network is thousands of kernels of a few microseconds, which a CPU launches more slowly than a GPU
+runs them; a graph launches all kernels of a part at once. It reads and writes the same memory every time, so a part's
+inputs are copied to where its graph reads them.
 
-`graph_operations` does it for a supernet, `GraphedNetwork` for a fixed network as a whole. What is recorded must draw,
-branch and allocate the same way every time, and be run backwards before it runs forwards again.
+The operations of a supernet are alternatives, of which a pass uses one at a place: those that are built alike share a
+recording, to which their weights are copied, and recordings of one place share the memory of their activations. What is
+kept is bounded by the places in a network and what may stand there, however many architectures pass. A fixed network is
+recorded as a whole, with its weights where they are.
+
+`graph_operations` does it for a supernet, `GraphedNetwork` for a fixed network. What is recorded must draw, branch and
+allocate the same way every time, and be run backwards before it, or another at its place, runs forwards again.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,143 +28,242 @@ from torch.func import functional_call
 from searcher.arch.document import ConfigError
 from searcher.nn.banks import Alternatives
 from searcher.nn.blocks import FactorizedReduction, ReluConvNorm
+from searcher.nn.flat import Pieces, addresses, lay_flat, views_of
+from searcher.nn.tapes import CudaTapes, Record
 
-_NUM_WARM_UPS = 3
-
-
-class Tape(Protocol):
-    """A computation over memory that stays where it is, and its gradient."""
-
-    outputs: tuple[Tensor, ...]
-    """What `forward` leaves behind."""
-    gradients: tuple[Tensor | None, ...]
-    """What `backward` leaves behind: of every source, None where it has none."""
-
-    def forward(self) -> None: ...
-
-    def backward(self, gradients: Sequence[Tensor]) -> None:
-        """gradients: of the outputs."""
-        ...
-
-
-Compute = Callable[[], tuple[Tensor, ...]]
-Record = Callable[[Compute, Sequence[Tensor], Hashable], Tape]
-"""From a computation, the sources it is to be differentiated by, and its place, to a tape. Without sources it has no
-gradient. Tapes of one place are never in use at the same time."""
+# Of a GPU's memory, what is left to other things than recordings.
+_FREE_SHARE = 0.2
 
 
 class Part:
     """A module that is to be replayed, with what does not change about it.
 
+    Its weights may be views of any memory, and move; the fewer pieces they and their gradients lie in, the
+    faster it is.
+
     Args: place: where in its network it is; a pass may use one part of a place only. build: the same for modules that
-    differ in nothing but weights.
+    differ in nothing but weights. shared: whether parts of its place and build share a recording, to which the weights
+    are copied, rather than being read where they are. Gradients of such a part's weights are added to their `grad`
+    directly, in memory that the part uses again at the next pass; those of another go through autograd, which has hooks
+    for whoever wants to know. A shared part computes the same in training and in evaluation.
     """
 
-    def __init__(self, module: nn.Module, *, place: Hashable, build: str = "") -> None:
+    def __init__(self, module: nn.Module, *, place: Hashable, build: str = "", shared: bool = True) -> None:
         self.module = module
         self.place = place
         self.build = build
+        self.shared = shared
         named = dict(module.named_parameters())
         self.names = tuple(named)
         self.weights = tuple(named.values())
-        self.sizes = [weight.numel() for weight in self.weights]
-        self.layouts = [_is_channels_last(weight) for weight in self.weights]
+        self.seen = self.weights[:1] if shared else self.weights
+        """What autograd is told of: for a shared part any weight, so that there is a gradient to compute."""
+        if shared:
+            lay_flat(self.weights)
+        self._weight_pieces, self._gradient_pieces = Pieces(), Pieces()
+        self._gradient: Tensor | None = None
+        self._gradient_views: list[Tensor] = []
 
-    def flat(self) -> list[Tensor]:
-        """Each weight as it lies in memory: [n]."""
-        return [
-            (weight.permute(0, 2, 3, 1) if is_channels_last else weight).reshape(-1)
-            for weight, is_channels_last in zip(self.weights, self.layouts, strict=True)
-        ]
+    @property
+    def size(self) -> int:
+        """Numbers in all weights."""
+        return sum(weight.numel() for weight in self.weights)
 
-    def shaped(self, numbers: Tensor) -> list[Tensor]:
-        """Views of weights, or of their gradients, that lie one behind the other as `flat` gives them: [sum of n]."""
-        pieces = zip(numbers.split(self.sizes), self.weights, self.layouts, strict=True)
-        return [_shaped(piece, weight.shape, is_channels_last) for piece, weight, is_channels_last in pieces]
+    def copy_weights(self, vector: Tensor) -> None:
+        """Copy the weights to [size], one behind the other."""
+        pieces = self._weight_pieces.of(self.weights)
+        _copy(vector, pieces, self._weight_pieces.sizes)
+
+    def add_gradient(self, vector: Tensor) -> None:
+        """Add to the weights' gradients what lies in [size] as `copy_weights` copies."""
+        if self._gradient is None or self._gradient.device != vector.device:
+            self._gradient = torch.empty_like(vector)
+            self._gradient_views = views_of(self._gradient, self.weights)
+        found = [weight.grad for weight in self.weights]
+        there = [gradient for gradient in found if gradient is not None]
+        if not there:
+            self._gradient.copy_(vector)
+            for weight, view in zip(self.weights, self._gradient_views, strict=True):
+                weight.grad = view
+        elif len(there) == len(found):
+            pieces = self._gradient_pieces.of(there)
+            for piece, new in zip(pieces, vector.split(self._gradient_pieces.sizes), strict=True):
+                piece.add_(new)
+        else:
+            for weight, new in zip(self.weights, views_of(vector, self.weights), strict=True):
+                weight.grad = new.clone() if weight.grad is None else weight.grad.add_(new)
 
 
 class Graphs:
-    """The tapes of a network's parts, by place, build, shapes and mode. record: makes a tape; `CudaTapes` or a twin."""
+    """The tapes of a network's parts, by place, build, shapes and mode.
 
-    def __init__(self, record: Record) -> None:
+    Args: record: makes a tape; `CudaTapes` or a twin. has_room: whether there is memory for another one; a part that
+    finds none is run as it is from then on.
+    """
+
+    def __init__(self, record: Record, *, has_room: Callable[[], bool] = lambda: True) -> None:
         self._record = record
-        self._recordings: dict[Hashable, _Recording] = {}
+        self._has_room = has_room
+        self._recordings: dict[Hashable, _Recording | None] = {}
+        self._inputs: dict[Hashable, Tensor] = {}
         self.computing = False
-        """Whether a tape is computing, so that what it computes with must be the module itself."""
+        """Whether what is called has to be the module itself, for a tape computes with it."""
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._recordings)
+        return sum(recording is not None for recording in self._recordings.values())
+
+    @property
+    def num_refused(self) -> int:
+        """How many had no room."""
+        return len(self._recordings) - len(self)
 
     def call(self, part: Part, inputs: Sequence[Tensor], options: Mapping[str, Tensor] = MappingProxyType({})) -> Any:
         """What `part.module(*inputs, **options)` gives, with gradients if they are on."""
         tensors = (*inputs, *options.values())
-        key = (part.place, part.build, part.module.training, tuple(options), _mode(), *map(_kind, tensors))
-        recording = self._recordings.get(key)
+        differentiable = torch.is_grad_enabled()
+        # Recorded once: with its gradient, also where a pass that needs none comes first.
+        wanted = tuple([(x.requires_grad or not differentiable) and x.is_floating_point() for x in tensors])
+        training = part.shared or part.module.training
+        key = (part.place, part.build, training, tuple(options), _mode(), wanted, *map(_kind, tensors))
+        recording = self._recordings.get(key, _MISSING)
+        if recording is _MISSING or (recording is not None and recording.has_lost(part)):
+            recording = self._recordings[key] = self._recorded(part, inputs, options, wanted)
         if recording is None:
-            recording = self._recordings[key] = _Recording(self, part, inputs, options, self._record)
-        if not torch.is_grad_enabled():
+            with self.as_it_is():
+                return part.module(*inputs, **options)
+        if not differentiable:
             return recording.packed(recording.forward(part, tensors))
-        return recording.packed(_Replayed.apply(recording, part, len(tensors), *tensors, *part.weights))
+        return recording.packed(_Replayed.apply(recording, part, len(tensors), *tensors, *part.seen))
+
+    def input(self, place: Hashable, number: int, like: Tensor, wanted: bool) -> Tensor:
+        """Where the recordings of a place read an input of one kind: it is theirs in common."""
+        key = (place, number, wanted, _kind(like))
+        if key not in self._inputs:
+            self._inputs[key] = torch.empty_like(like).requires_grad_(wanted)
+        return self._inputs[key]
+
+    @contextmanager
+    def as_it_is(self) -> Iterator[None]:
+        """Lets the module be what is called."""
+        before, self.computing = self.computing, True
+        try:
+            yield
+        finally:
+            self.computing = before
+
+    def _recorded(
+        self, part: Part, inputs: Sequence[Tensor], options: Mapping[str, Tensor], wanted: Sequence[bool]
+    ) -> _Recording | None:
+        if not self._has_room():
+            return None
+        with torch.inference_mode(False), torch.enable_grad():
+            return _Recording(self, part, inputs, options, wanted, self._record)
+
+
+_MISSING: Any = object()
 
 
 class _Recording:
     """A tape with the memory that it reads."""
 
     def __init__(
-        self, graphs: Graphs, part: Part, inputs: Sequence[Tensor], options: Mapping[str, Tensor], record: Record
+        self,
+        graphs: Graphs,
+        part: Part,
+        inputs: Sequence[Tensor],
+        options: Mapping[str, Tensor],
+        wanted: Sequence[bool],
+        record: Record,
     ) -> None:
-        differentiable = torch.is_grad_enabled()
         tensors = (*inputs, *options.values())
-        self._inputs = [torch.empty_like(x).requires_grad_(differentiable and x.requires_grad) for x in tensors]
-        self._weights = torch.empty(sum(part.sizes), device=tensors[0].device).requires_grad_(differentiable)
+        self._graphs, self._module, self._names = graphs, part.module, part.names
+        self._num_inputs, self._options = len(inputs), tuple(options)
+        self._inputs = [graphs.input(part.place, i, x, w) for i, (x, w) in enumerate(zip(tensors, wanted, strict=True))]
+        self._addresses = () if part.shared else addresses(part.weights)
+        self._vector = part.weights[0].new_empty(part.size) if part.shared else None
+        views = part.weights if self._vector is None else views_of(self._vector, part.weights)
+        # Not the parameters themselves, which autograd would tie to the stream of the recording.
+        self._weights = [view.detach().requires_grad_() for view in views]
         self.packed: Callable[[tuple[Tensor, ...]], Any] = tuple
         self._load(part, tensors)
+        with _undisturbed(part.module, part.weights[0].device):
+            self._tape = record(
+                _Computation(self._compute, [x for x in self._inputs if x.requires_grad], self._weights), part.place
+            )
 
-        def compute() -> tuple[Tensor, ...]:
-            weights = dict(zip(part.names, part.shaped(self._weights), strict=True))
-            named = dict(zip(options, self._inputs[len(inputs) :], strict=True))
-            graphs.computing = True
-            try:
-                with _without_cached_casts():
-                    result = functional_call(part.module, weights, tuple(self._inputs[: len(inputs)]), named)
-            finally:
-                graphs.computing = False
-            flat, self.packed = _unpacked(result)
-            return flat
-
-        sources = [x for x in [*self._inputs, self._weights] if x.requires_grad]
-        with _undisturbed(part.module, self._weights.device):
-            self._tape = record(compute, sources, part.place)
+    def has_lost(self, part: Part) -> bool:
+        """Whether weights that are read where they were lie elsewhere now."""
+        return not part.shared and addresses(part.weights) != self._addresses
 
     def forward(self, part: Part, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs, which the next call overwrites."""
         self._load(part, tensors)
         self._tape.forward()
-        return tuple(output.detach() for output in self._tape.outputs)
+        return tuple([output.detach() for output in self._tape.outputs])
 
     def backward(self, part: Part, gradients: Sequence[Tensor]) -> Iterator[Tensor | None]:
-        """The gradients of inputs, which the next call overwrites, and of weights, which are the caller's."""
+        """The gradients of inputs, which the next call overwrites, and of what autograd sees of the weights."""
         self._tape.backward(gradients)
-        found = iter(self._tape.gradients)
+        *of_inputs, of_weights = self._tape.gradients
+        found = iter(of_inputs)
         for x in self._inputs:
-            gradient = next(found) if x.requires_grad else None
-            yield None if gradient is None else gradient.detach()
-        whole = next(found)
-        assert whole is not None
-        yield from part.shaped(whole.clone())
+            yield next(found).detach() if x.requires_grad else None
+        if part.shared:
+            part.add_gradient(of_weights)
+            yield None
+        else:
+            yield from views_of(of_weights.clone(), part.weights)
 
     @torch.no_grad()
     def _load(self, part: Part, tensors: Sequence[Tensor]) -> None:
         for mine, given in zip(self._inputs, tensors, strict=True):
             mine.copy_(given)
-        torch.cat(part.flat(), out=self._weights)
+        if self._vector is not None:
+            part.copy_weights(self._vector)
+
+    def _compute(self) -> tuple[Tensor, ...]:
+        named = dict(zip(self._options, self._inputs[self._num_inputs :], strict=True))
+        weights = dict(zip(self._names, self._weights, strict=True))
+        with self._graphs.as_it_is(), _without_cached_casts():
+            result = functional_call(self._module, weights, tuple(self._inputs[: self._num_inputs]), named)
+        flat, self.packed = _unpacked(result)
+        return flat
+
+
+class _Computation:
+    """A part's: `backward` gives the gradients of its inputs, and that of its weights as a vector."""
+
+    def __init__(
+        self, compute: Callable[[], tuple[Tensor, ...]], inputs: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> None:
+        self._compute, self.inputs, self.weights = compute, inputs, weights
+
+    def forward(self) -> tuple[Tensor, ...]:
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._compute()
+
+    def backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        pairs = [
+            (output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if output.requires_grad
+        ]
+        live, given = zip(*pairs, strict=True)
+        sources = [*self.inputs, *self.weights]
+        with torch.autocast(sources[0].device.type, enabled=False):  # as a backward pass is run by itself
+            found = torch.autograd.grad(live, sources, given, allow_unused=True)
+        whole = [
+            torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(sources, found, strict=True)
+        ]
+        of_inputs, of_weights = whole[: len(self.inputs)], whole[len(self.inputs) :]
+        vector = of_weights[0].new_empty(sum(weight.numel() for weight in self.weights))
+        torch._foreach_copy_(views_of(vector, self.weights), of_weights)
+        return *of_inputs, vector
 
 
 class _Replayed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, recording: _Recording, part: Part, num_inputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        # The weights behind the inputs are the part's, and here for autograd to see.
+        # Behind the inputs is what autograd is told of the weights.
         ctx.recording, ctx.part = recording, part
         return recording.forward(part, tensors[:num_inputs])
 
@@ -176,6 +278,8 @@ class _Replayed(torch.autograd.Function):
 
 def graph_operations(supernet: nn.Module, graphs: Graphs) -> None:
     """Let a convolutional supernet's operations, calibrations and reductions run through `graphs` from now on.
+
+    Their norms take the statistics of the batch and nothing is dropped, so one recording serves training and scoring.
 
     Raises: ConfigError: the supernet has none of them.
     """
@@ -217,7 +321,7 @@ class GraphedNetwork(nn.Module):
     def __init__(self, network: nn.Module, graphs: Graphs) -> None:
         super().__init__()
         self.network = network
-        self._part = Part(network, place=network)
+        self._part = Part(network, place=network, shared=False)
         self._graphs = graphs
 
     def forward(self, *inputs: Tensor | None, **options: Any) -> Any:
@@ -235,86 +339,21 @@ def cuda_graphs(device: torch.device) -> Graphs:
     """An empty collection on a device. Raises: ConfigError: it is no CUDA device."""
     if device.type != "cuda":
         raise ConfigError(f"CUDA graphs need a CUDA device, but this is to run on the {device.type}")
-    return Graphs(CudaTapes())
+    return Graphs(CudaTapes(), has_room=lambda: _has_room(device))
 
 
-class CudaTapes:
-    """Records CUDA graphs.
-
-    Those of a place share memory. Those of two places must not: what one frees while it is recorded the other would
-    keep its activations in, and the first one's replays overwrite them.
-    """
-
-    def __init__(self) -> None:
-        self._pools: dict[Hashable, Any] = {}
-        self._side = torch.cuda.Stream()
-
-    def __call__(self, compute: Compute, sources: Sequence[Tensor], place: Hashable) -> Tape:
-        pool = self._pools.setdefault(place, torch.cuda.graph_pool_handle())
-        self._side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._side):  # libraries choose their kernels before anything is recorded
-            for _ in range(_NUM_WARM_UPS):
-                outputs = compute()
-                _gradients(outputs, sources, [torch.zeros_like(output) for output in outputs])
-                del outputs  # and the graph of autograd, which belongs to this stream
-        torch.cuda.current_stream().wait_stream(self._side)
-        return _CudaTape(compute, sources, pool=pool)
+def _has_room(device: torch.device) -> bool:
+    free, total = torch.cuda.mem_get_info(device)
+    return free > _FREE_SHARE * total
 
 
-class _CudaTape:
-    def __init__(self, compute: Compute, sources: Sequence[Tensor], *, pool: Any) -> None:
-        self._forward = torch.cuda.CUDAGraph()
-        # Other threads, NCCL's watchdog above all, may go on meanwhile.
-        with torch.cuda.graph(self._forward, pool=pool, capture_error_mode="thread_local"):
-            self._live = compute()  # with what it keeps for the gradient, which must stay where it is
-        self.outputs = tuple(output.detach() for output in self._live)
-        self.gradients: tuple[Tensor | None, ...] = ()
-        if sources:
-            self._output_gradients = [torch.zeros_like(output) for output in self.outputs]
-            self._backward = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._backward, pool=pool, capture_error_mode="thread_local"):
-                self.gradients = _gradients(self._live, sources, self._output_gradients)
-
-    def forward(self) -> None:
-        self._forward.replay()
-
-    def backward(self, gradients: Sequence[Tensor]) -> None:
-        for mine, given in zip(self._output_gradients, gradients, strict=True):
-            mine.copy_(given)
-        self._backward.replay()
-
-
-class EagerTape:
-    """The plain twin, for any device: computes anew at every call, into memory that stays where it is."""
-
-    def __init__(self, compute: Compute, sources: Sequence[Tensor], place: Hashable) -> None:
-        self._compute, self._sources = compute, sources
-        self._live = compute()
-        self.outputs = tuple(output.detach().clone() for output in self._live)
-        self.gradients: tuple[Tensor | None, ...] = tuple(torch.zeros_like(source) for source in sources)
-
-    def forward(self) -> None:
-        with torch.set_grad_enabled(bool(self._sources)):
-            self._live = self._compute()
-        for mine, output in zip(self.outputs, self._live, strict=True):
-            mine.copy_(output.detach())
-
-    def backward(self, gradients: Sequence[Tensor]) -> None:
-        for mine, found in zip(self.gradients, _gradients(self._live, self._sources, gradients), strict=True):
-            if mine is not None:
-                mine.copy_(torch.zeros_like(mine) if found is None else found)
-
-
-def _gradients(
-    outputs: Sequence[Tensor], sources: Sequence[Tensor], gradients: Sequence[Tensor]
-) -> tuple[Tensor | None, ...]:
-    """Of the sources, from those of the outputs; what the outputs need of the tape is kept."""
-    if not sources:
-        return ()
-    pairs = [(output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if output.requires_grad]
-    live, given = zip(*pairs, strict=True)
-    with torch.autocast(sources[0].device.type, enabled=False):  # as a backward pass is run by itself
-        return torch.autograd.grad(live, sources, given, retain_graph=True, allow_unused=True)
+def _copy(vector: Tensor, pieces: Sequence[Tensor], sizes: list[int]) -> None:
+    """Put pieces one behind the other."""
+    if len(pieces) == 1:
+        vector.copy_(pieces[0])
+        return
+    for mine, piece in zip(vector.split(sizes), pieces, strict=True):
+        mine.copy_(piece)
 
 
 @contextmanager
@@ -344,27 +383,11 @@ def _without_cached_casts() -> Iterator[None]:
 def _mode() -> Hashable:
     """What a computation depends on beside its inputs."""
     autocast = [torch.get_autocast_dtype(kind) for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
-    tf32 = torch.backends.cudnn.allow_tf32
-    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), tf32, tuple(autocast)
+    return torch.backends.cudnn.allow_tf32, tuple(autocast)
 
 
 def _kind(x: Tensor) -> Hashable:
-    return x.shape, x.stride(), x.dtype, x.requires_grad
-
-
-def _is_channels_last(weight: Tensor) -> bool:
-    """By its strides to the letter, for libraries choose by them even where they do not matter."""
-    if weight.ndim != 4:
-        return False
-    _, columns, height, width = weight.shape
-    return weight.stride() == (height * width * columns, 1, width * columns, columns)
-
-
-def _shaped(numbers: Tensor, shape: torch.Size, is_channels_last: bool) -> Tensor:
-    if not is_channels_last:
-        return numbers.view(shape)
-    rows, columns, height, width = shape
-    return numbers.view(rows, height, width, columns).permute(0, 3, 1, 2)
+    return x.shape, x.stride(), x.dtype
 
 
 def _unpacked(result: Any) -> tuple[tuple[Tensor, ...], Callable[[tuple[Tensor, ...]], Any]]:

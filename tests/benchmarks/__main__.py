@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable
 
 from runtime.machine import Machine
-from tests.benchmarks import batches, benchmark_harness, recurrent, sampling, supernet
+from tests.benchmarks import batches, benchmark_harness, graphs, recurrent, sampling, supernet
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "sampling": sampling.main,
     "batches": batches.main,
     "supernet": supernet.main,
+    "graphs": graphs.main,
     "recurrent": recurrent.main,
     "harness": benchmark_harness.main,
 }

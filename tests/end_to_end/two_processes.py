@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from datasets.catalog import load_text
 from exporter.retrain import RetrainConfig, Retraining
 from searcher.arch.spec import Spec
-from searcher.nn.graphs import EagerTape, Graphs
+from searcher.nn.graphs import Graphs
 from searcher.nn.recurrent import Dropout
+from searcher.nn.tapes import EagerTape
 from searcher.training.distributed import ALONE, DistributedError, World, joined
 from searcher.training.learners import task_of
 from searcher.training.loop import Search

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_network, build_supernet
-from searcher.nn.graphs import CudaTapes, EagerTape, GraphedNetwork, Graphs, Part, graph_operations
+from searcher.nn.flat import views_of
+from searcher.nn.graphs import GraphedNetwork, Graphs, Part, graph_operations, recordable
 from searcher.nn.recurrent import Dropout
+from searcher.nn.tapes import CudaTapes, EagerTape
 from tests.searcher.conftest import make_spec, make_text_spec, random_architecture, random_recurrent
 
 Search = tuple[Any, Any, str]
@@ -146,6 +148,97 @@ def test_alternatives_of_one_build_share_a_recording() -> None:
         y = graphs.call(Part(module, place="here", build=repr(module)), [x])
         torch.testing.assert_close(y, module(x))
     assert calls == len(graphs) == 2
+
+
+def test_training_and_scoring_share_a_recording_whichever_comes_first() -> None:
+    for scores_first in (False, True):
+        graphs, part = Graphs(EagerTape), Part(nn.Linear(3, 3), place="here")
+        x = torch.randn(2, 3)
+        for scores in (scores_first, not scores_first, scores_first):
+            with torch.inference_mode(scores):
+                given = x.clone() if scores else x.clone().requires_grad_()
+                y = graphs.call(part, [given])
+                torch.testing.assert_close(y, part.module(given))
+            if not scores:
+                y.sum().backward()
+                assert given.grad is not None
+        assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
+def test_recorded_parts_compute_the_same_in_training_and_in_evaluation(search: Search) -> None:
+    """Or training and scoring could not share a recording."""
+    supernet, seen = supernet_of(search, "cpu"), []
+    for part, _ in recordable(supernet):
+        part.register_forward_hook(lambda part, inputs, output: seen.append((part, *inputs, output)))
+    supernet(torch.randn(4, 1, 12, 12), search[0].random(random.Random(0)))
+    assert seen
+    for part, x, expected in list(seen):
+        torch.testing.assert_close(part.eval()(x), expected)
+
+
+@pytest.mark.parametrize("decays", [True, False], ids=["one vector", "two vectors"])
+def test_weights_and_gradients_may_be_views_of_anything_and_move(decays: bool) -> None:
+    """As an optimiser lays them, all in a row, or matrices and vectors apart."""
+    layers = [nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 3)) for _ in range(2)]
+    graphs, parts = Graphs(EagerTape), [Part(layer, place="here", build="alike") for layer in layers]
+    for part in parts:
+        graphs.call(part, [torch.randn(2, 3)]).sum().backward()
+    parameters = [p for layer in layers for p in layer.parameters()]
+    for chosen in [parameters] if decays else [[p for p in parameters if p.ndim == n] for n in (1, 2)]:
+        weights, gradients = (torch.zeros(sum(p.numel() for p in chosen)) for _ in range(2))
+        views = zip(chosen, views_of(weights, chosen), views_of(gradients, chosen), strict=True)
+        for parameter, weight, gradient in views:
+            weight.copy_(parameter.detach())
+            parameter.data, parameter.grad = weight, gradient
+    kept = [p.grad for p in parameters]
+    for part, layer in zip(parts, layers, strict=True):
+        x = torch.randn(4, 3)
+        y = graphs.call(part, [x])
+        torch.testing.assert_close(y, layer(x))
+        y.square().sum().backward()
+        expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+        torch.testing.assert_close([p.grad for p in layer.parameters()], list(expected))
+    assert all(p.grad is k for p, k in zip(parameters, kept, strict=True))
+
+
+def test_gradients_add_up_where_only_some_weights_have_one() -> None:
+    layer = nn.Linear(3, 3)
+    part, x = Part(layer, place="here"), torch.randn(2, 3)
+    layer.bias.grad = torch.ones(3)
+    Graphs(EagerTape).call(part, [x]).sum().backward()
+    torch.testing.assert_close(layer.bias.grad, torch.full((3,), 3.0))
+    torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(3, 3))
+
+
+def test_a_network_whose_weights_have_moved_is_recorded_again() -> None:
+    spec = make_spec(random_architecture(1), MicroSize(5, 8))
+    network = build_network(spec)
+    graphs = Graphs(EagerTape)
+    replayed = GraphedNetwork(network, graphs)
+    images = torch.randn(4, 1, 12, 12)
+    replayed(images)
+    for parameter in network.parameters():
+        parameter.data = 2 * parameter.data
+    expected = network(images)[0]
+    torch.testing.assert_close(replayed(images)[0], expected)
+    assert len(graphs) == 1
+
+
+def test_parts_without_room_run_as_they_are() -> None:
+    search = SEARCHES["micro"]
+    plain, replayed, rng = supernet_of(search, "cpu"), supernet_of(search, "cpu"), random.Random(0)
+    room = [True] * 5
+    graphs = Graphs(EagerTape, has_room=lambda: bool(room) and room.pop())
+    graph_operations(replayed, graphs)
+    for _ in range(3):
+        images, architecture = torch.randn(4, 1, 12, 12), search[0].random(rng)
+        for network in (plain, replayed):
+            network.zero_grad(set_to_none=True)
+            network(images, architecture)[0].square().mean().backward()
+        assert_alike(gradients(replayed), gradients(plain), "cpu")
+    assert len(graphs) == 5
+    assert graphs.num_refused > 0
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -22,7 +22,8 @@ from searcher.arch.document import ConfigError
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
-from searcher.nn.graphs import CudaTapes, Graphs, graph_operations
+from searcher.nn.graphs import Graphs, graph_operations
+from searcher.nn.tapes import CudaTapes
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
 from searcher.training.epoch import DivergedError, WeightsTrainer, rounds_of
