@@ -60,11 +60,16 @@ class FactorizedReduction(nn.Module):
         self.norm = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        odd_pixels = x[:, :, 1::2, 1::2]
-        missing_rows, missing_columns = x.shape[2] % 2, x.shape[3] % 2
-        if missing_rows or missing_columns:
-            odd_pixels = functional.pad(odd_pixels, (0, missing_columns, 0, missing_rows))
-        return self.norm(concat([self.even(x), self.odd(odd_pixels)]))
+        height, width = x.shape[2:]
+        odd, missing = x[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2)
+        if min(height, width) == 1:  # no odd pixel, and a convolution takes no empty map
+            odd = self.odd(functional.pad(odd, missing))
+        else:
+            # Padded after the convolution, which makes zeros of zeros: the exporter would fuse a pad before it into a
+            # padded 1×1 convolution, which OpenCV (4.14 and 5.0) computes wrongly.
+            odd = self.odd(odd)
+            odd = functional.pad(odd, missing) if any(missing) else odd
+        return self.norm(concat([self.even(x), odd]))
 
 
 class Stem(nn.Sequential):
