@@ -180,7 +180,8 @@ def deploy_stages() -> RetrainConfig:
         batch_size=128,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True), label_smoothing=0.1),
-        ema_decay=0.999,
+        average_share=0.1,
+        min_steps=2_000,
     )
 
 
