@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from datasets.files import strict_json
 from searcher.arch.spec import Spec
-from searcher.nn.build import BoundNetwork
 
 DEFAULT_OPSET = 18
 NUM_GOLDEN = 4
@@ -47,10 +46,11 @@ class Tolerance:
 class DeployedNetwork(nn.Module):
     """Pictures in, answers out: uint8 [B, H, W, C] -> logits and probabilities, float32 [B, classes].
 
-    mean, std: per channel, of pixels scaled to [0, 1].
+    network: images [B, C, H, W] -> (logits [B, classes], auxiliary logits or None). mean, std: per channel, of pixels
+    scaled to [0, 1].
     """
 
-    def __init__(self, network: BoundNetwork, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))

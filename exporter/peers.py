@@ -44,7 +44,6 @@ def references(*, image_shape: tuple[int, int, int], num_classes: int) -> Mappin
     for name, build in REFERENCES.items():
         torch.manual_seed(0)
         network = build(channels, num_classes, image_size=max(height, width))
-        # It gives what a network of ours gives.
-        deployed = DeployedNetwork(network, mean=[0.5] * channels, std=[0.25] * channels)  # type: ignore[arg-type]
+        deployed = DeployedNetwork(network, mean=[0.5] * channels, std=[0.25] * channels)
         models[name] = check(convert(deployed, input_shape=image_shape))
     return models
