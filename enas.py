@@ -35,6 +35,9 @@ _COMMANDS = {
     "report": _LazyCommand("searcher", "report", "Write a run's HTML page."),
     "retrain": _LazyCommand("exporter", "retrain", "Train the architecture of a spec from scratch."),
     "rank": _LazyCommand("exporter", "rank", "Judge a search: do its shared weights rank architectures rightly?"),
+    "compare": _LazyCommand(
+        "exporter", "compare", "Judge a network: is it better than others that are as fast?", "compare_cli"
+    ),
     "export": _LazyCommand("exporter", "export", "Convert a retrained network to ONNX and verify it."),
     "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network."),
     "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set."),

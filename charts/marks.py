@@ -1,4 +1,4 @@
-"""Measured points with their intervals, each group joined by a line and labelled where it ends.
+"""Measured points with their intervals, each group joined by a line, or left apart, and labelled where it ends.
 
 Knows of groups of numbers; what they mean is in their names and the axes' labels.
 """
@@ -35,6 +35,7 @@ class Group:
     name: str
     marks: Sequence[Mark]
     """In the order in which they are joined; one at least."""
+    is_joined: bool = True
 
 
 def mark_chart(
@@ -80,7 +81,7 @@ def _colour(index: int) -> str:
 
 def _drawn(group: Group, x_axis: Axis, y_axis: Axis, colour: str) -> Iterator[str]:
     places = [(x_axis.px(mark.x), y_axis.px(mark.y)) for mark in group.marks]
-    if len(places) > 1:
+    if len(places) > 1 and group.is_joined:
         path = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in places)
         yield element("path", class_=f"{colour} curve", d=path)
     for mark, (x, y) in zip(group.marks, places, strict=True):

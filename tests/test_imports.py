@@ -125,7 +125,18 @@ ALLOWED = {
         "datasets",
         "runtime",
     },
-    # Judges a search by training, and so alone knows both.
+    # Judge a search by training, and so alone know both.
+    "exporter.contenders": {
+        "exporter.latency",
+        "exporter.scaling",
+        "searcher.arch",
+        "searcher.presets",
+        "searcher.training.run_folder",
+        "searcher.training.search_config",
+        "datasets.files",
+        "datasets.seeds",
+        "runtime.statistics",
+    },
     "exporter.ranking": {"exporter.retrain", "exporter.trainings", "searcher", "datasets"},
 }
 

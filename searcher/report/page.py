@@ -16,6 +16,7 @@ from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
 from searcher.report.run_files import Stage
+from searcher.report.sections.comparison import comparison_section
 from searcher.report.sections.elements import quoted
 from searcher.report.sections.model import benchmark_section, verification_section
 from searcher.report.sections.ranking import ranking_section
@@ -54,6 +55,7 @@ def _page(run: Path) -> str:
             html.section("Search", search_section(run, search, spec, figures)),
             html.section("Retraining", retraining_section(run, retrain, peer, figures)),
             *ranking_section(run, spec, figures),
+            *comparison_section(run),
             html.section("Verification", verification_section(run)),
             html.section("Benchmark", benchmark_section(run)),
         ],

@@ -78,7 +78,11 @@ class RunFolder:
         it is in use, or it holds other things than a run.
         """
         folder = cls(path, world=world)
-        world.share(lambda: folder._begin(config, resume=resume, force=force, again=again, wait_s=wait_s))
+        try:
+            world.share(lambda: folder._begin(config, resume=resume, force=force, again=again, wait_s=wait_s))
+        except RunError:
+            folder.close()
+            raise
         return folder
 
     def close(self) -> None:

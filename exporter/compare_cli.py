@@ -1,0 +1,195 @@
+"""The command `enas compare`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from searcher.training.options import command_again, exit_stopped, jobs_options, pace_options, threads_option
+
+if TYPE_CHECKING:
+    from exporter.retrain import RetrainConfig
+    from searcher.arch.spec import Spec
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="Trainings of each network.")
+@click.option(
+    "--random", "num_random", type=click.IntRange(min=0), default=8, help="Random networks of the same space."
+)
+@click.option(
+    "--references",
+    multiple=True,
+    metavar="SPEC",
+    help="Network to compare with, by name, file or run; may be given again.  [default: the published ones]",
+)
+@click.option("--preset", help="Recipe of all trainings: one of the space's presets.  [default: the retraining's]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the recipe's]")
+@click.option("--dataset", help="Name or path of what is trained on.  [default: the run's]")
+@click.option("--test-dataset", metavar="NAME|PATH", help="Score on its test split.  [default: the data set's own]")
+@click.option(
+    "--latency-batch", type=click.IntRange(min=1), default=1, help="Images a call, where latency is measured."
+)
+@click.option("--latency-threads", type=click.IntRange(min=1), default=1, help="Threads where latency is measured.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Draws the random networks; the first training's seed."
+)
+@jobs_options
+@threads_option
+@pace_options
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train.")
+@click.option("--json", "as_json", is_flag=True, help="Write the result as JSON, for programs.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished comparison, or add seeds to a finished one.")
+@click.option("--force", is_flag=True, help="Delete an existing comparison first.")
+def compare(
+    run: Path,
+    seeds: int,
+    num_random: int,
+    references: tuple[str, ...],
+    preset: str | None,
+    epochs: int | None,
+    dataset: str | None,
+    test_dataset: str | None,
+    latency_batch: int,
+    latency_threads: int,
+    seed: int,
+    jobs: int | None,
+    executor: str | None,
+    threads: int | None,
+    checkpoint_minutes: float,
+    max_hours: float | None,
+    device: str,
+    as_json: bool,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Judge the network a run has found: is it better than others that are as fast?
+
+    Trains it, random networks of its space and known ones with one recipe and several seeds. All others are scaled in
+    width until onnxruntime takes the same time for them, within 3 %. Trained on train, chosen on valid, scored once on
+    test. Writes comparison.json, which `enas report` draws.
+    """
+    from datasets.store import ImageStore, StoreError
+    from exporter.comparison import COMPARISON, CompareConfig, recipe_for_all
+    from exporter.comparison import compare as run_compare
+    from searcher.training import device as devices
+    from searcher.training.checkpointer import pace_of
+    from searcher.training.executors import default_jobs, executor_for
+    from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.jobs import Setting
+    from searcher.training.learners import load_store
+
+    say = partial(click.echo, err=True)
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+    spec, recipe = _found(run, preset=preset, say=say)
+    store = load_store(dataset or spec.task.dataset, space=spec.space)
+    if not isinstance(store, ImageStore):
+        raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
+    spec = replace(spec, task=replace(spec.task, dataset=dataset or spec.task.dataset))
+    recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs)
+    config = CompareConfig(
+        num_random=num_random,
+        references=references,
+        latency_batch=latency_batch,
+        latency_threads=latency_threads,
+        seed=seed,
+        test_dataset=test_dataset or spec.task.dataset,
+    )
+    torch_device = devices.resolve_device(device)
+    devices.prepare(torch_device)
+    with catch_signals() as interrupt, executor_for(jobs or default_jobs(torch_device), address=executor) as workers:
+        setting = Setting(
+            device=device if workers else torch_device.type, threads=threads or 1, interrupt=interrupt, pace=pace
+        )
+        try:
+            found = run_compare(
+                run,
+                spec,
+                recipe,
+                config,
+                store=store,
+                num_seeds=seeds,
+                setting=setting,
+                executor=workers,
+                resume=resume,
+                force=force,
+                again=command_again(),
+                log=say,
+            )
+        except Stopped as stopped:
+            exit_stopped(stopped, again=command_again(), say=click.echo)
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+    say(f"wrote {run / COMPARISON}; `enas report {shlex.quote(str(run))}` draws it")
+
+
+def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig]:
+    """The network that the run is for, at the size at which it was retrained, and how.
+
+    Raises: ArchitectureError: there is none. DocumentError: there is no such preset, or a file of it is damaged.
+    """
+    from exporter.presets import retrain_preset
+    from exporter.retrain import RetrainConfig, config_types
+    from searcher.arch.catalog import find_spec
+    from searcher.training.run_folder import RunFolder, read_config
+
+    spec = find_spec(run)
+    folder = RunFolder(run / "retrain")
+    retrained = folder.path / "spec.json"
+    if not retrained.exists():
+        say(f"{run}: nothing is retrained there: comparing the network of its spec.json")
+    else:
+        spec = find_spec(retrained)
+    if preset is None and folder.begun:
+        return spec, read_config(folder.config_path, RetrainConfig, types=config_types(spec.space))
+    named = spec.provenance.get("preset")
+    return spec, retrain_preset(spec.space, preset or (named if isinstance(named, str) else "quick"))
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The result as a table, and what follows from it."""
+    networks = found["networks"]
+    width = max(len(row["name"]) for row in networks) + 2
+    yield f"{'':<{width}}{'latency':>11}{'× found':>9}{'parameters':>12}{'valid':>9}{'test':>9}   95 % interval"
+    for row in sorted(networks, key=lambda row: -row["test_accuracy"]["value"]):
+        test = row["test_accuracy"]
+        yield (
+            f"{row['name']:<{width}}{row['latency_ms']['value']:>8.3f} ms{row['latency_ratio']['value']:>9.3f}"
+            f"{row['parameters']:>12,}{row['valid_accuracy']:>9.2%}{test['value']:>9.2%}   "
+            f"{test['interval']['low']:.2%} to {test['interval']['high']:.2%}"
+        )
+    seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
+    yield (
+        f"\n{seeds} each, {found['epochs']} epochs on {found['dataset']}, {found['test_count']:,} test images of "
+        f"{found['test_dataset']}; batch {found['latency_batch']}, {found['latency_threads']} threads, {found['cpu']}"
+    )
+    for one in found["left_out"]:
+        yield f"left out: {one['name']}: {one['reason']}"
+    for one in found["differences"]:
+        low, high = one["interval"]["low"], one["interval"]["high"]
+        yield (
+            f"found - {one['less']} ({one['name']}): {100 * one['value']:+.2f} points "
+            f"({100 * low:+.2f} to {100 * high:+.2f})"
+        )
+    for one in found["spreads"]:
+        yield spread_text(one)
+    if found["seeds"] == 1:
+        yield "one seed tells nothing of what another would give: intervals are of the images alone; take --seeds 3"
+    if found["disturbances"]:
+        yield f"latencies are noisy: {'; '.join(found['disturbances'])}"
+
+
+def spread_text(spread: Mapping[str, Any]) -> str:
+    """What a pool's spread is worth."""
+    words = (
+        f"{spread['pool']}: accuracies spread by {100 * spread['deviation']:.2f} points (standard deviation), those of "
+        f"equals would by {100 * spread['noise']:.2f}"
+    )
+    return f"{words}: nothing to rank" if spread["nothing_to_rank"] else words

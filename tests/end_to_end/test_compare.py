@@ -1,0 +1,197 @@
+"""`enas compare` on tiny runs: what it measures, what it leaves, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datasets.store_writer import write_image_store
+from exporter import contenders
+from exporter.latency import Latencies
+from runtime.machine import Machine
+from runtime.statistics import Estimate, Interval
+from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spec import Spec, write_spec
+from searcher.arch.tasks import ImageClassification
+from searcher.nn.complexity import complexity_of
+from tests.end_to_end.conftest import (
+    CLASSES,
+    command,
+    environment,
+    here,
+    image_retraining,
+    tiny_images,
+    write_config,
+)
+
+OPTIONS = ("--seeds", "2", "--random", "2", "--epochs", "1", "--jobs", "1", "--device", "cpu")
+SIZE = MicroSize(cells=3, channels=8)
+TASK = {"input_shape": (8, 8, 1), "classes": CLASSES}
+
+
+@pytest.fixture
+def retrained(search_config: Path, store_path: Path, tmp_path: Path) -> Path:
+    """What a search and a retraining leave of a run that a comparison reads."""
+    run = tmp_path / "run"
+    spec = Spec(
+        "micro", MicroSpace(2).random(random.Random(5)), SIZE, ImageClassification(dataset=str(store_path), **TASK)
+    )
+    for stage, config in (("search", search_config), ("retrain", None)):
+        (run / stage).mkdir(parents=True)
+        if config is not None:
+            shutil.copy(config, run / stage / "config.toml")
+    write_spec(run / "spec.json", spec)
+    write_spec(run / "retrain" / "spec.json", spec)
+    write_config(run / "retrain", replace(image_retraining("micro"), batch_size=16))
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks take as long as they have multiply-adds, to the bit: a quick fit, and one that can be checked."""
+
+    def measure(networks: list[Spec], *, batch: int, threads: int, **_: Any) -> Latencies:
+        costs = [1e-6 * complexity_of(spec).total.multiply_adds + 0.1 for spec in networks]
+
+        def exact(value: float) -> Estimate:
+            return Estimate(value, Interval(value, value))
+
+        return Latencies(
+            tuple(map(exact, costs)),
+            tuple(exact(cost / costs[0]) for cost in costs),
+            batch,
+            threads,
+            Machine.inspect(),
+            (),
+        )
+
+    monkeypatch.setattr(contenders, "measure", measure)
+    monkeypatch.setattr("exporter.scaling.measure", measure)
+
+
+def document(run: Path) -> dict[str, Any]:
+    return json.loads((run / "comparison.json").read_text())
+
+
+def test_a_comparison_is_between_networks_that_are_as_fast(retrained: Path) -> None:
+    done = here("compare", retrained, *OPTIONS)
+    found = document(retrained)
+    kinds = [row["kind"] for row in found["networks"]]
+    assert kinds.count("found") == 1
+    assert kinds.count("random") == 2
+    assert kinds.count("reference") + sum(one["kind"] == "reference" for one in found["left_out"]) >= 4
+    for row in found["networks"]:
+        assert 0.97 <= row["latency_ratio"]["value"] <= 1.03
+        assert len(row["trainings"]) == 2
+        assert row["test_accuracy"]["interval"]["low"] <= row["test_accuracy"]["value"]
+        # Half of it is that of one seed, half of the other's.
+        assert row["test_accuracy"]["value"] == pytest.approx(np.mean([x["test_accuracy"] for x in row["trainings"]]))
+    assert (found["test_count"], found["seeds"]) == (41, 2)
+    best = {one["less"]: one for one in found["differences"]}
+    first = found["networks"][0]["test_accuracy"]["value"]
+    rivals = [row["test_accuracy"]["value"] for row in found["networks"] if row["kind"] == "random"]
+    assert best["mean random"]["value"] == pytest.approx(first - np.mean(rivals))
+    assert "found - mean random" in done.stdout
+    here("report", retrained)
+    page = (retrained / "report.html").read_text()
+    assert "Comparison" in page
+    assert "Test accuracy against latency" in page
+    found["spec_sha256"] = "0" * 64  # of another network
+    (retrained / "comparison.json").write_text(json.dumps(found))
+    here("report", retrained)
+    assert "Test accuracy against latency" not in (retrained / "report.html").read_text()
+
+
+def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retrained: Path) -> None:
+    options = ("--random", "3", "--references", str(retrained), "--epochs", "1", "--jobs", "1", "--device", "cpu")
+    here("compare", retrained, "--seeds", "1", *options)
+    kept = (retrained / "comparison/random-1/seed-0/summary.json").stat().st_mtime_ns
+    refused = str(here("compare", retrained, "--seeds", "2", *options, check=False).exception)
+    assert "already holds a finished run" in refused
+    here("compare", retrained, "--seeds", "2", *options, "--resume")
+    whole = document(retrained)
+    assert (retrained / "comparison/random-1/seed-0/summary.json").stat().st_mtime_ns == kept
+    (retrained / "comparison/found/seed-1/summary.json").unlink()
+    here("compare", retrained, "--seeds", "2", *options, "--resume")
+    assert document(retrained) == whole
+    refused = str(here("compare", retrained, *options, "--seed", "5", "--resume", check=False).exception)
+    assert "seed was 0, now 5" in refused
+
+
+def test_another_test_split_is_scored_with_the_normalisation_of_what_was_trained_on(
+    retrained: Path, tmp_path: Path
+) -> None:
+    splits = {"train": tiny_images(9, 7), "valid": tiny_images(9, 8), "test": tiny_images(41, 2)}
+    splits["train"][0][:] //= 8  # darker: another mean, but the same test images
+    path = tmp_path / "official.h5"
+    write_image_store(path, name="official", splits=splits, classes=CLASSES, source="made up", licence="CC0-1.0")
+    options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    here("compare", retrained, *options)
+    own = document(retrained)
+    here("compare", retrained, *options, "--test-dataset", path, "--force")
+    other = document(retrained)
+    assert other["test_dataset"] == "official"
+    assert [row["trainings"] for row in other["networks"]] == [row["trainings"] for row in own["networks"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--dataset", "gone.h5"), "gone.h5: no such file"),
+        (("--references", "resnet-21"), "did you mean 'resnet-20'?"),
+        (("--test-dataset", "fashion-mnist-mini"), "has images of 28×28×1, but shapes has images of 8×8×1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_written(
+    retrained: Path, options: tuple[str, ...], message: str
+) -> None:
+    done = here("compare", retrained, *OPTIONS, *options, check=False)
+    assert message in str(done.exception)
+    assert isinstance(done.exception, ValueError)
+    assert not (retrained / "comparison").exists()
+
+
+def test_a_run_that_is_not_retrained_is_compared_at_its_own_size(retrained: Path) -> None:
+    shutil.rmtree(retrained / "retrain")
+    options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    done = here("compare", retrained, *options)
+    assert "nothing is retrained there" in done.stderr
+    assert document(retrained)["networks"][1]["name"] == str(retrained)
+
+
+def test_a_reference_that_no_width_makes_as_fast_is_left_out_and_said_so(retrained: Path) -> None:
+    deep = json.loads((retrained / "spec.json").read_text())
+    deep["network"]["cells"] = 40
+    path = retrained.parent / "deep.json"
+    path.write_text(json.dumps(deep))
+    options = ("--random", "0", "--references", str(path), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    done = here("compare", retrained, *options)
+    assert "no width takes the found network's time within 3%" in done.stdout
+    assert [row["kind"] for row in document(retrained)["networks"]] == ["found"]
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_goes_on_to_the_same_result(retrained: Path, tmp_path: Path) -> None:
+    options = ("--random", "0", "--references", "resnet-20", "--seeds", "2", "--epochs", "4", "--jobs", "2")
+    arguments = ("compare", str(retrained), *options)
+    process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.DEVNULL)
+    while not list((retrained / "comparison").glob("*/seed-*/checkpoint.pt")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command(*arguments, "--resume"), env=environment(), check=True)
+    whole = shutil.copytree(retrained, tmp_path / "whole")
+    for folder in (whole / "comparison").glob("*/seed-*"):
+        shutil.rmtree(folder)
+    subprocess.run(command("compare", str(whole), *options, "--resume"), env=environment(), check=True)
+    assert document(whole) == document(retrained)
