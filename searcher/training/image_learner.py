@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from datasets.batches import Augmentation, ImageBatches
+from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from searcher.arch.document import ConfigError
 from searcher.training.device import Precision, computing, products_precision
 from searcher.training.distributed import ALONE, World
-from searcher.training.learner import Network, Score, StepLoss
+from searcher.training.learner import Half, Network, Score, StepLoss
 
 _VALID_SHARE = 4
 _EVALUATION_BATCH_SIZE = 250
@@ -156,13 +157,13 @@ class ImageLearner:
         """Accuracy with the shared weights: scalar. Nothing is dropped; norms use a minibatch's statistics."""
         return torch.cat([self._correct(network, *batch) for batch in batches]).float().mean()
 
-    def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
-        """Accuracy on all of valid, in mixed batches of one size, since norms use a batch's statistics.
+    def whole_reward(self, network: Network, generator: np.random.Generator, *, half: Half | None = None) -> float:
+        """Accuracy on all of valid, or a half, in mixed batches of one size, since norms use a batch's statistics.
 
         The last batch reaches back over images already seen, which are not counted again.
         """
-        size = self._reward_batch_size
-        order = generator.permutation(self._valid.num_images)
+        order = generator.permutation(_numbers(self._valid.num_images, half))
+        size = min(self._reward_batch_size, len(order))
         answers = []
         for start in range(0, len(order), size):
             stop = min(start + size, len(order))
@@ -178,21 +179,36 @@ class ImageLearner:
             num_images = min(num_images, num_batches * self._reward_batch_size)
         return min(1.0, float(part + 3 * math.sqrt(part * (1 - part) / num_images)))
 
-    def score(self, network: Network, split: str) -> Score:
-        """Accuracy on a whole split, in full float32. The network is to be in evaluation mode.
+    def score(self, network: Network, split: str, *, half: Half | None = None) -> Score:
+        """Accuracy on a whole split, or a half, in full float32. The network is to be in evaluation mode.
 
         The ranks take turns at its batches.
         """
         images = self._valid if split == "valid" else ImageBatches.load(self._store, split, device=self._device)
-        batches = images.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
+        if half is None:
+            count = images.num_images
+            batches = images.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
+        else:
+            numbers = _numbers(images.num_images, half)
+            count = len(numbers)
+            starts = range(0, count, _EVALUATION_BATCH_SIZE)
+            batches = (images.batch(numbers[start : start + _EVALUATION_BATCH_SIZE]) for start in starts)
         sums = torch.zeros(2, dtype=torch.float64, device=self._device)  # correct answers, cross entropy
         for batch in islice(batches, self._world.rank, None, self._world.size):
             sums += _answer_sums(network, *batch)
-        correct, loss = (self._world.sum(sums) / images.num_images).tolist()
-        return Score(correct, images.num_images, loss)
+        correct, loss = (self._world.sum(sums) / count).tolist()
+        return Score(correct, count, loss)
 
     def _correct(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
         return correct_answers(lambda x: network(x)[0], images, labels, precision=self._precision)
+
+
+def _numbers(count: int, half: Half | None) -> np.ndarray:
+    """The images of a split, or of a half of it, in which classes are mixed whatever their order."""
+    if half is None:
+        return np.arange(count)
+    order = numpy_generator(0, "halves").permutation(count)
+    return np.sort(order[: count // 2] if half == "first" else order[count // 2 :])
 
 
 def classification_loss(

@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
 
 Network = Callable[..., Any]
+
+
+Half = Literal["first", "second"]
+"""Of a split, disjoint and always the same: what is chosen on one can be judged on the other."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,16 @@ class Learner(Protocol):
         """The reward of a network on validation minibatches: scalar, larger is better."""
         ...
 
-    def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
-        """The reward of a supernet's child on all of valid."""
+    def whole_reward(self, network: Network, generator: np.random.Generator, *, half: Half | None = None) -> float:
+        """The reward of a supernet's child on all of valid, or on a half of it."""
         ...
 
     def chance_reward(self, *, num_batches: int | None = None) -> float:
         """The most that answers which do not depend on the input earn, on all of valid or on that many minibatches."""
         ...
 
-    def score(self, network: Network, split: str) -> Score:
-        """A trained network's score on a whole split, in full float32."""
+    def score(self, network: Network, split: str, *, half: Half | None = None) -> Score:
+        """A trained network's score on a whole split, or on a half of it, in full float32."""
         ...
 
 

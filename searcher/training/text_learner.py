@@ -19,7 +19,7 @@ from searcher.arch.document import ConfigError
 from searcher.nn.recurrent import Dropout, Scores
 from searcher.training.device import Precision, computing, products_precision
 from searcher.training.distributed import ALONE, World
-from searcher.training.learner import Network, Score, StepLoss
+from searcher.training.learner import Half, Network, Score, StepLoss
 
 _EVALUATION_WINDOW = 64
 _LARGEST_EXPONENT = 700.0
@@ -177,9 +177,10 @@ class TextLearner:
             nll = torch.cat([network(*batch).nll.flatten() for batch in batches])
         return self._training.reward_constant * torch.exp(-nll.mean()).nan_to_num(nan=0.0)
 
-    def whole_reward(self, network: Network, generator: np.random.Generator) -> float:
-        """reward_constant / perplexity on all of valid, with the state carried; 0 as for `reward`."""
-        reward = self._training.reward_constant / perplexity(network, self._valid, precision=self._precision)
+    def whole_reward(self, network: Network, generator: np.random.Generator, *, half: Half | None = None) -> float:
+        """reward_constant / perplexity on all of valid, or a half, with the state carried; 0 as for `reward`."""
+        nll = mean_nll(network, self._valid, precision=self._precision, half=half)
+        reward = self._training.reward_constant / perplexity_of(nll)
         return 0.0 if math.isnan(reward) else reward
 
     def chance_reward(self, *, num_batches: int | None = None) -> float:
@@ -188,11 +189,12 @@ class TextLearner:
         nll = -np.log(seen / seen.sum())[self._store.stream("valid")].mean()
         return self._training.reward_constant / perplexity_of(float(nll))
 
-    def score(self, network: Network, split: str) -> Score:
-        """Perplexity on a whole split, in full float32. The network is to be in evaluation mode."""
+    def score(self, network: Network, split: str, *, half: Half | None = None) -> Score:
+        """Perplexity on a whole split, or a half, in full float32. The network is to be in evaluation mode."""
         text = self._valid if split == "valid" else TokenBatches.load(self._store, split, device=self._device)
-        loss = mean_nll(network, text, precision="float32", world=self._world)
-        return Score(perplexity_of(loss), text.num_tokens - 1, loss)
+        loss = mean_nll(network, text, precision="float32", world=self._world, half=half)
+        count = text.num_tokens - 1 if half is None else text.num_tokens // 2
+        return Score(perplexity_of(loss), count, loss)
 
 
 def perplexity(network: Network, text: TokenBatches, *, precision: Precision) -> float:
@@ -206,12 +208,25 @@ def perplexity_of(nll: float) -> float:
 
 
 @torch.inference_mode()
-def mean_nll(network: Network, text: TokenBatches, *, precision: Precision, world: World = ALONE) -> float:
+def mean_nll(
+    network: Network,
+    text: TokenBatches,
+    *,
+    precision: Precision,
+    world: World = ALONE,
+    half: Half | None = None,
+) -> float:
     """Mean negative log likelihood of a split, over the streams of `datasets/streams.py`, each from the zero state on.
 
-    The streams are shared out over the ranks.
+    The streams are shared out over the ranks. A half is that of every stream; the second half is read after the first.
     """
     streams = text.evaluation_streams()  # [L, S] each
+    if half is not None:
+        middle = len(streams[0]) // 2
+        counted = slice(0, middle) if half == "first" else slice(middle, None)
+        weights = torch.zeros_like(streams[2])
+        weights[counted] = streams[2][counted]
+        streams = (*streams[:2], weights)
     tokens, targets, weights = (values[:, world.part(values.shape[1])] for values in streams)
     state, total = None, torch.zeros((), dtype=torch.float64, device=tokens.device)
     for start in range(0, len(tokens), _EVALUATION_WINDOW):

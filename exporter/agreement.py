@@ -1,0 +1,128 @@
+"""How well one score of a pool of things predicts another: Kendall's τ with its error, and what choosing by it costs.
+
+Knows of numbers alone. What is predicted is known several times over, from trainings that differ in their seed; how far
+these agree among themselves is what the best of predictors can reach.
+"""
+
+# n things, S seeds
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_NUM_PERMUTATIONS = 10_000
+_AT_A_TIME = 100
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of a score with trainings; None where τ is not defined, since all of one side score alike."""
+
+    tau: float | None
+    """Kendall's τ-b with one training of each, in [-1, 1]; the mean over the seeds."""
+    standard_error: float | None
+    """Of τ, over pools of this kind."""
+    p_value: float | None
+    """How often a random order agrees, or disagrees, as much."""
+    upper_half_tau: float | None
+    """τ within the half of the pool that training finds better: what choosing among good ones is worth."""
+    regret: float
+    """How much worse the best of the `top` first is than the best of the pool, by the mean over the seeds."""
+    top: int
+
+
+def agreement(scores: Sequence[float], trained: np.ndarray, *, top: int, generator: np.random.Generator) -> Agreement:
+    """Of a predictor's scores [n] with what trainings came to, [S, n]; more is better on both sides.
+
+    Both may hold minus infinity, the worst, where there is no number.
+    """
+    values = np.asarray(scores, dtype=float)
+    mean = trained.mean(axis=0)
+    half = np.argsort(-mean, kind="stable")[: -(-len(mean) // 2)]
+    first = np.argsort(-values, kind="stable")[:top]
+    finite = mean[np.isfinite(mean)]
+    best_of_top = mean[first].max()
+    return Agreement(
+        tau=mean_tau(values, trained),
+        standard_error=_standard_error(values, trained),
+        p_value=permutation_p_value(values, trained, generator=generator),
+        upper_half_tau=mean_tau(values[half], trained[:, half]),
+        # A pool's worst number stands for what has none.
+        regret=float(mean.max() - max(best_of_top, finite.min())) if finite.size else 0.0,
+        top=top,
+    )
+
+
+def seed_tau(trained: np.ndarray) -> float | None:
+    """How far trainings [S, n] agree among themselves, the mean over pairs of seeds: the ceiling of a predictor."""
+    return _mean([kendall_tau(one, other) for one, other in itertools.combinations(trained, 2)])
+
+
+def seed_standard_error(trained: np.ndarray) -> float | None:
+    """Of `seed_tau`."""
+    return _jackknife([seed_tau(np.delete(trained, place, axis=1)) for place in range(trained.shape[1])])
+
+
+def mean_tau(scores: np.ndarray, trained: np.ndarray) -> float | None:
+    """Kendall's τ of scores [n] with trainings [S, n], the mean over S; None where one is not defined."""
+    return _mean([kendall_tau(scores, one) for one in trained])
+
+
+def kendall_tau(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float | None:
+    """τ-b of two scores of the same things, in which ties count for neither side; None where all of one are equal.
+
+    Source: Kendall 1945, "The treatment of ties in ranking problems".
+    """
+    one, other = _signs(first), _signs(second)
+    pairs = float((one**2).sum()) * float((other**2).sum())
+    return float((one * other).sum()) / pairs**0.5 if pairs else None
+
+
+def permutation_p_value(
+    scores: Sequence[float] | np.ndarray, trained: np.ndarray, *, generator: np.random.Generator
+) -> float | None:
+    """The part of random orders, the one found counted in, whose mean τ is at least as far from zero; None as for τ.
+
+    Args: trained: [S, n].
+    """
+    found = mean_tau(np.asarray(scores), trained)
+    if found is None:
+        return None
+    # Trainings stay together: only what predicts them is put in another order.
+    signs = np.stack([_signs(one) / math.sqrt(float((_signs(one) ** 2).sum())) for one in trained]).mean(axis=0)
+    own = _signs(scores)
+    own = own / math.sqrt(float((own**2).sum()))
+    extreme = 0
+    for _ in range(0, _NUM_PERMUTATIONS, _AT_A_TIME):
+        orders = generator.permuted(np.tile(np.arange(len(own)), (_AT_A_TIME, 1)), axis=1)
+        taus = np.einsum("pij,ij->p", own[orders[:, :, None], orders[:, None, :]], signs)
+        extreme += int((np.abs(taus) >= abs(found) - 1e-12).sum())
+    return (extreme + 1) / (_NUM_PERMUTATIONS + 1)
+
+
+def _standard_error(scores: np.ndarray, trained: np.ndarray) -> float | None:
+    places = range(len(scores))
+    return _jackknife([mean_tau(np.delete(scores, place), np.delete(trained, place, axis=1)) for place in places])
+
+
+def _jackknife(left_out: Sequence[float | None]) -> float | None:
+    """The standard error from the values without each thing in turn. Source: Efron and Stein 1981."""
+    values = [value for value in left_out if value is not None]
+    if len(values) < len(left_out) or len(values) < 3:
+        return None
+    return math.sqrt((len(values) - 1) * float(np.var(values)))
+
+
+def _mean(taus: Sequence[float | None]) -> float | None:
+    values = [tau for tau in taus if tau is not None]
+    return sum(values) / len(values) if values and len(values) == len(taus) else None
+
+
+def _signs(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """1 where the first of a pair is larger, -1 where it is smaller: [n, n]; values may be infinite."""
+    return np.greater.outer(values, values).astype(int) - np.less.outer(values, values)
