@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from searcher.training.options import (
     pace_options,
     speaker,
     threads_option,
+    under_torchrun,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--memory-budget", type=click.IntRange(min=1), metavar="MB", help="Images beyond it stream.  [default: 2048]"
 )
+@jobs_options
+@threads_option
 @pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @graphs_option
@@ -71,6 +74,9 @@ def retrain(
     seed: int | None,
     lstm: bool,
     memory_budget: int | None,
+    jobs: int | None,
+    executor: str | None,
+    threads: int | None,
     checkpoint_minutes: float,
     max_hours: float | None,
     device: str,
@@ -84,12 +90,16 @@ def retrain(
     """
     from exporter.presets import retrain_preset
     from exporter.retrain import RetrainConfig, check_task, config_types, score_text
+    from exporter.trainings import begin_training, retrain_job
     from searcher.arch.spec import spec_digest
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
     from searcher.training.distributed import joined
+    from searcher.training.executors import executor_for
+    from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.jobs import Setting, run_jobs
     from searcher.training.learners import check_training, load_store
     from searcher.training.run_folder import RunFolder, read_config
 
@@ -124,28 +134,48 @@ def retrain(
     if lstm and spec.task.kind == LANGUAGE_MODELLING:
         folders["lstm"] = run_path / "retrain-lstm"
     configs = {model: replace(config, model=cast(Literal["spec", "lstm"], model)) for model in folders}
-    with joined(torch_device) as world:
-        say = speaker(speaks=world.leads)
-        # All of them before any is trained, which may take hours.
-        opened = {
-            model: RunFolder.open(path, configs[model], resume=resume, force=force, again=command_again(), world=world)
-            for model, path in folders.items()
-        }
-        summaries = {
-            model: _train(
-                spec,
-                configs[model],
-                folder=folder,
-                store=store,
-                device=torch_device,
-                world=world,
-                pace=pace,
-                # torch's LSTM keeps track of its weights by itself.
-                graphs=graphs if model == "spec" else None,
-                say=say,
+    again = command_again()
+    if executor is None and _one_at_a_time(folders, jobs, torch_device, needs_this_process=cuda_graphs):
+        with joined(torch_device) as world:
+            say = speaker(speaks=world.leads)
+            # All of them before any is trained, which may take hours.
+            opened = {
+                model: RunFolder.open(path, configs[model], resume=resume, force=force, again=again, world=world)
+                for model, path in folders.items()
+            }
+            summaries = {
+                model: _train(
+                    spec,
+                    configs[model],
+                    folder=folder,
+                    store=store,
+                    device=torch_device,
+                    world=world,
+                    pace=pace,
+                    # torch's LSTM keeps track of its weights by itself.
+                    graphs=graphs if model == "spec" else None,
+                    say=say,
+                )
+                for model, folder in opened.items()
+            }
+    else:
+        say = speaker(speaks=True)
+        begun = [
+            begin_training(
+                path.name, spec, configs[model], path=path, store=store, resume=resume, force=force, again=again
             )
-            for model, folder in opened.items()
-        }
+            for model, path in folders.items()
+        ]
+        say(f"training in {' and '.join(map(str, folders.values()))}, side by side", err=True)
+        with catch_signals() as interrupt, executor_for(len(folders), address=executor) as workers:
+            setting = Setting(device=device, interrupt=interrupt, pace=pace)
+            try:
+                found = run_jobs(
+                    retrain_job, begun, folder=run_path, setting=setting, executor=workers, title="retrain"
+                )
+            except Stopped as stopped:
+                exit_stopped(stopped, again=again, say=say)
+        summaries = dict(zip(folders, found, strict=True))
     for model, summary in summaries.items():
         metric = "test_perplexity" if "test_perplexity" in summary else "test_accuracy"
         kind = metric.removeprefix("test_")
@@ -156,6 +186,17 @@ def retrain(
             f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
         )
     say(f"next: enas export {shlex.quote(str(run_path))}", err=True)
+
+
+def _one_at_a_time(
+    folders: Mapping[str, Path], jobs: int | None, device: torch.device, *, needs_this_process: bool
+) -> bool:
+    """Whether the trainings of some folders are to run one after the other in this process."""
+    from searcher.training.executors import default_jobs
+    from searcher.training.run_folder import RunFolder
+
+    left = [path for path in folders.values() if not RunFolder(path).finished]
+    return min(jobs or default_jobs(device), len(left)) < 2 or needs_this_process or under_torchrun()
 
 
 def _train(
@@ -172,14 +213,14 @@ def _train(
 ) -> dict[str, Any]:
     """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""
     from exporter.retrain import retrain
-    from searcher.training.device import describe
+    from searcher.training.device import describe, threads
     from searcher.training.interrupt import Stopped, catch_signals
 
     if folder.finished:
         say(f"{folder.path}: finished before", err=True)
         return folder.summary()
-    say(f"training in {folder.path} on {describe(device, count=world.size)}", err=True)
-    with catch_signals() as interrupt:
+    with catch_signals() as interrupt, threads(config.threads):
+        say(f"training in {folder.path} on {describe(device, count=world.size)}", err=True)
         try:
             return retrain(
                 spec,
@@ -277,14 +318,12 @@ def rank(
     spec = find_spec(run)
     config = retrain_preset(spec.space, preset or _provenance(spec, "preset", str) or "quick")
     # There must be a split to score on.
-    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, train_on="train")
+    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, train_on="train", threads=threads or 1)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     num_jobs = min(jobs or default_jobs(torch_device), count)
     with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
-        setting = Setting(
-            device=device if workers else torch_device.type, threads=threads or 1, interrupt=interrupt, pace=pace
-        )
+        setting = Setting(device=device, interrupt=interrupt, pace=pace)
         try:
             found = run_rank(
                 run,

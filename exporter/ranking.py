@@ -104,7 +104,6 @@ def rank(
             spec,
             config,
             path=run / _FOLDER / f"{number:02d}",
-            dataset=search.config.dataset,
             store=store,
             resume=resume,
             force=force,
@@ -113,7 +112,7 @@ def rank(
         for number, spec in enumerate(specs)
     ]
     (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
-    with devices.threads(setting.threads):
+    with devices.threads(config.threads):
         shared = [_shared_reward(search, spec) for spec in specs]
 
     def on_result(index: int, training: dict[str, Any]) -> None:

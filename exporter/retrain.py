@@ -79,6 +79,8 @@ class RetrainConfig:
     """train chooses the best epoch on valid; train+valid leaves nothing to choose on and takes the last epoch."""
     precision: Precision = "auto"
     """auto: see `device.products_precision`."""
+    threads: int = 0
+    """Of each process, on a CPU; 0 leaves their number to torch."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "memory_budget_mb"):
@@ -86,7 +88,7 @@ class RetrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if not 0 <= self.average_share <= 1:
             raise ConfigError(f"average_share is {self.average_share}; expected 0 to 1")
-        for name in ("average_patience", "min_steps"):
+        for name in ("average_patience", "min_steps", "threads"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if isinstance(self.training, TextTraining) and self.training.batch_norm:

@@ -14,6 +14,7 @@ from datasets.store import StoreError
 from exporter.retrain import RetrainConfig, retrain
 from searcher.arch.spec import Spec, spec_digest
 from searcher.training.checkpointer import Pace
+from searcher.training.device import threads
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Job
 from searcher.training.learners import Store, load_store
@@ -36,12 +37,12 @@ class Training:
 
     @contextmanager
     def opened(self) -> Iterator[tuple[RunFolder, Store]]:
-        """The run folder to go on in, and the data.
+        """The run folder to go on in, and the data; meanwhile torch computes with the configuration's threads.
 
         Raises: StoreError: the data are not those that the training was begun with. RunError: see `RunFolder.open`.
         """
         options: dict[str, Any] = {"resume": True, "force": False, "again": "", "wait_s": _WAIT_FOR_LOCK_S}
-        with closing(RunFolder.open(self.path, self.config, **options)) as folder:
+        with closing(RunFolder.open(self.path, self.config, **options)) as folder, threads(self.config.threads):
             store = load_store(self.dataset, space=self.spec.space)
             if store.digest != self.config.dataset_sha256:
                 raise StoreError(f"the data set {self.dataset} is no longer the one of the training in {self.path}")
@@ -54,7 +55,6 @@ def begin_training(
     config: RetrainConfig,
     *,
     path: Path,
-    dataset: str,
     store: Store,
     resume: bool,
     force: bool,
@@ -62,15 +62,17 @@ def begin_training(
 ) -> Job:
     """The job that trains a spec in a run folder, begun or found.
 
-    Args: config: its digests are filled in. dataset, store: the name or path that `store` was opened by. resume, force,
-    again: as for `RunFolder.open`.
+    Args: config: its digests are filled in. store: the data set of the spec's task. resume, force, again: as for
+    `RunFolder.open`.
     Raises: RunError: see there.
     """
     config = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
     path = path.absolute()
     RunFolder.open(path, config, resume=resume, force=force, again=again).close()
+    dataset = spec.task.dataset
     # A path may be relative to a folder that the workers of a cluster do not run in.
-    dataset = str(Path(dataset).absolute()) if dataset.endswith(".h5") or "/" in dataset else dataset
+    if dataset.endswith(".h5") or "/" in dataset:
+        dataset = str(Path(dataset).absolute())
     return Job(title, path, config.num_epochs, Training(spec, config, path, dataset))
 
 

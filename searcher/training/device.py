@@ -62,9 +62,9 @@ def prepare(device: torch.device) -> None:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with so many threads on the CPU. Results are to the bit for a number of threads."""
+    """Compute with so many threads on the CPU, 0 for as many as before."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

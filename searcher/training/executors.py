@@ -48,7 +48,7 @@ def executor_for(num_jobs: int, *, address: str | None = None) -> Iterator[Execu
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    """The executor of dask.distributed. Source: https://distributed.dask.org/en/stable/asynchronous.html and client."""
+    """The executor of a dask cluster; a job whose worker dies begins again on another, from its last checkpoint."""
     kind, _, scheduler = address.partition(":")
     if kind != "dask" or not scheduler:
         raise ExecutorError(f"--executor {address}: expected dask: and a scheduler's address, as dask:tcp://host:8786")
@@ -59,6 +59,10 @@ def _dask(address: str) -> Iterator[Executor]:
     except (OSError, ValueError, TypeError) as error:
         raise ExecutorError(f"--executor {address}: no dask scheduler answers there ({error})") from None
     with client:
+        if any(count > 1 for count in client.nthreads().values()):
+            raise ExecutorError(
+                f"--executor {address}: its workers must have one thread each (dask worker --nthreads 1)"
+            )
         yield client.get_executor(pure=False)
 
 

@@ -1,7 +1,7 @@
 """Independent jobs side by side, such as trainings: in processes of this machine, or on the workers of a cluster.
 
-Knows of folders and of a function that does one job; nothing of what is trained. A job computes with threads of its
-own number, so its result does not depend on how many run at a time, or where.
+Knows of folders and of a function that does one job; nothing of what is trained. The function sets its number of
+threads itself, so that a result depends neither on how many jobs run at a time nor on where.
 """
 
 from __future__ import annotations
@@ -61,8 +61,6 @@ class Setting:
 
     device: str
     """auto, cpu or cuda; resolved where a job runs."""
-    threads: int
-    """Of each job, on a CPU."""
     interrupt: Interrupt
     pace: Pace
 
@@ -106,17 +104,16 @@ def _one_by_one(
     results: dict[int, R] = {}
     failures: dict[int, str] = {}
     device = devices.resolve_device(setting.device)
-    with devices.threads(setting.threads):
-        for index, job in enumerate(jobs):
-            try:
-                results[index] = work(job.arguments, device=device, interrupt=setting.interrupt, pace=setting.pace)
-            except Stopped:
-                raise
-            except Exception as error:
-                traceback.print_exc()
-                failures[index] = _reason(error)
-            else:
-                on_result(index, results[index])
+    for index, job in enumerate(jobs):
+        try:
+            results[index] = work(job.arguments, device=device, interrupt=setting.interrupt, pace=setting.pace)
+        except Stopped:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            failures[index] = _reason(error)
+        else:
+            on_result(index, results[index])
     return _all_results(results, failures, jobs, has_logs=False)
 
 
@@ -136,7 +133,6 @@ def _side_by_side(
         _do,
         work,
         device=setting.device,
-        threads=setting.threads,
         checkpoint_minutes=setting.pace.checkpoint_minutes,
         leash=leash,
     )
@@ -200,7 +196,7 @@ class _Outcome:
 _one_at_a_time = threading.Lock()
 
 
-def _do(work: Work[R], job: Job, *, device: str, threads: int, checkpoint_minutes: float, leash: Leash) -> _Outcome:
+def _do(work: Work[R], job: Job, *, device: str, checkpoint_minutes: float, leash: Leash) -> _Outcome:
     with (
         _one_at_a_time,
         open(job.folder / LOG, "a", buffering=1, encoding="utf-8") as log,
@@ -208,11 +204,12 @@ def _do(work: Work[R], job: Job, *, device: str, threads: int, checkpoint_minute
         redirect_stderr(log),
     ):
         try:
+            if leash.look() is None:  # a cluster may begin what was cancelled
+                raise Stopped
             where = devices.resolve_device(device)
             devices.prepare(where)
-            with devices.threads(threads):
-                pace = Pace(checkpoint_minutes)
-                return _Outcome(work(job.arguments, device=where, interrupt=Leashed(leash), pace=pace))
+            pace = Pace(checkpoint_minutes)
+            return _Outcome(work(job.arguments, device=where, interrupt=Leashed(leash), pace=pace))
         except Stopped:
             return _Outcome(failure="it was stopped")
         except Exception as error:

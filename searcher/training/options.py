@@ -83,7 +83,7 @@ def graphs_option(command: _Command) -> _Command:
 
 def command_again() -> str:
     """The command line as the user gave it, without --resume and --force: what to advise for going on."""
-    enas = "torchrun … -m enas --" if _under_torchrun() else "enas"
+    enas = "torchrun … -m enas --" if under_torchrun() else "enas"
     return f"{enas} {shlex.join(word for word in sys.argv[1:] if word not in ('--resume', '--force'))}"
 
 
@@ -92,7 +92,7 @@ def exit_stopped(stopped: Stopped, *, again: str, say: Callable[..., None]) -> N
     reason = "stopped at the limit of --max-hours" if stopped.out_of_time else "stopped"
     say(f"{reason}; go on with: {again} --resume", err=True)
     # torchrun hands no status on, and would start again what did not exit with 0.
-    out_of_time = 0 if _under_torchrun() else _OUT_OF_TIME
+    out_of_time = 0 if under_torchrun() else _OUT_OF_TIME
     click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)
 
 
@@ -101,5 +101,6 @@ def speaker(*, speaks: bool) -> Callable[..., None]:
     return click.echo if speaks else lambda *_, **__: None
 
 
-def _under_torchrun() -> bool:
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process, beside others."""
     return "TORCHELASTIC_RUN_ID" in os.environ

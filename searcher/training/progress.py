@@ -14,6 +14,8 @@ class Progress:
     def __init__(self, title: str, *, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
         """shown: whether anything is printed at all."""
         self._shown = shown
+        self._title, self._total, self._unit = title, total, unit
+        self._tenths = 0  # of the total, told so far
         self._figures: dict[str, str] = {}
         # disable=None switches the bar off where stderr is not a terminal.
         self._bar = tqdm(
@@ -34,11 +36,15 @@ class Progress:
         self._bar.update(1)
 
     def reach(self, done: int, **figures: str) -> None:
-        """So many steps done in all, more than before or fewer."""
+        """So many steps done in all, more than before or fewer; without a terminal a line tells of every tenth."""
         self._figures |= figures
         self._bar.set_postfix(self._figures, refresh=False)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
+        if self._bar.disable and 10 * done // self._total > self._tenths:
+            self._tenths = 10 * done // self._total
+            words = "".join(f", {name} {value}" for name, value in self._figures.items())
+            self.line(f"{self._title}: {done} of {self._total} {self._unit}s{words}")
 
     def show(self, **figures: str) -> None:
         """Change figures without a step."""

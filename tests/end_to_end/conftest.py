@@ -32,6 +32,7 @@ from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
 
+ROOT = Path(__file__).parents[2]
 CLASSES = ("bar", "dot", "blank")
 VOCABULARY = ("<eos>", "<unk>", *"abcdefgh")
 AUGMENTATION = Augmentation(crop_padding=1, flip=True)

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
+import psutil
 import pytest
 
 from exporter import ranking
 from exporter.ranking import kendall_tau
 from searcher.training.epoch import DivergedError
-from tests.end_to_end.conftest import Tiny, here
+from searcher.training.executors import ExecutorError
+from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here
+from tests.end_to_end.test_kill_and_resume import assert_equal_stages
+from tests.searcher.test_jobs import until
 
 OPTIONS = ("--count", "3", "--epochs", "1", "--device", "cpu", "--jobs", "1")
+
+
+def workers_of(process: int) -> list[int]:
+    """The processes that do another's jobs."""
+    children = psutil.Process(process).children()
+    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 @pytest.fixture
@@ -76,6 +99,104 @@ def test_an_architecture_that_diverges_comes_last(searched: Path, monkeypatch: p
     assert found["tau"] == kendall_tau(found["shared"], worth)
     here("rank", searched, *OPTIONS, "--resume")
     here("report", searched)
+
+
+@pytest.mark.parametrize("tiny", ["macro"], indirect=True)
+def test_jobs_side_by_side_killed_one_by_one_and_together_end_as_one_after_the_other(
+    searched: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(searched, tmp_path / "other")
+    options = ("--count", "3", "--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0")
+    here("rank", searched, *options, "--jobs", "1")
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command("rank", other, *options, "--jobs", "2", *more), stdout=PIPE, stderr=PIPE, text=True
+        )
+
+    def kill_at_work(process: subprocess.Popen[str], victim: Callable[[], int]) -> tuple[str, str]:
+        number = len(list(other.glob("ranking/0?/checkpoint.pt")))
+        until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/checkpoint.pt"))) > number)
+        assert process.poll() is None, process.communicate()[1]
+        os.kill(victim(), signal.SIGKILL)
+        return process.communicate(timeout=120)
+
+    process = start()
+    _, errors = kill_at_work(process, lambda: workers_of(process.pid)[0])
+    assert process.returncode == 2
+    assert "1 of 3 have failed; --resume goes on with them" in errors
+    assert "its process has died" in errors
+
+    shutil.rmtree(other / "ranking")
+    process = start()
+    kill_at_work(process, lambda: process.pid)
+    assert not (other / "ranking.json").exists()
+
+    process = start("--resume")
+    number = len(list(other.glob("ranking/0?/summary.json")))
+    until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/summary.json"))) > number)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (130, 0), errors  # the last may have ended just then
+
+    process = start("--resume")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert (other / "ranking.json").read_text() == (searched / "ranking.json").read_text()
+    for name in ("00", "01", "02"):
+        assert_equal_stages(other / "ranking" / name, searched / "ranking" / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tiny", ["macro"], indirect=True)
+def test_a_clusters_workers_train_to_the_same_end_and_one_may_die(searched: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(searched, tmp_path / "other")
+    options = ("--count", "3", "--epochs", "40", "--device", "cpu", "--checkpoint-minutes", "0")
+    here("rank", searched, *options, "--jobs", "1")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    programs = [
+        ["scheduler", "--host", address, "--no-dashboard"],
+        *2 * [["worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]],
+    ]
+    cluster = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments], cwd=ROOT, stdout=DEVNULL, stderr=DEVNULL, env=environment()
+        )
+        for arguments in programs
+    ]
+    try:
+        process = subprocess.Popen(
+            command("rank", other, *options, "--executor", f"dask:{address}"),
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
+        )
+        until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/checkpoint.pt"))) == 2)
+        assert process.poll() is None, process.communicate()[1]
+        cluster[1].kill()
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    finally:
+        for program in cluster:
+            program.kill()
+            program.wait()
+    assert (other / "ranking.json").read_text() == (searched / "ranking.json").read_text()
+    for name in ("00", "01", "02"):
+        assert_equal_stages(other / "ranking" / name, searched / "ranking" / name)
+
+
+@pytest.mark.parametrize("tiny", ["macro"], indirect=True)
+@pytest.mark.parametrize(
+    ("executor", "message"),
+    [
+        ("slurm:here", "expected dask: and a scheduler's address"),
+        ("dask:tcp://127.0.0.1:1", "no dask scheduler answers there"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_said(searched: Path, executor: str, message: str) -> None:
+    done = here("rank", searched, "--executor", executor, check=False)
+    assert isinstance(done.exception, ExecutorError)
+    assert message in str(done.exception)
 
 
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)

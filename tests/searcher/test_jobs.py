@@ -22,14 +22,14 @@ from searcher.training.jobs import Job, JobsError, Leash, Leashed, Setting, run_
 from searcher.training.run_folder import RunError, lock_file
 
 
-def square(number: int, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> tuple[int, int]:
+def square(number: int, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> int:
     """A job whose result is known; 3 and 4 go wrong, each in its own way."""
     print(f"squaring {number} on {device}")
     if number == 3:
         raise ZeroDivisionError("there is no three")
     if number == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return number**2, torch.get_num_threads()
+    return number**2
 
 
 def wait_for_stop(path: str, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> None:
@@ -49,7 +49,7 @@ def jobs_of(folder: Path, *arguments: Any) -> list[Job]:
 
 
 def setting(**changes: Any) -> Setting:
-    return replace(Setting(device="cpu", threads=1, interrupt=Interrupt(), pace=Pace()), **changes)
+    return replace(Setting(device="cpu", interrupt=Interrupt(), pace=Pace()), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +66,16 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("side_by_side", [False, True])
-def test_results_come_in_the_jobs_order_with_each_jobs_own_threads(
-    tmp_path: Path, processes: LoneProcesses, side_by_side: bool
-) -> None:
-    threads = torch.get_num_threads()
+def test_results_come_in_the_jobs_order(tmp_path: Path, processes: LoneProcesses, side_by_side: bool) -> None:
     results = run_jobs(
         square,
         jobs_of(tmp_path, 5, 2, 7),
         folder=tmp_path,
-        setting=setting(threads=3),
+        setting=setting(),
         executor=processes if side_by_side else None,
         title="",
     )
-    assert results == [(25, 3), (4, 3), (49, 3)]
-    assert torch.get_num_threads() == threads
+    assert results == [25, 4, 49]
     if side_by_side:
         assert (tmp_path / "1/log.txt").read_text() == "squaring 2 on cpu\n"
 
@@ -96,7 +92,7 @@ def test_a_job_that_fails_or_is_killed_is_reported_and_stops_no_other(tmp_path: 
             title="",
             on_result=done.__setitem__,
         )
-    assert done == {2: (25, 1), 3: (36, 1)}
+    assert done == {2: 25, 3: 36}
     assert str(error.value).splitlines() == [
         "2 of 4 have failed; --resume goes on with them, and keeps what is done",
         f"  job 0: ZeroDivisionError: there is no three (its log: {tmp_path / '0/log.txt'})",
@@ -118,7 +114,7 @@ def test_a_failing_job_stops_no_other_in_one_process_either(tmp_path: Path) -> N
             title="",
             on_result=done.__setitem__,
         )
-    assert done == {1: (25, 1)}
+    assert done == {1: 25}
 
 
 @pytest.mark.parametrize("out_of_time", [False, True])
