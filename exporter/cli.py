@@ -17,6 +17,7 @@ from searcher.training.options import (
     graphs_option,
     jobs_options,
     pace_options,
+    settings_options,
     speaker,
     threads_option,
     under_torchrun,
@@ -39,8 +40,8 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 @click.command()
 @click.argument("source", metavar="RUN|SPEC", type=click.Path(path_type=Path))
-@click.option("--preset", help="Settings: one of the space's presets.  [default: the search's, or quick]")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="A config.toml instead of a preset.")
+@click.option("--preset", help="Settings: one of the space's presets.  [default: the config's, the search's, or quick]")
+@settings_options
 @click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory, where SPEC is no run.")
 @click.option("--dataset", help="Name of a data set or path of a store.  [default: the spec's]")
 @click.option("--channels", type=click.IntRange(min=2), help="Width of the first cell or layer.  [default: the spec's]")
@@ -65,6 +66,7 @@ def retrain(
     source: Path,
     preset: str | None,
     config_file: Path | None,
+    assignments: tuple[str, ...],
     run_path: Path | None,
     dataset: str | None,
     channels: int | None,
@@ -89,7 +91,7 @@ def retrain(
     The best epoch is chosen on the valid split; the test split is scored once, at the end.
     """
     from exporter.presets import retrain_preset
-    from exporter.retrain import RetrainConfig, check_task, config_types, score_text
+    from exporter.retrain import check_task, config_types, score_text
     from exporter.trainings import begin_training, retrain_job
     from searcher.arch.spec import spec_digest
     from searcher.arch.tasks import LANGUAGE_MODELLING
@@ -101,7 +103,8 @@ def retrain(
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting, run_jobs
     from searcher.training.learners import check_training, load_store
-    from searcher.training.run_folder import RunFolder, read_config
+    from searcher.training.run_folder import RunFolder
+    from searcher.training.settings import Settings
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec, run_path = _spec_and_run(source, run_path)
@@ -110,11 +113,10 @@ def retrain(
     spec = _resized(spec, channels=channels, cells=cells, hidden_size=hidden_size)
     store = load_store(spec.task.dataset, space=spec.space)
     check_task(spec, store)
-    if config_file is not None:
-        config = read_config(config_file, RetrainConfig, types=config_types(spec.space))
-    else:
-        config = retrain_preset(spec.space, preset or _provenance(spec, "preset", str) or "quick")
-    if seed is None and config_file is None:
+    settings = Settings.read(config_file, assignments)
+    preset = settings.name("preset", preset) or _provenance(spec, "preset", str) or "quick"
+    config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
+    if seed is None and not settings.has("seed"):
         seed = _provenance(spec, "seed", int)
     config = replace(
         config,
@@ -133,6 +135,8 @@ def retrain(
     folders = {"spec": run_path / "retrain"}
     if lstm and spec.task.kind == LANGUAGE_MODELLING:
         folders["lstm"] = run_path / "retrain-lstm"
+    # Of several trainings each has a thread, whether they run side by side or not.
+    config = replace(config, threads=threads or config.threads or int(len(folders) > 1))
     configs = {model: replace(config, model=cast(Literal["spec", "lstm"], model)) for model in folders}
     again = command_again()
     if executor is None and _one_at_a_time(folders, jobs, torch_device, needs_this_process=cuda_graphs):
@@ -213,14 +217,14 @@ def _train(
 ) -> dict[str, Any]:
     """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""
     from exporter.retrain import retrain
-    from searcher.training.device import describe, threads
+    from searcher.training import device as devices
     from searcher.training.interrupt import Stopped, catch_signals
 
     if folder.finished:
         say(f"{folder.path}: finished before", err=True)
         return folder.summary()
-    with catch_signals() as interrupt, threads(config.threads):
-        say(f"training in {folder.path} on {describe(device, count=world.size)}", err=True)
+    with catch_signals() as interrupt, devices.threads(config.threads):
+        say(f"training in {folder.path} on {devices.describe(device, count=world.size)}", err=True)
         try:
             return retrain(
                 spec,
@@ -274,9 +278,13 @@ def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
 @_RUN
 @click.option("--count", type=click.IntRange(min=3), default=10, help="Random architectures to train.")
 @click.option("--preset", help="Settings of training: one of the space's presets.  [default: the search's]")
+@settings_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, help="Chooses the architectures, and fixes the training."
+    "--seed",
+    type=click.IntRange(min=0),
+    show_default="the config's, or 0",
+    help="Chooses the architectures, and fixes the training.",
 )
 @jobs_options
 @threads_option
@@ -288,8 +296,10 @@ def rank(
     run: Path,
     count: int,
     preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
     epochs: int | None,
-    seed: int,
+    seed: int | None,
     jobs: int | None,
     executor: str | None,
     threads: int | None,
@@ -307,18 +317,27 @@ def rank(
     from exporter.presets import retrain_preset
     from exporter.ranking import RANKING
     from exporter.ranking import rank as run_rank
+    from exporter.retrain import config_types
     from searcher.arch.catalog import find_spec
+    from searcher.arch.document import ConfigError
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
     from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting
+    from searcher.training.settings import Settings
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec = find_spec(run)
-    config = retrain_preset(spec.space, preset or _provenance(spec, "preset", str) or "quick")
+    settings = Settings.read(config_file, assignments)
+    preset = settings.name("preset", preset) or _provenance(spec, "preset", str) or "quick"
     # There must be a split to score on.
-    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, train_on="train", threads=threads or 1)
+    base = replace(retrain_preset(spec.space, preset), train_on="train", threads=1)
+    config = settings.apply(base, types=config_types(spec.space))
+    if config.train_on != "train":
+        raise ConfigError(f"train_on is {config.train_on}, but architectures are ranked by what they score on valid")
+    seed = config.seed if seed is None else seed
+    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, threads=threads or config.threads)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     num_jobs = min(jobs or default_jobs(torch_device), count)

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import click
 
 from datasets.files import write_text
-from searcher.training.options import command_again, exit_stopped, graphs_option, pace_options, speaker
+from searcher.training.options import (
+    command_again,
+    exit_stopped,
+    graphs_option,
+    pace_options,
+    settings_options,
+    speaker,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
@@ -37,8 +45,10 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 
 @click.command()
 @click.option("--space", show_default="the config's, or micro", help="Search space: micro, macro, stages or recurrent.")
-@_preset_option
-@click.option("--config", "config_file", type=_PATH, metavar="FILE", help="A config.toml to use instead of a preset.")
+@click.option(
+    "--preset", show_default="the config's, or quick", help="Settings: quick, paper, or another of the space's."
+)
+@settings_options
 @_dataset_option
 @click.option(
     "--run",
@@ -65,6 +75,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 @click.option(
     "--memory-budget", type=click.IntRange(min=1), metavar="MB", show_default="2048", help="Images beyond it stream."
 )
+@threads_option
 @pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @graphs_option
@@ -72,14 +83,16 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 @click.option("--force", is_flag=True, help="Delete an existing search in the run directory first.")
 def search(
     space: str | None,
-    preset: str,
+    preset: str | None,
     config_file: Path | None,
+    assignments: tuple[str, ...],
     dataset: str | None,
     run_path: Path | None,
     seed: int | None,
     policy: str | None,
     derivation: str | None,
     memory_budget: int | None,
+    threads: int | None,
     checkpoint_minutes: float,
     max_hours: float | None,
     device: str,
@@ -88,8 +101,6 @@ def search(
     force: bool,
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
-    from searcher.arch.document import ConfigError
-    from searcher.arch.spaces import SPACES
     from searcher.arch.tasks import image_size_of
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.presets.catalog import default_dataset, search_preset
@@ -101,31 +112,25 @@ def search(
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.learners import load_store, task_of
     from searcher.training.loop import search as run_search
-    from searcher.training.run_folder import RunFolder, read_config, read_toml
-    from searcher.training.search_config import SearchConfig, config_types
+    from searcher.training.run_folder import RunFolder
+    from searcher.training.search_config import config_types
+    from searcher.training.settings import Settings
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
-    if config_file is not None:
-        # Before all else, for settings of another space have other keys.
-        found = read_toml(config_file).get("space")
-        if space and found in tuple(SPACES) and found != space:
-            raise ConfigError(f"{config_file} is for the space {found}, but --space is {space}")
-        space = space or (found if found in tuple(SPACES) else "micro")
-        config = read_config(config_file, SearchConfig, types=config_types(space))
-        dataset = dataset or config.dataset
-    else:
-        space = space or "micro"
-        dataset = dataset or default_dataset(space, preset)
+    settings = Settings.read(config_file, assignments)
+    space = settings.name("space", space) or "micro"
+    preset = settings.name("preset", preset) or "quick"
+    dataset = dataset or settings.text("dataset") or default_dataset(space, preset)
     store = load_store(dataset, space=space)
     # Tells now what would otherwise be found out when the search is over.
     task = task_of(store, dataset=dataset)
-    if config_file is None:
-        config = search_preset(space, preset, image_size=image_size_of(task))
+    config = settings.apply(search_preset(space, preset, image_size=image_size_of(task)), types=config_types(space))
     config = replace(
         config,
         dataset=dataset,
         dataset_sha256=store.digest,
         memory_budget_mb=memory_budget or config.memory_budget_mb,
+        threads=threads or config.threads,
     )
     if seed is not None:
         config = replace(config, seed=seed)
@@ -141,7 +146,7 @@ def search(
     devices.prepare(torch_device)
     graphs = graphs_of(torch_device) if cuda_graphs else None
     again = command_again()
-    with joined(torch_device) as world, catch_signals() as interrupt:
+    with joined(torch_device) as world, catch_signals() as interrupt, devices.threads(config.threads):
         say = speaker(speaks=world.leads)
         folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
         if folder.finished:

@@ -81,7 +81,13 @@ ALLOWED = {
     "searcher.training.options": {"searcher.training.interrupt"},
     "searcher.training.checkpointer": {"searcher.training.interrupt", "searcher.training.run_folder"},
     "searcher.training.progress": set(),
-    "searcher.training.executors": set(),
+    "searcher.training.threads": {
+        "searcher.training.distributed",
+        "searcher.training.epoch",
+        "datasets.files",
+    },
+    "searcher.training.settings": {"searcher.arch.document", "searcher.training.run_folder"},
+    "searcher.training.executors": {"searcher.training.threads"},
     # What runs jobs must not know what is trained.
     "searcher.training.jobs": {
         "searcher.training.checkpointer",
@@ -122,6 +128,8 @@ ALLOWED = {
         "searcher.training.options",
         "searcher.training.progress",
         "searcher.training.run_folder",
+        "searcher.training.settings",
+        "searcher.training.threads",
         "datasets",
         "runtime",
     },

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -40,13 +41,35 @@ def pace_options(command: _Command) -> _Command:
     return command
 
 
+def settings_options(command: _Command) -> _Command:
+    """--config and --set, as the parameters of `settings.Settings.read`."""
+    for option in (
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change a setting, as sgd.learning_rate=0.05; may be given many times.",
+        ),
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A config.toml, or part of one: what it holds replaces the preset's values.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def threads_option(command: _Command) -> _Command:
     """--threads, as the parameter threads."""
     return click.option(
         "--threads",
         type=click.IntRange(min=1),
-        show_default="1",
-        help="CPU threads of each training. Results are to the bit for a number of threads.",
+        show_default="as many as pay; 1 for each of several trainings",
+        help="CPU threads. Results are to the bit for a number of threads.",
     )(command)
 
 

@@ -1,0 +1,154 @@
+"""From a preset to a run's configuration: what a file holds replaces the preset's values, and `--set` the file's.
+
+Knows of dataclasses and their tables; nothing of what is set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from searcher.arch.document import ConfigError, Problems, read_dataclass, write_dataclass
+from searcher.training.run_folder import read_toml
+
+Config = TypeVar("Config")
+
+# What a configuration records without being settable by itself, and what is.
+_ELSEWHERE = {
+    "space": "--space says it",
+    "preset": "--preset says it",
+    "dataset": "--dataset says it",
+    "dataset_sha256": "it is filled in",
+    "spec_sha256": "it is filled in",
+    "model": "--lstm and --no-lstm say it",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user changes of a preset: a table from a file, which need not be whole, and single settings."""
+
+    file: Path | None
+    table: Mapping[str, Any]
+    assignments: tuple[str, ...]
+    """Each `key=value`, a key within a table dotted, as in `sgd.learning_rate=0.05`."""
+
+    @classmethod
+    def read(cls, file: Path | None, assignments: Sequence[str]) -> Settings:
+        """Raises: DocumentError: the file is not there, or is not TOML. ConfigError: an assignment is none."""
+        for assignment in assignments:
+            if not assignment.partition("=")[0].strip() or "=" not in assignment:
+                raise ConfigError(f"--set {assignment}: expected KEY=VALUE, as sgd.learning_rate=0.05")
+        return cls(file, {} if file is None else read_toml(file), tuple(assignments))
+
+    def name(self, key: str, given: str | None) -> str | None:
+        """The space or preset: that of the option --<key>, else the file's. Raises: ConfigError: the two differ."""
+        found = self.text(key)
+        if None not in (given, found) and given != found:
+            raise ConfigError(f"{self.file} is for the {key} {found}, but --{key} is {given}: leave one of them out")
+        return given or found
+
+    def text(self, key: str) -> str | None:
+        """What the file says of a key, if it is a text."""
+        found = self.table.get(key)
+        return found if isinstance(found, str) else None
+
+    def has(self, key: str) -> bool:
+        """Whether the user sets a key."""
+        return key in self.table or any(_split(assignment)[0] == key for assignment in self.assignments)
+
+    def apply(self, preset: Config, *, types: Mapping[str, type[Any]]) -> Config:
+        """The preset with the user's changes. types: of the fields whose annotation leaves it open.
+
+        Raises: DocumentError: an unknown key, or a value of the wrong type or out of range. ConfigError: an unknown
+        setting, with the one that was perhaps meant.
+        """
+        settable = _settings(type(preset), types)
+        whole = _merged(write_dataclass(preset), self.table)
+        for assignment in self.assignments:
+            key, text = _split(assignment)
+            if key not in settable:
+                raise ConfigError(_unknown(key, settable))
+            *tables, name = key.split(".")
+            table = whole
+            for part in tables:
+                table = table.setdefault(part, {})
+            value = _value(text, settable[key])
+            if value is None:
+                table.pop(name, None)  # as TOML, which has no null, leaves it out
+            else:
+                table[name] = value
+        sources = [str(self.file)] if self.file else []
+        problems = Problems(" with ".join([*sources, *(["--set"] if self.assignments else [])]) or "the preset")
+        config = read_dataclass(type(preset), whole, place="", problems=problems, types=types)
+        problems.raise_if_any()
+        assert config is not None
+        return config
+
+
+def _split(assignment: str) -> tuple[str, str]:
+    key, _, text = assignment.partition("=")
+    return key.strip(), text.strip()
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with the changes' values, table by table."""
+    merged = dict(base)
+    for key, value in changes.items():
+        before = merged.get(key)
+        is_table = isinstance(value, dict) and isinstance(before, dict)
+        merged[key] = _merged(before, value) if is_table else value  # type: ignore[arg-type]
+    return merged
+
+
+def _settings(cls: type[Any], open_types: Mapping[str, type[Any]], place: str = "") -> dict[str, Any]:
+    """The types of a configuration's settings, by dotted key."""
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls) | dict(open_types)
+    for field in dataclasses.fields(cls):
+        if place or field.name not in _ELSEWHERE:
+            hint = hints[field.name]
+            if dataclasses.is_dataclass(hint):
+                found |= _settings(typing.cast(type[Any], hint), {}, f"{place}{field.name}.")
+            else:
+                found[f"{place}{field.name}"] = hint
+    return found
+
+
+def _value(text: str, hint: Any) -> Any:
+    """What a text means for a setting of that type; a text that means nothing stays one, and is refused by its type."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        if text == "none":
+            return None
+        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+    if hint is str or typing.get_origin(hint) is Literal:
+        return text
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return document["value"] if len(document) == 1 else text
+
+
+def _unknown(key: str, settable: Mapping[str, Any]) -> str:
+    if key in _ELSEWHERE:
+        return f"--set {key}: this is not set so; {_ELSEWHERE[key]}"
+    inner = [name for name in settable if name.startswith(f"{key}.")]
+    if inner:
+        return f"--set {key}: this is a table; name one of its settings: {', '.join(inner)}"
+    # A setting is often named without its table.
+    close = [name for name in settable if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = close or difflib.get_close_matches(key, settable, n=1)
+    if not close:
+        last = {name.rpartition(".")[2]: name for name in settable}
+        close = [last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], last, n=1)]
+    if not close:
+        return f"--set {key}: unknown setting; a run's config.toml names them all"
+    return f"--set {key}: unknown setting; did you mean {' or '.join(map(repr, close))}?"
