@@ -37,6 +37,7 @@ from searcher.training.optim import SgdConfig
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
 from searcher.training.text_learner import TextTraining
+from searcher.training.threads import Threads, threads_for
 
 BEST = "best.pt"
 _LEAST_RATE_SCALE = 1 / 32
@@ -80,7 +81,7 @@ class RetrainConfig:
     precision: Precision = "auto"
     """auto: see `device.products_precision`."""
     threads: int = 0
-    """Of each process, on a CPU; 0 leaves their number to torch."""
+    """On a CPU; 0 for as many as pay and as other processes leave, see `threads`."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "memory_budget_mb"):
@@ -358,13 +359,22 @@ def train(
     if checkpoint is not None:
         run.load(checkpoint)
     total = config.num_epochs * run.weights.steps_per_epoch
-    with Progress(title, total=total, done=run.steps_done, shown=world.leads) as progress:
+
+    def trial() -> Iterator[None]:
+        return begin().train_epoch()
+
+    with (
+        Progress(title, total=total, done=run.steps_done, shown=world.leads) as progress,
+        threads_for(
+            config.threads, folder=folder.path, device=device, world=world, trial=trial, say=progress.line
+        ) as threads,
+    ):
         if run.weights.rounds > 1:
             progress.line(run.weights.rounds_text)
         while True:
             checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
             try:
-                _train_epochs(run, folder=folder, checkpointer=checkpointer, progress=progress)
+                _train_epochs(run, folder=folder, checkpointer=checkpointer, progress=progress, threads=threads)
             except DivergedError:
                 scale = run.weights.rate_scale / 2
                 if run.epoch > 0:
@@ -388,7 +398,9 @@ def train(
             run.weights.rate_scale = scale
 
 
-def _train_epochs(run: Retraining, *, folder: RunFolder, checkpointer: Checkpointer, progress: Progress) -> None:
+def _train_epochs(
+    run: Retraining, *, folder: RunFolder, checkpointer: Checkpointer, progress: Progress, threads: Threads
+) -> None:
     config, metric = run.config, run.learner.metric
     while run.epoch < config.num_epochs:
         progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
@@ -396,10 +408,12 @@ def _train_epochs(run: Retraining, *, folder: RunFolder, checkpointer: Checkpoin
         for _ in run.train_epoch():
             progress.step()
             checkpointer.between_steps()
+            threads.between_steps()
         seconds, steps = time.perf_counter() - started, run.step - first_step
         record, kept = run.end_epoch()
         if steps > 0:  # none where the run was resumed after the epoch's last step
             record["step_ms"] = 1e3 * seconds / steps
+        record["threads"] = threads.count
         folder.append(record)
         progress.line(_line(record, config, metric))
         if kept is not None:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from searcher.training.threads import usable_cores
+
 R = TypeVar("R")
 
 
@@ -26,7 +28,7 @@ def default_jobs(device: torch.device) -> int:
     """One for each core that this process may use; on CUDA, where a job fills the device, one."""
     if device.type != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from searcher.training.learners import Store, make_learner, task_of
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
 from searcher.training.search_config import SearchConfig
+from searcher.training.threads import threads_for
 
 
 class Search:
@@ -239,7 +240,16 @@ def search(
     run.align()
     checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
-    with Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress:
+
+    def trial() -> Iterator[None]:
+        return Search(config, store=store, device=device).train_weights()
+
+    with (
+        Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress,
+        threads_for(
+            config.threads, folder=folder.path, device=device, world=world, trial=trial, say=progress.line
+        ) as threads,
+    ):
         if run.weights.rounds > 1:
             progress.line(run.weights.rounds_text)
         while run.epoch < config.num_epochs:
@@ -250,6 +260,7 @@ def search(
                 for _ in run.train_weights():
                     progress.step()
                     checkpointer.between_steps()
+                    threads.between_steps()
                 if run.step > first_step:
                     step_ms = 1e3 * (time.perf_counter() - started) / (run.step - first_step)
                 run.phase, run.step = "policy", 0
@@ -261,9 +272,11 @@ def search(
                     entropy=f"{run.policy_totals[2].item() / run.step:.1f}",
                 )
                 checkpointer.between_steps()
+                threads.between_steps()
             record = run.end_epoch()
             if step_ms is not None:
                 record["step_ms"] = step_ms
+            record["threads"] = threads.count
             folder.append(record)
             progress.line(_line(record, config))
             checkpointer.save()
@@ -271,6 +284,7 @@ def search(
         def on_score() -> None:
             progress.step(phase="derive")
             checkpointer.between_steps()
+            threads.between_steps()
 
         derived = derive(
             run.policy,

@@ -36,7 +36,17 @@ LOG = "log.txt"
 _LOCK = ".lock"
 _CHECKPOINT = "checkpoint.pt"
 _PREVIOUS = "checkpoint-previous.pt"
-_FILES = ("config.toml", "metrics.jsonl", _CHECKPOINT, _PREVIOUS, "summary.json", "best.pt", "spec.json", LOG)
+_FILES = (
+    "config.toml",
+    "metrics.jsonl",
+    _CHECKPOINT,
+    _PREVIOUS,
+    "summary.json",
+    "best.pt",
+    "spec.json",
+    "threads.json",
+    LOG,
+)
 _RECORDED_PACKAGES = ("torch", "numpy", "h5py", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 

@@ -62,6 +62,8 @@ class SearchConfig:
     are several."""
     precision: Precision = "auto"
     """auto: see `device.products_precision`."""
+    threads: int = 0
+    """On a CPU; 0 for as many as pay and as other processes leave, see `threads`."""
     memory_budget_mb: int = 2048
     """For training and validation images; what does not fit streams from the store."""
     dataset_sha256: str = ""
@@ -85,7 +87,7 @@ class SearchConfig:
             raise ConfigError(
                 f"policy_start_epoch is {self.policy_start_epoch}, but there are only {self.num_epochs} epochs"
             )
-        for name in ("control_samples", "policy_start_epoch", "min_steps"):
+        for name in ("control_samples", "policy_start_epoch", "threads", "min_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.policy.kind == "lstm" and self.reinforce.baseline == "leave_one_out" and self.policy_samples < 2:

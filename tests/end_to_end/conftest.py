@@ -154,6 +154,7 @@ def write_search(folder: Path, make: Callable[[], SearchConfig], store_path: Pat
         control_samples=2,
         reward_batch_size=16,
         derivation=DeriveConfig(num_samples=5, num_batches=2, num_finalists=2),
+        threads=1,
     )
     return write_config(folder, config)
 
@@ -168,7 +169,7 @@ def tiny(
         "macro": (macro_search, image_retraining, store_path),
         "recurrent": (recurrent_search, text_retraining, text_path),
     }[request.param]
-    retraining = replace(make_retraining(request.param), batch_size=16)
+    retraining = replace(make_retraining(request.param), batch_size=16, threads=1)
     return Tiny(
         request.param,
         path,

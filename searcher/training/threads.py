@@ -1,0 +1,193 @@
+"""How many CPU threads a run computes with: as many as pay, and as other processes leave to it.
+
+Threads that share out every operation wait for the slowest of them. With one more process at work on two cores a step
+on two threads takes three to twenty times as long as alone, however the threads wait, and a step on one thread hardly
+longer. So a run has a thread for each core that is free, and no more than pay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from datasets.files import write_text
+from searcher.training.distributed import World
+from searcher.training.epoch import DivergedError
+
+_CHOICE = "threads.json"
+_WINDOW_S = 3.0
+# Others may take that part of a core without our giving it up.
+_SLACK = 0.25
+_QUIET_WINDOWS = 4
+# More threads must make a step shorter by a tenth to be worth their cores.
+_MOST_RATIO = 0.9
+_PAIRS, _PAIRS_S = 6, 5.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was computed so far, in seconds."""
+
+    clock: float
+    all: float
+    """By all processes, on the cores that this one may use."""
+    own: float
+    """By this process."""
+
+
+def read_usage() -> Usage | None:
+    """The usage now; None where the system does not tell. Source: proc_stat(5)."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        cores = os.sched_getaffinity(0)
+    except (OSError, AttributeError):
+        return None
+    ticks = 0
+    for line in lines:
+        name, *counts = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counts[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return Usage(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_cores(before: Usage, after: Usage, *, cores: int) -> float:
+    """How many cores other processes left between two moments."""
+    others = (after.all - before.all) - (after.own - before.own)
+    return cores - max(others, 0.0) / (after.clock - before.clock)
+
+
+class Threads:
+    """The number of threads of a run, which `between_steps` looks at every few seconds."""
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        cores: int,
+        say: Callable[[str], None],
+        read: Callable[[], Usage | None] = read_usage,
+    ) -> None:
+        """most: that pay. cores: that this process may use. say: tells a person of a change."""
+        self._most = most
+        self._cores = cores
+        self._say = say
+        self._read = read
+        self._quiet_windows = 0
+        self._before = read() if most > 1 else None
+        self.count = most
+
+    def between_steps(self) -> None:
+        """Take another number of threads where other processes have come or gone."""
+        if self._before is None or time.monotonic() < self._before.clock + _WINDOW_S:
+            return
+        after = self._read()
+        if after is None:
+            return
+        free = free_cores(self._before, after, cores=self._cores)
+        self._before = after
+        wanted = max(1, min(self._most, int(free + _SLACK)))
+        self._quiet_windows = self._quiet_windows + 1 if wanted > self.count else 0
+        # Going back waits, for a machine that is busy now and then is better taken for busy.
+        if wanted < self.count or self._quiet_windows >= _QUIET_WINDOWS:
+            reason = "other processes are at work" if wanted < self.count else "the machine is quiet again"
+            self._set(wanted)
+            self._say(f"{reason}: going on with {wanted} thread{'s' if wanted > 1 else ''}")
+
+    def _set(self, count: int) -> None:
+        self.count = count
+        self._quiet_windows = 0
+        torch.set_num_threads(count)
+
+
+@contextmanager
+def threads_for(
+    count: int,
+    *,
+    folder: Path,
+    device: torch.device,
+    world: World,
+    trial: Callable[[], Iterator[object]],
+    say: Callable[[str], None],
+) -> Iterator[Threads]:
+    """The threads of a run whose configuration says `count`; 0 lets it choose, within what pays.
+
+    What pays is found out once, on `trial`'s steps, and written into the run's folder. On CUDA, beside other ranks, and
+    where $OMP_NUM_THREADS is set, torch's own number is taken.
+    """
+    before = torch.get_num_threads()
+    cores = usable_cores()
+    if count or device.type != "cpu" or world.size > 1 or "OMP_NUM_THREADS" in os.environ:
+        yield Threads(count or before, cores=1, say=say, read=lambda: None)
+        return
+    path = folder / _CHOICE
+    most = _written(path)
+    if most is None:
+        most = _choose(trial, cores=cores)
+        write_text(path, json.dumps({"threads": most}) + "\n")
+    threads = Threads(min(most, cores), cores=cores, say=say)
+    torch.set_num_threads(threads.count)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def _written(path: Path) -> int | None:
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["threads"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _choose(trial: Callable[[], Iterator[object]], *, cores: int) -> int:
+    """What pays on a quiet machine; on a busy one, where it cannot be measured, two, as they do mostly."""
+    if cores == 1:
+        return 1
+    before = read_usage()
+    time.sleep(0.3)
+    after = read_usage()
+    if before and after and free_cores(before, after, cores=cores) + _SLACK < cores:
+        return 2
+    return best_threads(trial(), most=cores)
+
+
+def best_threads(steps: Iterator[object], *, most: int) -> int:
+    """The number at which a step takes least time, doubled as long as that pays; too few steps give 1.
+
+    Steps with one number and with its double take turns, for they need not be alike. The first pair does not count.
+    """
+    count = 1
+    while 2 * count <= most:
+        ratios: list[float] = []
+        started = time.perf_counter()
+        while len(ratios) <= _PAIRS and (len(ratios) < 3 or time.perf_counter() < started + _PAIRS_S):
+            try:
+                first, second = (_seconds(steps, threads) for threads in (count, 2 * count))
+            except (StopIteration, RuntimeError, DivergedError):
+                break
+            ratios.append(second / first)
+        if len(ratios) < 3 or statistics.median(ratios[1:]) > _MOST_RATIO:
+            break
+        count *= 2
+    return count
+
+
+def _seconds(steps: Iterator[object], threads: int) -> float:
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    next(steps)
+    return time.perf_counter() - started

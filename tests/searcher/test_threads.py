@@ -1,0 +1,159 @@
+"""The number of threads: what pays, what other processes leave, and what a run keeps."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from searcher.training import threads as threads_module
+from searcher.training.distributed import ALONE, World
+from searcher.training.threads import Threads, Usage, best_threads, free_cores, read_usage, threads_for
+
+
+@pytest.fixture(autouse=True)
+def _threads_stay() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Machine:
+    """Cores with other processes at work, of which time passes as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = self.all = self.own = 0.0
+        monkeypatch.setattr(threads_module.time, "monotonic", lambda: self.clock)
+
+    def read(self) -> Usage:
+        return Usage(self.clock, self.all, self.own)
+
+    def run(self, threads: Threads, *, seconds: int, others: float) -> list[int]:
+        """The number of threads after each second, in which the others use so many cores."""
+        counts = []
+        for _ in range(seconds):
+            self.clock += 1
+            self.own += threads.count
+            self.all += threads.count + others
+            threads.between_steps()
+            counts.append(threads.count)
+        return counts
+
+
+def test_what_other_processes_take_is_not_free() -> None:
+    assert free_cores(Usage(0, 10, 5), Usage(2, 14, 8), cores=4) == 3.5
+
+
+def test_threads_give_way_at_once_and_come_back_when_it_has_been_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, said = Machine(monkeypatch), []
+    threads = Threads(2, cores=2, say=said.append, read=machine.read)
+    assert machine.run(threads, seconds=30, others=0.1)[-1] == 2
+    assert machine.run(threads, seconds=3, others=0.8)[-1] == 1
+    assert torch.get_num_threads() == 1
+    assert machine.run(threads, seconds=60, others=1.0)[-1] == 1
+    counts = machine.run(threads, seconds=30, others=0.0)
+    assert counts[8] == 1
+    assert counts[-1] == 2
+    assert torch.get_num_threads() == 2
+    assert said == [
+        "other processes are at work: going on with 1 thread",
+        "the machine is quiet again: going on with 2 threads",
+    ]
+
+
+@pytest.mark.parametrize(("others", "count"), [(0.0, 4), (3.0, 4), (5.0, 3), (6.1, 2), (8.0, 1), (20.0, 1)])
+def test_a_run_has_a_thread_for_each_free_core_and_no_more_than_pay(
+    monkeypatch: pytest.MonkeyPatch, others: float, count: int
+) -> None:
+    machine = Machine(monkeypatch)
+    threads = Threads(4, cores=8, say=lambda line: None, read=machine.read)
+    assert machine.run(threads, seconds=30, others=others)[-1] == count
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that `best_threads` reads."""
+    now = [0.0]
+    monkeypatch.setattr(threads_module.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def timed_steps(clock: list[float], seconds: dict[int, float], count: int = 10_000) -> Iterator[None]:
+    """Steps that take a time given for each number of threads; every other one takes a fourth of it."""
+    for step in range(count):
+        clock[0] += seconds[torch.get_num_threads()] * (0.25 if step // 2 % 2 else 1)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({1: 0.8, 2: 0.4, 4: 0.2}, 4),
+        ({1: 0.8, 2: 0.4, 4: 0.6}, 2),
+        ({1: 0.4, 2: 0.38, 4: 0.1}, 1),
+    ],
+)
+def test_threads_are_doubled_as_long_as_it_pays(clock: list[float], seconds: dict[int, float], best: int) -> None:
+    assert best_threads(timed_steps(clock, seconds), most=4) == best
+
+
+def test_too_few_steps_to_tell_have_one_thread(clock: list[float]) -> None:
+    assert best_threads(timed_steps(clock, {1: 0.4, 2: 0.1}, count=5), most=2) == 1
+
+
+def test_steps_that_have_become_very_slow_end_the_trial(clock: list[float]) -> None:
+    assert best_threads(timed_steps(clock, {1: 0.4, 2: 9.0}), most=2) == 1
+    assert clock[0] < 40
+
+
+def started(clock: list[float], folder: Path, count: int = 0, *, world: World = ALONE, device: str = "cpu") -> Any:
+    steps = {1: 0.4, 2: 0.1}
+    options: dict[str, Any] = {"world": world, "trial": lambda: timed_steps(clock, steps), "say": lambda line: None}
+    return threads_for(count, folder=folder, device=torch.device(device), **options)
+
+
+def test_a_runs_choice_is_kept_when_it_goes_on(
+    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads_module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(threads_module, "read_usage", lambda: None)
+    before = torch.get_num_threads()
+    with started(clock, tmp_path) as threads:
+        assert threads.count == torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+    assert json.loads((tmp_path / "threads.json").read_text()) == {"threads": 2}
+    (tmp_path / "threads.json").write_text('{"threads": 1}')
+    with started(clock, tmp_path) as threads:
+        assert threads.count == torch.get_num_threads() == 1
+
+
+def test_a_given_number_is_taken_without_a_trial(
+    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads_module, "usable_cores", lambda: 2)
+    with started(clock, tmp_path, 3) as threads:
+        threads.between_steps()
+        assert threads.count == 3
+    for other in (started(clock, tmp_path, world=World(0, 2)), started(clock, tmp_path, device="cuda")):
+        with other as threads:
+            assert threads.count == torch.get_num_threads()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_systems_own_figures_tell_of_this_process() -> None:
+    before = read_usage()
+    if before is None:
+        pytest.skip("this system has no /proc/stat")
+    while time.process_time() < before.own + 0.2:
+        pass
+    after = read_usage()
+    assert after is not None
+    assert after.own - before.own >= 0.2
+    assert after.all - before.all >= 0.15  # in ticks of a hundredth
