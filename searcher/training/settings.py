@@ -52,7 +52,7 @@ class Settings:
         """The space or preset: that of the option --<key>, else the file's. Raises: ConfigError: the two differ."""
         found = self.text(key)
         if None not in (given, found) and given != found:
-            raise ConfigError(f"{self.file} is for the {key} {found}, but --{key} is {given}: leave one of them out")
+            raise ConfigError(f"{self.file} is for the {key} {found}, but --{key} is {given}")
         return given or found
 
     def text(self, key: str) -> str | None:

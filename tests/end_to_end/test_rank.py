@@ -151,7 +151,7 @@ def test_jobs_side_by_side_killed_one_by_one_and_together_end_as_one_after_the_o
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)
 def test_a_clusters_workers_train_to_the_same_end_and_one_may_die(searched: Path, tmp_path: Path) -> None:
     other = shutil.copytree(searched, tmp_path / "other")
-    options = ("--count", "3", "--epochs", "40", "--device", "cpu", "--checkpoint-minutes", "0")
+    options = ("--count", "3", "--epochs", "15", "--device", "cpu", "--checkpoint-minutes", "0")
     here("rank", searched, *options, "--jobs", "1")
     address = f"tcp://127.0.0.1:{free_port()}"
     programs = [
