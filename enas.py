@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from foundation import telemetry
+from foundation.text import printable
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -46,7 +49,7 @@ _COMMANDS = {
     "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput.", "benchmark_cli"),
     "serve": _LazyCommand("runtime", "serve", "Serve exported models over HTTP.", "serve_cli"),
 }
-_PACKAGES = ("datasets", "searcher", "exporter", "runtime")
+_PACKAGES = ("foundation", "datasets", "searcher", "exporter", "runtime")
 # What an installation that only runs models does without.
 _TRAINING_PACKAGES = ("torch", "onnx", "onnxscript", "tensorboard", "tomli_w")
 
@@ -93,6 +96,11 @@ def _is_users_mistake(error: Exception) -> bool:
     return (isinstance(error, ValueError) and ours) or isinstance(error, OSError)
 
 
+def _one_line(error: Exception) -> str:
+    """The message, with nothing in it that a terminal would obey: names of files and classes are other people's."""
+    return "\n".join(map(printable, str(error).split("\n")))
+
+
 def build_group(package: str | None = None) -> click.Group:
     """The commands of one package, or of all."""
     return _LazyGroup(
@@ -108,6 +116,7 @@ def main(package: str | None = None) -> None:
 
     Exits 0 on success, 1 on a failed check, 2 on a user's mistake, 75 at --max-hours, 130 when interrupted.
     """
+    telemetry.switch_off()
     try:
         status = build_group(package).main(obj=Peers(), standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -130,7 +139,7 @@ def main(package: str | None = None) -> None:
     except Exception as error:
         if not _is_users_mistake(error):
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {_one_line(error)}", err=True)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 

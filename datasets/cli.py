@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from datasets import catalog
 from datasets.import_cli import force_option, import_command
 from datasets.store import ImageStore, StoreError, TextStore, open_store
-from datasets.summary import summary
+from datasets.summary import class_table, summary
 from datasets.tokens import UNITS, UNKNOWN
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
@@ -73,7 +72,7 @@ def info(name_or_path: str, verify: bool, as_json: bool) -> None:
         return
     click.echo(f"{store.name}: {summary(store)}\n")
     if isinstance(store, ImageStore):
-        _show_classes(facts)
+        click.echo(class_table(store))
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (store.mean, store.std))
         click.echo(f"\nmean     {mean}   (of pixel / 255, train)\nstd      {std}")
     else:
@@ -109,23 +108,6 @@ def _facts(store: ImageStore | TextStore) -> dict[str, Any]:
         "std": list(store.std),
         "resize": store.resize,
     }
-
-
-def _show_classes(facts: dict[str, Any], limit: int = 20) -> None:
-    """A table: images of each class in each split; only the first classes if there are many."""
-    splits = list(facts["counts"])
-    width = max(8, *(len(name) for name in facts["classes"][:limit]))
-    click.echo(_table_row(["", *splits], width))
-    for label, name in enumerate(facts["classes"][:limit]):
-        click.echo(_table_row([name, *(facts["class_counts"][split][label] for split in splits)], width))
-    if len(facts["classes"]) > limit:
-        click.echo(f"and {len(facts['classes']) - limit} classes more")
-    click.echo(_table_row(["all", *facts["counts"].values()], width))
-
-
-def _table_row(cells: Sequence[str | int], width: int) -> str:
-    texts = [cell if isinstance(cell, str) else f"{cell:,}" for cell in cells]
-    return f"{texts[0]:<{width}}" + "".join(f"{text:>10}" for text in texts[1:])
 
 
 def _unknown_counts(store: TextStore) -> dict[str, int] | None:

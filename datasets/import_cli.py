@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
-from tqdm import tqdm
 
 from datasets import catalog
-from datasets.sources import image_folder, own_text
-from datasets.store import StoreError, open_store
-from datasets.summary import summary
+from datasets.sources import own_pictures, own_text
+from datasets.sources.import_report import ImportReport
+from datasets.sources.picture_table import SUFFIXES, Columns
+from datasets.store import ImageStore, StoreError, open_store
+from datasets.summary import class_table, summary
 from datasets.tokens import Tokens
+from foundation.progress import steps
+from foundation.text import printable
 
 _LISTED_FILES = 10
-_FOR_PICTURES = ("size", "fit", "colour", "seed")
+_FOR_PICTURES = ("size", "fit", "colour", "seed", "columns", "as_classes", "list_copies")
+_PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 force_option = click.option("--force", is_flag=True, help="Replace a store that is there already.")
 
 
@@ -36,6 +40,22 @@ class _Size(click.ParamType):
         return int(match[1]), int(match[2] or match[1])
 
 
+class _Columns(click.ParamType):
+    name = "PATHS,LABELS"
+
+    def convert(self, value: str | Columns, param: click.Parameter | None, ctx: click.Context | None) -> Columns:
+        if isinstance(value, tuple):
+            return value
+        names = [name.strip() for name in value.split(",")]
+        if len(names) != 2 or not all(names):
+            self.fail(
+                f"'{value}' does not name two columns: expected PATHS,LABELS, for example image_id,diagnosis",
+                param,
+                ctx,
+            )
+        return names[0], names[1]
+
+
 @click.command("import")
 @click.argument("source", metavar="FOLDER|FILE", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="What to call it: letters, digits, '-', '_' and '.'.")
@@ -49,6 +69,11 @@ class _Size(click.ParamType):
 )
 @click.option("--colour", type=click.Choice(["auto", "grey", "rgb"]), default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the pictures' split into train, valid, test.")
+@click.option(
+    "--columns", type=_Columns(), help="A table's columns of paths and labels, where they have unusual names."
+)
+@click.option("--as-classes", is_flag=True, help="The folders are the classes, even if they look like something else.")
+@click.option("--list-copies", is_flag=True, help="List all files that are copies of one another.")
 @click.option(
     "--tokens",
     type=click.Choice(["word", "char"]),
@@ -70,14 +95,19 @@ def import_command(
     fit: str,
     colour: str,
     seed: int,
+    columns: Columns | None,
+    as_classes: bool,
+    list_copies: bool,
     tokens: Tokens | None,
     vocabulary: int | None,
     force: bool,
 ) -> None:
     """Build a store from your own pictures or text.
 
-    Pictures: a FOLDER with one sub-folder a class. Folders train, valid and test, each with one sub-folder a class,
-    are kept as splits; a missing split takes a tenth of train.
+    Pictures: a FOLDER, or a ZIP archive of it, with one sub-folder a class. Folders train, valid and test (val, Testing
+    and the like are known), each with one sub-folder a class, are kept as splits; a missing split takes a tenth of
+    train. Or a table: a CSV FILE with columns of paths, labels and, if you like, splits, or a FOLDER with a
+    metadata.csv or metadata.jsonl as Hugging Face has it.
 
     Text: a FILE, or a FOLDER with train.txt, valid.txt and test.txt; a missing split takes a twentieth from the end of
     train. Words are lower-cased and parted from punctuation marks, and a line's end is one, <eos>.
@@ -86,49 +116,85 @@ def import_command(
     given = [key for key in _FOR_PICTURES if context.get_parameter_source(key) is ParameterSource.COMMANDLINE]
     if tokens or _is_text(source):
         if given:
-            raise StoreError(f"--{given[0]} is for pictures, but {source} is taken as text")
+            raise StoreError(f"--{given[0].replace('_', '-')} is for pictures, but {source} is taken as text")
         _import_text(source, path, name=name, tokens=tokens or "word", vocabulary_size=vocabulary)
     elif vocabulary is not None:
         raise StoreError(f"--vocabulary is for text, but {source} is taken as pictures; --tokens word says it is text")
-    elif source.is_file():
-        raise StoreError(f"{source}: a file, not a folder of pictures; if it is text, say so with --tokens word")
     else:
-        _import_pictures(source, path, name=name, size=size, fit=fit, colour=colour, seed=seed)
-    click.echo(f"{path}: {summary(open_store(path))}")
+        _check_form(source)
+        with _step_counter(name) as (on_start, on_picture):
+            report = own_pictures.build(
+                source,
+                path,
+                name=name,
+                size=size,
+                resize="center_crop" if fit == "crop" else "squash",
+                channels={"auto": None, "grey": 1, "rgb": 3}[colour],
+                seed=seed,
+                columns=columns,
+                as_classes=as_classes,
+                on_start=on_start,
+                on_picture=on_picture,
+            )
+        _tell(report, list_copies=list_copies)
+    store = open_store(path)
+    if isinstance(store, ImageStore):
+        click.echo(class_table(store))
+    click.echo(f"{path}: {summary(store)}")
+
+
+def _check_form(source: Path) -> None:
+    """Raises: StoreError: a file that holds neither pictures nor labels that are read here."""
+    suffix = source.suffix.lower()
+    if source.is_file() and suffix not in (*SUFFIXES, ".zip"):
+        if suffix in _PACKED:
+            raise StoreError(f"{source}: of packed files only .zip is read; unpack it and give the folder")
+        raise StoreError(f"{source}: a file, not a folder of pictures; if it is text, say so with --tokens word")
 
 
 def _is_text(source: Path) -> bool:
     """Whether it can be nothing but text: a .txt file, or a folder of such files alone."""
     if source.is_dir():
         inside = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
-        return bool(inside) and all(entry.suffix == ".txt" and entry.is_file() for entry in inside)
-    return source.suffix == ".txt"
+        return bool(inside) and all(entry.suffix.lower() == ".txt" and entry.is_file() for entry in inside)
+    return source.suffix.lower() == ".txt"
 
 
 def _import_text(source: Path, path: Path, *, name: str, tokens: Tokens, vocabulary_size: int | None) -> None:
-    taken = own_text.build(source, path, name=name, tokens=tokens, vocabulary_size=vocabulary_size)
+    notes: list[str] = []
+    taken = own_text.build(source, path, name=name, tokens=tokens, vocabulary_size=vocabulary_size, note=notes.append)
+    for note in notes:
+        click.echo(note, err=True)
     if taken:
         click.echo(f"{' and '.join(taken)} were taken from the end of train", err=True)
 
 
-def _import_pictures(
-    folder: Path, path: Path, *, name: str, size: tuple[int, int] | None, fit: str, colour: str, seed: int
-) -> None:
-    with tqdm(
-        total=2 * image_folder.count_files(folder), unit="file", desc=name, disable=not sys.stderr.isatty()
-    ) as progress:
-        report = image_folder.build(
-            folder,
-            path,
-            name=name,
-            size=size,
-            resize="center_crop" if fit == "crop" else "squash",
-            channels={"auto": None, "grey": 1, "rgb": 3}[colour],
-            seed=seed,
-            on_picture=progress.update,
-        )
-    _note_files("cannot be read and were left out", [f"{file}: {why}" for file, why in report.unreadable])
-    _note_files("stand in two splits, so scores will flatter", [f"{file} is {other}" for file, other in report.leaked])
+@contextmanager
+def _step_counter(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[], object]]]:
+    """What is told the number of steps, once it is known, and what is told of every step."""
+    with ExitStack() as stack:
+        step: Callable[[], object] = lambda: None  # noqa: E731
+
+        def on_start(total: int) -> None:
+            nonlocal step
+            step = stack.enter_context(steps(name, total=total, unit="file"))
+
+        yield on_start, lambda: step()
+
+
+def _tell(report: ImportReport, *, list_copies: bool) -> None:
+    """Say on stderr what a person should know before training on it."""
+    _note("files cannot be read and were left out", [f"{path}: {why}" for path, why in report.unreadable])
+    _note("files or folders were passed over", [f"{path}: {why}" for path, why in report.passed_over])
+    _note("files are not shown as they are stored", [f"{path}: {how}" for path, how in report.remarks])
+    _note("pictures stand under two labels, of which one is wrong", [", ".join(group) for group in report.two_labels])
+    _note("files stand in two splits, so scores will flatter", [f"{file} is {other}" for file, other in report.leaked])
+    if report.copies and list_copies:
+        _note("groups of equal files", [", ".join(group) for group in report.copies], limit=len(report.copies))
+    elif report.copies:
+        count = sum(len(group) - 1 for group in report.copies)
+        click.echo(f"{count} files are copies of others; --list-copies names them", err=True)
+    _note("classes want a look", report.doubtful, limit=2 * _LISTED_FILES)
 
 
 def _own_path(name: str, *, force: bool) -> Path:
@@ -141,10 +207,10 @@ def _own_path(name: str, *, force: bool) -> Path:
     return path
 
 
-def _note_files(what: str, lines: Sequence[str]) -> None:
+def _note(what: str, lines: Sequence[str], *, limit: int = _LISTED_FILES) -> None:
     if lines:
-        click.echo(f"{len(lines)} files {what}:", err=True)
-        for line in lines[:_LISTED_FILES]:
-            click.echo(f"  {line}", err=True)
-        if len(lines) > _LISTED_FILES:
-            click.echo(f"  and {len(lines) - _LISTED_FILES} more", err=True)
+        click.echo(f"{len(lines)} {what}:", err=True)
+        for line in lines[:limit]:
+            click.echo(f"  {printable(line)}", err=True)
+        if len(lines) > limit:
+            click.echo(f"  and {len(lines) - limit} more", err=True)

@@ -1,15 +1,31 @@
-"""Who goes into which split: seeded, stratified by class, identical images kept together.
+"""Who goes into which split: seeded, stratified by class, identical images kept together; and what splits are called.
 
 Knows nothing of files or stores: labels in, indices out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from datasets.seeds import numpy_generator
+
+NAMES = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "validate", "dev", "development"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""What people call each split. Source: the keywords of Hugging Face's image folders, and a few more."""
+_SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
+_NAME = re.compile(rf"({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?:[ _-]?(?:set|data|images|imgs|split))?")
+
+
+def split_called(name: str) -> str | None:
+    """The split that a folder, a file or a table calls by that name, in any case: `Training`, `val`, `test_set`."""
+    match = _NAME.fullmatch(name.strip().lower())
+    return _SPLIT_OF[match[1]] if match else None
 
 
 def stratified_split(

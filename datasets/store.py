@@ -23,21 +23,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 import h5py
 import numpy as np
 
 from datasets.tokens import Tokens
+from foundation.pictures import Resize
 
 SPLITS = ("train", "valid", "test")
 FORMAT = "enas-data-set"
 VERSION = 1
 CHUNK_BYTES = 1 << 20
-
-Resize: TypeAlias = Literal["squash", "center_crop"]
-"""How a raw picture is brought to a store's size: `squash` takes all of it out of proportion, `center_crop` the largest
-middle part in proportion; both bilinear."""
 
 _CURE = "fetch or import it again: `enas data fetch NAME` or `enas data import FOLDER --name NAME`"
 

@@ -18,8 +18,9 @@ import h5py
 import numpy as np
 
 from datasets.files import whole_file
-from datasets.store import CHUNK_BYTES, FORMAT, SPLITS, VERSION, Resize, StoreError, chunk_length_of, shape_text
+from datasets.store import CHUNK_BYTES, FORMAT, SPLITS, VERSION, StoreError, chunk_length_of, shape_text
 from datasets.tokens import Tokens
+from foundation.pictures import Resize
 
 ImageChunk: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Images uint8 [n, H, W, C] and their labels int64 [n]."""

@@ -6,10 +6,9 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: ea
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -205,57 +204,50 @@ def _score_text(model: LanguageModel, *, store: TextStore, split: str) -> tuple[
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
+@click.argument("images", metavar="IMAGE|FOLDER...", nargs=-1, required=True, type=PATH)
 @click.option("--top", type=click.IntRange(min=1), default=3, help="Classes to name for every picture.")
 @provider_option
 @json_option
-def predict(*, model: Path, images: tuple[Path, ...], top: int, provider: Provider, as_json: bool) -> None:
-    """Classify picture files (PNG or JPEG).
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV to stdout, a row a picture.")
+def predict(
+    *, model: Path, images: tuple[Path, ...], top: int, provider: Provider, as_json: bool, as_csv: bool
+) -> None:
+    """Classify picture files, or all pictures of a folder.
 
-    MODEL is a model file or a run directory; pictures are prepared as the model says.
+    MODEL is a model file or a run directory; pictures are prepared as the model says. Those that cannot be read are
+    named on stderr; the others have their results, and the exit code is 1.
     """
-    import numpy as np
-
-    from runtime.images import prepare
+    from foundation.progress import steps
+    from foundation.text import printable
     from runtime.kinds import open_model
     from runtime.model import Model
+    from runtime.predictions import Failure, as_table, as_text, document, find_pictures, predictions
 
+    if as_json and as_csv:
+        raise OptionError("--json and --csv: only one of them")
     opened = open_model(model, provider=provider)
     if not isinstance(opened, Model):
         raise OptionError(f"{opened.path} is {opened.kind}: use `enas generate`")
     announced(opened)
-    predictions = []
-    for start in range(0, len(images), _BATCH_SIZE):
-        paths = images[start : start + _BATCH_SIZE]
-        pictures = np.stack([prepare(path, preprocess=opened.preprocess) for path in paths])  # [B, H, W, C]
-        for path, probabilities in zip(paths, opened.predict(pictures).probabilities, strict=True):
-            best = probabilities.argsort()[::-1][:top]
-            predictions.append((path, [(opened.classes[k], float(probabilities[k])) for k in best]))
+    problems: list[tuple[str, str]] = []
+    files = find_pictures(images, problems)
+    failures = [Failure(path, reason) for path, reason in problems]
+    answers = []
+    with steps("classifying", total=len(files), unit="picture") as step:
+        for outcome in predictions(opened, files, top=min(top, len(opened.classes))):
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                answers.append(outcome)
+            step()
+    for answer in answers:
+        if answer.remark:
+            click.echo(printable(f"{answer.image}: {answer.remark}"), err=True)
     if as_json:
-        click.echo(json.dumps(_predictions_document(predictions, model=opened)))
-    else:
-        click.echo(_predictions_text(predictions))
-
-
-_Prediction: TypeAlias = tuple[Path, list[tuple[str, float]]]
-"""A picture with its likeliest classes and their probabilities."""
-
-
-def _predictions_document(predictions: Sequence[_Prediction], *, model: Model) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "kind": "predictions",
-        "file": str(model.path),
-        "sha256": model.sha256,
-        "predictions": [
-            {"image": str(path), "classes": [{"class": name, "probability": value} for name, value in best]}
-            for path, best in predictions
-        ],
-    }
-
-
-def _predictions_text(predictions: Sequence[_Prediction]) -> str:
-    width = max(len(str(path)) for path, _ in predictions)
-    return "\n".join(
-        f"{path!s:{width}}  " + "  ".join(f"{name} {value:.1%}" for name, value in best) for path, best in predictions
-    )
+        click.echo(json.dumps(document(answers, failures, model=opened)))
+    elif answers:
+        click.echo(as_table(answers, top=top) if as_csv else as_text(answers), nl=not as_csv)
+    for failure in failures:
+        click.echo(f"error: {failure}", err=True)
+    if failures:
+        raise click.exceptions.Exit(1)

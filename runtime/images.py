@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from datasets.pictures import MODES, fit_picture
-from datasets.store import Resize
+from foundation.pictures import MODES, Picture, PictureError, Resize, read_file, read_picture
 
 # H height, W width, C channels
-
-_MAX_PIXELS = 80_000_000
-# Pillow warns of large pictures a little above that limit; ours is an error already.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-# What Pillow raises on a damaged file, beside its own errors.
-_DAMAGES = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
-_TOO_LARGE = f"too large a picture; at most {_MAX_PIXELS // 10**6} million pixels are allowed"
 
 
 class ImageError(ValueError):
@@ -64,37 +51,25 @@ class Preprocess:
 
 
 def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
-    """The PNG or JPEG file at `path` as [H, W, C] uint8.
+    """The picture file at `path` as [H, W, C] uint8.
 
-    Raises: ImageError: not such a file, damaged, or of more than 80 million pixels.
+    Raises: ImageError: not a picture, damaged, or too large; see `foundation.pictures`.
     """
-    return _prepare(path, name=str(path), preprocess=preprocess)
+    try:
+        return prepare_file(read_file(path), preprocess=preprocess).pixels
+    except PictureError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
 def prepare_bytes(data: bytes, *, preprocess: Preprocess) -> np.ndarray:
-    """The bytes of a PNG or JPEG file as [H, W, C] uint8. Raises: ImageError: as `prepare`."""
-    return _prepare(BytesIO(data), name="the picture", preprocess=preprocess)
-
-
-def _prepare(source: Path | IO[bytes], *, name: str, preprocess: Preprocess) -> np.ndarray:
+    """The bytes of a picture file as [H, W, C] uint8. Raises: ImageError: as `prepare`."""
     try:
-        with Image.open(source, formats=("PNG", "JPEG")) as picture:
-            # The header is read, the pixels are not: a small file may unfold to more than the memory holds.
-            if picture.width * picture.height > _MAX_PIXELS:
-                raise ImageError(f"{name}: {_TOO_LARGE}")
-            return fit_picture(
-                picture,
-                size=(preprocess.height, preprocess.width),
-                channels=preprocess.channels,
-                resize=preprocess.resize,
-            )
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a PNG or JPEG picture") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{name}: {_TOO_LARGE}") from None
-    except ImageError:
-        raise
-    except _DAMAGES as error:
-        raise ImageError(f"{name}: cannot be read: {error}") from error
+        return prepare_file(data, preprocess=preprocess).pixels
+    except PictureError as error:
+        raise ImageError(f"the body: {error}") from error
+
+
+def prepare_file(data: bytes, *, preprocess: Preprocess) -> Picture:
+    """The bytes of a picture file as the model takes it, with a remark. Raises: PictureError."""
+    size = (preprocess.height, preprocess.width)
+    return read_picture(data, size=size, channels=preprocess.channels, resize=preprocess.resize)

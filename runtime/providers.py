@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import onnxruntime
+from runtime.ort import onnxruntime
 
 Provider = Literal["auto", "cpu", "cuda"]
 ConvSearch = Literal["exhaustive", "heuristic", "default"]
@@ -31,6 +31,9 @@ _NAMES = {_CPU: "CPU", _CUDA: "CUDA"}
 _HEAVY_OPERATIONS = frozenset(
     {"Conv", "FusedConv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MaxPool", "AveragePool"}
 )
+NO_DRIVER = "no NVIDIA driver"
+_DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+"""What a driver of NVIDIA's brings, where there are any."""
 _SILENT = 4
 _WARNINGS = 2
 
@@ -64,7 +67,7 @@ class Session:
     nodes: Mapping[str, int]
     """Provider -> nodes assigned to it; empty where this onnxruntime cannot tell."""
     remark: str | None
-    """Why `auto` did not take CUDA; None where it did, or was not asked to choose."""
+    """Why `auto` did not take CUDA; None where it did, was not asked to choose, or has no GPU to choose."""
     load_ms: float
 
     @property
@@ -99,7 +102,9 @@ def open_session(model: bytes, *, provider: Provider, threads: int | None, tunin
                 obstacles = (str(error).splitlines()[0],)
     # Before the complaint about CUDA: a broken file is the more useful thing to hear of.
     remark = f"CUDA cannot be used: {'; '.join(obstacles)}" if obstacles else None
-    session = _create(model, [_CPU], threads=threads, tuning=tuning, remark=remark)
+    # That a machine without a GPU runs on its CPU surprises nobody.
+    told = None if obstacles == (NO_DRIVER,) else remark
+    session = _create(model, [_CPU], threads=threads, tuning=tuning, remark=told)
     if provider == "cuda":
         raise ProviderError(f"{remark}; the libraries come with: pip install 'enas-toolchain[runtime-cuda]'")
     if tuning.cuda_graph:
@@ -110,7 +115,13 @@ def open_session(model: bytes, *, provider: Provider, threads: int | None, tunin
 
 
 def cuda_obstacles() -> tuple[str, ...]:
-    """What stands between onnxruntime and CUDA, before any session is made; empty if nothing seems to."""
+    """What stands between onnxruntime and CUDA, before any session is made; empty if nothing seems to.
+
+    Without a driver there is no more to say: nothing else would help.
+    """
+    driver = _DRIVERS.get(sys.platform)
+    if driver is None or _load_failure(driver):
+        return (NO_DRIVER,)
     if _CUDA not in onnxruntime.get_available_providers():
         return ("this onnxruntime is built without it, onnxruntime-gpu has it",)
     if sys.platform != "linux":
@@ -121,7 +132,6 @@ def cuda_obstacles() -> tuple[str, ...]:
             onnxruntime.preload_dlls()
     library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     reasons = [
-        "no NVIDIA driver (libcuda.so.1)" if _load_failure("libcuda.so.1") else None,
         _load_failure(str(library)) if library.exists() else None,
         # Loaded late, by the first convolution: a session without it comes up and then fails.
         _load_failure("libcudnn.so.9"),

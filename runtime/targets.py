@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 
 from runtime.artifact import ArtifactError, load, read_model
 from runtime.benchmark import Call, Opened, Seen
 from runtime.inputs import ShapeError, TensorSpec, inputs_of
+from runtime.ort import onnxruntime
 from runtime.providers import Provider, Session, Tuning, open_session
 
 Feed = Mapping[str, np.ndarray]

@@ -55,7 +55,7 @@ def _paths(models: Sequence[str]) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/v1/classify": {
             method: _operation(
-                "Classify a PNG or JPEG picture", _ref("Classes"), parameters=_CLASSIFY, body=_PICTURE, operation=method
+                "Classify a picture", _ref("Classes"), parameters=_CLASSIFY, body=_PICTURE, operation=method
             )
             for method in ("post", "put")
         },
@@ -144,7 +144,7 @@ _CLASSIFY = [
 ]
 _PICTURE = {
     "required": True,
-    "content": {media_type: {} for media_type in ("image/png", "image/jpeg", "application/octet-stream")},
+    "content": {media_type: {} for media_type in ("image/*", "application/octet-stream")},
 }
 _CONTROL = {"required": False, "content": {_JSON: {"schema": _OBJECT}}}
 _INFER = {

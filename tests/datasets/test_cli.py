@@ -13,7 +13,7 @@ import pytest
 from datasets import catalog
 from datasets.store_writer import write_image_store
 from tests.datasets.conftest import Outcome, Server, write_small_store
-from tests.datasets.test_image_folder import make_folder, save
+from tests.datasets.test_own_pictures import make_folder, save
 
 Run = Callable[..., Outcome]
 

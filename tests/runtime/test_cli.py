@@ -1,4 +1,9 @@
+import csv
+import io
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,9 +110,62 @@ def test_more_pictures_than_a_batch_are_all_classified(model_path: Path, picture
 
 
 def test_a_picture_that_is_none_is_told(model_path: Path, pictures: list[Path]) -> None:
-    assert mistake(cli.predict, model_path, pictures[0], model_path, "-e", "cpu") == (
-        f"{model_path}: not a PNG or JPEG picture"
-    )
+    result = run(cli.predict, model_path, pictures[0], model_path, pictures[1], "-e", "cpu")
+    assert result.exit_code == 1
+    assert [line.split()[1] for line in result.stdout.splitlines()] == ["dark", "bright"]
+    assert result.stderr.splitlines()[1:] == [f"error: {model_path}: not a picture"]
+
+
+def test_failures_stand_beside_the_answers_in_the_document(model_path: Path, pictures: list[Path]) -> None:
+    result = run(cli.predict, model_path, pictures[0], "gone.png", "-e", "cpu", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert [row["image"] for row in document["predictions"]] == [str(pictures[0])]
+    assert document["failures"] == [{"image": "gone.png", "error": "no such file"}]
+
+
+def test_a_folder_stands_for_its_pictures(model_path: Path, pictures: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "album"
+    (folder / "inner").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    (folder / "notes.txt").write_text("no picture, and not called one")
+    for path, place in zip(pictures * 2, ("b.png", "inner/a.jpg", "no-suffix", ".hidden/c.jpg"), strict=True):
+        shutil.copy(path, folder / place)
+    document = document_of(cli.predict, model_path, folder, "-e", "cpu")
+    found = [(Path(row["image"]).name, row["classes"][0]["class"]) for row in document["predictions"]]
+    assert found == [("b.png", "dark"), ("no-suffix", "dark"), ("a.jpg", "bright")]
+    (folder / "cut.png").write_bytes(pictures[0].read_bytes()[:40])
+    assert run(cli.predict, model_path, folder, "-e", "cpu").exit_code == 1
+
+
+def test_a_folder_without_a_picture_is_refused(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert mistake(cli.predict, model_path, tmp_path / "empty", "-e", "cpu") == f"{tmp_path}/empty: holds no picture"
+
+
+def test_predictions_are_a_table_for_spreadsheets(model_path: Path, pictures: list[Path]) -> None:
+    result = run(cli.predict, model_path, *pictures, "-e", "cpu", "--csv", "--top", "2")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [(row["image"], row["class"], row["class_2"]) for row in rows] == [
+        (str(pictures[0]), "dark", "grey"),
+        (str(pictures[1]), "bright", "grey"),
+    ]
+    assert float(rows[0]["probability"]) > float(rows[0]["probability_2"])
+
+
+def test_names_are_shown_without_what_a_terminal_would_obey(model_path: Path, tmp_path: Path) -> None:
+    names = ["a\nb.png", "\x1b[31mred.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        Image.new("L", (8, 6)).save(tmp_path / name)
+    result = run(cli.predict, model_path, *(tmp_path / name for name in names), "-e", "cpu")
+    shown = [line.split("/")[-1].split()[0] for line in result.stdout.splitlines()]
+    assert shown == [r"a\nb.png", r"\x1b[31mred.png", r"caf\xe9.png"]
+
+
+def test_a_drawing_on_a_transparent_ground_is_seen_on_white(model_path: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 6), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    document = document_of(cli.predict, model_path, tmp_path / "clear.png", "-e", "cpu")
+    assert document["predictions"][0]["classes"][0]["class"] == "bright"
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
@@ -131,7 +189,7 @@ def test_a_missing_cuda_leaves_no_log_lines_of_onnxruntime(model_path: Path) -> 
     )
     assert ended.returncode == 0
     runs_on, point = ended.stderr.splitlines()
-    assert re.fullmatch(r"runs on (CPU \(CUDA cannot be used: .*\)|CUDA.*)", runs_on)
+    assert re.fullmatch(r"runs on (CPU( \(CUDA cannot be used: .*\))?|CUDA.*)", runs_on)
     assert point == f"single-stream, batch 1: {model_path}"
     assert "onnxruntime:Default" not in ended.stdout
 

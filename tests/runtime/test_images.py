@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import images
+from foundation import pictures as decoder
 from runtime.images import ImageError, Preprocess, prepare
 
 GREY = Preprocess(resize="squash", height=6, width=8, channels=1)
@@ -70,8 +70,8 @@ def test_what_is_not_a_picture_is_told(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     assert _message(path) == f"{path}: no such file"
     path.write_text("not a picture")
-    assert _message(path) == f"{path}: not a PNG or JPEG picture"
-    assert _message(tmp_path).startswith(f"{tmp_path}: cannot be read")
+    assert _message(path) == f"{path}: not a picture"
+    assert _message(tmp_path) == f"{tmp_path}: a folder, not a picture"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -92,7 +92,7 @@ def test_a_picture_cut_short_anywhere_is_told_or_read(tmp_path: Path, suffix: st
 def test_a_picture_that_unfolds_beyond_measure_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_MAX_PIXELS", 99)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 99)
     path = _save(tmp_path / "bomb.png", np.zeros((10, 10), np.uint8))
     assert _message(path) == f"{path}: too large a picture; at most 80 million pixels are allowed"
 

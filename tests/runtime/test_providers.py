@@ -25,22 +25,29 @@ def test_threads_are_handed_to_onnxruntime(model_path: Path) -> None:
 def test_cuda_that_cannot_be_had_is_an_error_that_names_what_is_missing(
     model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        providers, "cuda_obstacles", lambda: ("no NVIDIA driver (libcuda.so.1)", "libcublas is missing")
-    )
+    monkeypatch.setattr(providers, "cuda_obstacles", lambda: ("libcudnn is missing", "libcublas is missing"))
     with pytest.raises(ProviderError) as caught:
         Model.open(model_path, provider="cuda")
     assert str(caught.value) == (
-        "CUDA cannot be used: no NVIDIA driver (libcuda.so.1); libcublas is missing; "
+        "CUDA cannot be used: libcudnn is missing; libcublas is missing; "
         "the libraries come with: pip install 'enas-toolchain[runtime-cuda]'"
     )
 
 
 def test_auto_falls_back_and_says_why(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(providers, "cuda_obstacles", lambda: ("no NVIDIA driver (libcuda.so.1)",))
+    monkeypatch.setattr(providers, "cuda_obstacles", lambda: ("libcudnn is missing",))
     session = Model.open(model_path, provider="auto").session
     assert session.device == "cpu"
-    assert session.remark == "CUDA cannot be used: no NVIDIA driver (libcuda.so.1)"
+    assert session.remark == "CUDA cannot be used: libcudnn is missing"
+
+
+def test_auto_is_silent_where_there_is_no_gpu_and_cuda_is_an_error_of_one_line(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "_load_failure", lambda library: f"{library} is missing")
+    assert Model.open(model_path, provider="auto").session.remark is None
+    with pytest.raises(ProviderError, match=r"^CUDA cannot be used: no NVIDIA driver; the libraries come with: "):
+        Model.open(model_path, provider="cuda")
 
 
 def test_a_cuda_graph_is_not_recorded_on_the_cpu(model_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""Labels from a table: a CSV file of paths and labels, or metadata.csv and metadata.jsonl as Hugging Face has them.
+
+    FILE.csv                                    its paths count from its own folder
+    FOLDER/metadata.csv, or .jsonl              its paths count from FOLDER
+    FOLDER/{train,valid,test}/metadata.csv      the same, a split each
+
+A column of splits is followed; so are the splits' folders that all paths begin with.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from datasets.sources.class_folders import Labelled
+from datasets.splits import split_called
+from datasets.store import SPLITS, StoreError
+from foundation.file_tree import File, Folder, Problem
+from foundation.pictures import PictureError, read_file
+from foundation.text import listed, printable
+
+_PATH_COLUMNS = (
+    "file_name",
+    "filename",
+    "file",
+    "path",
+    "file_path",
+    "filepath",
+    "image",
+    "image_path",
+    "img",
+    "img_path",
+)
+_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+_SPLIT_COLUMNS = ("split", "subset", "partition")
+_NAMES = ("metadata.csv", "metadata.jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+Columns = tuple[str, str]
+"""The columns of paths and of labels."""
+_Row = tuple[str, str, str | None]
+"""Path, label, and split where the table says."""
+
+
+def find_tables(root: Folder) -> dict[str | None, tuple[Folder, File]]:
+    """Split -> its folder and the table in it; None for a table of the whole folder. Empty if there are none."""
+    for name in _NAMES:
+        if name in root.files:
+            return {None: (root, root.files[name])}
+    found: dict[str | None, tuple[Folder, File]] = {}
+    for folder_name, folder in root.folders.items():
+        split = split_called(folder_name)
+        table = next((folder.files[name] for name in _NAMES if name in folder.files), None)
+        if split and table:
+            found[split] = (folder, table)
+    return found
+
+
+def labelled_by_tables(
+    tables: Mapping[str | None, tuple[Folder, File]], problems: list[Problem], *, columns: Columns | None = None
+) -> Labelled:
+    """The files that the tables of a folder list. problems: takes files that are listed but absent, and the opposite.
+
+    Raises: StoreError: a table cannot be read, or there is no train.
+    """
+    rows: list[tuple[File, str, str]] = []
+    for split, (folder, table) in tables.items():
+        listed_files = {id(table)}
+        for path, label, own_split in _rows(table, columns):
+            file = folder.find(path)
+            if file is None:
+                problems.append((f"{folder.path}/{path}", f"no such file, though {table.path} lists it"))
+                continue
+            listed_files.add(id(file))
+            rows.append((file, label, own_split or split or "train"))
+        problems += [(file.path, f"not in {table.path}") for file in folder.all_files() if id(file) not in listed_files]
+    return _labelled(rows, where=next(iter(tables.values()))[1].path)
+
+
+def labelled_by_table(source: Path, *, columns: Columns | None = None) -> Labelled:
+    """The files that a table lists, by paths that count from its folder. Raises: StoreError: it cannot be read."""
+    table = File(str(source), partial(read_file, source))
+    rows = []
+    for path, label, split in _rows(table, columns):
+        place = source.parent / path
+        rows.append((File(str(place), partial(read_file, place)), label, split or "train"))
+    return _labelled(rows, where=str(source))
+
+
+def _labelled(rows: Sequence[tuple[File, str, str]], *, where: str) -> Labelled:
+    classes = sorted({label for _, label, _ in rows}, key=_by_number)
+    number = {name: place for place, name in enumerate(classes)}
+    given: dict[str, list[tuple[File, int]]] = {}
+    for split in SPLITS:
+        members = [(file, number[label]) for file, label, held in rows if held == split]
+        if members:
+            given[split] = members
+    if len(classes) < 2:
+        raise StoreError(
+            f"{printable(where)}: {len(classes)} classes, expected at least 2 ({listed(classes) or 'no row'})"
+        )
+    if "train" not in given:
+        raise StoreError(f"{printable(where)}: has rows of {', '.join(given)}, but none of train")
+    return Labelled(classes, given)
+
+
+def _by_number(label: str) -> tuple[int, str]:
+    """Labels 2 and 10 in this order."""
+    return (int(label), "") if label.isascii() and label.isdigit() and len(label) < 16 else (1 << 62, label)
+
+
+# --- reading a table -------------------------------------------------------------------------------------------------
+
+
+def _rows(table: File, columns: Columns | None) -> Iterator[_Row]:
+    where = printable(table.path)
+    try:
+        text = table.read().decode("utf-8-sig")
+    except PictureError as error:
+        raise StoreError(f"{where}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    read = _json_records if table.path.endswith(".jsonl") else _csv_records
+    records = list(read(text, where))
+    if not records:
+        raise StoreError(f"{where}: holds no row")
+    path_column, label_column, split_column = _columns(records[0][1], columns, where=where)
+    paths = [record.get(path_column) or "" for _, record in records]
+    # A folder of each split in front of every path says as much as a column does.
+    has_splits_in_paths = split_column is None and all(split_called(path.partition("/")[0]) for path in paths)
+    for (line, record), path in zip(records, paths, strict=True):
+        label = record.get(label_column)
+        if not path or not label:
+            raise StoreError(f"{where}: line {line} has no {label_column if path else path_column}")
+        split = None
+        if has_splits_in_paths:
+            split = split_called(path.partition("/")[0])
+        elif split_column and (value := record.get(split_column)):
+            split = split_called(value)
+            if split is None:
+                raise StoreError(
+                    f"{where}: line {line} has the split '{printable(value)}'; expected {', '.join(SPLITS)}"
+                )
+        yield path, label, split
+
+
+def _columns(record: Mapping[str, str], columns: Columns | None, *, where: str) -> tuple[str, str, str | None]:
+    """The columns of paths, labels and splits, by the names that people give them."""
+    by_name = {name.strip().lower(): name for name in record}
+
+    def first(names: Sequence[str]) -> str | None:
+        return next((by_name[name] for name in names if name in by_name), None)
+
+    wanted = ((columns[0].lower(),), (columns[1].lower(),)) if columns else (_PATH_COLUMNS, _LABEL_COLUMNS)
+    path, label = first(wanted[0]), first(wanted[1])
+    if path is None or label is None:
+        missing = "paths" if path is None else "labels"
+        raise StoreError(
+            f"{where}: no column of {missing}: it has {listed(list(record))}, "
+            f"expected {' or '.join(wanted[path is not None])}; name both with --columns PATHS,LABELS"
+        )
+    return path, label, first(_SPLIT_COLUMNS)
+
+
+def _csv_records(text: str, where: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and fields of every row but the first, which names the columns, unless it names a file already."""
+    first_line = text.partition("\n")[0].strip("\r")
+    delimiter = max(",;\t", key=first_line.count)
+    fields = first_line.split(delimiter)
+    names = ("path", "label", "split")[: len(fields)] if re.search(r"\.\w{2,5}\"?$", fields[0]) else None
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=delimiter, fieldnames=names, restval="", strict=True
+    )
+    try:
+        for record in reader:
+            yield reader.line_num, {name: value.strip() for name, value in record.items() if isinstance(name, str)}
+    except csv.Error as error:
+        raise StoreError(f"{where}: line {reader.line_num}: {error}") from error
+
+
+def _json_records(text: str, where: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise StoreError(f"{where}: line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise StoreError(f"{where}: line {number} is not a JSON object")
+        yield number, {str(name): "" if value is None else str(value) for name, value in record.items()}

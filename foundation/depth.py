@@ -1,0 +1,50 @@
+"""Pixels of more than eight bits, brought to eight.
+
+A file of 16 bits may hold 12, one of floats 0 to 1: by the type's range alone both would come out black. So the range
+is that of the file's own values, and where it is not the type's the caller is told, for a person to know.
+"""
+
+# H height, W width
+
+from __future__ import annotations
+
+import numpy as np
+
+_WIDTHS = (8, 10, 12, 14, 16)
+"""Bits a pixel that cameras, scanners and microscopes write into 16."""
+
+
+def to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """Values [H, W] of any whole or floating type as uint8 [H, W], and how they were scaled; None if by their type.
+
+    Whole numbers from 0 to 65535: the fewest of 8, 10, 12, 14 or 16 bits that hold the largest. Floats: from 0 to 1, or
+    from 0 to 255, if they lie within; all others from the smallest, which NaN and infinity become, to the largest.
+    """
+    if values.dtype.kind == "f":
+        return _from_floats(values)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= 1 << _WIDTHS[-1]:
+        return _stretched(values.astype(np.float64), low, high)
+    width = next(width for width in _WIDTHS if high < 1 << width)
+    # An all-black picture says nothing of its range.
+    told = None if width == _WIDTHS[-1] or high == 0 else f"no value above {high}: read as {width} bits a pixel"
+    return (values >> (width - _WIDTHS[0])).astype(np.uint8), told
+
+
+def _from_floats(values: np.ndarray) -> tuple[np.ndarray, str | None]:
+    finite = np.isfinite(values)
+    if not finite.all():
+        values = np.where(finite, values, values[finite].min() if finite.any() else 0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 255:
+        return _stretched(values, low, high)
+    if high > 1:
+        return np.rint(values).astype(np.uint8), "floating-point values: read as 0 to 255"
+    return np.rint(values * 255).astype(np.uint8), "floating-point values: read as 0 to 1"
+
+
+def _stretched(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, str]:
+    scale = 255 / (high - low) if high > low else 0.0
+    # Halves, whose difference cannot overflow.
+    pixels = np.rint((values / 2 - values.dtype.type(low / 2)) * (2 * scale)).astype(np.uint8)
+    return pixels, f"values from {low:g} to {high:g}: scaled to that range"

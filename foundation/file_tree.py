@@ -1,0 +1,155 @@
+"""What lies in a folder or a ZIP archive, as a tree of names; no file is read here.
+
+Hidden parts are passed over, links are followed, and whatever cannot be looked into is written down.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from foundation.pictures import MAX_FILE_BYTES, PictureError, read_file
+from foundation.text import printable
+
+_NOT_OURS = ("__MACOSX", "Thumbs.db", "desktop.ini")
+"""What systems leave in folders, beside names that begin with a dot."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that may be a picture."""
+
+    path: str
+    """For a person: where it lies."""
+    read: Callable[[], bytes]
+    """Raises: PictureError: it cannot be read."""
+
+
+@dataclass
+class Folder:
+    """A folder with all that lies in it; both kinds are in the order of their names."""
+
+    path: str
+    """For a person: where it lies."""
+    folders: dict[str, Folder] = field(default_factory=dict)
+    files: dict[str, File] = field(default_factory=dict)
+
+    def all_files(self) -> Iterator[File]:
+        """Those of this folder, then those of the folders in it."""
+        yield from self.files.values()
+        for folder in self.folders.values():
+            yield from folder.all_files()
+
+    def find(self, name: str) -> File | None:
+        """The file of that name, which may have folders in it: `train/0.png`."""
+        *parts, last = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        folder: Folder | None = self
+        for part in parts:
+            folder = folder.folders.get(part) if folder else None
+        return folder.files.get(last) if folder else None
+
+
+Problem: TypeAlias = tuple[str, str]
+"""Where, and what is wrong there."""
+
+
+class TreeError(ValueError):
+    """There is no folder or archive to look into."""
+
+
+def read_tree(source: Path, problems: list[Problem]) -> Folder:
+    """The tree of a folder or a ZIP archive. problems: takes what is left out.
+
+    Raises: TreeError: there is no such folder, or it cannot be read, or the file is not a ZIP archive.
+    """
+    if source.is_dir():
+        try:
+            os.scandir(source).close()
+        except OSError as error:
+            raise TreeError(f"{printable(str(source))}: {error.strerror}") from error
+        return _folder(source, problems, above={})
+    if not source.exists():
+        raise TreeError(f"{printable(str(source))}: no such folder")
+    try:
+        return _archive(source, problems)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise TreeError(f"{printable(str(source))}: not a ZIP archive that can be read: {error}") from error
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is one that people do not see in their folder: `.ipynb_checkpoints`, `.DS_Store`, `Thumbs.db`."""
+    return name.startswith(".") or name in _NOT_OURS
+
+
+def _folder(path: Path, problems: list[Problem], *, above: dict[tuple[int, int], Path]) -> Folder:
+    """above: the folders that this one lies in, by device and inode, so that a link back to one is found."""
+    folder = Folder(str(path))
+    try:
+        status = path.stat()
+        entries = sorted(entry.name for entry in os.scandir(path) if not is_hidden(entry.name))
+    except OSError as error:
+        problems.append((str(path), f"a folder that cannot be read: {error.strerror or error}"))
+        return folder
+    key = (status.st_dev, status.st_ino)
+    if key in above:
+        problems.append((str(path), f"a link back to {above[key]}, which it lies in: not followed"))
+        return folder
+    for name in entries:
+        entry = path / name
+        try:
+            mode = entry.stat().st_mode
+        except OSError as error:
+            is_broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
+            reason = (
+                f"a link to {os.readlink(entry)}, which is not there" if is_broken else str(error.strerror or error)
+            )
+            problems.append((str(entry), reason))
+            continue
+        if stat.S_ISDIR(mode):
+            folder.folders[name] = _folder(entry, problems, above={**above, key: path})
+        elif stat.S_ISREG(mode):
+            folder.files[name] = File(str(entry), partial(read_file, entry))
+        else:
+            problems.append((str(entry), "neither a file nor a folder"))
+    return folder
+
+
+# --- ZIP archives -----------------------------------------------------------------------------------------------------
+
+
+def _archive(source: Path, problems: list[Problem]) -> Folder:
+    """The tree of an archive, whose files are read where they are: nothing is unpacked, so no name can lead outside."""
+    archive = zipfile.ZipFile(source)
+    root = Folder(str(source))
+    for info in sorted(archive.infolist(), key=lambda info: info.filename):
+        shown = f"{source}/{info.filename}"
+        parts = [part for part in info.filename.replace("\\", "/").split("/") if part not in ("", ".")]
+        if info.is_dir() or not parts or any(is_hidden(part) for part in parts if part != ".."):
+            continue
+        if ".." in parts:
+            problems.append((shown, "a name that leads out of the archive"))
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            problems.append((shown, "a link, which is not followed in an archive"))
+        else:
+            folder = root
+            for part in parts[:-1]:
+                folder = folder.folders.setdefault(part, Folder(f"{folder.path}/{part}"))
+            folder.files[parts[-1]] = File(shown, partial(_read_member, archive, info))
+    return root
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & 1:
+        raise PictureError("encrypted: unpack the archive first")
+    if info.file_size > MAX_FILE_BYTES:
+        raise PictureError(f"a file of more than {MAX_FILE_BYTES >> 20} MB is not taken for a picture")
+    try:
+        return archive.read(info)
+    except Exception as error:  # zlib's, lzma's, and zipfile's own of many kinds
+        raise PictureError(f"damaged in the archive: {error}") from error

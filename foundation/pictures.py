@@ -1,0 +1,264 @@
+"""Picture files of any kind as pixels: one list of formats, one decoder, one limit, wherever a picture is read.
+
+A store and the model trained on it must see the same pixels, so import, prediction and serving all come here. Whatever
+a decoder raises becomes one `PictureError` with a reason that a person can act on.
+"""
+
+# H height, W width, C channels
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, TypeAlias, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin
+
+from foundation.depth import to_eight_bits
+from foundation.metadata import without_metadata
+
+_Read = TypeVar("_Read")
+
+Resize: TypeAlias = Literal["squash", "center_crop"]
+"""How a raw picture is brought to a network's size: `squash` takes all of it out of proportion, `center_crop` the
+largest middle part in proportion; both bilinear."""
+
+MODES = {1: "L", 3: "RGB"}
+"""Pillow's name for one channel, luminance, and for three."""
+MAX_PIXELS = 80_000_000
+"""A picture of more is refused before its pixels are read: a small file may unfold to more than the memory holds."""
+MAX_FILE_BYTES = 1 << 29
+"""A larger file is no picture of that many pixels."""
+
+# Formats that Pillow decodes by itself, the common ones first. EPS and WMF would start other programs.
+_FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "MPO", "PPM", "ICO", "TGA", "PSD", "DDS", "QOI",
+    "SGI", "PCX", "DCX", "DIB", "CUR", "ICNS", "BLP", "FITS", "FLI", "FTEX", "GBR", "IM", "MSP", "SPIDER", "SUN", "XBM",
+    "XPM",
+)  # fmt: skip
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_GREY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes the picture upright; from 5 on width and height change places."""
+_CONVERT = "convert it to JPEG or PNG first"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TOO_LARGE = f"too large a picture; at most {MAX_PIXELS // 10**6} million pixels are allowed"
+
+# Pillow's own guard, for what plugins unfold inside: it refuses twice this number and warns from it on.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+# What is wrong with a file and matters is an error of ours; Pillow's warnings name no file.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class PictureError(ValueError):
+    """A file is not a picture that can be read. The message is the reason; the caller knows the file."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's file says before its pixels are read."""
+
+    size: tuple[int, int]
+    """H, W, upright."""
+    is_grey: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a network sees it."""
+
+    pixels: np.ndarray
+    """uint8 [H, W, C]."""
+    remark: str | None
+    """What of the file is shown otherwise than it is stored, for a person to know."""
+
+
+def has_picture_suffix(name: str) -> bool:
+    """Whether a file's name says that it is a picture, one that can be read or a HEIC."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in (".heic", ".heif") or Image.registered_extensions().get(suffix) in _known_formats()
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that may be a picture. Raises: PictureError: it cannot be read, or is far too large."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise PictureError(_file_reason(error)) from None
+    if len(data) > MAX_FILE_BYTES:
+        raise PictureError(f"a file of more than {MAX_FILE_BYTES >> 20} MB is not taken for a picture")
+    return data
+
+
+def read_header(data: bytes) -> Header:
+    """Raises: PictureError: not a picture, of an unknown format, or too large."""
+    return _tried_without_metadata(_header, data)
+
+
+def read_picture(data: bytes, *, size: tuple[int, int], channels: int, resize: Resize) -> Picture:
+    """The first picture of a file: upright, on white where it is transparent, in the size wanted.
+
+    Args: size: H, W. channels: 1, luminance, or 3.
+    Raises: PictureError: as `read_header`, or the pixels are damaged.
+    """
+    return _tried_without_metadata(partial(_picture, size=size, channels=channels, resize=resize), data)
+
+
+def _tried_without_metadata(read: Callable[[bytes], _Read], data: bytes) -> _Read:
+    """What `read` makes of a file, or of its pixels alone where the file as it stands cannot be read."""
+    try:
+        return read(data)
+    except PictureError:
+        bare = without_metadata(data)
+        if bare is None:
+            raise
+        with suppress(PictureError):
+            return read(bare)
+        raise
+
+
+def _header(data: bytes) -> Header:
+    with _opened(data) as file:
+        height, width = file.height, file.width
+        # Of a TIFF Pillow gives the size upright.
+        if not isinstance(file, TiffImagePlugin.TiffImageFile) and _orientation(file) >= 5:
+            height, width = width, height
+        return Header((height, width), file.mode in _GREY_MODES)
+
+
+def _picture(data: bytes, *, size: tuple[int, int], channels: int, resize: Resize) -> Picture:
+    with _opened(data) as file:
+        frames = _frames_remark(file)
+        picture, scaling = _on_white(_upright(file))
+        if picture.mode != MODES[channels]:
+            picture = picture.convert(MODES[channels])
+        width_height = (size[1], size[0])
+        if resize == "squash":
+            picture = picture.resize(width_height, Image.Resampling.BILINEAR)
+        else:
+            picture = ImageOps.fit(picture, width_height, Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture, dtype=np.uint8).reshape(*size, channels)
+        return Picture(pixels, "; ".join(remark for remark in (frames, scaling) if remark) or None)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The picture with its header read; what any decoder raises, here or in the block, becomes a PictureError."""
+    try:
+        with Image.open(BytesIO(data), formats=_known_formats()) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise PictureError(_TOO_LARGE)
+            yield file
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(_TOO_LARGE) from None
+    except Image.UnidentifiedImageError:
+        raise PictureError(_what_else(data)) from None
+    # Decoders of damaged files raise errors of any kind, and all concern this one file.
+    except Exception as error:
+        raise PictureError(f"damaged: {str(error) or type(error).__name__}") from error
+
+
+@cache
+def _known_formats() -> list[str]:
+    """Those of `_FORMATS` that this build of Pillow has."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _orientation(file: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1, as stored, where it is absent or the EXIF data are damaged."""
+    try:
+        tags = file.tag_v2 if isinstance(file, TiffImagePlugin.TiffImageFile) else file.getexif()
+        value = tags.get(_ORIENTATION)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    """The picture turned by its orientation alone: nothing else of its EXIF data is looked at."""
+    orientation = _orientation(file)
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        # Pillow's own end of loading reads all the EXIF data, and then turns the picture.
+        file.load_end = lambda: None  # type: ignore[method-assign]
+    file.load()
+    turn = _TURNS.get(orientation)
+    return file if turn is None else file.transpose(turn)
+
+
+def _on_white(picture: Image.Image) -> tuple[Image.Image, str | None]:
+    """The picture as L or RGB, transparent parts being white, and how deep pixels were scaled."""
+    if picture.mode in _DEEP_MODES:
+        values = np.asarray(picture)
+        pixels, remark = to_eight_bits(values)
+        if isinstance(clear := picture.info.get("transparency"), int):
+            pixels[values == clear] = 255
+        return Image.fromarray(pixels), remark
+    if not picture.has_transparency_data:
+        return picture if picture.mode in MODES.values() else picture.convert(_opaque_mode(picture)), None
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    coloured = picture.convert("RGBA")
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(coloured, mask=coloured.getchannel("A"))
+    return white, None
+
+
+def _opaque_mode(picture: Image.Image) -> str:
+    return "L" if picture.mode in _GREY_MODES else "RGB"
+
+
+def _frames_remark(file: Image.Image) -> str | None:
+    """A photograph's preview (MPO) is no second picture, and counting a GIF's would read all of it."""
+    if file.format in ("MPO", "GIF", "FLI", "ICO", "ICNS", "CUR", "PSD"):
+        return None
+    count = getattr(file, "n_frames", 1)
+    return f"holds {count} pictures, of which the first is taken" if count > 1 else None
+
+
+def _file_reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not a picture"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _what_else(data: bytes) -> str:
+    """What a file is that Pillow does not know, and what to do about it."""
+    if not data:
+        return "an empty file"
+    start = data[:512].lstrip().lower()
+    if data[4:8] == b"ftyp":
+        if data[8:12] in _HEIC_BRANDS:
+            return (
+                f"a HEIC picture, which Pillow cannot read: {_CONVERT}, for example `heif-convert photo.heic photo.jpg`"
+            )
+        return "not a picture (a film, or damaged)"
+    if data.startswith(b"%PDF") or data.startswith(b"%!PS"):
+        return f"a PDF or PostScript page: {_CONVERT}"
+    if b"<svg" in start:
+        return f"an SVG drawing: {_CONVERT}"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "not a picture but a web page"
+    return "not a picture"

@@ -1,0 +1,41 @@
+"""Progress of many equal steps on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_LINE_S = 10.0
+"""Seconds between the lines that a log gets."""
+
+
+@contextmanager
+def steps(description: str, *, total: int, unit: str) -> Iterator[Callable[[], object]]:
+    """Yield a function to be called once a step, of `total` at most. What takes under ten seconds leaves no line."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=description, unit=unit, leave=False, dynamic_ncols=True) as bar:
+            yield bar.update
+        return
+    start = last = time.monotonic()
+    done = 0
+
+    def step() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if now - last >= _LINE_S:
+            last = now
+            left_s = (now - start) / done * (total - done)
+            print(
+                f"{description}: {done:,} of {total:,} {unit}s, {_duration(left_s)} left", file=sys.stderr, flush=True
+            )
+
+    yield step
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
