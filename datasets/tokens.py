@@ -7,12 +7,17 @@ point or comma between two digits, and the points of an abbreviation of single l
 being tokenised again.
 
 `char`: every character, the end of a line being one of them.
+
+Both read a text in Unicode's composed form (NFC), so that a letter with its accent is one token however a file stores
+it. A mark that has no composed form (in Indic scripts, Thai, emoji) belongs to the character that it stands on.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from typing import Literal, TypeAlias
 
 Tokens: TypeAlias = Literal["word", "char"]
@@ -25,14 +30,43 @@ END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 """The word, or character, that stands for all that are not in a vocabulary."""
 
-_WORD_OR_MARK = re.compile(r"\n|<unk>|(?:[^\W\d_]\.){2,}|'?\w+(?:(?:['-]|(?<=\d)[.,](?=\d))\w+)*'?|--+|\.\.+|[^\w\s]")
+
+@cache
+def _word_or_mark(*, ascii_only: bool) -> re.Pattern[str]:
+    """What is a word or a punctuation mark. ASCII has no combining marks, and need not be searched for them."""
+    letters, marks, joined = r"\w+", "", ""
+    if not ascii_only:
+        combining = _combining_marks()
+        letters, marks = rf"\w[\w{combining}]*", f"[{combining}]*"
+        joined = rf"(?:(?<=\u200d)[^\w\s]{marks})*"  # emoji made of several
+    return re.compile(
+        rf"\n|<unk>|(?:[^\W\d_]{marks}\.){{2,}}"
+        rf"|'?{letters}(?:(?:['-]|(?<=\d)[.,](?=\d)){letters})*'?"
+        rf"|--+|\.\.+|[^\w\s]{marks}{joined}"
+    )
+
+
+def _combining_marks() -> str:
+    r"""All characters that stand on the one before, and the joiners within words: the inside of a regular expression's
+    set. Python's `\w` leaves them out.
+    """
+    numbers = [n for n in range(0x300, 0x1F000) if unicodedata.category(chr(n)).startswith("M")]
+    spans = [(0x200C, 0x200D), (0xE0100, 0xE01EF)]
+    for number in numbers:
+        if spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in spans)
 
 
 def tokenize(text: str, *, tokens: Tokens) -> list[str]:
     """The tokens of a text, in order. A last line without its end gets none: more words may follow."""
+    text = unicodedata.normalize("NFC", text)
     if tokens == "char":
         return list(text)
-    words = _WORD_OR_MARK.findall(text.lower().replace("’", "'"))
+    text = text.lower().replace("’", "'")
+    words = _word_or_mark(ascii_only=text.isascii()).findall(text)
     return [END_OF_LINE if word == "\n" else word for word in words]
 
 

@@ -1,7 +1,8 @@
 """A store from a person's own text.
 
     FILE          one text: its last twentieth becomes test, the twentieth before that valid
-    FOLDER        train.txt, valid.txt, test.txt; what is missing takes a twentieth from the end of train
+    FOLDER        train.txt, valid.txt, test.txt, under any of the splits' usual names; what is missing takes a
+                  twentieth from the end of train
 
 Nothing is drawn at random: held-out text goes on where train ends. It is cut at the end of a line, or anywhere in a
 text of too few lines. Tokens outside the vocabulary, which is made of train alone, become `<unk>`.
@@ -11,36 +12,52 @@ text of too few lines. Tokens outside the vocabulary, which is made of train alo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from datasets.splits import split_called
 from datasets.store import SPLITS, StoreError
 from datasets.store_writer import write_text_store
 from datasets.tokens import END_OF_LINE, UNITS, UNKNOWN, Tokens, tokenize
+from foundation.text import listed
 
 DEFAULT_NUM_WORDS = 10_000
 _HELD_OUT_FRACTION = 0.05
 _FEWEST_LINES = 20
 """A text of fewer lines has no twentieth that is made of whole lines."""
+_WITHOUT_BLANKS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""A letter of Thai, Lao, Burmese, Khmer, Japanese or Chinese, which are written without blanks between words."""
+_LONG_WORD, _LONG_WORD_THERE = 20, 4
+"""Letters that words have on average only where nothing parts them: in any script, and in those without blanks."""
 
 
 def build(
-    source: Path, path: Path, *, name: str, tokens: Tokens, vocabulary_size: int | None = None
+    source: Path,
+    path: Path,
+    *,
+    name: str,
+    tokens: Tokens,
+    vocabulary_size: int | None = None,
+    note: Callable[[str], object] = lambda text: None,
 ) -> tuple[str, ...]:
     """Write the text store at `path` from the file or folder `source`. Token numbers go by frequency in train, then
     alphabetically.
 
     Args: vocabulary_size: the most different tokens, `<unk>` and `<eos>` among them; by default 10,000 words, or all
-        characters of train.
+        characters of train. note: told what a person should know of the text.
     Returns: the splits that were taken from the end of train.
     Raises: StoreError: a text is missing, empty, too short or not UTF-8, or the vocabulary would be next to nothing.
     """
     if vocabulary_size is None and tokens == "word":
         vocabulary_size = DEFAULT_NUM_WORDS
     known: dict[str, int] = {}
-    streams = {split: _numbered(file, known, tokens=tokens) for split, file in _files(source).items()}
+    files = _files(source)
+    if aside := sorted(file.name for file in _texts_in(source) if file not in files.values()):
+        note(f"{listed(aside)}: not read, for the names are not those of splits")
+    streams = {split: _numbered(file, known, tokens=tokens) for split, file in files.items()}
     missing = tuple(split for split in SPLITS if split not in streams)
     streams |= _cut(streams["train"], missing, line_end=known.get(END_OF_LINE if tokens == "word" else "\n", -1))
     for split in SPLITS:
@@ -51,6 +68,8 @@ def build(
             )
     counts = np.bincount(streams["train"], minlength=len(known)).tolist()
     frequency = dict(zip(known, counts, strict=True))
+    if tokens == "word" and _lacks_blanks(frequency):
+        note("there are next to no blanks between words, so whole clauses become tokens; --tokens char suits this text")
     vocabulary = _vocabulary(frequency, source=source, tokens=tokens, size=vocabulary_size)
     number = {token: index for index, token in enumerate(vocabulary)}
     renumbered = np.array([number.get(token, number.get(UNKNOWN, 0)) for token in known])  # [K]
@@ -72,11 +91,34 @@ def _files(source: Path) -> dict[str, Path]:
         return {"train": source}
     if not source.is_dir():
         raise StoreError(f"{source}: no such file or folder")
-    files = {split: source / f"{split}.txt" for split in SPLITS if (source / f"{split}.txt").is_file()}
+    files: dict[str, Path] = {}
+    for file in _texts_in(source):
+        split = split_called(file.stem)
+        if split in files:
+            raise StoreError(f"{source}: {listed([files[split].name, file.name])} are both names of the split {split}")
+        if split:
+            files[split] = file
     if "train" not in files:
-        others = ", ".join(sorted(file.name for file in source.glob("*.txt"))[:5]) or "no .txt file"
+        others = ", ".join(file.name for file in _texts_in(source)[:5]) or "no .txt file"
         raise StoreError(f"{source}: holds {others}, expected train.txt and, if there are, valid.txt and test.txt")
     return files
+
+
+def _texts_in(source: Path) -> list[Path]:
+    """The text files of a folder, by name; none of a file."""
+    if not source.is_dir():
+        return []
+    found = (path for path in source.iterdir() if path.suffix.lower() == ".txt" and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
+
+
+def _lacks_blanks(frequency: Mapping[str, int]) -> bool:
+    """Whether the words are so long that they are hardly words. frequency: of every token."""
+    words = {token: count for token, count in frequency.items() if token[:1].isalnum()}
+    num_words, num_letters = sum(words.values()), sum(len(word) * count for word, count in words.items())
+    there = sum(len(_WITHOUT_BLANKS.findall(word)) * count for word, count in words.items())
+    longest = _LONG_WORD_THERE if 2 * there > num_letters else _LONG_WORD
+    return num_letters > longest * num_words
 
 
 def _numbered(file: Path, known: dict[str, int], *, tokens: Tokens) -> np.ndarray:

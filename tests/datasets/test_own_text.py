@@ -43,6 +43,44 @@ def test_given_splits_are_kept(tmp_path: Path) -> None:
     assert [text(store, split) for split in SPLITS] == ["to be .\n", "be to\n", "to to\n"]
 
 
+@pytest.mark.parametrize("names", [("TRAIN", "Val", "Test"), ("training", "validation", "testing")])
+def test_splits_are_known_by_their_usual_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    texts = dict(zip(names, ("to be .\n", "be to\n", "to to\n"), strict=True))
+    store = build(write(tmp_path / "mine", **texts))
+    assert [text(store, split) for split in SPLITS] == ["to be .\n", "be to\n", "to to\n"]
+
+
+def test_a_file_that_is_no_split_is_told(tmp_path: Path) -> None:
+    notes: list[str] = []
+    folder = write(tmp_path / "mine", train=POEM, heldout=POEM)
+    own_text.build(folder, tmp_path / "x.h5", name="x", tokens="word", note=notes.append)
+    assert notes == ["'heldout.txt': not read, for the names are not those of splits"]
+
+
+def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"'val.txt', 'valid.txt' are both names of the split valid"):
+        build(write(tmp_path / "mine", train=POEM, val=POEM, valid=POEM))
+
+
+@pytest.mark.parametrize(
+    ("line", "is_advised"),
+    [
+        ("我来到北京清华大学学习计算机科学，今天天气很好。", True),
+        ("ภาษาไทยเขียนติดกันไม่มีช่องว่างระหว่างคำ", True),
+        ("acgtacgtttgacacgtgacgtgcagtcagtcagtgca", True),
+        ("我 来到 北京 清华 大学 学习 计算机 科学", False),
+        ("Donaudampfschifffahrtsgesellschaft und ein paar kurze Worte", False),
+        ("यह एक हिन्दी वाक्य है", False),
+    ],
+)
+def test_a_text_without_blanks_between_words_is_advised_characters(tmp_path: Path, line: str, is_advised: bool) -> None:
+    notes: list[str] = []
+    lines = "".join(f"{line}{'甲乙丙丁戊己庚辛壬癸'[number % 10]}\n" for number in range(60))
+    folder = write(tmp_path / "mine", train=lines)
+    own_text.build(folder, tmp_path / "x.h5", name="x", tokens="word", note=notes.append)
+    assert any("--tokens char" in note for note in notes) == is_advised
+
+
 @pytest.mark.parametrize("tokens", ["word", "char"])
 def test_one_text_gives_its_last_lines_to_valid_and_test_in_order(tmp_path: Path, tokens: Tokens) -> None:
     store = build(write(tmp_path / "mine", train=POEM) / "train.txt", tokens)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets import catalog
-from datasets.tokens import detokenize, tokenize
+from datasets.tokens import Tokens, detokenize, tokenize
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,11 @@ from datasets.tokens import detokenize, tokenize
         ("être\t猫_1\r", "être 猫_1"),
         ("one\n\ntwo\n", "one <eos> <eos> two <eos>"),
         ("", ""),
+        ("e\u0301te\u0301 ete\u0301.", "été eté ."),
+        ("हिन्दी, தமிழ்", "हिन्दी , தமிழ்"),
+        ("x\u0323\u0302y ป่า", "x\u0323\u0302y ป่า"),
+        ("می\u200cخواهم ❤\ufe0f!", "می\u200cخواهم ❤\ufe0f !"),
+        ("👩\u200d👧👧", "👩\u200d👧 👧"),
     ],
 )
 def test_words_are_lower_cased_and_marks_stand_alone(text: str, words: str) -> None:
@@ -36,10 +43,16 @@ def test_every_character_is_a_token() -> None:
 
 @given(st.text())
 def test_characters_come_back_as_the_same_text(text: str) -> None:
-    assert detokenize(tokenize(text, tokens="char"), tokens="char") == text
+    assert detokenize(tokenize(text, tokens="char"), tokens="char") == unicodedata.normalize("NFC", text)
 
 
-@given(st.text(st.sampled_from("ab1 .,'-\n_<>(É"), max_size=30))
+@pytest.mark.parametrize("tokens", ["word", "char"])
+def test_a_decomposed_text_has_the_tokens_of_the_composed_one(tokens: Tokens) -> None:
+    text = "L'été, déjà façade naïve: Ångström, \u1e69 한국어 ばか\n"
+    assert tokenize(unicodedata.normalize("NFD", text), tokens=tokens) == tokenize(text, tokens=tokens)
+
+
+@given(st.text(st.sampled_from("ab1 .,'-\n_<>(É\u0301\u0323\u200dक\u094d❤\ufe0f"), max_size=30))
 def test_tokenising_again_changes_no_word(text: str) -> None:
     words = tokenize(text, tokens="word")
     assert tokenize(detokenize(words, tokens="word"), tokens="word") == words
