@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.claims import claimed
 from datasets.sources import cifar, fashion_mnist, published_text
 from datasets.sources.download import RemoteFile, download
 from datasets.store import ImageStore, StoreError, TextStore, open_store
@@ -155,23 +156,17 @@ def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, 
     if entry.remote is None:
         raise StoreError(f"data set '{name}' ships with the package: there is nothing to fetch")
     out = out or store_path(name)
-    refuse_existing(out, force=force)
-    if originals is not None:
-        entry.remote.build(originals, out)
-        return out
-    downloads = data_folder() / "downloads" / name
-    received = [download(file, downloads) for file in entry.remote.files]
-    entry.remote.build(downloads, out)
-    for file in received:
-        file.unlink()
-    downloads.rmdir()
+    with claimed(out, force=force):
+        if originals is not None:
+            entry.remote.build(originals, out)
+            return out
+        downloads = data_folder() / "downloads" / name
+        received = [download(file, downloads) for file in entry.remote.files]
+        entry.remote.build(downloads, out)
+        for file in received:
+            file.unlink()
+        downloads.rmdir()
     return out
-
-
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raises: StoreError: something stands at `path`, and nobody said to replace it."""
-    if path.exists() and not force:
-        raise StoreError(f"{path}: is there already; --force replaces it")
 
 
 def is_known(name: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets import catalog
 from datasets.import_cli import force_option, import_command
-from datasets.store import ImageStore, StoreError, TextStore, open_store
+from datasets.store import ImageStore, StoreError, StoreInUseError, TextStore, open_store
 from datasets.summary import class_table, summary
 from datasets.tokens import UNITS, UNKNOWN
 
@@ -53,7 +53,7 @@ def _own_row(name: str) -> dict[str, Any]:
     try:
         text, state = summary(open_store(path)), "imported"
     except StoreError as error:
-        text, state = str(error), "damaged"
+        text, state = str(error), "in use" if isinstance(error, StoreInUseError) else "damaged"
     return {"name": name, "state": state, "summary": text, "path": str(path)}
 
 

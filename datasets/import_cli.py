@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import click
 from click.core import ParameterSource
 
 from datasets import catalog
+from datasets.claims import claimed
 from datasets.sources import own_pictures, own_text
 from datasets.sources.import_report import ImportReport
 from datasets.sources.picture_table import SUFFIXES, Columns
@@ -112,31 +114,35 @@ def import_command(
     Text: a FILE, or a FOLDER with train.txt, valid.txt and test.txt; a missing split takes a twentieth from the end of
     train. Words are lower-cased and parted from punctuation marks, and a line's end is one, <eos>.
     """
-    path = _own_path(name, force=force)
+    path = _own_path(name)
     given = [key for key in _FOR_PICTURES if context.get_parameter_source(key) is ParameterSource.COMMANDLINE]
-    if tokens or _is_text(source):
-        if given:
-            raise StoreError(f"--{given[0].replace('_', '-')} is for pictures, but {source} is taken as text")
-        _import_text(source, path, name=name, tokens=tokens or "word", vocabulary_size=vocabulary)
-    elif vocabulary is not None:
+    is_text = bool(tokens) or _is_text(source)
+    if is_text and given:
+        raise StoreError(f"--{given[0].replace('_', '-')} is for pictures, but {source} is taken as text")
+    if not is_text and vocabulary is not None:
         raise StoreError(f"--vocabulary is for text, but {source} is taken as pictures; --tokens word says it is text")
-    else:
+    if not is_text:
         _check_form(source)
-        with _step_counter(name) as (on_start, on_picture):
-            report = own_pictures.build(
-                source,
-                path,
-                name=name,
-                size=size,
-                resize="center_crop" if fit == "crop" else "squash",
-                channels={"auto": None, "grey": 1, "rgb": 3}[colour],
-                seed=seed,
-                columns=columns,
-                as_classes=as_classes,
-                on_start=on_start,
-                on_picture=on_picture,
-            )
-        _tell(report, list_copies=list_copies)
+    with claimed(path, force=force):
+        if is_text:
+            _import_text(source, path, name=name, tokens=tokens or "word", vocabulary_size=vocabulary)
+        else:
+            channels: dict[str, Literal[1, 3] | None] = {"auto": None, "grey": 1, "rgb": 3}
+            with _step_counter(name) as (on_start, on_picture):
+                report = own_pictures.build(
+                    source,
+                    path,
+                    name=name,
+                    size=size,
+                    resize="center_crop" if fit == "crop" else "squash",
+                    channels=channels[colour],
+                    seed=seed,
+                    columns=columns,
+                    as_classes=as_classes,
+                    on_start=on_start,
+                    on_picture=on_picture,
+                )
+            _tell(report, list_copies=list_copies)
     store = open_store(path)
     if isinstance(store, ImageStore):
         click.echo(class_table(store))
@@ -197,14 +203,12 @@ def _tell(report: ImportReport, *, list_copies: bool) -> None:
     _note("classes want a look", report.doubtful, limit=2 * _LISTED_FILES)
 
 
-def _own_path(name: str, *, force: bool) -> Path:
+def _own_path(name: str) -> Path:
     if not re.fullmatch(r"[\w-][\w.-]*", name) or name.endswith(".h5"):
         raise StoreError(f"'{name}' is not a name for a data set: expected letters, digits, '-', '_' and '.'")
     if catalog.is_known(name):
         raise StoreError(f"the name '{name}' is taken by a published data set; choose another --name")
-    path = catalog.store_path(name)
-    catalog.refuse_existing(path, force=force)
-    return path
+    return catalog.store_path(name)
 
 
 def _note(what: str, lines: Sequence[str], *, limit: int = _LISTED_FILES) -> None:

@@ -43,6 +43,10 @@ class StoreError(ValueError):
     """A data set that is unknown, absent, damaged or not what it should be."""
 
 
+class StoreInUseError(StoreError):
+    """A store that another program writes to at this moment."""
+
+
 @dataclass(frozen=True)
 class ImageStore:
     """A checked store of labelled images. Opened anew for every read, so it may be read from several threads.
@@ -306,6 +310,8 @@ def _reading(path: Path) -> Iterator[h5py.File]:
         if isinstance(error, PermissionError):
             raise StoreError(f"{path}: may not be read: permission denied") from error
         text = str(error)
+        if "unable to lock file" in text:
+            raise StoreInUseError(f"{path}: another program has it open to write; close it there first") from error
         if "file signature not found" in text:
             raise StoreError(f"{path}: not an HDF5 file; {_CURE}") from error
         what = "cut short" if "truncated" in text else "damaged"

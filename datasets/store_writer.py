@@ -180,7 +180,7 @@ class _Sink(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+b")
-        self._failure: OSError | None = None
+        self._failure: BaseException | None = None
 
     def write(self, data: Any) -> int:
         length = memoryview(data).nbytes
@@ -198,7 +198,8 @@ class _Sink(io.FileIO):
     def _remembering(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        # An interruption too: HDF5 cannot pass it on.
+        except BaseException as error:
             self._failure = self._failure or error
 
     def raise_failure(self) -> None:

@@ -1,0 +1,116 @@
+"""The right to write a store: one process at a time, which leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from datasets.store import StoreError
+
+_TEMPORARY = re.compile(r"\.(.+\.h5)\.[0-9a-f]{8}\.tmp")
+"""What `whole_file` calls a store that is not whole yet."""
+
+
+@contextmanager
+def claimed(path: Path, *, force: bool) -> Iterator[None]:
+    """Hold the store's place for the block, in which SIGTERM ends the program as Ctrl-C does: everything is tidied up.
+
+    What killed imports have left in the folder is removed first.
+    Raises: StoreError: another process writes the store, or one stands there and nobody said to replace it.
+    """
+    refuse_existing(path, force=force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _try_lock(path)
+    except OSError as error:
+        raise StoreError(f"{path}: could not be written: {error.strerror or error}") from error
+    if lock is None:
+        raise StoreError(f"{path}: another import or fetch is writing it; wait for its end")
+    try:
+        # The one before may have finished between our first look and the lock.
+        refuse_existing(path, force=force)
+        _sweep(path.parent, own=path.name)
+        with _ended_by_sigterm():
+            yield
+    finally:
+        _unlock(path, lock)
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raises: StoreError: something stands at `path`, and nobody said to replace it."""
+    if path.exists() and not force:
+        raise StoreError(f"{path}: is there already; --force replaces it")
+
+
+def _sweep(folder: Path, *, own: str) -> None:
+    """Remove temporary stores whose writer is gone: one that lives holds its lock."""
+    for temporary in folder.glob(".*.h5.*.tmp"):
+        match = _TEMPORARY.fullmatch(temporary.name)
+        if match is None:
+            continue
+        target = folder / match[1]
+        lock = None if target.name == own else _try_lock(target)
+        if target.name == own or lock is not None:
+            temporary.unlink(missing_ok=True)
+        if lock is not None:
+            _unlock(target, lock)
+
+
+# --- locks, which the system takes from a process that dies ----------------------------------------------------------
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock of a store; None if another process holds it. Raises: OSError."""
+    lock = _lock_path(path)
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except OSError:
+                pass  # a file system without locks: the rename at the end is all the order there is
+        try:
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its owner has just removed it: the next one at that path is the lock
+
+
+def _unlock(path: Path, descriptor: int) -> None:
+    _lock_path(path).unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that every `finally` on the way out is run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    previous: Any = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
