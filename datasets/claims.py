@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import signal
@@ -15,8 +16,8 @@ from typing import Any, NoReturn
 
 from datasets.store import StoreError
 
-_TEMPORARY = re.compile(r"\.(.+\.h5)\.[0-9a-f]{8}\.tmp")
-"""What `whole_file` calls a store that is not whole yet."""
+_LEFT_OVER = re.compile(r"\.(.+\.h5)\.([0-9a-f]{8}\.tmp|lock)")
+"""What `whole_file` calls a store that is not whole yet, and the lock beside it."""
 
 
 @contextmanager
@@ -51,17 +52,16 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 
 def _sweep(folder: Path, *, own: str) -> None:
-    """Remove temporary stores whose writer is gone: one that lives holds its lock."""
-    for temporary in folder.glob(".*.h5.*.tmp"):
-        match = _TEMPORARY.fullmatch(temporary.name)
-        if match is None:
+    """Remove temporary stores and locks whose writer is gone: one that lives holds its lock."""
+    left_over = [match[1] for path in folder.iterdir() if (match := _LEFT_OVER.fullmatch(path.name))]
+    for name in dict.fromkeys([own, *left_over]):
+        lock = None if name == own else _try_lock(folder / name)
+        if name != own and lock is None:
             continue
-        target = folder / match[1]
-        lock = None if target.name == own else _try_lock(target)
-        if target.name == own or lock is not None:
+        for temporary in folder.glob(f".{glob.escape(name)}.*.tmp"):
             temporary.unlink(missing_ok=True)
         if lock is not None:
-            _unlock(target, lock)
+            _unlock(folder / name, lock)
 
 
 # --- locks, which the system takes from a process that dies ----------------------------------------------------------
