@@ -46,6 +46,8 @@ _FORMATS = (
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
 _ORIENTATION = 0x0112
+_MARKS_OF_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")
+"""A PNG whose orientation is told has one of these."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -139,7 +141,7 @@ def _header(data: bytes) -> Header:
     with _opened(data) as file:
         height, width = file.height, file.width
         # Of a TIFF Pillow gives the size upright.
-        if not isinstance(file, TiffImagePlugin.TiffImageFile) and _orientation(file) >= 5:
+        if not isinstance(file, TiffImagePlugin.TiffImageFile) and _orientation(file, data) >= 5:
             height, width = width, height
         return Header((height, width), file.mode in _GREY_MODES)
 
@@ -147,7 +149,7 @@ def _header(data: bytes) -> Header:
 def _picture(data: bytes, *, size: tuple[int, int], channels: int, resize: Resize) -> Picture:
     with _opened(data) as file:
         frames = _frames_remark(file)
-        picture, scaling = _on_white(_upright(file))
+        picture, scaling = _on_white(_upright(file, data))
         if picture.mode != MODES[channels]:
             picture = picture.convert(MODES[channels])
         width_height = (size[1], size[0])
@@ -185,8 +187,11 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _orientation(file: Image.Image) -> int:
+def _orientation(file: Image.Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1, as stored, where it is absent or the EXIF data are damaged."""
+    # Of a PNG Pillow would decode all pixels to look behind them.
+    if file.format == "PNG" and not any(mark in data for mark in _MARKS_OF_EXIF):
+        return 1
     try:
         tags = file.tag_v2 if isinstance(file, TiffImagePlugin.TiffImageFile) else file.getexif()
         value = tags.get(_ORIENTATION)
@@ -195,9 +200,9 @@ def _orientation(file: Image.Image) -> int:
     return value if isinstance(value, int) and value in _TURNS else 1
 
 
-def _upright(file: Image.Image) -> Image.Image:
+def _upright(file: Image.Image, data: bytes) -> Image.Image:
     """The picture turned by its orientation alone: nothing else of its EXIF data is looked at."""
-    orientation = _orientation(file)
+    orientation = _orientation(file, data)
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         # Pillow's own end of loading reads all the EXIF data, and then turns the picture.
         file.load_end = lambda: None  # type: ignore[method-assign]

@@ -66,7 +66,7 @@ def prepare_bytes(data: bytes, *, preprocess: Preprocess) -> np.ndarray:
     try:
         return prepare_file(data, preprocess=preprocess).pixels
     except PictureError as error:
-        raise ImageError(f"the body: {error}") from error
+        raise ImageError(f"the picture: {error}") from error
 
 
 def prepare_file(data: bytes, *, preprocess: Preprocess) -> Picture:

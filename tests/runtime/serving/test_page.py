@@ -64,7 +64,7 @@ def test_what_is_no_picture_is_told_so_on_the_page(server: Server, page: Page, t
     page.until("document.getElementById('state').textContent === 'ready'")
     page.choose_file("#file", tmp_path / "no.png")
     message = page.until("!document.getElementById('error').hidden && document.getElementById('error').textContent")
-    assert message == "the body: not a picture"
+    assert message == "the picture: not a picture"
 
 
 def test_the_page_asks_for_the_token(model_path: Path, page: Page) -> None:

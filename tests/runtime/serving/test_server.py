@@ -242,9 +242,9 @@ def test_a_picture_is_classified_as_it_is(server: Server, value: int, name: str,
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        ("/v1/classify", b"", 400, "the body: an empty file"),
-        ("/v1/classify", b"GIF89a", 400, "the body: not a picture"),
-        ("/v1/classify", picture(1)[:60], 400, "the body: damaged: "),
+        ("/v1/classify", b"", 400, "the picture: an empty file"),
+        ("/v1/classify", b"GIF89a", 400, "the picture: not a picture"),
+        ("/v1/classify", picture(1)[:60], 400, "the picture: damaged: "),
         ("/v1/classify?model=nix", picture(1), 404, "Request for unknown model: 'nix' is not found"),
         ("/v1/classify?model=cats", picture(1), 400, "model 'cats' is a language model of single steps, not an image"),
         ("/v1/classify?top=0", picture(1), 400, "top must be a whole number above 0"),
