@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from foundation import telemetry
+from foundation.neighbours import require_own_datasets
 from foundation.text import printable
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class _LazyGroup(click.Group):
         command = self._lazy.get(cmd_name)
         if command is None:
             return None
+        require_own_datasets()
         return getattr(importlib.import_module(f"{command.package}.{command.module}"), command.attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

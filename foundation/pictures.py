@@ -102,12 +102,11 @@ def read_file(path: Path) -> bytes:
     """The bytes of a file that may be a picture. Raises: PictureError: it cannot be read, or is far too large."""
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise PictureError(f"a file of more than {MAX_FILE_BYTES >> 20} MB is not taken for a picture")
+            return file.read()
     except OSError as error:
         raise PictureError(_file_reason(error)) from None
-    if len(data) > MAX_FILE_BYTES:
-        raise PictureError(f"a file of more than {MAX_FILE_BYTES >> 20} MB is not taken for a picture")
-    return data
 
 
 def read_header(data: bytes) -> Header:
