@@ -50,6 +50,11 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes the run.  [default: the search's, or 0]")
 @click.option(
+    "--class-weights",
+    type=click.Choice(["none", "balanced"]),
+    help="For images: balanced lets rare classes count as much as frequent ones.  [default: the preset's, none]",
+)
+@click.option(
     "--lstm/--no-lstm", default=True, help="For text: train torch's LSTM of as many parameters, too, to compare with."
 )
 @click.option(
@@ -74,6 +79,7 @@ def retrain(
     hidden_size: int | None,
     epochs: int | None,
     seed: int | None,
+    class_weights: Literal["none", "balanced"] | None,
     lstm: bool,
     memory_budget: int | None,
     jobs: int | None,
@@ -126,6 +132,8 @@ def retrain(
         seed=config.seed if seed is None else seed,
         num_epochs=epochs or config.num_epochs,
     )
+    if class_weights is not None:
+        config = _with_class_weights(config, class_weights)
     check_training(spec.space, config.training)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
@@ -249,6 +257,16 @@ def _resized(spec: Spec, **sizes: int | None) -> Spec:
         if not hasattr(spec.network, name):
             raise ConfigError(f"--{name.replace('_', '-')} is not for {spec.space} networks")
     return replace(spec, network=replace(spec.network, **given))
+
+
+def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "balanced"]) -> RetrainConfig:
+    """Raises: ConfigError: the task has no classes."""
+    from searcher.arch.document import ConfigError
+    from searcher.training.image_learner import ImageTraining
+
+    if not isinstance(config.training, ImageTraining):
+        raise ConfigError("--class-weights is for images; a language model has no classes")
+    return replace(config, training=replace(config.training, class_weights=class_weights))
 
 
 def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:

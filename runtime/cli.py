@@ -122,6 +122,7 @@ def _image_fields(result: Evaluation) -> dict[str, Any]:
         "count": result.count,
         "correct": result.correct,
         "accuracy": asdict(result.accuracy),
+        "balanced_accuracy": result.balanced_accuracy,
         "calibration": {
             "error": calibration.error,
             "bins": [
@@ -137,12 +138,16 @@ def _image_fields(result: Evaluation) -> dict[str, Any]:
 
 
 def _image_text(result: Evaluation) -> str:
+    from foundation.text import listed
+
     interval = result.accuracy.interval
     assert interval is not None
+    balanced = f", balanced accuracy {result.balanced_accuracy:.2%} (mean recall)" if result.is_unequal else ""
+    absent = f"\nno image of {listed(result.absent)}: nothing here speaks for them" if result.absent else ""
     return (
         f"accuracy {result.accuracy.value:.2%} (95 % interval {interval.low:.2%} – {interval.high:.2%}, "
-        f"{result.correct:,} of {result.count:,} images), calibration error {result.calibration.error:.2%}"
-        f"\n\n{_class_table(result)}"
+        f"{result.correct:,} of {result.count:,} images){balanced}, calibration error {result.calibration.error:.2%}"
+        f"{absent}\n\n{_class_table(result)}"
     )
 
 
@@ -162,6 +167,7 @@ def _draw_confusion(result: Evaluation, path: Path, *, title: str) -> None:
 
 
 def _class_table(result: Evaluation) -> str:
+    from foundation.text import printable
     from runtime.tables import ABSENT, aligned
 
     def percent(value: float | None) -> str:
@@ -169,8 +175,10 @@ def _class_table(result: Evaluation) -> str:
 
     rows = []
     for score, mistakes in zip(result.per_class, result.mistakes, strict=True):
-        taken_for = ", ".join(f"{name} {count}" for name, count in mistakes[:3])
-        rows.append([score.name, f"{score.count:,}", percent(score.recall), percent(score.precision), taken_for])
+        taken_for = ", ".join(f"{printable(name)} {count}" for name, count in mistakes[:3])
+        rows.append(
+            [printable(score.name), f"{score.count:,}", percent(score.recall), percent(score.precision), taken_for]
+        )
     return aligned(["class", "images", "recall", "precision", "  most often taken for"], rows, left=(0, 4))
 
 

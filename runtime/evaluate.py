@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # N images, H height, W width, C channels, K classes
 
+_UNEQUAL = 1.5
+
 
 class EvaluationError(ValueError):
     """A model cannot be scored on a data set."""
@@ -67,6 +69,23 @@ class Evaluation:
             )
             for k, name in enumerate(self.classes)
         ]
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the recalls, so that every class that has an image counts alike."""
+        recalls = [score.recall for score in self.per_class if score.recall is not None]
+        return sum(recalls) / len(recalls)
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes without an image, of which no figure here says anything."""
+        return [score.name for score in self.per_class if score.count == 0]
+
+    @property
+    def is_unequal(self) -> bool:
+        """Whether some class has so many more images than another that accuracy speaks for it alone."""
+        counts = [score.count for score in self.per_class]
+        return max(counts) > _UNEQUAL * min(counts)
 
     @property
     def mistakes(self) -> list[list[tuple[str, int]]]:

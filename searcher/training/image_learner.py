@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ class ImageTraining:
     """Before the classifier. Authors' code: 0.1 in the search, 0.2 in the end."""
     drop_path_prob: float = 0.0
     """The last cell's at the end of training; it rises linearly over cells and steps. Authors' code: 0.4 in the end."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Of the loss. balanced: an image counts inversely to its class's share of train, 1 on the mean, so that rare
+    classes are learnt as well as frequent ones; accuracy may fall where balanced accuracy rises."""
 
     def __post_init__(self) -> None:
         if not self.auxiliary_weight >= 0:
@@ -86,6 +89,11 @@ class ImageLearner:
         for_valid = min(store.nbytes("valid"), budget // _VALID_SHARE)
         self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
         self._valid = ImageBatches.load(store, "valid", device=device, memory_budget_bytes=max(for_valid, 1))
+        self._class_weights: Tensor | None = None
+        if training.class_weights == "balanced":
+            counts = np.bincount(store.labels(train_on), minlength=len(store.classes))
+            balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
+            self._class_weights = torch.tensor(balanced, dtype=torch.float32, device=device)  # [classes]
         self._batch_size = batch_size
         if min(batch_size, self._train.num_images) < world.size:
             raise ConfigError(f"batch_size is {batch_size}; each of the {world.size} processes needs an image of it")
@@ -117,7 +125,9 @@ class ImageLearner:
         images, labels = batch
         with computing(self._device, self._precision):
             logits, auxiliary_logits = network(images, drop_path_prob=self._training.drop_path_prob * progress)
-        loss = classification_loss(logits, auxiliary_logits, labels, training=self._training)
+        loss = classification_loss(
+            logits, auxiliary_logits, labels, training=self._training, class_weights=self._class_weights
+        )
         correct = (logits.detach().argmax(1) == labels).sum()
         return StepLoss(loss, correct, len(labels))
 
@@ -212,14 +222,30 @@ def _numbers(count: int, half: Half | None) -> np.ndarray:
 
 
 def classification_loss(
-    logits: Tensor, auxiliary_logits: Tensor | None, labels: Tensor, *, training: ImageTraining
+    logits: Tensor,
+    auxiliary_logits: Tensor | None,
+    labels: Tensor,
+    *,
+    training: ImageTraining,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy of logits [B, classes], plus the auxiliary head's with its weight: scalar."""
-    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)
-    if auxiliary_logits is None:
-        return loss
-    auxiliary = functional.cross_entropy(auxiliary_logits.float(), labels, label_smoothing=training.label_smoothing)
-    return loss + training.auxiliary_weight * auxiliary
+    """Cross entropy of logits [B, classes], plus the auxiliary head's with its weight: scalar.
+
+    class_weights: [classes], what an image of each counts.
+    """
+
+    def cross_entropy(of: Tensor) -> Tensor:
+        smoothing = training.label_smoothing
+        if class_weights is None:
+            return functional.cross_entropy(of.float(), labels, label_smoothing=smoothing)
+        # torch's own mean is over the weights of the batch, in which a rare class alone would count no more than any.
+        each = functional.cross_entropy(
+            of.float(), labels, weight=class_weights, label_smoothing=smoothing, reduction="none"
+        )
+        return each.mean()
+
+    loss = cross_entropy(logits)
+    return loss if auxiliary_logits is None else loss + training.auxiliary_weight * cross_entropy(auxiliary_logits)
 
 
 @torch.inference_mode()

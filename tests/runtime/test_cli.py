@@ -43,6 +43,29 @@ def test_evaluate_prints_accuracy_and_every_class(model_path: Path, store_path: 
     assert "grey         2   50.0%     100.0%  bright 1" in result.stdout
 
 
+def write_store(path: Path, shades: tuple[int, ...], labels: tuple[int, ...], classes: tuple[str, ...]) -> Path:
+    """Test images of one shade each, and a train split that has every class."""
+    images = np.stack([np.full(SHAPE, shade, np.uint8) for shade in shades])
+    train = (np.stack([np.full(SHAPE, 9, np.uint8)] * len(classes)), np.arange(len(classes)))
+    splits = {"train": train, "test": (images, np.array(labels))}
+    write_image_store(path, name="brightness", splits=splits, classes=classes, source="made up", licence="none")
+    return path
+
+
+def test_balanced_accuracy_stands_beside_accuracy_where_classes_are_unequal(model_path: Path, tmp_path: Path) -> None:
+    path = write_store(tmp_path / "x.h5", (0, 0, 0, 0, 0, 0, 0, 128), (0, 0, 0, 0, 0, 0, 1, 1), CLASSES)
+    result = run(cli.evaluate, model_path, "--dataset", path, "-e", "cpu")
+    assert "accuracy 87.50%" in result.stdout
+    assert "balanced accuracy 75.00% (mean recall)" in result.stdout
+    assert "no image of 'bright': nothing here speaks for them" in result.stdout
+    assert document_of(cli.evaluate, model_path, "--dataset", path, "-e", "cpu")["balanced_accuracy"] == 0.75
+
+
+def test_equal_classes_need_no_second_figure(model_path: Path, tmp_path: Path) -> None:
+    path = write_store(tmp_path / "x.h5", (0, 128, 255), (0, 1, 2), CLASSES)
+    assert "balanced" not in run(cli.evaluate, model_path, "--dataset", path, "-e", "cpu").stdout
+
+
 def test_evaluate_says_how_far_probabilities_can_be_believed(model_path: Path, store_path: Path) -> None:
     document = document_of(cli.evaluate, model_path, "--dataset", store_path, "-e", "cpu")
     calibration = document["calibration"]

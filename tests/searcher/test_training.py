@@ -181,6 +181,29 @@ def test_the_auxiliary_loss_is_weighted() -> None:
     torch.testing.assert_close(actual, expected)
 
 
+def test_a_balanced_loss_lets_every_class_count_alike(tmp_path: Path) -> None:
+    """Over the training images the weights of each class sum to the same, and to 1 an image on the mean."""
+    labels = np.array([0] * 9 + [1] * 2 + [2])
+    images = np.zeros((12, 12, 12, 1), np.uint8)
+    chunk = (images, labels)
+    write_image_store(
+        tmp_path / "noise.h5",
+        name="unequal",
+        splits={"train": chunk, "valid": chunk, "test": chunk},
+        classes=("a", "b", "c"),
+        source="made up",
+        licence="CC0-1.0",
+    )
+    learner = learner_of(tmp_path / "noise.h5", training=ImageTraining(class_weights="balanced", label_smoothing=0.0))
+    logits = torch.zeros(12, 3, requires_grad=True)
+    batch = (torch.zeros(12, 1, 12, 12), torch.from_numpy(labels))
+    learner.loss(lambda images, **_: (logits, None), batch, progress=0.0).loss.backward()
+    assert logits.grad is not None
+    pull = [logits.grad[labels == label, label].sum().item() for label in range(3)]
+    assert pull == pytest.approx([pull[0]] * 3)
+    assert sum(pull) == pytest.approx(-2 / 3)  # as without weights: 12 images of weight 1 on the mean
+
+
 @pytest.fixture
 def supernet() -> nn.Module:
     return build_supernet("micro", MicroSpace(2), MicroSize(3, 4), input_shape=(12, 12, 1), num_classes=3, seed=0)
@@ -201,9 +224,13 @@ def noise_learner(tmp_path: Path, *, device: str = "cpu", training: ImageTrainin
     write_image_store(
         tmp_path / "noise.h5", name="noise", splits=splits, classes=("a", "b", "c"), source="made up", licence="CC0-1.0"
     )
+    return learner_of(tmp_path / "noise.h5", device=device, training=training)
+
+
+def learner_of(path: Path, *, device: str = "cpu", training: ImageTraining | None = None) -> ImageLearner:
     return ImageLearner(
         training or ImageTraining(),
-        store=load_images(str(tmp_path / "noise.h5")),
+        store=load_images(str(path)),
         train_on="train",
         batch_size=4,
         reward_batch_size=4,
