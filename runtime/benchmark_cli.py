@@ -6,7 +6,7 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ _REMOTE_CONCURRENCY = 64
 @click.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--url", metavar="URL", help="Measure models of an Open Inference Protocol server, by their names there.")
+@click.option("--token-file", type=FILE, help="Show the server of --url the token in it.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Send the server of --url this; repeat.")
 @click.option(
     "--scenario",
     "scenarios",
@@ -166,6 +168,8 @@ def benchmark(
     *,
     models: tuple[str, ...],
     url: str | None,
+    token_file: Path | None,
+    headers: tuple[str, ...],
     scenarios: tuple[Scenario, ...],
     batch_sizes: tuple[tuple[int, ...], ...],
     sizes: tuple[tuple[str, int], ...],
@@ -225,9 +229,11 @@ def benchmark(
     if url is not None:
         if compared or compare_reference:
             raise OptionError("--compare-… measures in this process, and does not go together with --url")
-        remote = _remote(models, url=url)
+        remote = _remote(models, url=url, headers=_headers(headers, token_file=token_file))
         make_targets: Callable[[int | None], Sequence[Target]] = lambda _: remote  # noqa: E731
     else:
+        if token_file is not None or headers:
+            raise OptionError("--token-file and --header are for a server: they go with --url")
         if not (data_transfers or io_binding or cuda_graph):
             raise OptionError("--no-data-transfers takes --io-binding: without it every call copies")
         make_targets = LocalTargets(
@@ -298,10 +304,23 @@ def _loads(
     return loads
 
 
-def _remote(models: Sequence[str], *, url: str) -> list[Target]:
+def _headers(headers: Sequence[str], *, token_file: Path | None) -> dict[str, str]:
+    """What every request carries."""
+    found: dict[str, str] = {}
+    if token_file is not None:
+        found["Authorization"] = f"Bearer {token_file.read_text(encoding='utf-8').strip()}"
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not (colon and name.strip().isascii() and name.strip() and header.isprintable()):
+            raise OptionError(f"--header is {header!r}, but must be NAME:VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _remote(models: Sequence[str], *, url: str, headers: Mapping[str, str]) -> list[Target]:
     from runtime.clients import RemoteTarget
 
-    return [RemoteTarget.find(name, url=url) for name in dict.fromkeys(models)]
+    return [RemoteTarget.find(name, url=url, headers=headers) for name in dict.fromkeys(models)]
 
 
 def _keep(sweep: Sweep, document: str, *, output: Path | None, plots: Path | None, run: Path | None) -> None:

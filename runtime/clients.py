@@ -9,7 +9,7 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -21,6 +21,8 @@ from runtime.inputs import TensorSpec, tensor_spec
 from runtime.targets import Facts, Feed, remark_of
 
 _TIMEOUT_S = 60.0
+# How a connection shows that its server has closed it. All are OSErrors too.
+_CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 # The protocol's names of element types.
 _DTYPES = {
@@ -44,9 +46,11 @@ class Server:
     port: int
     base: str
     """What precedes `/v2` in paths."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with every request, as a token is."""
 
     @classmethod
-    def of_url(cls, url: str) -> Server:
+    def of_url(cls, url: str, *, headers: Mapping[str, str] | None = None) -> Server:
         """Raises: ClientError: not an address such as http://localhost:8000."""
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -55,7 +59,7 @@ class Server:
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError:
             raise ClientError(f"{url}: not an address of a server; expected one as http://localhost:8000") from None
-        return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
+        return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/"), dict(headers or {}))
 
     def connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.scheme == "https" else http.client.HTTPConnection
@@ -78,12 +82,12 @@ class RemoteTarget:
     """Whether tensors travel as bytes."""
 
     @classmethod
-    def find(cls, name: str, *, url: str) -> RemoteTarget:
+    def find(cls, name: str, *, url: str, headers: Mapping[str, str] | None = None) -> RemoteTarget:
         """Ask a server for a model of its.
 
         Raises: ClientError: nobody answers, or something else than a server of the protocol, or there is no such model.
         """
-        server = Server.of_url(url)
+        server = Server.of_url(url, headers=headers)
         about = _get(server, "/v2")
         model = _get(server, f"/v2/models/{quote(name, safe='')}")
         extensions = about.get("extensions")
@@ -153,10 +157,13 @@ class RemoteTarget:
     ) -> tuple[bytes, int | None]:
         """One request; gives the answer's bytes, and how many of them are JSON (None: all)."""
         path = f"{self.server.base}/v2/models/{quote(self.name, safe='')}/infer"
+        headers = {**self.server.headers, **headers}
         try:
-            connection.request("POST", path, body, headers)
-            response = connection.getresponse()
-            answer = response.read()
+            try:
+                response, answer = _ask(connection, path, body, headers)
+            except _CLOSED:
+                # A server may close a kept connection while it is idle, which the next request finds out.
+                response, answer = _ask(connection, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise ClientError(f"{self.server}: {error or type(error).__name__}") from error
@@ -164,6 +171,22 @@ class RemoteTarget:
             raise ClientError(f"{self.server}: {response.status}: {_error_in(answer)}")
         length = response.headers.get(_HEADER_LENGTH)
         return answer, None if length is None else int(length)
+
+
+def _ask(
+    connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """Send a request and read its answer. Raises: one of _CLOSED: a kept connection has been closed before."""
+    is_kept = connection.sock is not None
+    try:
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+    except _CLOSED as error:
+        connection.close()
+        if not is_kept:
+            raise http.client.HTTPException(str(error) or type(error).__name__) from error
+        raise
+    return response, response.read()
 
 
 def outputs_of(answer: bytes, header_length: int | None) -> Iterator[np.ndarray]:
@@ -187,7 +210,7 @@ def outputs_of(answer: bytes, header_length: int | None) -> Iterator[np.ndarray]
 def _get(server: Server, path: str) -> dict[str, Any]:
     connection = server.connect()
     try:
-        connection.request("GET", f"{server.base}{path}")
+        connection.request("GET", f"{server.base}{path}", headers=dict(server.headers))
         response = connection.getresponse()
         answer = response.read()
     except (OSError, http.client.HTTPException) as error:

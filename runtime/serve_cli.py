@@ -5,14 +5,13 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: th
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from runtime.options import PATH, OptionError, provider_option
+from runtime.options import PATH, provider_option
 
 if TYPE_CHECKING:
     from runtime.providers import Provider
@@ -24,8 +23,9 @@ _SECONDS = click.FloatRange(min=0)
 _TOKEN = "ENAS_TOKEN"
 
 
-@click.command()
-@click.argument("models", type=PATH)
+# Options from the environment, as ENAS_SERVE_MAX_BATCH_SIZE, which containers are told by.
+@click.command(context_settings={"auto_envvar_prefix": "ENAS_SERVE"})
+@click.argument("models", type=PATH, envvar="ENAS_SERVE_MODELS")
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 is every one of this machine.")
 @click.option("--port", "--http-port", type=click.IntRange(0, 65535), default=8000, help="0 takes a free one.")
 @click.option("--workers", type=_COUNT, default=1, help="Processes that share the port.")
@@ -38,7 +38,8 @@ _TOKEN = "ENAS_TOKEN"
 @click.option("--poll-s", type=_SECONDS, default=0.0, help="How often to look for changed models; 0 is never.")
 @click.option("--lame-duck-s", type=_SECONDS, default=5.0, help="After SIGTERM: not ready, but still serving.")
 @click.option("--exit-timeout-s", type=_SECONDS, default=30.0, help="For what is left to finish after that.")
-@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Of a proxy before it; repeat.")
+@click.option("--allowed-host", multiple=True, metavar="NAME", help="Of a proxy before it; repeat.")
+@click.option("--packet-filter", is_flag=True, help="At stopping, have the kernel drop attempts to connect (Linux).")
 @click.option("--token-file", type=_FILE, help=f"Clients must show the token in it, or in ${_TOKEN}.")
 @click.option("--tls-certificate", type=_FILE, help="Serve HTTPS.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
@@ -60,7 +61,8 @@ def serve(
     poll_s: float,
     lame_duck_s: float,
     exit_timeout_s: float,
-    allowed_hosts: tuple[str, ...],
+    packet_filter: bool,
+    allowed_host: tuple[str, ...],
     token_file: Path | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
@@ -71,12 +73,13 @@ def serve(
     """Serve exported models over HTTP, with the Open Inference Protocol.
 
     MODELS is a run, a model file, or a folder of models (NAME/VERSION/model.onnx, runs, or NAME.onnx). A picture is
-    classified by `curl -T photo.jpg http://localhost:8000/v1/classify`, or on the page at /.
+    classified by `curl -T photo.jpg http://localhost:8000/v1/classify`, or on the page at /. Every option can come from
+    the environment: ENAS_SERVE_MAX_BATCH_SIZE is --max-batch-size, ENAS_SERVE_MODELS is MODELS.
     """
     from runtime.machine import usable_cores
     from runtime.serving.batching import BatchLimits
     from runtime.serving.logs import configure
-    from runtime.serving.settings import Settings
+    from runtime.serving.settings import Settings, read_token
 
     settings = Settings(
         models=models,
@@ -95,8 +98,10 @@ def serve(
         poll_s=poll_s,
         lame_duck_s=lame_duck_s,
         exit_timeout_s=exit_timeout_s,
-        allowed_hosts=allowed_hosts,
-        token=_token(token_file),
+        packet_filter=packet_filter,
+        allowed_hosts=allowed_host,
+        token=read_token(token_file),
+        token_file=token_file,
         tls_certificate=tls_certificate,
         tls_key=tls_key,
         access_log=access_log,
@@ -129,10 +134,3 @@ def _reach(settings: Settings) -> str:
     if settings.token is None:
         return "to everybody who reaches this address: there is no token (--token-file)"
     return "to everybody who has the token"
-
-
-def _token(path: Path | None) -> str | None:
-    token = os.environ.get(_TOKEN) if path is None else path.read_text(encoding="utf-8").strip()
-    if token == "":
-        raise OptionError(f"the token in {path or f'${_TOKEN}'} is empty")
-    return token

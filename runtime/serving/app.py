@@ -90,7 +90,7 @@ class App:
                 await load()
             while self._settings.poll_s > 0:
                 await asyncio.sleep(self._settings.poll_s)
-                await self._repository.poll()
+                await self.follow_models()
 
         @asynccontextmanager
         async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -102,7 +102,19 @@ class App:
             await self._repository.close()
 
         router = Router(self._routes(), redirect_slashes=False, default=_unknown_path, lifespan=lifespan)
-        return Gate(router, settings=self._settings, metrics=self._metrics, phase=self._phase)
+        self._gate = Gate(router, settings=self._settings, metrics=self._metrics, phase=self._phase)
+        return self._gate
+
+    def renew_token(self, token: str | None) -> None:
+        """Ask for this token from now on."""
+        self._gate.token = token
+
+    async def follow_models(self) -> None:
+        """Have the models be what their files are now; a scan that fails leaves them to the next one."""
+        try:
+            await self._repository.poll()
+        except Exception:
+            log.exception("the models' files were not followed")
 
     async def control_here(self, action: str, name: str) -> None:
         """Load or unload a model in this process."""

@@ -1,7 +1,7 @@
 """A worker's end of the pipe to its supervisor: what is loaded or unloaded in one process is so in all.
 
 worker -> supervisor   Ready | Failed   Ask(action, name) by a client of this worker   Did: it is done here
-supervisor -> worker   Do(action, name), to all   Done: it is done everywhere   Leave
+supervisor -> worker   Do(action, name), to all   Done: it is done everywhere   Reload   Leave
 """
 
 from __future__ import annotations
@@ -54,8 +54,14 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Reload:
+    """Read certificate, token and models anew."""
+
+
+@dataclass(frozen=True)
 class Leave:
     after_s: float
+    is_forced: bool = False
 
 
 class Channel:
@@ -67,10 +73,17 @@ class Channel:
         self._asked: dict[int, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def attach(self, *, control_here: Callable[[str, str], Awaitable[None]], leave: Callable[[float], None]) -> None:
+    def attach(
+        self,
+        *,
+        control_here: Callable[[str, str], Awaitable[None]],
+        leave: Callable[[float, bool], None],
+        reload: Callable[[], None],
+    ) -> None:
         """Begin to hear the supervisor, in the running event loop."""
         self._control_here = control_here
         self._leave = leave
+        self._reload = reload
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._hear)
 
     def tell_ready(self) -> None:
@@ -95,7 +108,7 @@ class Channel:
         except (EOFError, OSError):
             # The supervisor is gone: nobody would restart us, and nobody could stop us.
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
-            self._leave(0)
+            self._leave(0, False)
             return
         match message:
             case Do():
@@ -110,8 +123,10 @@ class Channel:
                     future.set_result(None)
                 else:
                     future.set_exception(error)
-            case Leave(after_s):
-                self._leave(after_s)
+            case Reload():
+                self._reload()
+            case Leave(after_s, is_forced):
+                self._leave(after_s, is_forced)
 
     async def _do(self, message: Do) -> None:
         error: ServeError | None = None

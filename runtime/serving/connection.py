@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -77,16 +77,12 @@ class _Unheard:
 _UNHEARD = _Unheard()
 
 
-@dataclass(eq=False, slots=True)
-class _Repeated:
-    """A repeated request that is being answered; what uvicorn looks at of its `RequestResponseCycle`."""
+class _Repeated(Exchange):
+    """A repeated request that is being answered; with what uvicorn looks at of its `RequestResponseCycle`."""
 
-    response_started: bool = False
-    response_complete: bool = False
-    keep_alive: bool = True
-    disconnected: bool = False
-    message_event: _Unheard = _UNHEARD
-    exchange: Exchange = field(default_factory=Exchange)
+    response_started = response_complete = disconnected = False
+    keep_alive = True
+    message_event = _UNHEARD
 
 
 class _Refused(Exception):  # noqa: N818
@@ -234,6 +230,16 @@ class Connection(HttpToolsProtocol):
         super().shutdown()
         self._close_tls_in_time()
 
+    def forget(self) -> None:
+        """Read the next request anew, whatever its head."""
+        self._known = None
+
+    def give_up(self) -> None:
+        """Time is up: end a repeated request, which is no task that could be cancelled."""
+        if isinstance(self.cycle, _Repeated) and not self.cycle.response_complete:
+            self.cycle.go()
+            self._turn_away(503, "the server is shutting down")
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
@@ -342,10 +348,10 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         repeated = _Repeated()
         self.cycle = repeated  # type: ignore[assignment]
-        self._owed.append(repeated.exchange)
+        self._owed.append(repeated)
         withdraw = known.begin(data[len(known.head) :], partial(self._reply, repeated))
         if withdraw is not None:
-            repeated.exchange.when_gone(withdraw)
+            repeated.when_gone(withdraw)
 
     def _reply(self, repeated: _Repeated, outcome: Response | Exception) -> None:
         assert isinstance(outcome, Response), "the gate makes answers of errors"

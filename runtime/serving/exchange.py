@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -45,19 +45,19 @@ Gives a function to call when the client goes, after which there is no reply; No
 """
 
 
-@dataclass(eq=False, slots=True)
 class Exchange:
     """What is known of a request beside its ASGI scope, in which it travels."""
 
+    # Defaults of the class, since an instance is made for every request.
     remember: Callable[[Begin], None] | None = None
     """Has later requests of this connection that have the same head, to the byte, answered by this function.
 
     It is used for those that come while the connection is idle, until another head is remembered; others are read and
     routed anew. None where there can be none. The gate puts itself in between, as it does with `send`.
     """
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     """By lower-case name; the gate fills them in."""
-    is_gone: bool = False
+    is_gone = False
     """The client went before its answer came."""
     _on_gone: Callable[[], object] | None = None
 

@@ -10,7 +10,8 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 
@@ -61,9 +62,9 @@ class Gate:
 
     def __init__(self, app: App, *, settings: Settings, metrics: Metrics, phase: Phase) -> None:
         self._app = app
-        self._settings = settings
-        self._metrics = metrics
-        self._phase = phase
+        self.settings = settings
+        self.metrics = metrics
+        self.phase = phase
         self.token = settings.token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +73,7 @@ class Gate:
             return
         exchange = Exchange.of(scope)
         exchange.headers = _by_name(scope["headers"])
-        visit = self._visit(scope["method"], scope["path"], exchange.headers)
+        visit = _Visit(self, _line(scope, exchange.headers))
         if (remember := exchange.remember) is not None:
             exchange.remember = lambda begin: remember(self._again(begin, visit))
         status = 0
@@ -102,16 +103,13 @@ class Gate:
         else:
             visit.end(status)
 
-    def _visit(self, method: str, path: str, headers: Mapping[str, str]) -> _Visit:
-        return _Visit(self._settings, self._metrics, self._phase, method, path, headers)
-
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Raises: UnauthorizedError: no token. ForbiddenError: a page of another site asks through a browser."""
         path: str = scope["path"]
-        host, allowed = headers.get("host"), self._settings.allowed_hosts
+        host, allowed = headers.get("host"), self.settings.allowed_hosts
         if (host is None and scope["http_version"] == "1.1") or "," in (host or ""):
             raise RequestError("a request must have one Host")
-        is_private = self._settings.is_loopback or bool(allowed)
+        is_private = self.settings.is_loopback or bool(allowed)
         name = host_name(host or "localhost")
         if is_private and path not in PROBES and not (is_loopback(name) or name in allowed):
             raise ForbiddenError(f"this server does not go by the name of {name[:80]} (enas serve --allowed-host)")
@@ -130,7 +128,7 @@ class Gate:
         """What counts and logs requests that repeat the head of one that was let in."""
 
         def begin_marked(body: bytes, reply: Reply) -> Withdraw | None:
-            visit = self._visit(first.method, first.path, first.headers)
+            visit = _Visit(self, first.line)
 
             def reply_marked(outcome: Response | Exception) -> None:
                 error = outcome if isinstance(outcome, Exception) else None
@@ -155,50 +153,56 @@ class Gate:
         return begin_marked
 
 
-@dataclass(slots=True)
-class _Visit:
-    """A request between its coming and its end, on either way."""
+class _Line(NamedTuple):
+    """What a request's head says, as far as it is logged."""
 
-    settings: Settings
-    metrics: Metrics
-    phase: Phase
     method: str
     path: str
-    headers: Mapping[str, str]
-    request_id: str = ""
-    start_s: float = field(default_factory=time.perf_counter)
+    request_id: str | None
+    """The client's own, if it gave a decent one."""
 
-    def __post_init__(self) -> None:
-        given = self.headers.get("x-request-id", "")
-        # The client's own, if it is a decent one.
-        is_decent = given and _REQUEST_ID.fullmatch(given)
-        self.request_id = given if is_decent else f"{_PROCESS}{next(_NUMBERS):08x}"
+
+class _Visit:
+    """A request between its coming and its end, on either path."""
+
+    __slots__ = ("_gate", "_request_id", "_start_s", "line")
+
+    def __init__(self, gate: Gate, line: _Line) -> None:
+        self._gate = gate
+        self.line = line
+        self._start_s = time.perf_counter()
+        self._request_id = line.request_id or f"{_PROCESS}{next(_NUMBERS):08x}"
 
     def marked(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """A response's headers with the request's id, and word that we drain."""
-        marked = [*headers, (b"x-request-id", self.request_id.encode())]
-        if self.phase.is_draining:
+        marked = [*headers, (b"x-request-id", self._request_id.encode())]
+        if self._gate.phase.is_draining:
             # The client takes its next request elsewhere, and loses none on a connection that we close.
             marked.append((b"connection", b"close"))
         return marked
 
     def end(self, status: int, error: Exception | None = None) -> None:
         """Count it, and log it if it is our fault or all are asked for."""
-        self.metrics.responded(status)
+        self._gate.metrics.responded(status)
         is_ours = error is not None and not isinstance(error, (ServeError, HTTPException))
-        if not (is_ours or status == 500 or self.settings.access_log):
+        if not (is_ours or status == 500 or self._gate.settings.access_log):
             return
         fields = {
-            "request_id": self.request_id,
-            "method": self.method,
-            "path": self.path,
+            "request_id": self._request_id,
+            "method": self.line.method,
+            "path": self.line.path,
             "status": status,
-            "ms": round((time.perf_counter() - self.start_s) * 1e3, 3),
+            "ms": round((time.perf_counter() - self._start_s) * 1e3, 3),
         }
         if error is not None:
             fields["error"] = str(error)
         level = logging.ERROR if status >= 500 and status != 503 else logging.INFO
         log.log(level, "request", extra=fields, exc_info=error if is_ours else None)
+
+
+def _line(scope: Scope, headers: Mapping[str, str]) -> _Line:
+    given = headers.get("x-request-id", "")
+    return _Line(scope["method"], scope["path"], given if _REQUEST_ID.fullmatch(given) else None)
 
 
 def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

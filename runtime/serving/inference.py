@@ -71,7 +71,7 @@ class _Room:
 class _Work:
     """A request being answered: what it holds and is counted for, until it is answered, fails or is withdrawn."""
 
-    __slots__ = ("_budget", "_leave", "_metrics", "_num_bytes", "_reply", "_start_s", "is_over")
+    __slots__ = ("_budget", "_metrics", "_num_bytes", "_reply", "_start_s", "is_over", "leave")
 
     def __init__(self, served: ServedModel, budget: Budget, body: bytes, reply: Reply) -> None:
         """Raises: UnavailableError: the budget is spent."""
@@ -80,13 +80,10 @@ class _Work:
         self._reply = reply
         self._metrics = served.metrics
         self._start_s = time.perf_counter()
-        self._leave: Withdraw | None = None
+        self.leave: Withdraw | None = None
+        """Leaves where it waits now."""
         self.is_over = False
         self._metrics.came()
-
-    def wait(self, leave: Withdraw | None) -> None:
-        """Call this if the request is withdrawn now: it leaves where it waits."""
-        self._leave = leave
 
     def answer(self, answer: Response, *, rows: int, queued_s: float) -> None:
         self._metrics.answered(rows=rows, seconds=self._end(), queued_s=queued_s)
@@ -104,8 +101,8 @@ class _Work:
     def withdraw(self) -> None:
         if not self.is_over:
             self._metrics.failed("CANCELED", seconds=self._end())
-            if self._leave is not None:
-                self._leave()
+            if self.leave is not None:
+                self.leave()
 
     def attempt(self, outcome: Any, go_on: Callable[[Any], None]) -> None:
         """Go on with what a part of the work gave; a failure, of that part or of what follows, is the request's."""
@@ -158,29 +155,45 @@ class Infer(_Room):
         return self._begin(self._repository.get(asked.model, asked.version), asked, body, reply)
 
     def _begin(self, served: ServedModel, asked: _Asked, body: bytes, reply: Reply) -> Withdraw | None:
-        work = _Work(served, self._budget, body, reply)
-
-        def queue(request: InferRequest) -> None:
-            def tell(done: Done[Feed]) -> None:
-                answer = encode_infer(
-                    request, done.result, model=served.name, version=served.version, labels=served.labels
-                )
-                work.answer(_response(answer, encoding=asked.encoding), rows=request.batch_size, queued_s=done.queued_s)
-
-            work.wait(
-                served.begin(
-                    request.feed,
-                    lambda outcome: work.attempt(outcome, tell),
-                    batch_size=request.batch_size,
-                    timeout_s=request.timeout_s,
-                )
-            )
-
+        work = _Inference(served, asked, self._budget, body, reply)
         if len(body) > _LARGE_BYTES:
-            _in_thread(partial(asked.reader.read, body, served.signature), lambda read: work.attempt(read, queue))
+            tell = partial(work.attempt, go_on=work.queue)
+            _in_thread(partial(asked.reader.read, body, served.signature), tell)
         else:
-            work.attempt(body, lambda body: queue(asked.reader.read(body, served.signature)))
+            try:
+                work.queue(asked.reader.read(body, served.signature))
+            except Exception as error:
+                work.fail(error)
         return None if work.is_over else work.withdraw
+
+
+class _Inference(_Work):
+    """A request to `Infer`. No closures: it is made for every one."""
+
+    __slots__ = ("_asked", "_request", "_served")
+
+    def __init__(self, served: ServedModel, asked: _Asked, budget: Budget, body: bytes, reply: Reply) -> None:
+        super().__init__(served, budget, body, reply)
+        self._served, self._asked = served, asked
+
+    def queue(self, request: InferRequest) -> None:
+        self._request = request
+        self.leave = self._served.begin(
+            request.feed, self._tell, batch_size=request.batch_size, timeout_s=request.timeout_s
+        )
+
+    def _tell(self, done: Done[Feed] | Exception) -> None:
+        if isinstance(done, Exception):
+            self.fail(done)
+            return
+        request, served = self._request, self._served
+        try:
+            answer = encode_infer(request, done.result, model=served.name, version=served.version, labels=served.labels)
+            whole = _response(answer, encoding=self._asked.encoding)
+        except Exception as error:
+            self.fail(error)
+        else:
+            self.answer(whole, rows=request.batch_size, queued_s=done.queued_s)
 
 
 def _in_thread(call: Callable[[], Any], tell: Callable[[Any], None]) -> None:
@@ -233,12 +246,12 @@ class Classify(_Room):
 
         def decode(body: bytes) -> None:
             tell = partial(work.attempt, go_on=infer)
-            work.wait(self._decoder.begin(body, model.preprocess, tell))
+            work.leave = self._decoder.begin(body, model.preprocess, tell)
 
         def infer(decoded: Done[np.ndarray]) -> None:
             tell = partial(work.attempt, go_on=partial(answer, decoded))
             feed = {"images": decoded.result[None]}
-            work.wait(served.begin(feed, tell, batch_size=1, timeout_s=None))
+            work.leave = served.begin(feed, tell, batch_size=1, timeout_s=None)
 
         def answer(decoded: Done[np.ndarray], done: Done[Feed]) -> None:
             probabilities = done.result["probabilities"][0]  # [K]

@@ -27,8 +27,12 @@ _NO_MORE_SYN = (
 def listen(settings: Settings) -> socket.socket:
     """The socket to serve at. Raises: SettingsError: the address cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # Every address of this machine, as `::` is meant, has IPv4's among them.
+    takes_both = settings.host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (settings.host, settings.port), family=family, backlog=BACKLOG, dualstack_ipv6=takes_both
+        )
     except OSError as error:
         raise SettingsError(
             f"cannot listen at {settings.host}, port {settings.port}: {os.strerror(error.errno or 0)}"

@@ -28,10 +28,19 @@ _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 Found = Mapping[str, Mapping[str, Path]]
 """Name -> version -> file."""
+Fingerprint = tuple[Path, int, int, int, int]
+"""A file's path, number, times of its content and of its name, and size: some of it changes whenever the file does."""
 
 
 def find_models(root: Path) -> Found:
-    """What there is to serve. Raises: ArtifactError: nothing."""
+    """What there is to serve. Raises: ArtifactError: nothing, or it cannot be looked at."""
+    try:
+        return _find(root)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename or root}: cannot be read: {error.strerror or error}") from error
+
+
+def _find(root: Path) -> Found:
     if root.is_file():
         name = root.stem if root.name != MODEL else root.absolute().parent.name
         return {_checked(name, root): {"1": root}}
@@ -86,8 +95,8 @@ class _Entry:
     ready: dict[str, ServedModel] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     """Version -> why the file on disk could not be taken."""
-    files: dict[str, tuple[Path, int, int]] = field(default_factory=dict)
-    """Version -> path, time and size of the file that was last looked at."""
+    files: dict[str, Fingerprint] = field(default_factory=dict)
+    """Version -> that of the file that was last looked at."""
     is_wanted: bool = True
     """Not unloaded."""
 
@@ -171,7 +180,11 @@ class Repository:
         Raises: UnknownError: there is no such model. RequestError: a file cannot be taken; says why.
         """
         async with self._lock:
-            found = await asyncio.to_thread(find_models, self._settings.models)
+            try:
+                found = await asyncio.to_thread(find_models, self._settings.models)
+            except ArtifactError:
+                # The last of them has gone.
+                found = {}
             if name not in found:
                 raise UnknownError(f"failed to load '{name[:128]}', there is no such model in the repository")
             entry = self._entries.setdefault(name, _Entry())
@@ -251,13 +264,12 @@ class Repository:
         task.add_done_callback(self._closing.discard)
 
 
-def _fingerprints(files: Mapping[str, Path]) -> dict[str, tuple[Path, int, int]]:
-    """What changes when a file does."""
+def _fingerprints(files: Mapping[str, Path]) -> dict[str, Fingerprint]:
     found = {}
     for version, path in files.items():
         try:
             status = path.stat()
         except OSError:
             continue
-        found[version] = (path, status.st_mtime_ns, status.st_size)
+        found[version] = (path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
     return found

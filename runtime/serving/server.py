@@ -2,7 +2,8 @@
 
 On SIGTERM it is not ready any more but goes on answering, each answer closing its connection, for `lame_duck_s`; then
 it takes no more connections, finishes what it has within `exit_timeout_s`, and exits 0. Liveness stays 200 throughout.
-A second signal, or Ctrl-C, skips the wait.
+A second signal, or Ctrl-C, skips the wait, and one more skips the rest. Whatever hangs, the process ends soon after
+that time. On SIGHUP it reads its certificate, token and models anew.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
 
-from runtime.artifact import ArtifactError
 from runtime.serving.app import App
 from runtime.serving.channel import Channel
 from runtime.serving.connection import Connection, Limits, connection_class
@@ -28,11 +30,14 @@ from runtime.serving.gate import Phase
 from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
-from runtime.serving.settings import Settings
+from runtime.serving.settings import Settings, read_token, renew_certificate
 
 log = logging.getLogger(__name__)
 
 _FILES = 65536
+_TICK_S = 0.05
+# For threads to end, and for what hangs to be noticed.
+_EXIT_GRACE_S = 3.0
 # For connections that have begun when no more may begin.
 _HANDSHAKE_S = 0.05
 # A thread that comes back from a model waits for the interpreter this long at most. Python's own 5 ms are several
@@ -47,7 +52,7 @@ def run(
 
     Args: channel: to the other processes that serve at this socket; None if there are none. unloaded: models that are
         not to be loaded until a client asks for them.
-    Raises: ArtifactError: there is nothing to serve.
+    Raises: ArtifactError, OSError: there is nothing to serve.
     """
     _allow_many_files()
     sys.setswitchinterval(_SWITCH_S)
@@ -61,14 +66,16 @@ def run(
         phase=phase,
         control=channel.control_everywhere if channel else None,
     )
-    failures: list[ArtifactError] = []
+    failures: list[Exception] = []
 
     async def load() -> None:
         if channel is not None:
-            channel.attach(control_here=app.control_here, leave=server.leave)
+            channel.attach(control_here=app.control_here, leave=server.leave, reload=server.reload)
+        elif sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
         try:
             await repository.load_all()
-        except ArtifactError as error:
+        except Exception as error:
             failures.append(error)
             server.should_exit = True
             return
@@ -104,9 +111,10 @@ def run(
     )
     server = _Server(
         config,
+        app=app,
         connections=connections,
         phase=phase,
-        lame_duck_s=settings.lame_duck_s,
+        settings=settings,
         is_worker=channel is not None,
     )
     server.run(sockets=[listener])
@@ -116,31 +124,53 @@ def run(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, leaving as we want it to."""
+    """uvicorn's server, draining as we want it to."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         *,
+        app: App,
         connections: type[Connection],
         phase: Phase,
-        lame_duck_s: float,
+        settings: Settings,
         is_worker: bool,
     ) -> None:
         super().__init__(config)
+        self._app = app
         self._connections = connections
         self._phase = phase
-        self._lame_duck_s = lame_duck_s
+        self._settings = settings
         self._is_worker = is_worker
         self._leaves_at_s: float | None = None
+        self._reloading: asyncio.Task[None] | None = None
 
-    def leave(self, after_s: float) -> None:
-        """Stop after so many seconds, or sooner if that was said already."""
+    def leave(self, after_s: float, is_forced: bool = False) -> None:
+        """Stop after so many seconds, or sooner if that was said already; forced, without what is left to finish."""
         leaves_at_s = time.monotonic() + after_s
         self._leaves_at_s = min(leaves_at_s, self._leaves_at_s or leaves_at_s)
+        self.force_exit = self.force_exit or is_forced
         if not self._phase.is_draining:
             self._phase.is_draining = True
             log.info("draining", extra={"lame_duck_s": after_s})
+
+    def reload(self) -> None:
+        """Read certificate, token and models anew, beside serving; what cannot be taken leaves what was."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            if self.config.ssl is not None:
+                renew_certificate(self.config.ssl, self._settings)
+            self._app.renew_token(read_token(self._settings.token_file))
+            # Requests that repeat a head are not asked for the token again.
+            for connection in self._all_connections():
+                connection.forget()
+        except (OSError, ValueError) as error:
+            log.error("not reloaded", extra={"error": str(error)})
+        await self._app.follow_models()
+        log.info("reloaded")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._is_worker and sig == signal.SIGINT:
@@ -151,25 +181,33 @@ class _Server(uvicorn.Server):
         elif self._phase.is_draining or sig == signal.SIGINT:
             self.leave(0)
         else:
-            self.leave(self._lame_duck_s)
+            self.leave(self._settings.lame_duck_s)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        end_anyway(after_s=self._settings.exit_timeout_s + _EXIT_GRACE_S)
         await self._accept_the_last(sockets or [])
         await super().shutdown(sockets)
 
     async def _wait_tasks_to_complete(self) -> None:
+        state = self.server_state
         try:
-            await super()._wait_tasks_to_complete()
-        except asyncio.CancelledError:
-            # Time is up. uvicorn cancels its tasks, but a repeated request is none: it ends with its connection.
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-            raise
+            while (state.connections or state.tasks) and not self.force_exit:
+                await asyncio.sleep(_TICK_S)
+        finally:
+            # uvicorn cancels its tasks now, but a repeated request is none.
+            for connection in self._all_connections():
+                connection.give_up()
+            if self.force_exit:
+                for task in state.tasks:
+                    task.cancel()
+
+    def _all_connections(self) -> list[Connection]:
+        return [connection for connection in self.server_state.connections if isinstance(connection, Connection)]
 
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
         """Take what waits to be accepted, which closing a listening socket would reset."""
         # Those that share the socket leave together; one that has failed goes alone, and the others still need it.
-        if self._phase.is_draining:
+        if self._phase.is_draining and self._settings.packet_filter:
             for listener in listeners:
                 begin_no_more(listener)
             await asyncio.sleep(_HANDSHAKE_S)
@@ -199,9 +237,19 @@ class _Server(uvicorn.Server):
 
     def _look_after_connections(self) -> None:
         now_s = time.monotonic()
-        for connection in list(self.server_state.connections):
-            assert isinstance(connection, Connection)
+        for connection in self._all_connections():
             connection.look(now_s)
+
+
+def end_anyway(*, after_s: float) -> None:
+    """End the process after so many seconds, whatever its threads do: Python itself waits for each of them."""
+
+    def end() -> None:
+        time.sleep(after_s)
+        log.error("ended with work unfinished", extra={"threads": threading.active_count()})
+        os._exit(0)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _allow_many_files() -> None:

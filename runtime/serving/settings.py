@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +13,8 @@ from runtime.serving.batching import BatchLimits
 from runtime.serving.hosts import host_name, is_loopback
 
 LogFormat = Literal["text", "json"]
+TOKEN = "ENAS_TOKEN"
+"""The environment variable that may hold the token."""
 
 
 class SettingsError(ValueError):
@@ -54,11 +58,15 @@ class Settings:
     """After SIGTERM: not ready any more, but still serving, until load balancers have noticed."""
     exit_timeout_s: float = 30.0
     """For what is left to finish after that."""
+    packet_filter: bool = False
+    """At stopping, have the kernel drop attempts to connect, so that closing the socket resets none (Linux)."""
     allowed_hosts: tuple[str, ...] = ()
     """Names that the server goes by beside this machine's own, as those of a proxy before it; without any, a server
     that others reach goes by every name."""
     token: str | None = None
     """Clients must send it as `Authorization: Bearer …`; None lets everybody in."""
+    token_file: Path | None = None
+    """Where it is read from anew on SIGHUP."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     access_log: bool = False
@@ -68,8 +76,8 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise SettingsError("TLS takes both a certificate and its key: --tls-certificate and --tls-key")
-        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and len(self.token) >= 16):
-            raise SettingsError("the token must be at least 16 printable ASCII characters")
+        if self.token is not None:
+            check_token(self.token)
         for host in self.allowed_hosts:
             if not host or "/" in host or host_name(host) != host:
                 raise SettingsError(f"--allowed-host is {host!r}, but must be a name alone, as models.example.com")
@@ -88,3 +96,28 @@ class Settings:
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"
+
+
+def check_token(token: str) -> None:
+    """Raises: SettingsError: it is too short, or no header can carry it."""
+    if not (token.isascii() and token.isprintable() and len(token) >= 16):
+        raise SettingsError("the token must be at least 16 printable ASCII characters")
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token in a file, or in `$ENAS_TOKEN` if there is no file. Raises: SettingsError: it is none. OSError."""
+    token = os.environ.get(TOKEN) if path is None else path.read_text(encoding="utf-8").strip()
+    if token == "":
+        raise SettingsError(f"the token in {path or f'${TOKEN}'} is empty")
+    if token is not None:
+        check_token(token)
+    return token
+
+
+def renew_certificate(context: ssl.SSLContext, settings: Settings) -> None:
+    """Have new connections shown what is in the certificate's files now. Raises: OSError: they are no such pair."""
+    assert settings.tls_certificate is not None
+    files = (settings.tls_certificate, settings.tls_key)
+    # One that is refused halfway would leave a certificate with another's key.
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
+    context.load_cert_chain(*files)

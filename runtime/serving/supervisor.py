@@ -15,16 +15,16 @@ import socket
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from runtime.artifact import ArtifactError
-from runtime.serving.channel import Ask, Channel, Did, Do, Done, Failed, Leave, Ready
+from runtime.serving.channel import Ask, Channel, Did, Do, Done, Failed, Leave, Ready, Reload
 from runtime.serving.errors import ServeError
 from runtime.serving.logs import configure
-from runtime.serving.settings import Settings
+from runtime.serving.settings import Settings, read_token
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class _Change:
     asker: _Worker
     number: int
     """The asker's own."""
+    action: str
+    name: str
     waits_for: set[_Worker]
     error: ServeError | None = None
 
@@ -75,16 +77,22 @@ class _Supervisor:
     failure: str | None = None
     stop_after_s: float | None = None
     """Set by a signal: leave, after so many seconds."""
+    is_forced: bool = False
+    """Set by one more: leave what is unfinished."""
+    is_reload_due: bool = False
     pause_s: float = 0.0
     """Before the next worker is started in place of one that died."""
     starts_at_s: float = 0.0
 
     def run(self) -> None:
-        handlers = {sig: signal.signal(sig, self._on_signal) for sig in (signal.SIGTERM, signal.SIGINT)}
+        signals = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if sys.platform != "win32" else [])]
+        handlers = {sig: signal.signal(sig, self._on_signal) for sig in signals}
         try:
             while self.stop_after_s is None and self.failure is None:
                 if len(self.workers) < self.settings.workers and time.monotonic() >= self.starts_at_s:
                     self._start()
+                if self.is_reload_due:
+                    self._reload()
                 self._hear()
             self._stop(self.stop_after_s or 0.0)
         finally:
@@ -94,8 +102,22 @@ class _Supervisor:
             raise ArtifactError(self.failure)
 
     def _on_signal(self, sig: int, frame: Any) -> None:
+        if sig not in (signal.SIGTERM, signal.SIGINT):
+            self.is_reload_due = True
+            return
+        self.is_forced = self.stop_after_s == 0.0
         is_first = self.stop_after_s is None
         self.stop_after_s = self.settings.lame_duck_s if is_first and sig == signal.SIGTERM else 0.0
+
+    def _reload(self) -> None:
+        self.is_reload_due = False
+        try:
+            # For workers that are started later.
+            self.settings = replace(self.settings, token=read_token(self.settings.token_file))
+        except (OSError, ValueError) as error:
+            log.error("not reloaded", extra={"error": str(error)})
+        for worker in self.workers:
+            self._send(worker, Reload())
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -131,9 +153,8 @@ class _Supervisor:
                 if not any(other.is_ready for other in self.workers):
                     self.failure = text
             case Ask(number, action, name):
-                (self.unloaded.add if action == "unload" else self.unloaded.discard)(name)
                 own = max(self.changes, default=0) + 1
-                self.changes[own] = _Change(worker, number, set(self.workers))
+                self.changes[own] = _Change(worker, number, action, name, set(self.workers))
                 for other in self.workers:
                     self._send(other, Do(own, action, name))
             case Did(number, error):
@@ -146,6 +167,11 @@ class _Supervisor:
         change.waits_for.discard(worker)
         if not change.waits_for:
             del self.changes[number]
+            # What could not be unloaded, for there is none of that name, is not to be unloaded by later workers.
+            if change.action == "load":
+                self.unloaded.discard(change.name)
+            elif change.error is None:
+                self.unloaded.add(change.name)
             self._send(change.asker, Done(change.number, change.error))
 
     def _on_death(self, worker: _Worker) -> None:
@@ -173,13 +199,17 @@ class _Supervisor:
         self.listener.close()
         for worker in self.workers:
             self._send(worker, Leave(after_s))
+        is_forced = False
         gives_up_at_s = time.monotonic() + after_s + self.settings.exit_timeout_s + _GRACE_S
         while self.workers and time.monotonic() < gives_up_at_s:
             self._hear()
-            if self.stop_after_s is not None and self.stop_after_s < after_s:
-                after_s = self.stop_after_s
+            told = (self.stop_after_s if self.stop_after_s is not None else after_s, self.is_forced)
+            if told != (after_s, is_forced):
+                after_s, is_forced = told
+                if is_forced:
+                    gives_up_at_s = time.monotonic() + _GRACE_S
                 for worker in self.workers:
-                    self._send(worker, Leave(after_s))
+                    self._send(worker, Leave(after_s, is_forced))
         for worker in self.workers:
             log.error("worker killed", extra={"worker": worker.process.pid})
             worker.process.kill()

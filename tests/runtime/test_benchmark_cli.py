@@ -277,3 +277,12 @@ def test_where_it_runs_is_said_once_and_in_one_line(model_path: Path) -> None:
     result = run(benchmark, model_path, model_path, "-b", "1", *QUICK)
     assert result.stderr.splitlines()[0] == "runs on CPU"
     assert result.stderr.count("runs on") == 1
+
+
+def test_a_header_has_a_name_and_a_value_and_a_server(model_path: Path) -> None:
+    assert mistake(benchmark, "m", "--url", "http://localhost:1", "--header", "x") == (
+        "--header is 'x', but must be NAME:VALUE"
+    )
+    assert mistake(benchmark, model_path, "--header", "a:b") == (
+        "--token-file and --header are for a server: they go with --url"
+    )

@@ -1,4 +1,5 @@
 import json
+import socket
 from contextlib import ExitStack
 
 import numpy as np
@@ -31,6 +32,53 @@ def test_a_call_brings_the_inputs_and_fetches_the_outputs(handler: type[Double])
             (y,) = outputs_of(*answer)
             assert np.array_equal(y, 2 * FEED["x"])
         assert target.examine(answer) is None
+
+
+class _Closing(Double):
+    """Closes a kept connection while its client does not ask, as servers do after a while."""
+
+    def infer(self, body: bytes, header_length: str | None) -> Reply:
+        # Nothing says so in the answer.
+        self.close_connection = True
+        return super().infer(body, header_length)
+
+
+def test_a_kept_connection_that_was_closed_while_idle_is_made_anew() -> None:
+    with serving(_Closing) as url:
+        target = RemoteTarget.find("double", url=url)
+        contestant = Contestant("double", lambda: target.open(FEED, None), target.examine)
+        (series,) = measure([contestant], plan=PLAN).series
+    assert series.failure is None
+
+
+class _Gone(Double):
+    def infer(self, body: bytes, header_length: str | None) -> Reply:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError
+
+
+def test_a_server_that_answers_nothing_is_asked_once_more_and_no_more() -> None:
+    with serving(_Gone) as url:
+        target = RemoteTarget.find("double", url=url)
+        with target.open(FEED, None) as opened, pytest.raises(ClientError):
+            opened.connect()()
+
+
+class _Guarded(Double):
+    def about(self, path: str) -> Reply:
+        return super().about(path) if self.headers["Authorization"] == "Bearer secret" else (401, {}, b"{}")
+
+    def infer(self, body: bytes, header_length: str | None) -> Reply:
+        return super().infer(body, header_length) if self.headers["X-Team"] == "a" else (403, {}, b"{}")
+
+
+def test_headers_go_with_every_request() -> None:
+    with serving(_Guarded) as url:
+        target = RemoteTarget.find("double", url=url, headers={"Authorization": "Bearer secret", "X-Team": "a"})
+        with target.open(FEED, None) as opened:
+            assert isinstance(opened.connect()(), tuple)
+        with pytest.raises(ClientError, match="401"):
+            RemoteTarget.find("double", url=url)
 
 
 def test_where_it_runs_is_what_the_server_says() -> None:

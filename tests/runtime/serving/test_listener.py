@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
-from runtime.serving.listener import begin_no_more
+from runtime.serving.listener import begin_no_more, listen
+from runtime.serving.settings import Settings
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can")
@@ -22,3 +24,10 @@ def test_no_more_connections_begin_and_those_that_have_begun_are_served() -> Non
             assert client.recv(9) == b"answered"
         with pytest.raises(TimeoutError):
             socket.create_connection(listener.getsockname(), timeout=0.2)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_every_address_of_ipv6_has_ipv4s_among_them() -> None:
+    with listen(Settings(Path("models"), host="::", port=0)) as listener:
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=2).close()
+        socket.create_connection(("::1", listener.getsockname()[1]), timeout=2).close()

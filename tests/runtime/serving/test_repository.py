@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Coroutine
@@ -254,5 +255,59 @@ def test_polling_follows_the_files(tmp_path: Path) -> None:
         assert (models.names, models.versions("m")) == (["m"], ["2"])
         with pytest.raises(UnknownError):
             models.get("n")
+
+    run(scenario())
+
+
+def test_a_scan_that_fails_leaves_everything_to_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good(tmp_path / "m.onnx")
+
+    def fail(root: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(root))
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        with monkeypatch.context() as patch:
+            patch.setattr("runtime.serving.repository._find", fail)
+            await models.poll()
+            with pytest.raises(UnknownError):
+                await models.load("n")
+        good(tmp_path / "n.onnx")
+        await models.poll()
+        assert models.names == ["m", "n"]
+        monkeypatch.setattr("runtime.serving.repository._find", fail)
+        with pytest.raises(ArtifactError, match=r"cannot be read: Input/output error$"):
+            await repository(tmp_path).load_all()
+
+    run(scenario())
+
+
+def test_a_file_that_is_renamed_into_place_is_taken_though_time_and_size_are_equal(tmp_path: Path) -> None:
+    path = good(tmp_path / "m.onnx", precision="fp32")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        status = path.stat()
+        new = good(tmp_path / "new", precision="fp16")
+        assert new.stat().st_size == status.st_size
+        os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.replace(new, path)
+        await models.poll()
+        assert models.get("m").model.metadata["precision"] == "fp16"
+
+    run(scenario())
+
+
+def test_loading_where_the_last_file_has_gone_is_a_model_that_is_unknown(tmp_path: Path) -> None:
+    path = good(tmp_path / "m.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        path.unlink()
+        with pytest.raises(UnknownError, match=r"^failed to load 'm', there is no such model"):
+            await models.load("m")
 
     run(scenario())

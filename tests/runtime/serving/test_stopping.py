@@ -15,7 +15,8 @@ from tests.runtime.serving.conftest import INFER, serving
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_under_load_loses_no_request_and_exits_0(model_path: Path, workers: str) -> None:
-    with serving(model_path, "--workers", workers, "--lame-duck-s", "1") as server:
+    # Clients that connect again and again meet the moment in which the socket closes.
+    with serving(model_path, "--workers", workers, "--lame-duck-s", "1", "--packet-filter") as server:
         with Load(server).of(8) as load:
             until(lambda: load.outcomes["200"] > 100)
             server.process.send_signal(signal.SIGTERM)

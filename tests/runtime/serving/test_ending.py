@@ -1,0 +1,133 @@
+"""How a server ends and renews itself whatever hangs, and what signals do."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.conftest import metadata, save, tiny_graph
+from tests.runtime.serving.clients import REQUEST, until
+from tests.runtime.serving.conftest import INFER, ROOT, ask, serving
+from tests.runtime.serving.test_operations import TOKEN
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+
+
+@contextmanager
+def hanging(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server whose decoder does not come back; it gives requests a second at its end."""
+    script = f"""
+import time
+from pathlib import Path
+from runtime.serving import pictures
+from runtime.serving.listener import listen
+from runtime.serving.server import run
+from runtime.serving.settings import Settings
+pictures.prepare_bytes = lambda *args, **options: time.sleep(600)
+settings = Settings(Path({str(save(folder / "tiny.onnx", tiny_graph(), metadata()))!r}), port=0, provider="cpu",
+                    lame_duck_s=0, exit_timeout_s=1, decode_timeout_s=0.5)
+listener = listen(settings)
+print(listener.getsockname()[1], flush=True)
+run(settings, listener=listener)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_decoder_that_hangs_keeps_neither_its_client_nor_the_end_waiting(tmp_path: Path) -> None:
+    request = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
+    with hanging(tmp_path) as (process, port):
+
+        def answer() -> bytes:
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                connection.sendall(request)
+                return connection.recv(4096)
+
+        until(lambda: b"not decoded within 0.5 s" in answer(), seconds=60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_interrupt_leaves_what_is_unfinished(model_path: Path, workers: str) -> None:
+    with serving(model_path, "--workers", workers, "--max-queue-delay-ms", "60000") as server:
+        connection = server.connect()
+        connection.request("POST", INFER, *REQUEST)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert server.process.poll() is None, "it finishes what it has"
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        server.process.wait(20)
+        assert time.monotonic() - start < 10
+        connection.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_hangup_has_token_and_models_read_anew(tmp_path: Path, workers: str) -> None:
+    models, token = tmp_path / "models", tmp_path / "token"
+    save(models / "tiny.onnx", tiny_graph(), metadata())
+    token.write_text(TOKEN)
+    with serving(models, "--token-file", str(token), "--workers", workers) as server:
+        connection = server.connect()
+        old = {"Authorization": f"Bearer {TOKEN}"}
+        for _ in range(2):
+            assert ask(connection, "POST", INFER, REQUEST[0], REQUEST[1] | old).status == 200
+        token.write_text(TOKEN[::-1])
+        save(models / "other.onnx", tiny_graph(), metadata())
+        server.process.send_signal(signal.SIGHUP)
+        new = {"Authorization": f"Bearer {TOKEN[::-1]}"}
+        until(lambda: all(server.ask("GET", "/v2/models/other/ready", headers=new).status == 200 for _ in range(8)))
+        assert ask(connection, "POST", INFER, REQUEST[0], REQUEST[1] | old).status == 401
+        connection.close()
+        token.write_text("short")
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert server.ask("GET", "/v2", headers=new).status == 200
+        assert server.stop() == 0
+
+
+def certificate(folder: Path, name: str) -> None:
+    line = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -addext subjectAltName=IP:127.0.0.1"
+    files = ["-subj", f"/CN={name}", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*line.split(), *files], check=True, capture_output=True)
+
+
+def test_a_hangup_has_the_certificate_read_anew(model_path: Path, tmp_path: Path) -> None:
+    certificate(tmp_path, "first")
+    options = ["--tls-certificate", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    with serving(model_path, *options, is_ready=False) as server:
+
+        def shown() -> str:
+            return ssl.get_server_certificate(("127.0.0.1", server.port), timeout=20)
+
+        until(lambda: "ready" in _line(server.process))
+        assert shown() == (tmp_path / "cert.pem").read_text()
+        certificate(tmp_path, "second")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: shown() == (tmp_path / "cert.pem").read_text())
+        (tmp_path / "key.pem").write_text("no key")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "not reloaded" in _line(server.process))
+        assert shown() == (tmp_path / "cert.pem").read_text()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    return process.stderr.readline()

@@ -1,0 +1,137 @@
+"""Pictures that cost more than they weigh."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.images import Preprocess
+from runtime.serving import pictures
+from runtime.serving.batching import Done
+from runtime.serving.errors import ExpiredError, RequestError
+from runtime.serving.pictures import Decoder, num_pixels
+from runtime.serving.settings import Settings
+
+GREY = Preprocess(resize="squash", height=6, width=8, channels=1)
+
+
+def jpeg(width: int = 40, height: int = 30, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height), (9, 99, 199)).save(stream, "JPEG", **options)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def with_scans(data: bytes, count: int) -> bytes:
+    """A progressive JPEG with its first scan, the coarsest, again and again."""
+    start = data.index(b"\xff\xda")
+    end = data.index(b"\xff", start + 2)
+    while data[end + 1] == 0 or 0xD0 <= data[end + 1] <= 0xD7:
+        end = data.index(b"\xff", end + 2)
+    return data[:start] + data[start:end] * count + data[end:]
+
+
+def png(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (width, height)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def decode(*files: bytes, timeout_s: float = 20) -> list[np.ndarray | Exception]:
+    """What becomes of pictures that come at the same time."""
+
+    async def scenario() -> list[np.ndarray | Exception]:
+        decoder = Decoder(Settings(Path("models"), decode_timeout_s=timeout_s))
+        loop = asyncio.get_running_loop()
+
+        def begin(data: bytes) -> asyncio.Future[np.ndarray | Exception]:
+            future = loop.create_future()
+
+            def tell(outcome: Done[np.ndarray] | Exception) -> None:
+                future.set_result(outcome if isinstance(outcome, Exception) else outcome.result)
+
+            try:
+                decoder.begin(data, GREY, tell)
+            except RequestError as error:
+                future.set_result(error)
+            return future
+
+        return list(await asyncio.gather(*map(begin, files)))
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("data", [jpeg(), jpeg(progressive=True), jpeg(quality=95, subsampling=0), png(40, 30)])
+def test_pictures_are_decoded(data: bytes) -> None:
+    (pixels,) = decode(data)
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.shape == (6, 8, 1)
+    assert num_pixels(data) == 1200
+
+
+def test_a_jpeg_of_more_scans_than_encoders_make_is_refused_at_once() -> None:
+    data = with_scans(jpeg(3000, 2000, progressive=True), 1000)
+    start = time.monotonic()
+    (refused,) = decode(data)
+    assert isinstance(refused, RequestError)
+    assert str(refused).endswith("scans, at most 32 are allowed")
+    assert time.monotonic() - start < 2
+
+
+def test_more_pixels_than_are_allowed_are_refused_unread() -> None:
+    data = bytearray(jpeg())
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", 7000, 7000)
+    (refused,) = decode(bytes(data))
+    assert str(refused) == "the picture has 49,000,000 pixels, at most 40,000,000 are allowed"
+
+
+def test_more_segments_than_a_picture_has_are_refused() -> None:
+    data = jpeg()
+    (refused,) = decode(data[:2] + b"\xff\xe5\x00\x02" * 100_000 + data[2:])
+    assert str(refused) == "the picture has more than 2000 segments"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damage_of_any_kind_is_the_clients(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = np.frombuffer(jpeg(exif=exif, progressive=True), np.uint8)
+    damaged = []
+    for _ in range(100):
+        copy = whole.copy()
+        copy[dice.integers(2, len(copy), 5)] = dice.integers(0, 256, 5)
+        damaged.append(copy.tobytes())
+    for outcome in decode(*damaged):
+        assert isinstance(outcome, np.ndarray | RequestError)
+
+
+def test_a_picture_that_is_not_decoded_in_time_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "prepare_bytes", lambda data, **_: time.sleep(1))
+    start = time.monotonic()
+    outcomes = decode(jpeg(), jpeg(), timeout_s=0.1)
+    assert all(isinstance(outcome, ExpiredError) for outcome in outcomes)
+    assert time.monotonic() - start < 0.9
+
+
+def test_large_pictures_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = now = 0
+
+    def decoded(data: bytes, **_: object) -> np.ndarray:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        time.sleep(0.02)
+        now -= 1
+        return np.zeros((6, 8, 1), np.uint8)
+
+    monkeypatch.setattr(pictures, "prepare_bytes", decoded)
+    decode(*[png(4000, 3000)] * 5)
+    assert most == 1
