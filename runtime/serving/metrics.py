@@ -1,8 +1,8 @@
 """What a server counts, for Prometheus and for the protocol's statistics, which are read off the same counters.
 
 Counters have Triton's names, histograms have buckets for models that take less than a millisecond. Where several
-processes serve together, prometheus_client keeps the numbers in files that every process reads
-(`PROMETHEUS_MULTIPROC_DIR`), so each of them tells the sum of all.
+processes serve together, the numbers are in memory that every process reads (`figures`), so each of them tells the sum
+of all.
 
 Counting takes almost a microsecond, and ten things are counted of a request. What happens in one turn of the event loop
 is therefore gathered, and told to prometheus_client first thing in the next.
@@ -11,38 +11,47 @@ is therefore gathered, and told to prometheus_client first thing in the next.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
 
 from runtime.serving.errors import Reason
+from runtime.serving.figures import Figures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _MODEL = ("model", "version")
 _PHASES = ("input", "infer", "output")
 
+_Metric = TypeVar("_Metric", Counter, Histogram, Gauge)
+
 
 class Metrics:
     """All counters of a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, figures: Figures | None = None) -> None:
+        """Args: figures: those of all processes that serve together; None if each tells its own."""
         self.registry = registry = CollectorRegistry()
+        self._figures = figures
+        self._by_name: dict[str, Counter | Histogram | Gauge] = {}
+        if figures is not None:
+            # prometheus_client's own way, which has it take another class for its numbers; once a process.
+            values.ValueClass = figures.value_class()
 
         def counter(name: str, text: str, labels: Iterable[str] = _MODEL) -> Counter:
-            return Counter(name, text, list(labels), registry=registry)
+            return self._named(name, Counter(name, text, list(labels), registry=registry))
 
         def histogram(name: str, text: str, buckets: Iterable[float] = _BUCKETS_S) -> Histogram:
-            return Histogram(name, text, _MODEL, registry=registry, buckets=tuple(buckets))
+            return self._named(name, Histogram(name, text, _MODEL, registry=registry, buckets=tuple(buckets)))
+
+        def gauge(name: str, text: str, together: Literal["livesum", "max"]) -> Gauge:
+            return self._named(name, Gauge(name, text, _MODEL, registry=registry, multiprocess_mode=together))
 
         self.success = counter("nv_inference_request_success", "Inference requests answered")
         self.failure = counter("nv_inference_request_failure", "Inference requests failed", (*_MODEL, "reason"))
@@ -64,17 +73,13 @@ class Metrics:
         self._http = counter("enas_http_requests", "HTTP requests, by their status", ("status",))
         self._statuses: dict[int, int] = defaultdict(int)
         self._soon = _once_a_turn(self._tell)
-        self.pending = Gauge(
-            "nv_inference_pending_request_count",
-            "Inference requests that wait or run",
-            _MODEL,
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.load_s = Gauge(
-            "nv_model_load_duration_secs", "Time that loading took", _MODEL, registry=registry, multiprocess_mode="max"
-        )
-        self.last_ms = Gauge("enas_last_inference_ms", "Since 1970", _MODEL, registry=registry, multiprocess_mode="max")
+        self.pending = gauge("nv_inference_pending_request_count", "Inference requests that wait or run", "livesum")
+        self.load_s = gauge("nv_model_load_duration_secs", "Time that loading took", "max")
+        self.last_ms = gauge("enas_last_inference_ms", "Since 1970", "max")
+
+    def _named(self, name: str, metric: _Metric) -> _Metric:
+        self._by_name[name] = metric
+        return metric
 
     def of(self, model: str, version: str) -> ModelMetrics:
         return ModelMetrics(self, model, version)
@@ -91,11 +96,11 @@ class Metrics:
 
     def collect(self) -> list[Metric]:
         """The numbers of all processes that serve together."""
-        if MULTIPROCESS_FOLDER not in os.environ:
-            return list(self.registry.collect())
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)
-        return list(registry.collect())
+        if self._figures is not None:
+            # What only others have counted yet is theirs and nought here.
+            for name, labels in self._figures.labels():
+                self._by_name[name].labels(*labels)
+        return list(self.registry.collect())
 
     def exposition(self) -> str:
         """Prometheus's text format. Counters are called as Triton calls them, without `_total`."""
@@ -167,8 +172,8 @@ class ModelMetrics:
         of["rows"].inc(sum(rows))
         of["request_us"].inc(sum(seconds) * 1e6)
         of["queue_us"].inc(sum(queued_s) * 1e6)
-        for histogram, values in ((of["request_s"], seconds), (of["queue_s"], queued_s)):
-            for value in values:
+        for histogram, measured in ((of["request_s"], seconds), (of["queue_s"], queued_s)):
+            for value in measured:
                 histogram.observe(value)
         of["last_ms"].set(int(time.time() * 1e3))
 

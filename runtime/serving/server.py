@@ -26,6 +26,7 @@ import uvicorn
 from runtime.serving.app import App
 from runtime.serving.channel import Channel
 from runtime.serving.connection import Connection, Limits, connection_class
+from runtime.serving.figures import Figures
 from runtime.serving.gate import Phase
 from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
@@ -46,17 +47,22 @@ _SWITCH_S = 0.0001
 
 
 def run(
-    settings: Settings, *, listener: socket.socket, channel: Channel | None = None, unloaded: Sequence[str] = ()
+    settings: Settings,
+    *,
+    listener: socket.socket,
+    channel: Channel | None = None,
+    unloaded: Sequence[str] = (),
+    figures: Figures | None = None,
 ) -> None:
     """Serve until told to stop.
 
     Args: channel: to the other processes that serve at this socket; None if there are none. unloaded: models that are
-        not to be loaded until a client asks for them.
+        not to be loaded until a client asks for them. figures: those of all these processes.
     Raises: ArtifactError, OSError: there is nothing to serve.
     """
     _allow_many_files()
     sys.setswitchinterval(_SWITCH_S)
-    metrics = Metrics()
+    metrics = Metrics(figures)
     repository = Repository(settings, metrics, unloaded=unloaded)
     phase = Phase()
     app = App(

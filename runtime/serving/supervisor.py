@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -23,6 +20,7 @@ from typing import Any
 from runtime.artifact import ArtifactError
 from runtime.serving.channel import Ask, Channel, Did, Do, Done, Failed, Leave, Ready, Reload
 from runtime.serving.errors import ServeError
+from runtime.serving.figures import Figures, Slot
 from runtime.serving.logs import configure
 from runtime.serving.settings import Settings, read_token
 
@@ -31,25 +29,28 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.1
 _MAX_PAUSE_S = 30.0
 _GRACE_S = 5.0
-_MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def supervise(settings: Settings, *, listener: socket.socket) -> None:
     """Serve with `settings.workers` processes until told to stop. Raises: ArtifactError: there is nothing to serve."""
-    folder = tempfile.mkdtemp(prefix="enas-metrics-")
-    # prometheus_client looks at it once, when a worker imports it.
-    os.environ[_MULTIPROCESS_FOLDER] = folder
+    _Supervisor(settings, listener, _slots(settings.workers)).run()
+
+
+def _slots(count: int) -> list[Slot] | None:
+    """Where the workers count together; None if there is no memory for it."""
     try:
-        _Supervisor(settings, listener, folder).run()
-    finally:
-        del os.environ[_MULTIPROCESS_FOLDER]
-        shutil.rmtree(folder, ignore_errors=True)
+        return [Slot.reserve() for _ in range(count)]
+    except OSError as error:
+        log.warning("every worker tells its own figures only", extra={"error": str(error)})
+        return None
 
 
 @dataclass(eq=False)
 class _Worker:
     process: BaseProcess
     pipe: Connection
+    number: int
+    """Of its slot; that of a worker that died goes to the next one."""
     is_ready: bool = False
 
 
@@ -70,7 +71,7 @@ class _Change:
 class _Supervisor:
     settings: Settings
     listener: socket.socket
-    metrics_folder: str
+    slots: list[Slot] | None
     workers: list[_Worker] = field(default_factory=list)
     changes: dict[int, _Change] = field(default_factory=dict)
     unloaded: set[str] = field(default_factory=set)
@@ -122,12 +123,15 @@ class _Supervisor:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
+        number = min(set(range(self.settings.workers)) - {worker.number for worker in self.workers})
         process = context.Process(
-            target=_work, args=(self.settings, self.listener, theirs, sorted(self.unloaded)), daemon=True
+            target=_work,
+            args=(self.settings, self.listener, theirs, sorted(self.unloaded), self.slots, number),
+            daemon=True,
         )
         process.start()
         theirs.close()
-        self.workers.append(_Worker(process, ours))
+        self.workers.append(_Worker(process, ours, number))
 
     def _hear(self) -> None:
         """Hear the workers for a moment."""
@@ -178,9 +182,8 @@ class _Supervisor:
         self.workers.remove(worker)
         worker.process.join()
         worker.pipe.close()
-        from prometheus_client.multiprocess import mark_process_dead
-
-        mark_process_dead(worker.process.pid, self.metrics_folder)
+        if self.slots is not None:
+            self.slots[worker.number].forget_what_is_under_way()
         for number in [number for number, change in self.changes.items() if worker in change.waits_for]:
             self._arrived(number, worker)
         if self.stop_after_s is not None or self.failure is not None:
@@ -215,14 +218,22 @@ class _Supervisor:
             worker.process.kill()
 
 
-def _work(settings: Settings, listener: socket.socket, pipe: Connection, unloaded: list[str]) -> None:
+def _work(
+    settings: Settings,
+    listener: socket.socket,
+    pipe: Connection,
+    unloaded: list[str],
+    slots: list[Slot] | None,
+    number: int,
+) -> None:
     """A worker's whole life."""
     configure(settings.log_format)
     from runtime.serving.server import run
 
     channel = Channel(pipe)
+    figures = None if slots is None else Figures(slots, number)
     try:
-        run(settings, listener=listener, channel=channel, unloaded=unloaded)
-    except ArtifactError as error:
+        run(settings, listener=listener, channel=channel, unloaded=unloaded, figures=figures)
+    except (ArtifactError, OSError) as error:
         channel.tell_failed(error)
         sys.exit(2)
