@@ -11,7 +11,8 @@ import torch
 
 from exporter.convert import DeployedNetwork, check, convert
 from exporter.export import load_deployed
-from exporter.references import REFERENCES
+from exporter.references import references as known_networks
+from searcher.arch.tasks import ImageClassification
 
 # B batch, H height, W width, C channels
 
@@ -39,11 +40,10 @@ def references(*, image_shape: tuple[int, int, int], num_classes: int) -> Mappin
 
     Args: image_shape: H, W, C.
     """
-    height, width, channels = image_shape
+    channels = image_shape[-1]
+    classes = tuple(f"class {number}" for number in range(num_classes))
     models = {}
-    for name, build in REFERENCES.items():
-        torch.manual_seed(0)
-        network = build(channels, num_classes, image_size=max(height, width))
+    for name, network in known_networks(ImageClassification(dataset="any", input_shape=image_shape, classes=classes)):
         deployed = DeployedNetwork(network, mean=[0.5] * channels, std=[0.25] * channels)
         models[name] = check(convert(deployed, input_shape=image_shape))
     return models

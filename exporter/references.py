@@ -1,22 +1,36 @@
-"""Networks that everybody knows, of torch's own layers, to measure a searched one beside: MobileNetV2, ResNet-20 and
-ShuffleNetV2, each cut to small images as its CIFAR variant is.
+"""Networks that everybody knows, to measure a searched one beside, each cut to small images as its CIFAR variant is.
 
-They give what our networks give, logits and no auxiliary logits, and are never trained here.
+ResNet-20 and MobileNetV2 are published specs, and so networks like any other of ours. ShuffleNetV2 cannot be said as a
+spec: it stands here, of torch's own layers, gives what our networks give, logits and no auxiliary logits, and is never
+trained here.
 """
 
 # B batch, C channels, H height, W width
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from searcher.arch.catalog import published_spec
+from searcher.arch.retarget import retarget
+from searcher.arch.tasks import ImageClassification, stem_stride
+from searcher.nn.build import build_network
+
+REFERENCE_SPECS = ("resnet-20", "mobilenet-v2-small")
+"""The published specs that people would otherwise pick by hand."""
 # Stages see images of this many pixels at most, as in the CIFAR variants.
 _LARGEST_MAP = 32
+
+
+def references(task: ImageClassification) -> Iterator[tuple[str, nn.Module]]:
+    """Name and network of each, untrained, for the pictures and classes of a task."""
+    for name in REFERENCE_SPECS:
+        yield name, build_network(retarget(published_spec(name), task))
+    torch.manual_seed(0)
+    yield "shufflenet-v2", shufflenet_v2(task.input_shape, len(task.classes))
 
 
 class _Classifier(nn.Module):
@@ -31,33 +45,10 @@ class _Classifier(nn.Module):
         return self.head(self.trunk(images).mean(dim=(2, 3))), None
 
 
-def mobilenet_v2(in_channels: int, num_classes: int, *, image_size: int) -> nn.Module:
-    """Width 1. Source: Sandler et al. 2018, table 2; the first strides are left out."""
-    layers: list[nn.Module] = [_conv(in_channels, 32, 3, stride=_stem_stride(image_size)), nn.ReLU6()]
-    channels = 32
-    stages = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
-    for expansion, out_channels, repeats, stride in stages:
-        for index in range(repeats):
-            layers.append(_InvertedResidual(channels, out_channels, expansion=expansion, stride=1 if index else stride))
-            channels = out_channels
-    layers += [_conv(channels, 1280, 1), nn.ReLU6()]
-    return _Classifier(nn.Sequential(*layers), channels=1280, num_classes=num_classes)
-
-
-def resnet_20(in_channels: int, num_classes: int, *, image_size: int) -> nn.Module:
-    """Source: He et al. 2016, section 4.2; shortcuts that change shape are 1×1 convolutions."""
-    layers: list[nn.Module] = [_conv(in_channels, 16, 3, stride=_stem_stride(image_size)), nn.ReLU()]
-    channels = 16
-    for out_channels in (16, 32, 64):
-        for index in range(3):
-            layers.append(_Residual(channels, out_channels, stride=2 if index == 0 and out_channels > 16 else 1))
-            channels = out_channels
-    return _Classifier(nn.Sequential(*layers), channels=64, num_classes=num_classes)
-
-
-def shufflenet_v2(in_channels: int, num_classes: int, *, image_size: int) -> nn.Module:
-    """Width 0.5. Source: Ma et al. 2018, table 5; without the stem's stride and pooling."""
-    layers: list[nn.Module] = [_conv(in_channels, 24, 3, stride=_stem_stride(image_size)), nn.ReLU()]
+def shufflenet_v2(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Width 0.5. input_shape: H, W, C. Source: Ma et al. 2018, table 5; without the stem's stride and pooling."""
+    stride = stem_stride(max(input_shape[:2]), largest_map=_LARGEST_MAP)
+    layers: list[nn.Module] = [_conv(input_shape[-1], 24, 3, stride=stride), nn.ReLU()]
     channels = 24
     for out_channels, repeats in ((48, 4), (96, 8), (192, 4)):
         layers.append(_Shuffle(channels, out_channels, stride=2))
@@ -65,40 +56,6 @@ def shufflenet_v2(in_channels: int, num_classes: int, *, image_size: int) -> nn.
         channels = out_channels
     layers += [_conv(channels, 1024, 1), nn.ReLU()]
     return _Classifier(nn.Sequential(*layers), channels=1024, num_classes=num_classes)
-
-
-REFERENCES: dict[str, Callable[..., nn.Module]] = {
-    "MobileNetV2-like": mobilenet_v2,
-    "ResNet-20-like": resnet_20,
-    "ShuffleNetV2-like": shufflenet_v2,
-}
-
-
-class _InvertedResidual(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, *, expansion: int, stride: int) -> None:
-        super().__init__()
-        inner = in_channels * expansion
-        expand = [_conv(in_channels, inner, 1), nn.ReLU6()] if expansion > 1 else []
-        self.layers = nn.Sequential(
-            *expand, _conv(inner, inner, 3, stride=stride, groups=inner), nn.ReLU6(), _conv(inner, out_channels, 1)
-        )
-        self.has_shortcut = stride == 1 and in_channels == out_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.has_shortcut else self.layers(x)
-
-
-class _Residual(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            _conv(in_channels, out_channels, 3, stride=stride), nn.ReLU(), _conv(out_channels, out_channels, 3)
-        )
-        is_same = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if is_same else _conv(in_channels, out_channels, 1, stride=stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.layers(x) + self.shortcut(x))
 
 
 class _Shuffle(nn.Module):
@@ -132,8 +89,3 @@ def _conv(in_channels: int, out_channels: int, size: int, *, stride: int = 1, gr
     """A convolution and its batch norm."""
     convolution = nn.Conv2d(in_channels, out_channels, size, stride, size // 2, groups=groups, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
-
-
-def _stem_stride(image_size: int) -> int:
-    """The power of two that brings images to `_LARGEST_MAP` pixels or fewer."""
-    return 2 ** max(0, math.ceil(math.log2(image_size / _LARGEST_MAP)))

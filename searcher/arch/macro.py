@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from searcher.arch.decisions import Choice, LearnedAnchor, Step, Subset
@@ -258,6 +258,18 @@ def _layer_problems(position: int, operation: object, skips: Sequence[Any]) -> I
 
 def _too_few(num_layers: int) -> str:
     return f"{num_layers} layers; at least {MIN_LAYERS} are needed, after two of which the maps are halved"
+
+
+def stem_stride_of(architecture: MacroArchitecture, size: MacroSize) -> int:
+    """How much smaller than the picture the first layers' input is, per side."""
+    return size.stem_stride
+
+
+def with_stem_stride(
+    architecture: MacroArchitecture, size: MacroSize, stride: int
+) -> tuple[MacroArchitecture, MacroSize]:
+    """The same network for pictures of another size."""
+    return architecture, replace(size, stem_stride=stride)
 
 
 SPACE = MacroSpace

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
@@ -280,6 +280,18 @@ def _node_problems(position: int, inputs: Sequence[object], operations: Sequence
     for slot, operation in enumerate(operations):
         if operation not in OPERATIONS:
             yield f"operations[{slot}]: {unknown('operation', operation, OPERATIONS)}"
+
+
+def stem_stride_of(architecture: MicroArchitecture, size: MicroSize) -> int:
+    """How much smaller than the picture the first layers' input is, per side."""
+    return size.stem_stride
+
+
+def with_stem_stride(
+    architecture: MicroArchitecture, size: MicroSize, stride: int
+) -> tuple[MicroArchitecture, MicroSize]:
+    """The same network for pictures of another size."""
+    return architecture, replace(size, stem_stride=stride)
 
 
 SPACE = MicroSpace

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from searcher.arch.decisions import Choice, Step
@@ -351,6 +351,18 @@ def _stage_problems(channels: object, layers: Sequence[object]) -> Iterator[str]
 def _width_problems(channels: object) -> Iterator[str]:
     if type(channels) is not int or channels < 1:
         yield f"channels is {channels!r}; expected a whole number above 0"
+
+
+def stem_stride_of(architecture: StagesArchitecture, size: StagesSize) -> int:
+    """How much smaller than the picture the first layers' input is, per side."""
+    return architecture.stem.stride
+
+
+def with_stem_stride(
+    architecture: StagesArchitecture, size: StagesSize, stride: int
+) -> tuple[StagesArchitecture, StagesSize]:
+    """The same network for pictures of another size."""
+    return replace(architecture, stem=replace(architecture.stem, stride=stride)), size
 
 
 SPACE = StagesSpace

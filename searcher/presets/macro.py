@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from datasets.batches import Augmentation
 from searcher.arch.macro import MacroSize, MacroSpace
+from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
-from searcher.presets.images import DATASETS, stem_stride
+from searcher.presets.images import DATASETS
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from datasets.batches import Augmentation
 from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
-from searcher.presets.images import DATASETS, stem_stride
+from searcher.presets.images import DATASETS
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig

@@ -32,6 +32,8 @@ ENCODINGS = {
     "enas-recurrent-published": "0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8 1 8 1",
     "enas-lm-published": "0 2 1 0 2 1 2 2 4 0 5 0 3 2 6 2",
     "darts-lm-published": "0 2 1 1 1 1 1 3 2 0 5 2 3 0 5 1",
+    "resnet-20": "16 1  16 3 0 0 0  32 3 0 0 0  64 3 0 0 0",
+    "mobilenet-v2-small": "32 1  24 2 6 6  32 3 6 6 6  64 4 6 6 6 6",
 }
 
 # Of the rebuilt networks, without auxiliary head.
@@ -46,6 +48,9 @@ PARAMETERS = {
     # enas_lm states no size. The first node's two matrices and eight further ones, of 800×1600 each.
     "enas-lm-published": 10_000 * 800 + 10 * 800 * 2 * 800,
     "darts-lm-published": 10_000 * 800 + 10 * 800 * 2 * 800,
+    # 0.27 M in the paper; without the classifier's bias, with shortcuts of 1×1 convolutions.
+    "resnet-20": 272_464,
+    "mobilenet-v2-small": 247_264,
 }
 
 

@@ -18,10 +18,11 @@ from searcher.arch.document import ArchitectureError
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
+from searcher.arch.spaces import SPACES
 from searcher.arch.spec import Spec, parse_spec, read_spec, write_spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 
-SPACES_TEXT = "micro, macro, recurrent"
+SPACES_TEXT = ", ".join(SPACES)
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 

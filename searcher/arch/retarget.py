@@ -1,0 +1,31 @@
+"""A spec for another data set: the same architecture for other pictures and classes, or another vocabulary."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from searcher.arch.document import ArchitectureError
+from searcher.arch.spaces import SPACES
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import Task, image_size_of, stem_stride
+
+
+def retarget(spec: Spec, task: Task) -> Spec:
+    """The spec with another task of its kind.
+
+    The stem's stride is fitted to the pictures: it is the smallest with which the first layers see no larger a map than
+    they do in the spec. So a network for 32 pixels, stride 1, has stride 1 for 28 pixels and stride 8 for 224.
+    Raises: ArchitectureError: networks of the spec's space are not for such a task.
+    """
+    if task.kind != spec.task.kind:
+        raise ArchitectureError("task", [f"{spec.space} networks are for {spec.task.kind}, not for {task.kind}"])
+    before, after = image_size_of(spec.task), image_size_of(task)
+    if before is None or after is None or before == after:
+        return replace(spec, task=task)
+    space: Any = SPACES[spec.space]  # of images, whose modules all offer this
+    largest_map = math.ceil(before / space.stem_stride_of(spec.architecture, spec.network))
+    stride = stem_stride(after, largest_map=largest_map)
+    architecture, network = space.with_stem_stride(spec.architecture, spec.network, stride)
+    return replace(spec, architecture=architecture, network=network, task=task)
