@@ -47,6 +47,11 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option("--channels", type=click.IntRange(min=2), help="Width of the first cell or layer.  [default: the spec's]")
 @click.option("--cells", type=click.IntRange(min=3), help="Number of cells, micro.  [default: the spec's]")
 @click.option("--hidden-size", type=click.IntRange(min=1), help="Width, recurrent.  [default: the spec's]")
+@click.option(
+    "--skip-merge",
+    type=click.Choice(["sum", "concat", "residual"]),
+    help="How macro layers join their skips; residual is the fastest in a runtime.  [default: the spec's]",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes the run.  [default: the search's, or 0]")
 @click.option(
@@ -77,6 +82,7 @@ def retrain(
     channels: int | None,
     cells: int | None,
     hidden_size: int | None,
+    skip_merge: str | None,
     epochs: int | None,
     seed: int | None,
     class_weights: Literal["none", "balanced"] | None,
@@ -116,7 +122,7 @@ def retrain(
     spec, run_path = _spec_and_run(source, run_path)
     if dataset is not None:
         spec = replace(spec, task=replace(spec.task, dataset=dataset))
-    spec = _resized(spec, channels=channels, cells=cells, hidden_size=hidden_size)
+    spec = _resized(spec, channels=channels, cells=cells, hidden_size=hidden_size, skip_merge=skip_merge)
     store = load_store(spec.task.dataset, space=spec.space)
     check_task(spec, store)
     settings = Settings.read(config_file, assignments)
@@ -248,7 +254,7 @@ def _train(
             exit_stopped(stopped, again=command_again(), say=say)
 
 
-def _resized(spec: Spec, **sizes: int | None) -> Spec:
+def _resized(spec: Spec, **sizes: int | str | None) -> Spec:
     """The spec with the sizes a user gave. Raises: ConfigError: networks of its space have no such size."""
     from searcher.arch.document import ConfigError
 

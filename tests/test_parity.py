@@ -30,6 +30,7 @@ PLAIN = Node((0, 1), ("identity", "identity"))
 MACRO_SIZES = (
     MacroSize(channels=4, skip_merge="sum"),
     MacroSize(channels=4, skip_merge="concat"),
+    MacroSize(channels=4, skip_merge="residual"),
     MacroSize(channels=4, skip_merge="concat", double_channels=True, stem_stride=2),
 )
 RECURRENT_SPACES = (

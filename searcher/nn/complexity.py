@@ -15,9 +15,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from searcher.arch.macro import MacroSize, reduction_layers, skip_candidates
+from searcher.arch.macro import MacroSize, SkipMerge, reduction_layers, skip_candidates
 from searcher.arch.micro import NUM_INPUTS, Cell, CellKind, MicroSize, loose_ends
 from searcher.arch.recurrent import STATE, RecurrentSize
 from searcher.arch.spec import Spec
@@ -236,7 +236,9 @@ def _macro_parts(spec: Spec) -> Iterator[Part]:
     yield Part("classifier", (num_classes,), _linear(channels, num_classes))
 
 
-def _macro_merge(area: int, channels: int, *, num_tensors: int, merge: Literal["sum", "concat"]) -> Cost:
+def _macro_merge(area: int, channels: int, *, num_tensors: int, merge: SkipMerge) -> Cost:
+    if merge == "residual":
+        return Cost()
     return _norm(channels) if merge == "sum" else _conv_norm(area, num_tensors * channels, channels)
 
 

@@ -25,6 +25,7 @@ from searcher.arch.macro import (
     MacroArchitecture,
     MacroSize,
     MacroSpace,
+    SkipMerge,
     reduction_layers,
     skip_candidates,
 )
@@ -115,9 +116,7 @@ class MacroNetwork(nn.Module):
 class MacroLayer(nn.Module):
     """Layer `index`: the tensor before it and its skips, all [B, C, H, W] -> its own."""
 
-    def __init__(
-        self, index: int, bank: Bank, *, channels: int, merge: Literal["sum", "concat"], norm: Norm, form: Form
-    ) -> None:
+    def __init__(self, index: int, bank: Bank, *, channels: int, merge: SkipMerge, norm: Norm, form: Form) -> None:
         super().__init__()
         self._index = index
         names = bank.select(("operation", str(index)), OPERATIONS)
@@ -125,8 +124,8 @@ class MacroLayer(nn.Module):
         candidates = skip_candidates(index)
         joined = bank.select(("merge", str(index)), [*candidates, index])
         self.merge: nn.Module | None = None  # of a layer that has nothing to skip from
-        if candidates and merge == "sum":
-            self.merge = _Sum(channels, norm=norm)
+        if candidates and merge in ("sum", "residual"):
+            self.merge = _Sum(norm(channels) if merge == "sum" else nn.Identity())
         elif candidates and form == "search":
             self.merge = ConcatProjection(joined, channels, norm=norm)
         elif candidates:
@@ -140,9 +139,9 @@ class MacroLayer(nn.Module):
 class _Sum(nn.Module):
     """Sum, norm: n × [B, C, H, W] -> [B, C, H, W]. Source: the authors' code, `_enas_layer`."""
 
-    def __init__(self, channels: int, *, norm: Norm) -> None:
+    def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.norm = norm(channels)
+        self.norm = norm
 
     def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
         return self.norm(sum(tensors[1:], start=tensors[0]))

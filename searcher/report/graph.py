@@ -152,7 +152,7 @@ def _stretches(kind: CellKind, length: int) -> Iterator[int]:
 
 def _macro_graphs(spec: Spec) -> tuple[Graph, ...]:
     architecture: MacroArchitecture = spec.architecture
-    join: Join = spec.network.skip_merge
+    join: Join = "concat" if spec.network.skip_merge == "concat" else "sum"
     first, second = reduction_layers(len(architecture.layers))
     shapes = _macro_shapes(spec)
     names = ["stem", *(f"layer {index}" for index in range(1, len(shapes)))]

@@ -75,7 +75,7 @@ def macro_specs(draw: st.DrawFn) -> Spec:
     size = MacroSize(
         draw(st.integers(2, 7)),
         draw(st.sampled_from([1, 2, 4])),
-        draw(st.sampled_from(["sum", "concat"])),
+        draw(st.sampled_from(["sum", "concat", "residual"])),
         draw(st.booleans()),
     )
     return Spec("macro", architecture, size, draw(pictures(stem_stride=size.stem_stride)))
