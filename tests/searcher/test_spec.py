@@ -195,8 +195,8 @@ def test_a_fraction_is_no_number_of_a_node_in_any_space(name: str) -> None:
     document["schema"] = 1
     nodes = document["architecture"]
     if isinstance(nodes, dict):
-        nodes = nodes.get("normal") or nodes["nodes"]
-    key = "layer" if "layer" in nodes[1] else "node"
+        nodes = next(value for value in nodes.values() if isinstance(value, list))
+    key = next(key for key in ("layer", "node", "channels") if key in nodes[1])
     nodes[1][key] = float(nodes[1][key])
     with pytest.raises(ArchitectureError, match=rf"\[1\].{key} is {nodes[1][key]}; expected"):
         parse_spec(document, source="spec.json")
