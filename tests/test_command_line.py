@@ -205,9 +205,9 @@ def test_a_folder_that_is_no_run_is_never_deleted(
         ('space = "micro"', 'space = "makro"', "unknown space 'makro'; expected one of micro"),
         ("crop_padding = 1", "crop_padding = -1", "augmentation: crop_padding is -1"),
         (
-            "operation_bias = [",
-            "operation_bias = [ 0.5,",
-            "policy.operation_bias has 6 values; expected one for each of",
+            "sep_conv_3x3 = ",
+            "sep_conv_3x4 = ",
+            "policy.operation_bias: unknown operation 'sep_conv_3x4'; expected one of",
         ),
         ("policy_start_epoch = 0", "policy_start_epoch = 3", "policy_start_epoch is 3, but there are only 3 epochs"),
         ("policy_samples = 3", "policy_samples = 1", "the leave_one_out baseline needs policy_samples of at least 2"),

@@ -99,7 +99,8 @@ def check_keys(
     allowed = [*required, *optional]
     for key in document:
         if key not in allowed:
-            problems.add(f"{place + ': ' if place else ''}{unknown('key', key, allowed)}")
+            problem = unknown("key", key, allowed) if allowed else f"unknown key {key!r}; none is expected"
+            problems.add(f"{place + ': ' if place else ''}{problem}")
     for key in required:
         if key not in document:
             problems.add(f"{join(place, key)} is missing")
@@ -122,8 +123,8 @@ def read_dataclass(
 
     `types` says what fields are whose annotation leaves it open.
 
-    Fields may be int, float, bool, str, a Literal, a homogeneous tuple, an optional of these, or a dataclass. Fields
-    with a default may be left out.
+    Fields may be int, float, bool, str, a Literal, a homogeneous tuple, a mapping from texts, an optional of these, or
+    a dataclass. Fields with a default may be left out.
     """
     if not isinstance(document, Mapping):
         problems.add(f"{place or 'the document'} is {_kind(document)}; expected a table of keys and values")
@@ -131,7 +132,8 @@ def read_dataclass(
     before = len(problems)
     hints = typing.get_type_hints(cls) | dict(types or {})
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    has_default = {f.name for f in fields if f.default is not dataclasses.MISSING}
+    missing = dataclasses.MISSING
+    has_default = {f.name for f in fields if f.default is not missing or f.default_factory is not missing}
     check_keys(
         document,
         place=place,
@@ -160,6 +162,8 @@ def write_dataclass(value: object) -> Any:
         return {key: entry for key, entry in table.items() if entry is not None}
     if isinstance(value, tuple):
         return [write_dataclass(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: write_dataclass(item) for key, item in value.items()}
     return value
 
 
@@ -177,6 +181,14 @@ def _read_value(hint: Any, value: object, *, place: str, problems: Problems) -> 
         if value not in allowed:
             problems.add(f"{place}: {unknown('value', value, [str(a) for a in allowed])}")
         return value
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            problems.add(f"{place} is {_kind(value)}; expected a table of names and values")
+            return {}
+        item = typing.get_args(hint)[1]
+        return {
+            key: _read_value(item, entry, place=join(place, key), problems=problems) for key, entry in value.items()
+        }
     if origin is tuple:
         if not isinstance(value, list | tuple):
             problems.add(f"{place} is {_kind(value)}; expected a list")

@@ -3,25 +3,53 @@
 Tensor 0 is the output of the stem and tensor k that of layer k, counted from 1. Layer k applies its operation to tensor
 k - 1 and joins the result with its *skips*, any of the tensors 0 to k - 2. All tensors are halved after two layers.
 
-Source: Pham et al. 2018, section 2.3. The order of OPERATIONS is that of the published integer encoding.
+Source: Pham et al. 2018, section 2.3. To add an operation: its name and cost in OPERATIONS, its class in
+`nn/operations.py`; a search takes it where `MacroSpace.operations` names it.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
+from searcher.arch.costs import Cost, conv_norm, depthwise
 from searcher.arch.decisions import Choice, LearnedAnchor, Step, Subset
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
+from searcher.arch.operations import check_operations, check_published
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
-# Order matters: the controller's and the published encoding's index is the position in this tuple.
-OPERATIONS = ("conv_3x3", "sep_conv_3x3", "conv_5x5", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
+# Order matters: the published encoding's index is the position in this tuple, and the controller's by default.
+PUBLISHED_OPERATIONS = ("conv_3x3", "sep_conv_3x3", "conv_5x5", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 MIN_LAYERS = 3
 SkipMerge = Literal["sum", "concat", "residual"]
+
+
+def _conv_cost(area: int, channels: int, *, kernel_size: int) -> Cost:
+    return conv_norm(area, channels, channels) + conv_norm(area, channels, channels, kernel_size=kernel_size)
+
+
+def _sep_conv_cost(area: int, channels: int, *, kernel_size: int) -> Cost:
+    pointwise = conv_norm(area, channels, channels)
+    return pointwise + depthwise(area, channels, kernel_size=kernel_size) + pointwise
+
+
+def _pool_cost(area: int, channels: int) -> Cost:
+    return conv_norm(area, channels, channels)
+
+
+OPERATIONS: dict[str, Callable[..., Cost]] = {
+    "conv_3x3": partial(_conv_cost, kernel_size=3),
+    "sep_conv_3x3": partial(_sep_conv_cost, kernel_size=3),
+    "conv_5x5": partial(_conv_cost, kernel_size=5),
+    "sep_conv_5x5": partial(_sep_conv_cost, kernel_size=5),
+    "avg_pool_3x3": _pool_cost,
+    "max_pool_3x3": _pool_cost,
+}
+"""What each operation costs, by its name: (area of the map, channels) -> Cost."""
 
 
 @dataclass(frozen=True)
@@ -103,43 +131,47 @@ class MacroSize:
 
 @dataclass(frozen=True)
 class MacroSpace:
-    """All macro architectures of `num_layers` layers."""
+    """All macro architectures of `num_layers` layers of the given operations."""
 
     num_layers: int = 12
     stem_anchor: bool = True
     """Whether the controller has a learned anchor for the stem. The authors' code has none: there a skip from tensor j
     attends to the anchor of layer j + 1."""
+    operations: tuple[str, ...] = PUBLISHED_OPERATIONS
+    """What a layer may apply; the paper's unless others are named."""
 
     def __post_init__(self) -> None:
         if self.num_layers < MIN_LAYERS:
             raise ConfigError(f"num_layers is {self.num_layers}; at least {MIN_LAYERS} are needed")
+        check_operations(self.operations, OPERATIONS)
 
     @property
     def size(self) -> int:
         """The number of ways to make all decisions."""
-        return len(OPERATIONS) ** self.num_layers * 2 ** math.comb(self.num_layers, 2)
+        return len(self.operations) ** self.num_layers * 2 ** math.comb(self.num_layers, 2)
 
     def steps(self) -> tuple[Step, ...]:
         """What the controller decides, in order: for each layer, the operation, then the skips."""
         sequence: list[Step] = [LearnedAnchor()] if self.stem_anchor else []
         for layer in range(1, self.num_layers + 1):
-            sequence += [Choice(OPERATIONS, scope="layer"), Subset(len(skip_candidates(layer)))]
+            sequence += [Choice(self.operations, scope="layer"), Subset(len(skip_candidates(layer)))]
         return tuple(sequence)
 
     def from_tokens(self, tokens: Sequence[int]) -> MacroArchitecture:
         """The architecture of a row of tokens (for layer k the operation, then k - 1 times 0 or 1)."""
-        return MacroArchitecture(tuple(_read_row(row) for row in _rows(tokens, self.num_layers)))
+        return MacroArchitecture(tuple(_read_row(row, self.operations) for row in _rows(tokens, self.num_layers)))
 
     def to_tokens(self, architecture: MacroArchitecture) -> list[int]:
         """The inverse of `from_tokens`."""
-        return [token for row in _write_rows(architecture) for token in row]
+        return [token for row in _write_rows(architecture, self.operations) for token in row]
 
     def random(self, rng: random.Random) -> MacroArchitecture:
         """An architecture with every decision uniform and independent."""
         return MacroArchitecture(
             tuple(
                 Layer(
-                    rng.choice(OPERATIONS), tuple(tensor for tensor in skip_candidates(layer) if rng.randrange(2) == 1)
+                    rng.choice(self.operations),
+                    tuple(tensor for tensor in skip_candidates(layer) if rng.randrange(2) == 1),
                 )
                 for layer in range(1, self.num_layers + 1)
             )
@@ -170,7 +202,7 @@ def from_published(text: str) -> MacroArchitecture:
     """Read the published encoding: for layer k `operation`, then k - 1 times 0 or 1, for the tensors from 0 on.
 
     Raises: ArchitectureError: not whole numbers, not a whole number of layers, or a number out of range.
-    Source: the authors' README; operations as in OPERATIONS.
+    Source: the authors' README; operations as in PUBLISHED_OPERATIONS.
     """
     source = "published encoding"
     try:
@@ -184,18 +216,22 @@ def from_published(text: str) -> MacroArchitecture:
         )
     problems = Problems(source)
     for position, (operation, *bits) in enumerate(_rows(numbers, num_layers), start=1):
-        if not 0 <= operation < len(OPERATIONS):
-            problems.add(f"row {position}: operation {operation}; expected 0 to {len(OPERATIONS) - 1}")
+        if not 0 <= operation < len(PUBLISHED_OPERATIONS):
+            problems.add(f"row {position}: operation {operation}; expected 0 to {len(PUBLISHED_OPERATIONS) - 1}")
         for bit in bits:
             if bit not in (0, 1):
                 problems.add(f"row {position}: skip {bit}; expected 0 or 1")
     problems.raise_if_any(ArchitectureError)
-    return MacroArchitecture(tuple(_read_row(row) for row in _rows(numbers, num_layers)))
+    return MacroArchitecture(tuple(_read_row(row, PUBLISHED_OPERATIONS) for row in _rows(numbers, num_layers)))
 
 
 def to_published(architecture: MacroArchitecture) -> str:
-    """The inverse of `from_published`: a line for each layer."""
-    return "\n".join(" ".join(map(str, row)) for row in _write_rows(architecture))
+    """The inverse of `from_published`: a line for each layer.
+
+    Raises: ArchitectureError: an operation is not one of the published ones.
+    """
+    check_published({layer.operation for layer in architecture.layers}, PUBLISHED_OPERATIONS)
+    return "\n".join(" ".join(map(str, row)) for row in _write_rows(architecture, PUBLISHED_OPERATIONS))
 
 
 def _rows(numbers: Sequence[int], num_layers: int) -> Iterator[Sequence[int]]:
@@ -209,14 +245,14 @@ def _rows(numbers: Sequence[int], num_layers: int) -> Iterator[Sequence[int]]:
         start += length
 
 
-def _read_row(row: Sequence[int]) -> Layer:
+def _read_row(row: Sequence[int], operations: Sequence[str]) -> Layer:
     operation, *bits = row
-    return Layer(OPERATIONS[operation], tuple(tensor for tensor, bit in enumerate(bits) if bit))
+    return Layer(operations[operation], tuple(tensor for tensor, bit in enumerate(bits) if bit))
 
 
-def _write_rows(architecture: MacroArchitecture) -> Iterator[list[int]]:
+def _write_rows(architecture: MacroArchitecture, operations: Sequence[str]) -> Iterator[list[int]]:
     for index, layer in enumerate(architecture.layers, start=1):
-        yield [OPERATIONS.index(layer.operation), *(int(tensor in layer.skips) for tensor in skip_candidates(index))]
+        yield [operations.index(layer.operation), *(int(tensor in layer.skips) for tensor in skip_candidates(index))]
 
 
 def _read_layers(document: Sequence[object], *, place: str, problems: Problems) -> Iterator[Layer]:

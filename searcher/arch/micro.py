@@ -4,27 +4,56 @@ A cell has two inputs, nodes 0 (the output of the cell before the previous one) 
 further node adds up two operations, each applied to an earlier node. Nodes that no other node reads, the *loose ends*,
 make the cell's output.
 
-Source: Pham et al. 2018, section 2.4. The order of OPERATIONS is that of the published integer encoding.
+Source: Pham et al. 2018, section 2.4. To add an operation: its name and cost in OPERATIONS, its class in
+`nn/operations.py`; a search takes it where `MicroSpace.operations` names it.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
+from searcher.arch.costs import Cost, conv_norm, depthwise
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
+from searcher.arch.operations import check_operations, check_published
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
-# Order matters: the controller's and the published encoding's index is the position in this tuple.
-OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
+# Order matters: the published encoding's index is the position in this tuple, and the controller's by default.
+PUBLISHED_OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
 NUM_INPUTS = 2
 SLOTS = (0, 1)
 CellKind = Literal["normal", "reduction"]
 CELL_KINDS: tuple[CellKind, CellKind] = ("normal", "reduction")
+
+
+def _sep_conv_cost(area: int, channels: int, *, stride: int, kernel_size: int) -> Cost:
+    """All convolutions have the area of the output, because the first one is strided."""
+    half = depthwise(area, channels, kernel_size=kernel_size) + conv_norm(area, channels, channels)
+    return half + half
+
+
+def _pool_cost(area: int, channels: int, *, stride: int) -> Cost:
+    return Cost()
+
+
+def identity_cost(area: int, channels: int, *, stride: int) -> Cost:
+    """At stride 2 that of a factorised reduction."""
+    return conv_norm(area, channels, channels) if stride == 2 else Cost()
+
+
+OPERATIONS: dict[str, Callable[..., Cost]] = {
+    "sep_conv_3x3": partial(_sep_conv_cost, kernel_size=3),
+    "sep_conv_5x5": partial(_sep_conv_cost, kernel_size=5),
+    "avg_pool_3x3": _pool_cost,
+    "max_pool_3x3": _pool_cost,
+    "identity": identity_cost,
+}
+"""What each operation costs, by its name: (area of the output, channels, stride) -> Cost."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +137,16 @@ class MicroSize:
 
 @dataclass(frozen=True)
 class MicroSpace:
-    """All micro architectures with `num_nodes` nodes a cell, the two inputs not counted."""
+    """All micro architectures with `num_nodes` nodes a cell, the two inputs not counted, of the given operations."""
 
     num_nodes: int = 5
+    operations: tuple[str, ...] = PUBLISHED_OPERATIONS
+    """What a node may apply; the paper's unless others are named."""
 
     def __post_init__(self) -> None:
         if self.num_nodes < 1:
             raise ConfigError(f"num_nodes is {self.num_nodes}; a cell needs at least one node")
+        check_operations(self.operations, OPERATIONS)
 
     @property
     def size(self) -> int:
@@ -123,7 +155,8 @@ class MicroSpace:
         The paper counts (5 · (B - 2)!)^4 with B nodes in all, which leaves out repeated factors of 5; this is exact.
         """
         per_cell = math.prod(
-            (num_candidates * len(OPERATIONS)) ** 2 for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes)
+            (num_candidates * len(self.operations)) ** 2
+            for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes)
         )
         return per_cell**2
 
@@ -133,13 +166,13 @@ class MicroSpace:
         for kind in CELL_KINDS:
             sequence.append(Inputs(NUM_INPUTS))
             for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes):
-                sequence += [Pointer(num_candidates)] * 2 + [Choice(OPERATIONS, scope=kind)] * 2 + [Anchor()]
+                sequence += [Pointer(num_candidates)] * 2 + [Choice(self.operations, scope=kind)] * 2 + [Anchor()]
         return tuple(sequence)
 
     def from_tokens(self, tokens: Sequence[int]) -> MicroArchitecture:
         """The architecture of a row of tokens (4 a node: input, input, operation, operation)."""
         nodes = [
-            Node((first, second), (OPERATIONS[op_first], OPERATIONS[op_second]))
+            Node((first, second), (self.operations[op_first], self.operations[op_second]))
             for first, second, op_first, op_second in _rows_of_4(tokens, 2 * self.num_nodes)
         ]
         return MicroArchitecture(tuple(nodes[: self.num_nodes]), tuple(nodes[self.num_nodes :]))
@@ -150,7 +183,7 @@ class MicroSpace:
             token
             for kind in CELL_KINDS
             for node in architecture.cell(kind)
-            for token in (*node.inputs, *map(OPERATIONS.index, node.operations))
+            for token in (*node.inputs, *map(self.operations.index, node.operations))
         ]
 
     def random(self, rng: random.Random) -> MicroArchitecture:
@@ -160,7 +193,7 @@ class MicroSpace:
             return tuple(
                 Node(
                     (rng.randrange(num_candidates), rng.randrange(num_candidates)),
-                    (rng.choice(OPERATIONS), rng.choice(OPERATIONS)),
+                    (rng.choice(self.operations), rng.choice(self.operations)),
                 )
                 for num_candidates in range(NUM_INPUTS, NUM_INPUTS + self.num_nodes)
             )
@@ -202,7 +235,7 @@ def from_published(text: str) -> MicroArchitecture:
     """Read the published encoding: per node `input operation input operation`, normal cell first.
 
     Raises: ArchitectureError: not whole numbers, not a whole number of nodes, or an index out of range.
-    Source: the authors' README; nodes are numbered from 2, operations as in OPERATIONS.
+    Source: the authors' README; nodes are numbered from 2, operations as in PUBLISHED_OPERATIONS.
     """
     source = "published encoding"
     try:
@@ -216,20 +249,26 @@ def from_published(text: str) -> MicroArchitecture:
     rows = list(_rows_of_4(numbers, len(numbers) // 4))
     for position, (_, first, _, second) in enumerate(rows):
         for operation in (first, second):
-            if not 0 <= operation < len(OPERATIONS):
+            if not 0 <= operation < len(PUBLISHED_OPERATIONS):
                 raise ArchitectureError(
-                    source, [f"row {position + 1}: operation {operation}; expected 0 to {len(OPERATIONS) - 1}"]
+                    source,
+                    [f"row {position + 1}: operation {operation}; expected 0 to {len(PUBLISHED_OPERATIONS) - 1}"],
                 )
-    nodes = [Node((a, b), (OPERATIONS[op_a], OPERATIONS[op_b])) for a, op_a, b, op_b in rows]
+    nodes = [Node((a, b), (PUBLISHED_OPERATIONS[op_a], PUBLISHED_OPERATIONS[op_b])) for a, op_a, b, op_b in rows]
     half = len(nodes) // 2
     return MicroArchitecture(tuple(nodes[:half]), tuple(nodes[half:]))
 
 
 def to_published(architecture: MicroArchitecture) -> str:
-    """The inverse of `from_published`: two lines, the normal and the reduction cell."""
+    """The inverse of `from_published`: two lines, the normal and the reduction cell.
+
+    Raises: ArchitectureError: an operation is not one of the published ones.
+    """
+    names = {name for kind in CELL_KINDS for node in architecture.cell(kind) for name in node.operations}
+    check_published(names, PUBLISHED_OPERATIONS)
     return "\n".join(
         " ".join(
-            f"{source} {OPERATIONS.index(operation)}"
+            f"{source} {PUBLISHED_OPERATIONS.index(operation)}"
             for node in architecture.cell(kind)
             for source, operation in zip(node.inputs, node.operations, strict=True)
         )

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from searcher.arch.costs import Cost, conv_norm, depthwise, norm
 from searcher.arch.decisions import Choice, Step
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
+from searcher.arch.operations import check_operations
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 Family = Literal["residual", "fused", "inverted"]
@@ -52,6 +54,36 @@ OPERATIONS: dict[str, Operation] = {
 }
 ABSENT = "absent"
 """The decision against a layer; architectures do not hold it."""
+
+
+def _residual(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
+    (_, area), (before, after) = areas, channels
+    kernel_size = operation.kernel_size
+    cost = conv_norm(area, before, after, kernel_size=kernel_size)
+    cost += conv_norm(area, after, after, kernel_size=kernel_size)
+    return cost + conv_norm(area, before, after) if stride > 1 or before != after else cost
+
+
+def _fused(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
+    (_, area), (before, after) = areas, channels
+    inner = operation.expansion * before
+    return conv_norm(area, before, inner, kernel_size=operation.kernel_size) + conv_norm(area, inner, after)
+
+
+def _inverted(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
+    (in_area, area), (before, after) = areas, channels
+    inner = operation.expansion * before
+    middle = depthwise(area, inner, kernel_size=operation.kernel_size) + norm(inner)
+    return conv_norm(in_area, before, inner) + middle + conv_norm(area, inner, after)
+
+
+_FAMILIES: dict[Family, Callable[..., Cost]] = {"residual": _residual, "fused": _fused, "inverted": _inverted}
+
+
+def layer_cost(name: str, areas: tuple[int, int], channels: tuple[int, int], *, stride: int) -> Cost:
+    """What a layer costs. areas, channels: of its input and of its output."""
+    operation = OPERATIONS[name]
+    return _FAMILIES[operation.family](areas, channels, operation, stride=stride)
 
 
 @dataclass(frozen=True)
@@ -130,9 +162,7 @@ class StagesSpace:
         for stride in self.stem_strides:
             if stride not in STEM_STRIDES:
                 raise ConfigError(f"stem_strides has {stride}; expected some of {', '.join(map(str, STEM_STRIDES))}")
-        for operation in self.operations:
-            if operation not in OPERATIONS:
-                raise ConfigError(f"operations: {unknown('operation', operation, OPERATIONS)}")
+        check_operations(self.operations, OPERATIONS)
         if not self.stage_channels or len(self.max_layers) != len(self.stage_channels):
             raise ConfigError(
                 f"max_layers has {len(self.max_layers)} values for {len(self.stage_channels)} stages; expected one each"
@@ -221,7 +251,6 @@ class StagesSpace:
     def _choices(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "stem_channels", self.stem_channels
         yield "stem_strides", self.stem_strides
-        yield "operations", self.operations
         yield from self._stage_widths()
 
 

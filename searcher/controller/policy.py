@@ -9,15 +9,15 @@ Source: Pham et al. 2018, sections 2.1 to 2.4; logits as in Bello et al. 2017.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, LearnedAnchor, Pointer, Step, Subset, num_tokens
-from searcher.arch.document import ConfigError
+from searcher.arch.document import ConfigError, unknown
 
 
 class Sample(NamedTuple):
@@ -60,10 +60,12 @@ class PolicyConfig:
     """Logits are limited to ± this, so that the policy stays able to explore. Paper: 2.5."""
     operation_tanh_divisor: float = 1.0
     """Logits of operations are limited to ± tanh_constant / this. Authors' micro code: 2.5."""
-    operation_bias: tuple[float, ...] = ()
-    """Constant added to the operation logits of the first cell only. Authors' micro code: 0.25, 0.25, then -0.25."""
-    operation_logit_start: tuple[float, ...] = ()
-    """Start of the operation logits' learned bias, inside the tanh. Authors' micro code: 10, 10, 0, 0, 0."""
+    operation_bias: Mapping[str, float] = field(default_factory=dict)
+    """Constants added to the logits of the operations named, of the first cell only. Authors' micro code: 0.25 for
+    convolutions, -0.25 for all others."""
+    operation_logit_start: Mapping[str, float] = field(default_factory=dict)
+    """Start of the learned biases of the operations named, inside the tanh. Authors' micro code: 10, of
+    convolutions."""
     weight_range: float = 0.1
     """Weights start uniform in ± this. Paper and code: 0.1."""
 
@@ -76,13 +78,12 @@ class PolicyConfig:
 
 
 def check_policy(config: PolicyConfig, steps: Sequence[Step]) -> None:
-    """Raises: ConfigError: a list of operations' settings does not have one value for each."""
+    """Raises: ConfigError: a setting of operations names one that cannot be chosen."""
+    known = dict.fromkeys(option for step in steps if isinstance(step, Choice) for option in step.options)
     for name in ("operation_bias", "operation_logit_start"):
-        values = getattr(config, name)
-        for choice in (step for step in steps if isinstance(step, Choice)):
-            if values and len(values) != len(choice.options):
-                options = ", ".join(choice.options)
-                raise ConfigError(f"policy.{name} has {len(values)} values; expected one for each of {options}")
+        for operation in getattr(config, name):
+            if operation not in known:
+                raise ConfigError(f"policy.{name}: {unknown('operation', operation, known)}")
 
 
 class LstmPolicy(nn.Module):
@@ -95,7 +96,6 @@ class LstmPolicy(nn.Module):
         self._steps = tuple(steps)
         self._config = config
         choices = [step for step in steps if isinstance(step, Choice)]
-        self._first_scope = choices[0].scope
         self.start = nn.Parameter(torch.empty(1, hidden))
         self.learned_anchors = nn.ParameterList(
             torch.empty(1, hidden) for step in steps if isinstance(step, LearnedAnchor)
@@ -113,11 +113,12 @@ class LstmPolicy(nn.Module):
             classifier = self.classifiers[_table(choice)]
             assert isinstance(classifier, nn.Linear)
             nn.init.zeros_(classifier.bias)
-            if config.operation_logit_start:
-                classifier.bias.data.copy_(torch.tensor(config.operation_logit_start))
-        # A buffer, so that it moves with the policy; constant, so that it is not in the checkpoint.
-        self._bias: Tensor
-        self.register_buffer("_bias", torch.tensor(config.operation_bias), persistent=False)
+            classifier.bias.data.copy_(_values(config.operation_logit_start, choice))
+        # Buffers, so that they move with the policy; constant, so that they are not in the checkpoint.
+        concerned = [choice for choice in choices if any(name in config.operation_bias for name in choice.options)]
+        self._biased = {choice: f"_bias{i}" for i, choice in enumerate(concerned) if choice.scope == concerned[0].scope}
+        for choice, name in self._biased.items():
+            self.register_buffer(name, _values(config.operation_bias, choice), persistent=False)
 
     def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample:
         """Draw `batch_size` architectures in one pass; log_prob and entropy carry gradients.
@@ -219,10 +220,15 @@ class LstmPolicy(nn.Module):
     def _choice_logits(self, hidden: Tensor, choice: Choice) -> Tensor:
         logits = self._limit(self.classifiers[_table(choice)](hidden))
         logits = logits / self._config.operation_tanh_divisor
-        return logits + self._bias if len(self._bias) and choice.scope == self._first_scope else logits
+        return logits + self.get_buffer(self._biased[choice]) if choice in self._biased else logits
 
     def _limit(self, logits: Tensor) -> Tensor:
         return self._config.tanh_constant * torch.tanh(logits / self._config.temperature)
+
+
+def _values(named: Mapping[str, float], choice: Choice) -> Tensor:
+    """The value of each option of a choice, 0 where there is none of its name: [K]."""
+    return torch.tensor([float(named.get(option, 0.0)) for option in choice.options])
 
 
 def _table(choice: Choice) -> str:

@@ -12,33 +12,18 @@ Source: Radosavovic et al. 2020, "Designing Network Design Spaces", for activati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
+from searcher.arch import macro, micro, stages
+from searcher.arch.costs import Cost, conv_norm, linear, norm, total
 from searcher.arch.macro import MacroSize, SkipMerge, reduction_layers, skip_candidates
 from searcher.arch.micro import NUM_INPUTS, Cell, CellKind, MicroSize, loose_ends
 from searcher.arch.recurrent import STATE, RecurrentSize
 from searcher.arch.spec import Spec
-from searcher.arch.stages import OPERATIONS, Family, Operation, StagesArchitecture, stage_stride
+from searcher.arch.stages import StagesArchitecture, stage_stride
 from searcher.arch.tasks import ImageClassification, LanguageModelling
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of a layer, or of many together: costs add up."""
-
-    parameters: int = 0
-    multiply_adds: int = 0
-    activations: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.parameters + other.parameters,
-            self.multiply_adds + other.multiply_adds,
-            self.activations + other.activations,
-        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,7 @@ class Complexity:
 
     @property
     def total(self) -> Cost:
-        return _sum(part.cost for part in self.parts)
+        return total(part.cost for part in self.parts)
 
     def to_document(self) -> dict[str, Any]:
         """For a program to read: `{"total": {"parameters": …}, "parts": [{"name": …, "shape": …, …}]}`."""
@@ -72,69 +57,17 @@ def complexity_of(spec: Spec) -> Complexity:
     return Complexity(tuple(_WALKS[spec.space](spec)))
 
 
-# --- blocks -----------------------------------------------------------------------------------------------------------
-# `area` is the number of pixels of a block's output: height times width.
-
-
-def _sum(costs: Iterable[Cost]) -> Cost:
-    return sum(costs, start=Cost())
-
-
-def _conv(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1, groups: int = 1) -> Cost:
-    """A convolution without bias."""
-    weights = kernel_size**2 * (in_channels // groups) * out_channels
-    return Cost(weights, weights * area, out_channels * area)
-
-
-def _linear(in_features: int, out_features: int) -> Cost:
-    """A matrix product without bias."""
-    return _conv(1, in_features, out_features)
-
-
-def _norm(channels: int) -> Cost:
-    return Cost(parameters=2 * channels)
-
-
-def _conv_norm(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1) -> Cost:
-    """Of `ReluConvNorm`, and of `FactorizedReduction`, whose two convolutions share the outputs of one."""
-    return _conv(area, in_channels, out_channels, kernel_size=kernel_size) + _norm(out_channels)
-
-
-def _free(area: int, channels: int, *, stride: int) -> Cost:
-    return Cost()
-
-
 def _stem(input_shape: tuple[int, ...], out_channels: int, *, stride: int) -> Part:
     height, width, in_channels = input_shape
     cost = Cost()
     for step in [2] * int(math.log2(stride)) or [1]:
         height, width = math.ceil(height / step), math.ceil(width / step)
-        cost += _conv_norm(height * width, in_channels, out_channels, kernel_size=3)
+        cost += conv_norm(height * width, in_channels, out_channels, kernel_size=3)
         in_channels = out_channels
     return Part("stem", (height, width, out_channels), cost)
 
 
 # --- micro ------------------------------------------------------------------------------------------------------------
-
-
-def _cell_sep_conv(area: int, channels: int, *, stride: int, kernel_size: int) -> Cost:
-    """Of `SepConv`: all its convolutions have the area of the output, because the first one is strided."""
-    depthwise = _conv(area, channels, channels, kernel_size=kernel_size, groups=channels)
-    half = depthwise + _conv_norm(area, channels, channels)
-    return half + half
-
-
-def _identity(area: int, channels: int, *, stride: int) -> Cost:
-    return _conv_norm(area, channels, channels) if stride == 2 else Cost()
-
-
-_CELL_OPERATIONS: dict[str, Callable[..., Cost]] = {
-    "sep_conv_3x3": partial(_cell_sep_conv, kernel_size=3),
-    "sep_conv_5x5": partial(_cell_sep_conv, kernel_size=5),
-    "avg_pool_3x3": _free,
-    "max_pool_3x3": _free,
-    "identity": _identity,
-}
 
 
 def _micro_parts(spec: Spec) -> Iterator[Part]:
@@ -158,17 +91,17 @@ def _micro_parts(spec: Spec) -> Iterator[Part]:
         widths = (widths[1], channels * len(loose_ends(cell)))
         yield Part(f"cell {position}, {kind}", (height, width, widths[1]), cost)
     num_classes = len(task.classes)
-    yield Part("classifier", (num_classes,), _linear(widths[1], num_classes))
+    yield Part("classifier", (num_classes,), linear(widths[1], num_classes))
 
 
 def _micro_calibration(area: int, widths: tuple[int, int], channels: int, *, reduce_first_input: bool) -> Cost:
     """Brings both inputs of a cell to `channels`; a first input that is twice as large costs the same to halve."""
     first, second = widths
-    cost = _conv_norm(area, channels, channels)
+    cost = conv_norm(area, channels, channels)
     if first != channels or reduce_first_input:
-        cost += _conv_norm(area, first, channels)
+        cost += conv_norm(area, first, channels)
     if second != channels:
-        cost += _conv_norm(area, second, channels)
+        cost += conv_norm(area, second, channels)
     return cost
 
 
@@ -177,39 +110,16 @@ def _micro_cell(cell: Cell, kind: CellKind, *, area: int, channels: int) -> Cost
         return 2 if kind == "reduction" and source < NUM_INPUTS else 1
 
     operations = (
-        _CELL_OPERATIONS[name](area, channels, stride=stride(source))
+        micro.OPERATIONS[name](area, channels, stride=stride(source))
         for node in cell
         for source, name in zip(node.inputs, node.operations, strict=True)
     )
     # An unused input of a reduction cell is halved like an identity.
-    leaves = (_identity(area, channels, stride=stride(leaf)) for leaf in loose_ends(cell))
-    return _sum(operations) + _sum(leaves)
+    leaves = (micro.identity_cost(area, channels, stride=stride(leaf)) for leaf in loose_ends(cell))
+    return total(operations) + total(leaves)
 
 
 # --- macro ------------------------------------------------------------------------------------------------------------
-
-
-def _layer_conv(area: int, channels: int, *, kernel_size: int) -> Cost:
-    return _conv_norm(area, channels, channels) + _conv_norm(area, channels, channels, kernel_size=kernel_size)
-
-
-def _layer_sep_conv(area: int, channels: int, *, kernel_size: int) -> Cost:
-    depthwise = _conv(area, channels, channels, kernel_size=kernel_size, groups=channels)
-    return _conv_norm(area, channels, channels) + depthwise + _conv_norm(area, channels, channels)
-
-
-def _layer_pool(area: int, channels: int) -> Cost:
-    return _conv_norm(area, channels, channels)
-
-
-_LAYER_OPERATIONS: dict[str, Callable[..., Cost]] = {
-    "conv_3x3": partial(_layer_conv, kernel_size=3),
-    "sep_conv_3x3": partial(_layer_sep_conv, kernel_size=3),
-    "conv_5x5": partial(_layer_conv, kernel_size=5),
-    "sep_conv_5x5": partial(_layer_sep_conv, kernel_size=5),
-    "avg_pool_3x3": _layer_pool,
-    "max_pool_3x3": _layer_pool,
-}
 
 
 def _macro_parts(spec: Spec) -> Iterator[Part]:
@@ -221,7 +131,7 @@ def _macro_parts(spec: Spec) -> Iterator[Part]:
     height, width, _ = stem.shape
     layers = spec.architecture.layers
     for index, layer in enumerate(layers, start=1):
-        cost = _LAYER_OPERATIONS[layer.operation](height * width, channels)
+        cost = macro.OPERATIONS[layer.operation](height * width, channels)
         if skip_candidates(index):
             cost += _macro_merge(height * width, channels, num_tensors=len(layer.skips) + 1, merge=size.skip_merge)
         yield Part(f"layer {index}, {layer.operation}", (height, width, channels), cost)
@@ -229,44 +139,20 @@ def _macro_parts(spec: Spec) -> Iterator[Part]:
             out_channels = 2 * channels if size.double_channels else channels
             height, width = math.ceil(height / 2), math.ceil(width / 2)
             halved = spec.architecture.read_after(index)
-            costs = [_conv_norm(height * width, channels, out_channels) for _ in halved]
-            yield Part(f"reduction, {len(halved)} tensors", (height, width, out_channels), _sum(costs))
+            costs = [conv_norm(height * width, channels, out_channels) for _ in halved]
+            yield Part(f"reduction, {len(halved)} tensors", (height, width, out_channels), total(costs))
             channels = out_channels
     num_classes = len(task.classes)
-    yield Part("classifier", (num_classes,), _linear(channels, num_classes))
+    yield Part("classifier", (num_classes,), linear(channels, num_classes))
 
 
 def _macro_merge(area: int, channels: int, *, num_tensors: int, merge: SkipMerge) -> Cost:
     if merge == "residual":
         return Cost()
-    return _norm(channels) if merge == "sum" else _conv_norm(area, num_tensors * channels, channels)
+    return norm(channels) if merge == "sum" else conv_norm(area, num_tensors * channels, channels)
 
 
 # --- stages -----------------------------------------------------------------------------------------------------------
-
-
-def _residual(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
-    (_, area), (before, after) = areas, channels
-    kernel_size = operation.kernel_size
-    cost = _conv_norm(area, before, after, kernel_size=kernel_size)
-    cost += _conv_norm(area, after, after, kernel_size=kernel_size)
-    return cost + _conv_norm(area, before, after) if stride > 1 or before != after else cost
-
-
-def _fused(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
-    (_, area), (before, after) = areas, channels
-    inner = operation.expansion * before
-    return _conv_norm(area, before, inner, kernel_size=operation.kernel_size) + _conv_norm(area, inner, after)
-
-
-def _inverted(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
-    (in_area, area), (before, after) = areas, channels
-    inner = operation.expansion * before
-    depthwise = _conv(area, inner, inner, kernel_size=operation.kernel_size, groups=inner) + _norm(inner)
-    return _conv_norm(in_area, before, inner) + depthwise + _conv_norm(area, inner, after)
-
-
-_FAMILIES: dict[Family, Callable[..., Cost]] = {"residual": _residual, "fused": _fused, "inverted": _inverted}
 
 
 def _stages_parts(spec: Spec) -> Iterator[Part]:
@@ -280,14 +166,11 @@ def _stages_parts(spec: Spec) -> Iterator[Part]:
             stride = 1 if position else stage_stride(number)
             in_area = height * width
             height, width = math.ceil(height / stride), math.ceil(width / stride)
-            operation = OPERATIONS[name]
-            cost = _FAMILIES[operation.family](
-                (in_area, height * width), (channels, stage.channels), operation, stride=stride
-            )
+            cost = stages.layer_cost(name, (in_area, height * width), (channels, stage.channels), stride=stride)
             channels = stage.channels
             yield Part(f"layer {number + 1}.{position + 1}, {name}", (height, width, channels), cost)
     num_classes = len(task.classes)
-    yield Part("classifier", (num_classes,), _linear(channels, num_classes))
+    yield Part("classifier", (num_classes,), linear(channels, num_classes))
 
 
 # --- recurrent --------------------------------------------------------------------------------------------------------
@@ -297,14 +180,14 @@ def _recurrent_parts(spec: Spec) -> Iterator[Part]:
     size: RecurrentSize = spec.network
     task: LanguageModelling = spec.task
     hidden, vocabulary = size.hidden_size, task.vocabulary_size
-    gate_and_candidate = _linear(hidden, 2 * hidden)
+    gate_and_candidate = linear(hidden, 2 * hidden)
     yield Part("embedding", (hidden,), Cost(parameters=vocabulary * hidden))
     for number, node in enumerate(spec.architecture.nodes, start=1):
         # The first node reads the token beside the state, through a matrix of its own.
         num_matrices = 2 if node.previous == STATE else 1
-        yield Part(f"node {number}, {node.activation}", (hidden,), _sum([gate_and_candidate] * num_matrices))
+        yield Part(f"node {number}, {node.activation}", (hidden,), total([gate_and_candidate] * num_matrices))
     # Its weights are the embedding's.
-    yield Part("softmax", (vocabulary,), replace(_linear(hidden, vocabulary), parameters=0))
+    yield Part("softmax", (vocabulary,), replace(linear(hidden, vocabulary), parameters=0))
 
 
 _WALKS: dict[str, Callable[[Spec], Iterator[Part]]] = {

@@ -285,7 +285,7 @@ def graph_operations(supernet: nn.Module, graphs: Graphs) -> None:
     """
     parts = list(recordable(supernet))
     if not parts:
-        raise ConfigError("CUDA graphs are for convolutional supernets; one of text has nothing to record")
+        raise ConfigError("CUDA graphs are for supernets whose operations keep their shapes, micro and macro")
     for part, place in parts:
         _divert(part, graphs, place=place)
 

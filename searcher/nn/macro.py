@@ -41,19 +41,24 @@ Form = Literal["search", "final"]
 
 def build_shared(space: MacroSpace, size: MacroSize, **options: Any) -> MacroNetwork:
     """The supernet: all candidates, in the search form. options: see `MacroNetwork`."""
-    return MacroNetwork(size, SharedOps(), num_layers=space.num_layers, form="search", **options)
+    return MacroNetwork(
+        size, SharedOps(), num_layers=space.num_layers, operations=space.operations, form="search", **options
+    )
 
 
 def build_fixed(architecture: MacroArchitecture, size: MacroSize, *, form: Form, **options: Any) -> MacroNetwork:
     """The network of one architecture. options: see `MacroNetwork`."""
     bank = FixedOps(architecture.used())
-    return MacroNetwork(size, bank, num_layers=len(architecture.layers), form=form, **options)
+    return MacroNetwork(
+        size, bank, num_layers=len(architecture.layers), operations=tuple(OPERATIONS), form=form, **options
+    )
 
 
 class MacroNetwork(nn.Module):
     """Stem, layers, classifier: images [B, C, H, W] and an architecture -> logits [B, num_classes].
 
-    Args: input_shape: H, W, C. dropout_prob: before the classifier, in training.
+    Args: operations: what the bank may choose of. input_shape: H, W, C. dropout_prob: before the classifier, in
+    training.
     Raises: ConfigError: an auxiliary head is asked for.
     """
 
@@ -63,6 +68,7 @@ class MacroNetwork(nn.Module):
         bank: Bank,
         *,
         num_layers: int,
+        operations: Sequence[str],
         input_shape: tuple[int, ...],
         num_classes: int,
         norm: Norm,
@@ -78,7 +84,17 @@ class MacroNetwork(nn.Module):
         self.layers = nn.ModuleList()
         self.reductions = nn.ModuleDict()
         for index in range(1, num_layers + 1):
-            self.layers.append(MacroLayer(index, bank, channels=channels, merge=size.skip_merge, norm=norm, form=form))
+            self.layers.append(
+                MacroLayer(
+                    index,
+                    bank,
+                    operations=operations,
+                    channels=channels,
+                    merge=size.skip_merge,
+                    norm=norm,
+                    form=form,
+                )
+            )
             if index in reduction_layers(num_layers):
                 out_channels = 2 * channels if size.double_channels else channels
                 tensors = bank.select(("reduction", str(index)), range(index + 1))
@@ -116,10 +132,20 @@ class MacroNetwork(nn.Module):
 class MacroLayer(nn.Module):
     """Layer `index`: the tensor before it and its skips, all [B, C, H, W] -> its own."""
 
-    def __init__(self, index: int, bank: Bank, *, channels: int, merge: SkipMerge, norm: Norm, form: Form) -> None:
+    def __init__(
+        self,
+        index: int,
+        bank: Bank,
+        *,
+        operations: Sequence[str],
+        channels: int,
+        merge: SkipMerge,
+        norm: Norm,
+        form: Form,
+    ) -> None:
         super().__init__()
         self._index = index
-        names = bank.select(("operation", str(index)), OPERATIONS)
+        names = bank.select(("operation", str(index)), operations)
         self.operations = Alternatives({name: make_layer_operation(name, channels, norm=norm) for name in names})
         candidates = skip_candidates(index)
         joined = bank.select(("merge", str(index)), [*candidates, index])

@@ -12,6 +12,7 @@ Source: Pham et al. 2018, section 2.4, and the authors' code where the paper is 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -49,7 +50,15 @@ Form = Literal["search", "final"]
 def build_shared(space: MicroSpace, size: MicroSize, **options: Any) -> MicroNetwork:
     """The supernet: all candidates, in the search form. options: see `MicroNetwork`."""
     leaves = dict.fromkeys(CELL_KINDS, 1)
-    return MicroNetwork(size, SharedOps(), num_nodes=space.num_nodes, leaves=leaves, form="search", **options)
+    return MicroNetwork(
+        size,
+        SharedOps(),
+        num_nodes=space.num_nodes,
+        operations=space.operations,
+        leaves=leaves,
+        form="search",
+        **options,
+    )
 
 
 def build_fixed(architecture: MicroArchitecture, size: MicroSize, *, form: Form, **options: Any) -> MicroNetwork:
@@ -57,15 +66,18 @@ def build_fixed(architecture: MicroArchitecture, size: MicroSize, *, form: Form,
     leaves = {kind: len(loose_ends(architecture.cell(kind))) for kind in CELL_KINDS}
     num_nodes = len(architecture.normal)
     bank = FixedOps(architecture.used())
-    return MicroNetwork(size, bank, num_nodes=num_nodes, leaves=leaves, form=form, **options)
+    return MicroNetwork(
+        size, bank, num_nodes=num_nodes, operations=tuple(OPERATIONS), leaves=leaves, form=form, **options
+    )
 
 
 class MicroNetwork(nn.Module):
     """Stem, cells, classifier: images [B, C, H, W] and an architecture -> logits [B, num_classes].
 
-    Args: num_nodes: of a cell, without its inputs. leaves: number of loose ends of each kind of cell, which sets the
-    width of cell outputs in the final form. input_shape: H, W, C. dropout_prob: before the classifier, in training.
-    auxiliary: whether to build the auxiliary head, whose logits `forward` gives beside the others in training.
+    Args: num_nodes: of a cell, without its inputs. operations: what the bank may choose of. leaves: number of loose
+    ends of each kind of cell, which sets the width of cell outputs in the final form. input_shape: H, W, C.
+    dropout_prob: before the classifier, in training. auxiliary: whether to build the auxiliary head, whose logits
+    `forward` gives beside the others in training.
     """
 
     def __init__(
@@ -74,6 +86,7 @@ class MicroNetwork(nn.Module):
         bank: Bank,
         *,
         num_nodes: int,
+        operations: Sequence[str],
         leaves: dict[CellKind, int],
         input_shape: tuple[int, ...],
         num_classes: int,
@@ -102,6 +115,7 @@ class MicroNetwork(nn.Module):
                     kind,
                     bank,
                     num_nodes=num_nodes,
+                    operations=operations,
                     in_channels=widths,
                     channels=channels,
                     reduce_first_input=previous_reduces,
@@ -145,6 +159,7 @@ class MicroCell(nn.Module):
         bank: Bank,
         *,
         num_nodes: int,
+        operations: Sequence[str],
         in_channels: tuple[int, int],
         channels: int,
         reduce_first_input: bool,
@@ -170,7 +185,7 @@ class MicroCell(nn.Module):
         self.nodes = nn.ModuleList(
             nn.ModuleList(
                 OperationBank(
-                    bank.select((kind, str(node), str(slot)), itertools.product(range(node), OPERATIONS)),
+                    bank.select((kind, str(node), str(slot)), itertools.product(range(node), operations)),
                     make,
                 )
                 for slot in SLOTS

@@ -20,7 +20,13 @@ REFERENCE_LOGITS = PolicyConfig(
     hidden_size=64,
     tanh_constant=1.10,
     operation_tanh_divisor=2.5,
-    operation_bias=(0.25, 0.25, -0.25, -0.25, -0.25),
+    operation_bias={
+        "sep_conv_3x3": 0.25,
+        "sep_conv_5x5": 0.25,
+        "avg_pool_3x3": -0.25,
+        "max_pool_3x3": -0.25,
+        "identity": -0.25,
+    },
 )
 """The authors' micro controller: so narrow a range of logits, and a bias to convolutions, that it cannot settle on
 pooling alone."""
@@ -140,7 +146,7 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
         training=ImageTraining(
             augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.1, auxiliary_weight=0.4
         ),
-        policy=replace(REFERENCE_LOGITS, operation_logit_start=(10.0, 10.0, 0.0, 0.0, 0.0)),
+        policy=replace(REFERENCE_LOGITS, operation_logit_start={"sep_conv_3x3": 10.0, "sep_conv_5x5": 10.0}),
         reinforce=ReinforceConfig(
             learning_rate=3.5e-3,
             adam_betas=(0.0, 0.999),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from datasets.seeds import numpy_generator, stream_seed
+from searcher.arch.document import write_dataclass
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import Task
 from searcher.controller.policy import LstmPolicy, Policy
@@ -341,6 +342,7 @@ def _make_spec(config: SearchConfig, *, task: Task, derived: Derived, steps: int
         task=task,
         provenance={
             "preset": config.preset,
+            "search_space": write_dataclass(config.search_space),
             "policy": config.policy.kind,
             "seed": config.seed,
             "epochs": config.num_epochs,

@@ -259,7 +259,8 @@ def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | Non
     Raises: DocumentError: not TOML, an unknown or missing key, or a value out of range.
     """
     problems = Problems(str(path))
-    config = read_dataclass(cls, read_toml(path), place="", problems=problems, types=types)
+    upgraded = getattr(cls, "upgraded", dict)  # a class may know how earlier versions wrote it
+    config = read_dataclass(cls, upgraded(read_toml(path)), place="", problems=problems, types=types)
     problems.raise_if_any()
     assert config is not None
     return config

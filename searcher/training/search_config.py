@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,23 @@ class SearchConfig:
             raise ConfigError("the leave_one_out baseline needs policy_samples of at least 2")
         check_policy(self.policy, self.search_space.steps())
         check_training(self.space, self.training)
+
+    @staticmethod
+    def upgraded(table: Mapping[str, Any]) -> dict[str, Any]:
+        """A search's table as this version reads it: with values of operations by name.
+
+        Earlier versions gave them as lists, in the order of the published operations.
+        """
+        space, policy = table.get("space"), table.get("policy")
+        if not isinstance(space, str) or space not in SPACES or not isinstance(policy, Mapping):
+            return dict(table)
+        names: Sequence[str] = getattr(SPACES[space], "PUBLISHED_OPERATIONS", ())
+        named = {
+            key: dict(zip(names, value, strict=False))
+            for key, value in policy.items()
+            if key in ("operation_bias", "operation_logit_start") and isinstance(value, list)
+        }
+        return {**table, "policy": {**policy, **named}}
 
 
 def config_types(space: str) -> dict[str, type[Any]]:

@@ -24,6 +24,7 @@ from searcher.arch.document import write_dataclass
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
+from searcher.arch.stages import StagesSpace
 from searcher.nn.recurrent import Dropout
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
@@ -89,6 +90,14 @@ def macro_search() -> SearchConfig:
         search_space=MacroSpace(3),
         network=MacroSize(channels=4, skip_merge="sum"),
         final_network=MacroSize(channels=4, double_channels=True),
+        training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.1),
+    )
+
+
+def stages_search() -> SearchConfig:
+    return replace(
+        search_preset("stages", "quick", image_size=8),
+        search_space=StagesSpace((4, 8), (1, 2), ((4, 8), (8, 12)), (2, 2)),
         training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.1),
     )
 
@@ -167,6 +176,7 @@ def tiny(
     make_search, make_retraining, path = {
         "micro": (micro_search, image_retraining, store_path),
         "macro": (macro_search, image_retraining, store_path),
+        "stages": (stages_search, image_retraining, store_path),
         "recurrent": (recurrent_search, text_retraining, text_path),
     }[request.param]
     retraining = replace(make_retraining(request.param), batch_size=16, threads=1)

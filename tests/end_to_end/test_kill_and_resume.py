@@ -155,6 +155,7 @@ def with_options(config: SearchConfig, name: str, **changes: Any) -> SearchConfi
         ("micro", "random", {"policy_start_epoch": 1}),
         ("micro", "moving average", {"architectures_per_step": 2, "control_samples": 0}),
         ("macro", "default", {}),
+        ("stages", "default", {}),
         ("recurrent", "default", {}),
         ("recurrent", "moving average", {"architectures_per_step": 2, "control_samples": 0}),
     ],

@@ -18,7 +18,7 @@ from searcher.arch.spec import read_spec
 from tests.end_to_end.conftest import CLASSES, VOCABULARY, Tiny, enas, here
 
 of_micro = pytest.mark.parametrize("tiny", ["micro"], indirect=True)
-of_images = pytest.mark.parametrize("tiny", ["micro", "macro"], indirect=True)
+of_images = pytest.mark.parametrize("tiny", ["micro", "macro", "stages"], indirect=True)
 of_text = pytest.mark.parametrize("tiny", ["recurrent"], indirect=True)
 
 
@@ -51,7 +51,7 @@ def test_metrics_compare_the_controller_with_the_random_policy(run: Path, tiny: 
     assert list((run / "search" / "tensorboard").iterdir())
 
 
-@of_images
+@pytest.mark.parametrize("tiny", ["micro", "macro"], indirect=True)
 @pytest.mark.gpu
 def test_a_run_replays_cuda_graphs_from_search_to_model(tiny: Tiny, tmp_path: Path) -> None:
     path = tmp_path / "run"

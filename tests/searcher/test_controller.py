@@ -11,7 +11,7 @@ import torch
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step, Subset, num_tokens
 from searcher.arch.macro import MacroSpace
-from searcher.arch.micro import MicroSpace
+from searcher.arch.micro import PUBLISHED_OPERATIONS, MicroSpace
 from searcher.controller.policy import LstmPolicy, PolicyConfig, Sample
 from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, ReinforceConfig, reinforce_loss, skip_penalty
@@ -95,8 +95,8 @@ def test_the_operation_bias_favours_separable_convolutions_in_the_first_cell_onl
     config = PolicyConfig(
         tanh_constant=1.10,
         operation_tanh_divisor=2.5,
-        operation_bias=(0.25, 0.25, -0.25, -0.25, -0.25),
-        operation_logit_start=(10.0, 10.0, 0.0, 0.0, 0.0),
+        operation_bias={name: 0.25 if "conv" in name else -0.25 for name in PUBLISHED_OPERATIONS},
+        operation_logit_start={"sep_conv_3x3": 10.0, "sep_conv_5x5": 10.0},
     )
     policy = LstmPolicy(MicroSpace(5).steps(), config, seed=0)
     with torch.no_grad():
@@ -106,9 +106,19 @@ def test_the_operation_bias_favours_separable_convolutions_in_the_first_cell_onl
     assert separable[1].item() == pytest.approx(0.51, abs=0.015)
 
 
-def test_the_number_of_operation_biases_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"policy\.operation_bias has 2 values; expected one for each of a, b, c"):
-        LstmPolicy(SMALL, replace(UNEVEN, operation_bias=(1.0, 2.0)), seed=0)
+def test_a_bias_of_an_operation_that_cannot_be_chosen_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"policy\.operation_bias: unknown operation 'd'; expected one of a, b, c"):
+        LstmPolicy(SMALL, replace(UNEVEN, operation_bias={"d": 1.0}), seed=0)
+
+
+def test_biases_are_of_names_whatever_else_there_is_to_choose() -> None:
+    config = replace(UNEVEN, weight_range=1e-6, operation_bias={"identity": 1.0})
+    for operations in (("identity", "avg_pool_3x3"), ("avg_pool_3x3", "sep_conv_3x3", "identity")):
+        policy = LstmPolicy(MicroSpace(1, operations).steps(), config, seed=0)
+        with torch.no_grad():
+            tokens = policy.sample(4000, generator=torch.Generator().manual_seed(0)).tokens
+        chosen = (tokens[:, 2] == operations.index("identity")).float().mean().item()
+        assert chosen == pytest.approx(math.e / (math.e + len(operations) - 1), abs=0.03)
 
 
 def test_the_stem_has_a_learned_anchor_that_only_its_own_skips_attend_to() -> None:

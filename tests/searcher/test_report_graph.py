@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from searcher.arch import catalog, macro
 from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
-from searcher.arch.micro import OPERATIONS, MicroArchitecture, MicroSize, MicroSpace, Node, from_published
+from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace, Node, from_published
 from searcher.arch.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling
@@ -79,7 +79,7 @@ def test_every_node_comes_after_what_it_reads_and_leads_to_the_output(spec: Spec
 
 
 def test_an_input_that_no_node_reads_goes_to_the_output() -> None:
-    cell = (Node((1, 1), (OPERATIONS[0], OPERATIONS[4])),)
+    cell = (Node((1, 1), ("sep_conv_3x3", "identity")),)
     graph, _ = graphs_of(make_spec(MicroArchitecture(cell, cell), MicroSize(3, 2)))
     assert graph.nodes[-1].edges == (GraphEdge("prev-prev"), GraphEdge("node 2"))
 

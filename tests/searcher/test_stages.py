@@ -171,7 +171,7 @@ def test_a_broken_encoding_is_refused(text: str, expected: str) -> None:
     ("fields", "expected"),
     [
         ({"stem_channels": ()}, r"stem_channels is \[\]; expected one or more different values"),
-        ({"operations": ("residual_3x3",) * 2}, "operations is .*; expected one or more different values"),
+        ({"operations": ("residual_3x3",) * 2}, "operations is .*; expected one or more different operations"),
         ({"operations": ("residual",)}, "operations: unknown operation 'residual'"),
         ({"stem_strides": (3,)}, "stem_strides has 3; expected some of 1, 2, 4, 8, 16"),
         ({"stage_channels": ((0,),)}, r"stage_channels\[0\] is \[0\]; widths are at least 1"),
