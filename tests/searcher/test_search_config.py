@@ -61,7 +61,7 @@ def test_values_of_operations_are_a_table(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match=r"policy.operation_bias.identity is 'much'; expected a number"):
         read_config(written(tmp_path / "config.toml", table), SearchConfig, types=config_types("micro"))
     table["policy"]["operation_bias"] = 0.25
-    with pytest.raises(DocumentError, match="policy.operation_bias is 0.25; expected a table of names and values"):
+    with pytest.raises(DocumentError, match=r"policy.operation_bias is 0.25; expected a table of names and values"):
         read_config(written(tmp_path / "config.toml", table), SearchConfig, types=config_types("micro"))
 
 
