@@ -32,12 +32,17 @@ ALLOWED = {
     },
     "searcher.arch": {"datasets.files"},
     "searcher.nn": {"searcher.arch", "datasets.seeds"},
-    "searcher.nn.complexity": {"searcher.arch"},
+    # The registry names what lies above it and loads it when asked; build, complexity and graph ask.
+    "searcher.spaces": {"searcher.arch"},
+    "searcher.nn.build": {"searcher.arch", "searcher.nn", "searcher.spaces", "datasets.seeds"},
+    "searcher.nn.complexity": {"searcher.arch", "searcher.spaces"},
+    "searcher.views": {"searcher.arch", "searcher.nn.complexity", "searcher.report.graph"},
     "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},
     "searcher.report": {
         "charts",
         "searcher.arch",
         "searcher.nn.complexity",
+        "searcher.spaces",
         "searcher.training.metrics",
         "datasets.files",
     },

@@ -19,10 +19,10 @@ from typing import Any, Literal
 from searcher.arch.costs import Cost, conv_norm, depthwise
 from searcher.arch.decisions import Choice, LearnedAnchor, Step, Subset
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
-from searcher.arch.operations import check_operations, check_published
+from searcher.arch.operations import check_operations
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
-# Order matters: the published encoding's index is the position in this tuple, and the controller's by default.
+# Order matters: the controller's index is the position in this tuple, unless a space has other operations.
 PUBLISHED_OPERATIONS = ("conv_3x3", "sep_conv_3x3", "conv_5x5", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 MIN_LAYERS = 3
 SkipMerge = Literal["sum", "concat", "residual"]
@@ -49,7 +49,9 @@ OPERATIONS: dict[str, Callable[..., Cost]] = {
     "avg_pool_3x3": _pool_cost,
     "max_pool_3x3": _pool_cost,
 }
-"""What each operation costs, by its name: (area of the map, channels) -> Cost."""
+"""What each operation costs, by its name: (area of the map, channels) -> Cost.
+
+Order matters: the published encoding's index is the position in this table, so new operations come last."""
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,9 @@ def from_published(text: str) -> MacroArchitecture:
     """Read the published encoding: for layer k `operation`, then k - 1 times 0 or 1, for the tensors from 0 on.
 
     Raises: ArchitectureError: not whole numbers, not a whole number of layers, or a number out of range.
-    Source: the authors' README; operations as in PUBLISHED_OPERATIONS.
+    Source: the authors' README; operations as in OPERATIONS.
     """
-    source = "published encoding"
+    source, names = "published encoding", tuple(OPERATIONS)
     try:
         numbers = [int(word) for word in text.replace(",", " ").split()]
     except ValueError:
@@ -216,22 +218,18 @@ def from_published(text: str) -> MacroArchitecture:
         )
     problems = Problems(source)
     for position, (operation, *bits) in enumerate(_rows(numbers, num_layers), start=1):
-        if not 0 <= operation < len(PUBLISHED_OPERATIONS):
-            problems.add(f"row {position}: operation {operation}; expected 0 to {len(PUBLISHED_OPERATIONS) - 1}")
+        if not 0 <= operation < len(names):
+            problems.add(f"row {position}: operation {operation}; expected 0 to {len(names) - 1}")
         for bit in bits:
             if bit not in (0, 1):
                 problems.add(f"row {position}: skip {bit}; expected 0 or 1")
     problems.raise_if_any(ArchitectureError)
-    return MacroArchitecture(tuple(_read_row(row, PUBLISHED_OPERATIONS) for row in _rows(numbers, num_layers)))
+    return MacroArchitecture(tuple(_read_row(row, names) for row in _rows(numbers, num_layers)))
 
 
 def to_published(architecture: MacroArchitecture) -> str:
-    """The inverse of `from_published`: a line for each layer.
-
-    Raises: ArchitectureError: an operation is not one of the published ones.
-    """
-    check_published({layer.operation for layer in architecture.layers}, PUBLISHED_OPERATIONS)
-    return "\n".join(" ".join(map(str, row)) for row in _write_rows(architecture, PUBLISHED_OPERATIONS))
+    """The inverse of `from_published`: a line for each layer."""
+    return "\n".join(" ".join(map(str, row)) for row in _write_rows(architecture, tuple(OPERATIONS)))
 
 
 def _rows(numbers: Sequence[int], num_layers: int) -> Iterator[Sequence[int]]:
@@ -313,3 +311,4 @@ def with_stem_stride(
 SPACE = MacroSpace
 SIZE = MacroSize
 TASK_KIND = IMAGE_CLASSIFICATION
+LACKS = {"auxiliary_weight": "auxiliary head", "drop_path_prob": "paths to drop"}

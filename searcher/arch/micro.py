@@ -20,10 +20,10 @@ from typing import Any, Literal
 from searcher.arch.costs import Cost, conv_norm, depthwise
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
-from searcher.arch.operations import check_operations, check_published
+from searcher.arch.operations import check_operations
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
-# Order matters: the published encoding's index is the position in this tuple, and the controller's by default.
+# Order matters: the controller's index is the position in this tuple, unless a space has other operations.
 PUBLISHED_OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
 NUM_INPUTS = 2
 SLOTS = (0, 1)
@@ -53,7 +53,9 @@ OPERATIONS: dict[str, Callable[..., Cost]] = {
     "max_pool_3x3": _pool_cost,
     "identity": identity_cost,
 }
-"""What each operation costs, by its name: (area of the output, channels, stride) -> Cost."""
+"""What each operation costs, by its name: (area of the output, channels, stride) -> Cost.
+
+Order matters: the published encoding's index is the position in this table, so new operations come last."""
 
 
 @dataclass(frozen=True)
@@ -235,9 +237,9 @@ def from_published(text: str) -> MicroArchitecture:
     """Read the published encoding: per node `input operation input operation`, normal cell first.
 
     Raises: ArchitectureError: not whole numbers, not a whole number of nodes, or an index out of range.
-    Source: the authors' README; nodes are numbered from 2, operations as in PUBLISHED_OPERATIONS.
+    Source: the authors' README; nodes are numbered from 2, operations as in OPERATIONS.
     """
-    source = "published encoding"
+    source, names = "published encoding", tuple(OPERATIONS)
     try:
         numbers = [int(word) for word in text.replace(",", " ").split()]
     except ValueError:
@@ -249,26 +251,22 @@ def from_published(text: str) -> MicroArchitecture:
     rows = list(_rows_of_4(numbers, len(numbers) // 4))
     for position, (_, first, _, second) in enumerate(rows):
         for operation in (first, second):
-            if not 0 <= operation < len(PUBLISHED_OPERATIONS):
+            if not 0 <= operation < len(names):
                 raise ArchitectureError(
                     source,
-                    [f"row {position + 1}: operation {operation}; expected 0 to {len(PUBLISHED_OPERATIONS) - 1}"],
+                    [f"row {position + 1}: operation {operation}; expected 0 to {len(names) - 1}"],
                 )
-    nodes = [Node((a, b), (PUBLISHED_OPERATIONS[op_a], PUBLISHED_OPERATIONS[op_b])) for a, op_a, b, op_b in rows]
+    nodes = [Node((a, b), (names[op_a], names[op_b])) for a, op_a, b, op_b in rows]
     half = len(nodes) // 2
     return MicroArchitecture(tuple(nodes[:half]), tuple(nodes[half:]))
 
 
 def to_published(architecture: MicroArchitecture) -> str:
-    """The inverse of `from_published`: two lines, the normal and the reduction cell.
-
-    Raises: ArchitectureError: an operation is not one of the published ones.
-    """
-    names = {name for kind in CELL_KINDS for node in architecture.cell(kind) for name in node.operations}
-    check_published(names, PUBLISHED_OPERATIONS)
+    """The inverse of `from_published`: two lines, the normal and the reduction cell."""
+    names = tuple(OPERATIONS)
     return "\n".join(
         " ".join(
-            f"{source} {PUBLISHED_OPERATIONS.index(operation)}"
+            f"{source} {names.index(operation)}"
             for node in architecture.cell(kind)
             for source, operation in zip(node.inputs, node.operations, strict=True)
         )
@@ -336,3 +334,4 @@ def with_stem_stride(
 SPACE = MicroSpace
 SIZE = MicroSize
 TASK_KIND = IMAGE_CLASSIFICATION
+LACKS: dict[str, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from searcher.arch.document import ArchitectureError, ConfigError, unknown
+from searcher.arch.document import ConfigError, unknown
 
 
 def check_operations(operations: Sequence[str], known: Collection[str]) -> None:
@@ -14,10 +14,3 @@ def check_operations(operations: Sequence[str], known: Collection[str]) -> None:
             raise ConfigError(f"operations: {unknown('operation', operation, known)}")
     if not operations or len(set(operations)) != len(operations):
         raise ConfigError(f"operations is {list(operations)}; expected one or more different operations")
-
-
-def check_published(operations: Collection[str], published: Sequence[str]) -> None:
-    """Raises: ArchitectureError: an operation has no number in the published encoding."""
-    if others := sorted(set(operations) - set(published)):
-        problem = f"{others[0]} has no number; it has {', '.join(published)}"
-        raise ArchitectureError("published encoding", [problem])

@@ -261,3 +261,4 @@ def _output_problems(output: object, num_nodes: int) -> Iterator[str]:
 SPACE = RecurrentSpace
 SIZE = RecurrentSize
 TASK_KIND = LANGUAGE_MODELLING
+LACKS: dict[str, str] = {}

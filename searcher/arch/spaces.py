@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from searcher.arch import macro, micro, recurrent, stages
@@ -37,6 +37,11 @@ class SpaceModule(Protocol):
 
     @property
     def TASK_KIND(self) -> str: ...  # noqa: N802
+
+    @property
+    def LACKS(self) -> Mapping[str, str]:  # noqa: N802
+        """Settings of training that need what its networks have not, and what that is."""
+        ...
 
     def to_document(self, architecture: Any) -> Any: ...
 

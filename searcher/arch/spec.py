@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from datasets.files import write_text
 from searcher.arch.document import (
@@ -23,24 +23,29 @@ from searcher.arch.document import (
     write_dataclass,
 )
 from searcher.arch.spaces import SPACES
-from searcher.arch.tasks import TASKS, Task
+from searcher.arch.tasks import TASKS, ImageClassification, LanguageModelling, Task
 
 SCHEMA = 1
 _LINE_WIDTH = 120
 
 
+Architecture = TypeVar("Architecture")
+Size = TypeVar("Size")
+TaskType = TypeVar("TaskType", ImageClassification, LanguageModelling)
+
+
 @dataclass(frozen=True)
-class Spec:
-    """An architecture, the size of its network, and its task.
+class Spec(Generic[Architecture, Size, TaskType]):
+    """An architecture, the size of its network, and its task; a space's own types say which.
 
     `network` is the space's size dataclass, `task` one of those in `tasks.py`; `provenance` says how the architecture
     was found and may be empty.
     """
 
     space: str
-    architecture: Any
-    network: Any
-    task: Any
+    architecture: Architecture
+    network: Size
+    task: TaskType
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:

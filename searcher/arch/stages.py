@@ -397,3 +397,4 @@ def with_stem_stride(
 SPACE = StagesSpace
 SIZE = StagesSize
 TASK_KIND = IMAGE_CLASSIFICATION
+LACKS = {"auxiliary_weight": "auxiliary head", "drop_path_prob": "paths to drop"}

@@ -1,8 +1,7 @@
-"""Networks of all spaces, with their first weights: the one place that knows which wiring belongs to which space."""
+"""Networks of all spaces, with their first weights."""
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -12,12 +11,10 @@ from datasets.seeds import stream_seed
 from searcher.arch.spaces import SPACES
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task
-from searcher.nn import macro, micro, recurrent, stages
+from searcher.nn import recurrent
 from searcher.nn.blocks import initialise
 from searcher.nn.norm import batch_norm
-
-# A space's module offers `build_shared(space, size, **options)` and `build_fixed(architecture, size, **options)`.
-_WIRINGS: dict[str, ModuleType] = {"micro": micro, "macro": macro, "stages": stages, "recurrent": recurrent}
+from searcher.spaces import search_space
 
 
 class BoundNetwork(nn.Module):
@@ -48,7 +45,7 @@ def build_supernet(space_name: str, space: Any, size: Any, *, seed: int, **optio
     Its forward takes inputs and an architecture. options: those of the task (`task_options`) and of its training:
     for images dropout_prob and auxiliary, for text see `recurrent.RecurrentNetwork`.
     """
-    network = _WIRINGS[space_name].build_shared(
+    network = search_space(space_name).wiring.build_shared(
         space, size, **_norm_options(space_name, running_statistics=False), **options
     )
     return _initialised(network, space_name, seed=seed)
@@ -66,7 +63,7 @@ def build_network(
 
     `form="search", running_statistics=False` gives the very network that the supernet computes for the architecture.
     """
-    network = _WIRINGS[spec.space].build_fixed(
+    network = search_space(spec.space).wiring.build_fixed(
         spec.architecture,
         spec.network,
         form=form,

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
-
 from searcher.arch.document import ArchitectureError, unknown
-from searcher.presets import images, macro, micro, recurrent, stages
+from searcher.spaces import Presets, search_space
 from searcher.training.search_config import SearchConfig
 
-
-class SpacePresets(NamedTuple):
-    """A space's presets by name."""
-
-    configs: Mapping[str, Callable[..., SearchConfig]]
-    """Functions; those of convolutional spaces take the image_size to which the stem is fitted."""
-    datasets: Mapping[str, str]
-    """What each preset is meant for, when the user names no data set."""
-
-
-PRESETS = {
-    "micro": SpacePresets(micro.PRESETS, images.DATASETS),
-    "macro": SpacePresets(macro.PRESETS, images.DATASETS),
-    "stages": SpacePresets(stages.PRESETS, stages.DATASETS),
-    "recurrent": SpacePresets(recurrent.PRESETS, recurrent.DATASETS),
-}
+_PUBLISHED = ("paper", "reference")
+"""Presets that are what somebody published."""
 
 
 def search_preset(space: str, name: str, *, image_size: int | None = None) -> SearchConfig:
@@ -32,18 +15,18 @@ def search_preset(space: str, name: str, *, image_size: int | None = None) -> Se
 
     Raises: ArchitectureError: there is no such space or preset.
     """
-    config = _of(space, name).configs[name]
+    config = _presets_with(space, name).PRESETS[name]
     return config() if image_size is None else config(image_size=image_size)
 
 
 def default_dataset(space: str, name: str) -> str:
     """The data set that a preset is meant for. Raises: ArchitectureError: there is no such space or preset."""
-    return _of(space, name).datasets[name]
+    return _presets_with(space, name).DATASETS[name]
 
 
-def _of(space: str, name: str) -> SpacePresets:
-    if space not in PRESETS:
-        raise ArchitectureError("space", [unknown("space", space, tuple(PRESETS))])
-    if name not in PRESETS[space].configs:
-        raise ArchitectureError("preset", [unknown("preset", name, tuple(PRESETS[space].configs))])
-    return PRESETS[space]
+def _presets_with(space: str, name: str) -> Presets:
+    presets = search_space(space).presets
+    if name not in presets.PRESETS:
+        why = f"; nobody has published a search of the space {space}" if name in _PUBLISHED else ""
+        raise ArchitectureError("preset", [unknown("preset", name, tuple(presets.PRESETS)) + why])
+    return presets

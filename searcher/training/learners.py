@@ -41,10 +41,9 @@ def training_type(space: str) -> type[ImageTraining] | type[TextTraining]:
 
 def check_training(space: str, training: Training) -> None:
     """Raises: ConfigError: the networks of a space have not what its training would use."""
-    if space in ("macro", "stages") and isinstance(training, ImageTraining):
-        for name, missing in (("auxiliary_weight", "auxiliary head"), ("drop_path_prob", "paths to drop")):
-            if getattr(training, name) > 0:
-                raise ConfigError(f"{name} is {getattr(training, name)}, but {space} networks have no {missing}")
+    for name, missing in space_module(space).LACKS.items():
+        if getattr(training, name) > 0:
+            raise ConfigError(f"{name} is {getattr(training, name)}, but {space} networks have no {missing}")
 
 
 def make_learner(task: Task, training: Training, **options: Any) -> Learner:

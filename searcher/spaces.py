@@ -1,0 +1,78 @@
+"""The search spaces: one object each, which leads to all that there is of a space.
+
+A space is a module of its name in each of four rooms: `arch/` (its decisions, sizes and documents, its operations with
+their costs), `views/` (costs and graphs of its networks), `nn/` (its wiring), and `presets/` (its searches). To add
+one: these four, its name in `arch/spaces.py`, and its presets of retraining in `exporter/presets.py`. What needs torch
+is loaded when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from searcher.arch.spaces import SpaceModule, space_module
+from searcher.arch.spec import Spec
+
+
+class Wiring(Protocol):
+    """What a module `nn/<space>.py` offers. options: see its network."""
+
+    def build_shared(self, space: Any, size: Any, **options: Any) -> Any:
+        """The supernet."""
+        ...
+
+    def build_fixed(self, architecture: Any, size: Any, *, form: str, **options: Any) -> Any:
+        """The network of one architecture."""
+        ...
+
+
+class View(Protocol):
+    """What a module `views/<space>.py` offers: a network's parts, as `nn/complexity.py` and `report/graph.py` say."""
+
+    def parts(self, spec: Spec) -> Iterator[Any]: ...
+
+    def graphs(self, spec: Spec) -> tuple[Any, ...]: ...
+
+    def outline(self, spec: Spec) -> tuple[Any, ...]: ...
+
+
+class Presets(Protocol):
+    """What a module `presets/<space>.py` offers."""
+
+    @property
+    def PRESETS(self) -> Mapping[str, Callable[..., Any]]:  # noqa: N802 - a constant, named as the modules name it
+        """Functions by name; those of convolutional spaces take the image_size to which the stem is fitted."""
+        ...
+
+    @property
+    def DATASETS(self) -> Mapping[str, str]:  # noqa: N802
+        """What each preset is meant for, when the user names no data set."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A space: its decisions at once, all else when it is asked for."""
+
+    name: str
+    arch: SpaceModule
+
+    @property
+    def wiring(self) -> Wiring:
+        return cast(Wiring, import_module(f"searcher.nn.{self.name}"))
+
+    @property
+    def view(self) -> View:
+        return cast(View, import_module(f"searcher.views.{self.name}"))
+
+    @property
+    def presets(self) -> Presets:
+        return cast(Presets, import_module(f"searcher.presets.{self.name}"))
+
+
+def search_space(name: str) -> SearchSpace:
+    """The space of that name. Raises: ArchitectureError: there is none."""
+    return SearchSpace(name, space_module(name))

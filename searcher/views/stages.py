@@ -1,0 +1,69 @@
+"""What a stages network is, part by part: its costs, and the graph of its layers.
+
+Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/stages.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from searcher.arch.costs import linear
+from searcher.arch.spec import Spec
+from searcher.arch.stages import StagesArchitecture, StagesSize, layer_cost, stage_stride
+from searcher.arch.tasks import ImageClassification
+from searcher.nn.complexity import Part, stem_part
+from searcher.report.graph import Graph, GraphEdge, GraphNode, Stage
+
+StagesSpec = Spec[StagesArchitecture, StagesSize, ImageClassification]
+
+
+def parts(spec: StagesSpec) -> Iterator[Part]:
+    architecture = spec.architecture
+    task = spec.task
+    stem = stem_part(task.input_shape, architecture.stem.channels, stride=architecture.stem.stride)
+    yield stem
+    height, width, channels = stem.shape
+    for number, stage in enumerate(architecture.stages):
+        for position, name in enumerate(stage.layers):
+            stride = 1 if position else stage_stride(number)
+            in_area = height * width
+            height, width = math.ceil(height / stride), math.ceil(width / stride)
+            cost = layer_cost(name, (in_area, height * width), (channels, stage.channels), stride=stride)
+            channels = stage.channels
+            yield Part(f"layer {number + 1}.{position + 1}, {name}", (height, width, channels), cost)
+    num_classes = len(task.classes)
+    yield Part("classifier", (num_classes,), linear(channels, num_classes))
+
+
+def graphs(spec: StagesSpec) -> tuple[Graph, ...]:
+    architecture = spec.architecture
+    stem_shape, *shapes = _shapes(spec)
+    nodes = [GraphNode("stem", role="input", caption="first convolution", shape=stem_shape)]
+    for number, (stage, shape) in enumerate(zip(architecture.stages, shapes, strict=True), start=1):
+        for position, operation in enumerate(stage.layers, start=1):
+            edges = (GraphEdge(nodes[-1].name, operation),)
+            note = f"stage {number}" if position == 1 else ""
+            nodes.append(GraphNode(f"layer {number}.{position}", edges, shape=shape, note=note))
+    caption = "a layer adds its input to its result where both have one shape; a residual one always does"
+    return (Graph("layers", caption, tuple(nodes), is_chain=True),)
+
+
+def outline(spec: StagesSpec) -> tuple[Stage, ...]:
+    stem_shape, *shapes = _shapes(spec)
+    stages = [
+        Stage(f"stage {number}", shape, width=shape[-1], reduces=stage_stride(number - 1) > 1)
+        for number, shape in enumerate(shapes, start=1)
+    ]
+    return (Stage("stem", stem_shape), *stages, Stage("classifier", (len(spec.task.classes),)))
+
+
+def _shapes(spec: StagesSpec) -> tuple[tuple[int, ...], ...]:
+    """Of the stem's output and of every stage's: height, width, channels."""
+    architecture = spec.architecture
+    height, width = (math.ceil(side / architecture.stem.stride) for side in spec.task.input_shape[:2])
+    shapes = [(height, width, architecture.stem.channels)]
+    for number, stage in enumerate(architecture.stages):
+        height, width = (math.ceil(side / stage_stride(number)) for side in (height, width))
+        shapes.append((height, width, stage.channels))
+    return tuple(shapes)
