@@ -20,7 +20,7 @@ from runtime.targets import Feed, OnnxTarget, Transfer
 from tests.benchmarks.side_by_side import contestant
 
 IMAGE_SHAPE = (28, 28, 1)
-MODEL = "ResNet-20-like"
+MODEL = "resnet-20"
 TURNS = 6
 SAME_FILE_RUNS = 20
 SAME_FILE_PLAN = Plan(duration_s=8.0)

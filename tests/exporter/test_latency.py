@@ -15,7 +15,7 @@ import torch
 
 from exporter.convert import DeployedNetwork, check, convert
 from exporter.latency import Effort, Sized, measure, onnx_of
-from exporter.references import REFERENCES
+from exporter.references import REFERENCE_SPECS, references
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network
@@ -23,7 +23,7 @@ from searcher.presets.catalog import search_preset
 
 SHAPE = (27, 27, 1)  # odd, which FactorizedReduction fills up
 TASK = ImageClassification(dataset="none", input_shape=SHAPE, classes=("a", "b", "c"))
-SPACES = ("micro", "macro")
+SPACES = ("micro", "macro", "stages")
 
 
 def random_spec(space: str, *, seed: int = 0) -> Spec:
@@ -32,13 +32,12 @@ def random_spec(space: str, *, seed: int = 0) -> Spec:
 
 
 def reference(name: str) -> Sized:
-    torch.manual_seed(0)
-    return Sized(REFERENCES[name](1, 3, image_size=27), SHAPE)
+    return Sized(dict(references(TASK))[name], SHAPE)
 
 
 def untrained() -> Iterator[tuple[str, Spec | Sized]]:
     yield from ((space, random_spec(space)) for space in SPACES)
-    yield from ((name, reference(name)) for name in REFERENCES)
+    yield from ((name, reference(name)) for name in (*REFERENCE_SPECS, "shufflenet-v2"))
 
 
 def answers(model: bytes, images: np.ndarray) -> list[np.ndarray]:
@@ -66,7 +65,7 @@ def test_the_file_computes_what_the_network_does_at_any_batch_size(name: str, ne
 def test_values_keep_their_size_from_layer_to_layer() -> None:
     # Denormal numbers, in which a deep untrained network would end, take many times as long.
     images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), dtype=np.uint8)
-    logits, _ = answers(onnx_of(reference("MobileNetV2-like")), images)
+    logits, _ = answers(onnx_of(reference("mobilenet-v2-small")), images)
     assert np.abs(logits).max() > 1e-3
 
 
@@ -81,7 +80,7 @@ def test_an_operation_that_is_not_known_is_named() -> None:
 
 def test_more_work_takes_longer_and_each_has_its_interval() -> None:
     small, large = (random_spec("micro") for _ in range(2))
-    networks = [small, *(Sized(build_network(large), SHAPE) for _ in range(1)), reference("MobileNetV2-like")]
+    networks = [small, *(Sized(build_network(large), SHAPE) for _ in range(1)), reference("mobilenet-v2-small")]
     found = measure(networks, batch=2, threads=1, effort=Effort(seconds=0.12, sittings=6))
     assert len(found.ms) == len(found.ratios) == 3
     assert found.ms[2].value > 2 * found.ms[0].value

@@ -24,7 +24,7 @@ def reference(name: str, input_shape: tuple[int, int, int], num_classes: int) ->
 
 def deployed(name: str) -> DeployedNetwork:
     network = reference(name, (28, 28, 1), 10)
-    return DeployedNetwork(network, mean=[0.5], std=[0.25]).eval()  # type: ignore[arg-type]
+    return DeployedNetwork(network, mean=[0.5], std=[0.25]).eval()
 
 
 def test_a_reference_has_about_as_many_parameters_as_its_cifar_variant() -> None:

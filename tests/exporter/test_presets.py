@@ -9,15 +9,19 @@ from exporter.retrain import RetrainConfig
 from exporter.retrain import config_types as retrain_types
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
+from searcher.arch.spaces import SPACES
 from searcher.presets import catalog
+from searcher.spaces import search_space
 from searcher.training.search_config import SearchConfig, config_types
 
 NAMES = [(space, name) for space, presets in PRESETS.items() for name in presets]
 
 
 def test_every_preset_of_a_search_has_one_of_retraining() -> None:
-    for space, presets in catalog.PRESETS.items():
-        assert set(presets.configs) == set(PRESETS[space]) == set(presets.datasets), space
+    assert set(PRESETS) == set(SPACES)
+    for space in SPACES:
+        presets = search_space(space).presets
+        assert set(presets.PRESETS) == set(PRESETS[space]) <= set(presets.DATASETS), space
 
 
 @pytest.mark.parametrize(("space", "name"), NAMES)
@@ -49,6 +53,12 @@ def test_macro_networks_are_searched_with_summed_skips_unless_the_paper_says_oth
     assert (search.reinforce.skip_weight, search.reinforce.skip_target) == (0.8, 0.4)
     for training in (search.training, retrain.training):
         assert (training.auxiliary_weight, training.drop_path_prob) == (0.0, 0.0)
+
+
+def test_the_stages_space_says_that_nobody_has_published_a_search_of_it() -> None:
+    message = r"unknown preset 'paper'; .*standard, deploy; nobody has published a search of the space stages"
+    with pytest.raises(DocumentError, match=message):
+        catalog.search_preset("stages", "paper")
 
 
 def test_an_unknown_preset_gets_a_suggestion() -> None:
