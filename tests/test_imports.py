@@ -50,6 +50,7 @@ ALLOWED = {
     # What retraining shares with the search must not know the controller.
     "searcher.training.epoch": {
         "searcher.training.distributed",
+        "searcher.training.flat_sgd",
         "searcher.training.learner",
         "searcher.training.optim",
         "datasets.seeds",
@@ -79,6 +80,7 @@ ALLOWED = {
         "datasets",
     },
     "searcher.training.optim": {"searcher.arch.document"},
+    "searcher.training.flat_sgd": {"searcher.nn.flat", "searcher.training.optim"},
     "searcher.training.checkpoint": {"datasets.files"},
     "searcher.training.metrics": {"datasets.files"},
     "searcher.training.averaging": {"searcher.training.distributed", "searcher.training.learner"},

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from datasets.seeds import stream_seed
 from searcher.training.distributed import ALONE, World
+from searcher.training.flat_sgd import FlatSgd
 from searcher.training.learner import Learner, Network, StepLoss
-from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
+from searcher.training.optim import EachSgd, SgdConfig, learning_rate
 
 # More would show each example of a tiny data set hundreds of times over a training.
 _MOST_ROUNDS = 8
@@ -103,9 +104,7 @@ class WeightsTrainer:
         self.steps_per_epoch = self.rounds * learner.steps_per_epoch
         self.rate_scale = 1.0
         """Factor of the learning rate, of a training that began again with a smaller one."""
-        # Nothing writes to them but clipping, which makes zeros of zeros unless the training has diverged.
-        self._zeros = [torch.zeros_like(p) for p in self._parameters] if sgd.update_unused else []
-        self.optimizer = make_sgd(network, sgd)
+        self.optimizer = FlatSgd(network, sgd) if sgd.update_unused else EachSgd(network, sgd)
         self.totals = Totals(device, world=world)
 
     def epoch(self, network_of: Callable[[int], Network], *, epoch: int, start_step: int) -> Iterator[int]:
@@ -119,20 +118,16 @@ class WeightsTrainer:
             progress = (epoch + (step + 1) / self.steps_per_epoch) / self._num_epochs
             # Dropout and drop path draw from the global generator.
             torch.manual_seed(stream_seed(self._seed, "noise", epoch, step, *self._world.stream))
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             for index in range(step * self._passes, (step + 1) * self._passes):
                 result = self._learner.loss(network_of(index), batch, progress=progress)
                 (result.loss / self._passes).backward()
                 self.totals.add(result)
             if not self._replicated:
                 self._world.average_gradients(self._parameters)
-            for parameter, zeros in zip(self._parameters, self._zeros, strict=True) if self._zeros else ():
-                if parameter.grad is None:
-                    parameter.grad = zeros
-            norm = clip_gradients(self._parameters, self._sgd.clip_norm)
+            norm = self.optimizer.step()
             if norm is not None:
                 self.totals.watch(norm)
-            self.optimizer.step()
             yield step + 1
 
     @property

@@ -105,6 +105,38 @@ def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
     return optimizer
 
 
+class EachSgd:
+    """`make_sgd`, clipping before each step; parameters without a gradient are left alone."""
+
+    def __init__(self, network: nn.Module, config: SgdConfig) -> None:
+        self._parameters = list(network.parameters())
+        self._optimizer = make_sgd(network, config)
+        self._clip_norm = config.clip_norm
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The settings, as torch's optimisers keep them; the learning rate may be set there."""
+        return self._optimizer.param_groups
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> Tensor | None:
+        """Follow the parameters' gradients, clipped. Returns: as `clip_gradients`."""
+        norm = clip_gradients(self._parameters, self._clip_norm)
+        self._optimizer.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on, which later steps change."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises: ValueError, RuntimeError: the state is of other parameters."""
+        self._optimizer.load_state_dict(state)
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor | None:
     """Scale the gradients of `parameters` in place so that their global norm is at most `max_norm`; 0 does nothing.
 

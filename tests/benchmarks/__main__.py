@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from runtime.machine import Machine
-from tests.benchmarks import batches, benchmark_harness, graphs, recurrent, sampling, supernet
+from tests.benchmarks import batches, benchmark_harness, graphs, optimizer, recurrent, sampling, supernet
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "sampling": sampling.main,
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "supernet": supernet.main,
     "graphs": graphs.main,
     "recurrent": recurrent.main,
+    "optimizer": optimizer.main,
     "harness": benchmark_harness.main,
 }
 

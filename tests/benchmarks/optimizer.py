@@ -1,0 +1,78 @@
+"""What a step's optimiser does at the size of the preset `reference`: parameter by parameter, and over whole vectors.
+
+The work from the gradients on, of which a pass leaves some: zeros where there are none, clipping, the step.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from searcher.nn.build import build_supernet
+from searcher.presets.catalog import search_preset
+from searcher.training.device import prepare
+from searcher.training.flat_sgd import FlatSgd
+from searcher.training.optim import EachSgd
+from tests.benchmarks.side_by_side import side_by_side
+
+CPU = torch.device("cpu")
+CONFIG = search_preset("micro", "reference", image_size=32)
+
+
+def main() -> None:
+    prepare(CPU)
+    networks = [supernet(), supernet()]
+    count = sum(1 for _ in networks[0].parameters())
+    side_by_side(
+        f"optimiser's work of a step, preset reference, {count:,} parameters of which {len(gradients(networks[0]))} "
+        "have a gradient",
+        {
+            "parameter by parameter": parameter_by_parameter(networks[0]),
+            "over whole vectors": over_whole_vectors(networks[1]),
+        },
+    )
+
+
+def supernet() -> nn.Module:
+    return build_supernet("micro", CONFIG.search_space, CONFIG.network, seed=0, input_shape=(32, 32, 3), num_classes=10)
+
+
+def gradients(network: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """Of a random architecture."""
+    images = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    logits, _ = network(images, CONFIG.search_space.random(random.Random(0)))
+    logits.square().mean().backward()
+    found = {parameter: parameter.grad for parameter in network.parameters() if parameter.grad is not None}
+    network.zero_grad(set_to_none=True)
+    return found
+
+
+def parameter_by_parameter(network: nn.Module) -> Callable[[], object]:
+    optimizer, found, parameters = EachSgd(network, CONFIG.sgd), gradients(network), list(network.parameters())
+    zeros = [torch.zeros_like(parameter) for parameter in parameters]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        for parameter, gradient in found.items():
+            parameter.grad = gradient
+        for parameter, zero in zip(parameters, zeros, strict=True):
+            if parameter.grad is None:
+                parameter.grad = zero
+        optimizer.step()
+
+    return step
+
+
+def over_whole_vectors(network: nn.Module) -> Callable[[], object]:
+    optimizer, found = FlatSgd(network, CONFIG.sgd), gradients(network)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        for parameter, gradient in found.items():
+            parameter.grad = gradient
+        optimizer.step()
+
+    return step
