@@ -6,8 +6,12 @@ in the table of its space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+Sides = tuple[int, int]
+"""Height and width of a map."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,27 @@ def norm(channels: int) -> Cost:
 
 
 def conv_norm(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1) -> Cost:
-    """Of `ReluConvNorm`, and of `FactorizedReduction`, whose two convolutions share the outputs of one."""
+    """A convolution and its norm."""
     return conv(area, in_channels, out_channels, kernel_size=kernel_size) + norm(out_channels)
+
+
+def factorized_reduction(sides: Sides, in_channels: int, out_channels: int) -> Cost:
+    """Two convolutions of half the output channels each: of the even pixels of a map, and of the odd ones.
+
+    sides: of the map before. One of a single row or column has no odd pixels, and is filled up with zeros first.
+    """
+    even, odd = area_of(halved(sides)), (sides[0] // 2) * (sides[1] // 2)
+    half = out_channels // 2
+    return conv(even, in_channels, half) + conv(odd or even, in_channels, out_channels - half) + norm(out_channels)
+
+
+def halved(sides: Sides, *, stride: int = 2) -> Sides:
+    """Height and width after a stride, rounded up."""
+    return math.ceil(sides[0] / stride), math.ceil(sides[1] / stride)
+
+
+def area_of(sides: Sides) -> int:
+    return sides[0] * sides[1]
 
 
 def depthwise(area: int, channels: int, *, kernel_size: int) -> Cost:

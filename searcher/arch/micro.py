@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from searcher.arch.costs import Cost, conv_norm, depthwise
+from searcher.arch.costs import Cost, Sides, area_of, conv_norm, depthwise, factorized_reduction, halved
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
 from searcher.arch.operations import check_operations
@@ -31,19 +31,19 @@ CellKind = Literal["normal", "reduction"]
 CELL_KINDS: tuple[CellKind, CellKind] = ("normal", "reduction")
 
 
-def _sep_conv_cost(area: int, channels: int, *, stride: int, kernel_size: int) -> Cost:
+def _sep_conv_cost(sides: Sides, channels: int, *, stride: int, kernel_size: int) -> Cost:
     """All convolutions have the area of the output, because the first one is strided."""
+    area = area_of(halved(sides, stride=stride))
     half = depthwise(area, channels, kernel_size=kernel_size) + conv_norm(area, channels, channels)
     return half + half
 
 
-def _pool_cost(area: int, channels: int, *, stride: int) -> Cost:
+def _pool_cost(sides: Sides, channels: int, *, stride: int) -> Cost:
     return Cost()
 
 
-def identity_cost(area: int, channels: int, *, stride: int) -> Cost:
-    """At stride 2 that of a factorised reduction."""
-    return conv_norm(area, channels, channels) if stride == 2 else Cost()
+def identity_cost(sides: Sides, channels: int, *, stride: int) -> Cost:
+    return factorized_reduction(sides, channels, channels) if stride == 2 else Cost()
 
 
 OPERATIONS: dict[str, Callable[..., Cost]] = {
@@ -53,7 +53,7 @@ OPERATIONS: dict[str, Callable[..., Cost]] = {
     "max_pool_3x3": _pool_cost,
     "identity": identity_cost,
 }
-"""What each operation costs, by its name: (area of the output, channels, stride) -> Cost.
+"""What each operation costs, by its name: (sides of the input, channels, stride) -> Cost.
 
 Order matters: the published encoding's index is the position in this table, so new operations come last."""
 

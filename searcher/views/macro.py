@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from searcher.arch.costs import Cost, conv_norm, linear, norm, total
+from searcher.arch.costs import Cost, conv_norm, factorized_reduction, halved, linear, norm, total
 from searcher.arch.macro import OPERATIONS, MacroArchitecture, MacroSize, SkipMerge, reduction_layers, skip_candidates
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
@@ -33,10 +33,10 @@ def parts(spec: MacroSpec) -> Iterator[Part]:
         yield Part(f"layer {index}, {layer.operation}", (height, width, channels), cost)
         if index in reduction_layers(len(layers)):
             out_channels = 2 * channels if size.double_channels else channels
-            height, width = math.ceil(height / 2), math.ceil(width / 2)
-            halved = spec.architecture.read_after(index)
-            costs = [conv_norm(height * width, channels, out_channels) for _ in halved]
-            yield Part(f"reduction, {len(halved)} tensors", (height, width, out_channels), total(costs))
+            tensors = spec.architecture.read_after(index)
+            costs = [factorized_reduction((height, width), channels, out_channels) for _ in tensors]
+            height, width = halved((height, width))
+            yield Part(f"reduction, {len(tensors)} tensors", (height, width, out_channels), total(costs))
             channels = out_channels
     num_classes = len(task.classes)
     yield Part("classifier", (num_classes,), linear(channels, num_classes))

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from searcher.arch.costs import Cost, conv_norm, linear, total
+from searcher.arch.costs import Cost, Sides, area_of, conv_norm, factorized_reduction, halved, linear, total
 from searcher.arch.micro import (
     CELL_KINDS,
     NUM_INPUTS,
@@ -35,46 +35,55 @@ def parts(spec: MicroSpec) -> Iterator[Part]:
     channels = size.channels
     stem = stem_part(task.input_shape, 3 * channels, stride=size.stem_stride)
     yield stem
-    height, width, _ = stem.shape
+    sides = stem.shape[0], stem.shape[1]
     widths = (3 * channels, 3 * channels)  # channels of the cell's two inputs
+    sides_before = sides  # of the first input, which lags one cell behind
     for position in range(size.cells):
         kind = size.kind(position)
         cell = spec.architecture.cell(kind)
-        in_area = height * width
         if kind == "reduction":
             channels *= 2
-            height, width = math.ceil(height / 2), math.ceil(width / 2)
-        reduce_first_input = position > 0 and size.kind(position - 1) == "reduction"
-        cost = _calibration(in_area, widths, channels, reduce_first_input=reduce_first_input)
-        cost += _cell_cost(cell, kind, area=height * width, channels=channels)
+        is_late = position > 0 and size.kind(position - 1) == "reduction"
+        cost = _calibration((sides_before, sides), widths, channels, is_late=is_late)
+        cost += _cell_cost(cell, kind, sides, channels)
         widths = (widths[1], channels * len(loose_ends(cell)))
-        yield Part(f"cell {position}, {kind}", (height, width, widths[1]), cost)
+        sides_before, sides = sides, halved(sides) if kind == "reduction" else sides
+        yield Part(f"cell {position}, {kind}", (*sides, widths[1]), cost)
     num_classes = len(task.classes)
     yield Part("classifier", (num_classes,), linear(widths[1], num_classes))
 
 
-def _calibration(area: int, widths: tuple[int, int], channels: int, *, reduce_first_input: bool) -> Cost:
-    """Brings both inputs of a cell to `channels`; a first input that is twice as large costs the same to halve."""
+def _calibration(sides: tuple[Sides, Sides], widths: tuple[int, int], channels: int, *, is_late: bool) -> Cost:
+    """Brings both inputs of a cell to `channels`, and a first input that is late, still twice as large, to half its
+    size."""
     first, second = widths
+    area = area_of(sides[1])
     cost = conv_norm(area, channels, channels)
-    if first != channels or reduce_first_input:
+    if is_late:
+        cost += factorized_reduction(sides[0], first, channels)
+    elif first != channels:
         cost += conv_norm(area, first, channels)
     if second != channels:
         cost += conv_norm(area, second, channels)
     return cost
 
 
-def _cell_cost(cell: Cell, kind: CellKind, *, area: int, channels: int) -> Cost:
+def _cell_cost(cell: Cell, kind: CellKind, sides: Sides, channels: int) -> Cost:
+    """sides: of the cell's inputs."""
+
     def stride(source: int) -> int:
         return 2 if kind == "reduction" and source < NUM_INPUTS else 1
 
+    def sides_of(source: int) -> Sides:
+        return sides if source < NUM_INPUTS or kind == "normal" else halved(sides)
+
     operations = (
-        OPERATIONS[name](area, channels, stride=stride(source))
+        OPERATIONS[name](sides_of(source), channels, stride=stride(source))
         for node in cell
         for source, name in zip(node.inputs, node.operations, strict=True)
     )
     # An unused input of a reduction cell is halved like an identity.
-    leaves = (identity_cost(area, channels, stride=stride(leaf)) for leaf in loose_ends(cell))
+    leaves = (identity_cost(sides_of(leaf), channels, stride=stride(leaf)) for leaf in loose_ends(cell))
     return total(operations) + total(leaves)
 
 

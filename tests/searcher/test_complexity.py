@@ -133,9 +133,9 @@ def test_parts_are_told_with_their_shapes_and_costs() -> None:
     assert describe_complexity(complexity_of(spec)).splitlines() == [
         "cost                 output  parameters  multiply-adds  activations",
         "  stem               8×9×6           66          3,888          432",
-        "  cell 0, reduction  4×5×4          136          5,248        1,024",
-        "  cell 1, reduction  2×3×8          352          3,648          576",
-        "  cell 2, normal     2×3×8          128            576           96",
+        "  cell 0, reduction  4×5×4          136          5,184        1,008",
+        "  cell 1, reduction  2×3×8          352          3,424          544",
+        "  cell 2, normal     2×3×8          128            544           88",
         "  classifier         3               24             24            3",
-        "  total                             706         13,384        2,131",
+        "  total                             706         13,064        2,075",
     ]
