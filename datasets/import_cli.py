@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from datasets import catalog
 from datasets.claims import claimed
+from datasets.mirroring import look_alikes
 from datasets.sources import own_pictures, own_text
 from datasets.sources.import_report import ImportReport
 from datasets.sources.picture_table import SUFFIXES, Columns
@@ -146,7 +147,18 @@ def import_command(
     store = open_store(path)
     if isinstance(store, ImageStore):
         click.echo(class_table(store))
+        click.echo(_mirroring(store), err=True)
     click.echo(f"{path}: {summary(store)}")
+
+
+def _mirroring(store: ImageStore) -> str:
+    """What training will do about left and right, in a line."""
+    found = look_alikes(store)
+    if found is None:
+        return "training mirrors pictures left to right at random; where that changes a class, say --no-flip"
+    if found.is_clear:
+        return f"{found}: training does not mirror pictures, unless --flip says so"
+    return f"{found}: if left and right matter, train with --no-flip"
 
 
 def _check_form(source: Path) -> None:

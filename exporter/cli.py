@@ -14,8 +14,10 @@ import click
 from searcher.training.options import (
     command_again,
     exit_stopped,
+    flip_option,
     graphs_option,
     jobs_options,
+    leading_speaker,
     pace_options,
     settings_options,
     speaker,
@@ -65,6 +67,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--memory-budget", type=click.IntRange(min=1), metavar="MB", help="Images beyond it stream.  [default: 2048]"
 )
+@flip_option
 @jobs_options
 @threads_option
 @pace_options
@@ -88,6 +91,7 @@ def retrain(
     class_weights: Literal["none", "balanced"] | None,
     lstm: bool,
     memory_budget: int | None,
+    flip: bool | None,
     jobs: int | None,
     executor: str | None,
     threads: int | None,
@@ -115,6 +119,7 @@ def retrain(
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting, run_jobs
     from searcher.training.learners import check_training, load_store
+    from searcher.training.mirroring import FLIP, decide_flip
     from searcher.training.run_folder import RunFolder
     from searcher.training.settings import Settings
 
@@ -140,6 +145,14 @@ def retrain(
     )
     if class_weights is not None:
         config = _with_class_weights(config, class_weights)
+    config = decide_flip(
+        config,
+        store,
+        flip=flip,
+        is_own=settings.has(FLIP),
+        searched_without=_searched_without_flip(run_path),
+        say=partial(leading_speaker(), err=True),
+    )
     check_training(spec.space, config.training)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
@@ -290,6 +303,15 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
     if run_path is None:
         raise RunError("say where to train this spec: --run DIRECTORY")
     return spec, run_path
+
+
+def _searched_without_flip(run: Path) -> bool:
+    """Whether there is a search in the run that mirrored no pictures."""
+    from searcher.training.run_folder import RunFolder, read_toml
+
+    search = RunFolder(run / "search")
+    training = read_toml(search.config_path).get("training", {}) if search.begun else {}
+    return training.get("augmentation", {}).get("flip") is False
 
 
 def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:

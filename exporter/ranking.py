@@ -33,11 +33,13 @@ from searcher.training.checkpoint import load_checkpoint
 from searcher.training.checkpointer import Pace
 from searcher.training.derive import bind
 from searcher.training.epoch import DivergedError
+from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Setting, run_jobs
 from searcher.training.learner import more_is_better
 from searcher.training.learners import Store, load_store
 from searcher.training.loop import Search
+from searcher.training.mirroring import with_flip
 from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.search_config import SearchConfig, config_types
 
@@ -98,6 +100,9 @@ def rank(
     search, store = _finished_search(run, device=device)
     metric = search.learner.metric
     specs = _pool(search, count, seed=seed)
+    training = search.config.training
+    if isinstance(training, ImageTraining):
+        config = with_flip(config, flip=training.augmentation.flip)  # as the search saw the pictures
     jobs = [
         begin_training(
             f"architecture {number + 1} of {count}",

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -18,7 +19,9 @@ from datasets.files import write_text
 from searcher.training.options import (
     command_again,
     exit_stopped,
+    flip_option,
     graphs_option,
+    leading_speaker,
     pace_options,
     settings_options,
     speaker,
@@ -75,6 +78,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 @click.option(
     "--memory-budget", type=click.IntRange(min=1), metavar="MB", show_default="2048", help="Images beyond it stream."
 )
+@flip_option
 @threads_option
 @pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
@@ -92,6 +96,7 @@ def search(
     policy: str | None,
     derivation: str | None,
     memory_budget: int | None,
+    flip: bool | None,
     threads: int | None,
     checkpoint_minutes: float,
     max_hours: float | None,
@@ -112,6 +117,7 @@ def search(
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.learners import load_store, task_of
     from searcher.training.loop import search as run_search
+    from searcher.training.mirroring import FLIP, decide_flip
     from searcher.training.run_folder import RunFolder
     from searcher.training.search_config import config_types
     from searcher.training.settings import Settings
@@ -140,6 +146,7 @@ def search(
         config = replace(config, derivation=PAPER_DERIVATION)
     elif derivation == "thorough" and config.derivation == PAPER_DERIVATION:
         config = replace(config, derivation=DeriveConfig())
+    config = decide_flip(config, store, flip=flip, is_own=settings.has(FLIP), say=partial(leading_speaker(), err=True))
 
     run_path = run_path or Path("runs") / f"{config.space}-{_name_of(dataset)}-{config.preset}"
     torch_device = devices.resolve_device(device)

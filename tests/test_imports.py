@@ -132,6 +132,7 @@ ALLOWED = {
         "searcher.training.interrupt",
         "searcher.training.jobs",
         "searcher.training.metrics",
+        "searcher.training.mirroring",
         "searcher.training.optim",
         "searcher.training.options",
         "searcher.training.progress",

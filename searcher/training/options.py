@@ -94,6 +94,16 @@ def jobs_options(command: _Command) -> _Command:
     return command
 
 
+def flip_option(command: _Command) -> _Command:
+    """--flip/--no-flip, as the parameter flip, None where neither is given."""
+    return click.option(
+        "--flip/--no-flip",
+        default=None,
+        help="Mirror training pictures left to right at random.  [default: the preset's, unless mirrored pictures of "
+        "a class look like another's]",
+    )(command)
+
+
 def graphs_option(command: _Command) -> _Command:
     """--cuda-graphs, as the parameter cuda_graphs."""
     return click.option(
@@ -117,6 +127,11 @@ def exit_stopped(stopped: Stopped, *, again: str, say: Callable[..., None]) -> N
     # torchrun hands no status on, and would start again what did not exit with 0.
     out_of_time = 0 if under_torchrun() else _OUT_OF_TIME
     click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)
+
+
+def leading_speaker() -> Callable[..., None]:
+    """`speaker` of the process that leads, for what is said before the processes have joined."""
+    return speaker(speaks=os.environ.get("RANK", "0") == "0")
 
 
 def speaker(*, speaks: bool) -> Callable[..., None]:

@@ -61,8 +61,11 @@ class Settings:
         return found if isinstance(found, str) else None
 
     def has(self, key: str) -> bool:
-        """Whether the user sets a key."""
-        return key in self.table or any(_split(assignment)[0] == key for assignment in self.assignments)
+        """Whether the user sets a key, a dotted one within a table."""
+        found: Any = self.table
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return found is not None or any(_split(assignment)[0] == key for assignment in self.assignments)
 
     def apply(self, preset: Config, *, types: Mapping[str, type[Any]]) -> Config:
         """The preset with the user's changes. types: of the fields whose annotation leaves it open.

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets import catalog
 from datasets.store_writer import write_image_store
 from tests.datasets.conftest import Outcome, Server, write_small_store
+from tests.datasets.test_mirroring import arrow, drawn
 from tests.datasets.test_own_pictures import make_folder, save
 
 Run = Callable[..., Outcome]
@@ -95,6 +97,19 @@ def test_import_builds_a_store_and_lists_what_it_left_out(run: Run, tmp_path: Pa
     assert "1 files cannot be read and were left out:\n" in outcome.stderr
     assert "notes.txt: not a picture" in outcome.stderr
     assert catalog.load("pets").name == "pets"
+
+
+def test_import_says_what_training_will_do_about_left_and_right(run: Run, tmp_path: Path) -> None:
+    store = drawn(tmp_path / "arrows.h5", arrow, count=200, num_classes=2)
+    for number, (image, label) in enumerate(zip(store.images("train"), store.labels("train"), strict=True)):
+        path = tmp_path / "arrows" / ("left", "right")[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    outcome = run("import", tmp_path / "arrows", "--name", "arrows")
+    assert "'left' and 'right' look like each other's mirrored" in outcome.stderr
+    assert outcome.stderr.endswith(": training does not mirror pictures, unless --flip says so\n")
+    outcome = run("import", make_folder(tmp_path / "pets", size=(9, 7)), "--name", "pets")
+    assert "training mirrors pictures left to right at random; where that changes a class" in outcome.stderr
 
 
 def test_a_text_is_imported_listed_and_shown_in_its_units(run: Run, tmp_path: Path) -> None:
