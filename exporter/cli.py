@@ -45,7 +45,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 @click.option("--preset", help="Settings: one of the space's presets.  [default: the config's, the search's, or quick]")
 @settings_options
 @click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory, where SPEC is no run.")
-@click.option("--dataset", help="Name of a data set or path of a store.  [default: the spec's]")
+@click.option("--dataset", help="A data set's name or path, to which the spec is re-targeted.  [default: the spec's]")
 @click.option("--channels", type=click.IntRange(min=2), help="Width of the first cell or layer.  [default: the spec's]")
 @click.option("--cells", type=click.IntRange(min=3), help="Number of cells, micro.  [default: the spec's]")
 @click.option("--hidden-size", type=click.IntRange(min=1), help="Width, recurrent.  [default: the spec's]")
@@ -107,8 +107,9 @@ def retrain(
     The best epoch is chosen on the valid split; the test split is scored once, at the end.
     """
     from exporter.presets import retrain_preset
-    from exporter.retrain import check_task, config_types, score_text
+    from exporter.retrain import check_task, config_types, score_text, task_text
     from exporter.trainings import begin_training, retrain_job
+    from searcher.arch.retarget import retarget
     from searcher.arch.spec import spec_digest
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.nn.graphs import cuda_graphs as graphs_of
@@ -118,18 +119,22 @@ def retrain(
     from searcher.training.executors import executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting, run_jobs
-    from searcher.training.learners import check_training, load_store
+    from searcher.training.learners import check_training, load_store, task_of
     from searcher.training.mirroring import FLIP, decide_flip
     from searcher.training.run_folder import RunFolder
     from searcher.training.settings import Settings
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec, run_path = _spec_and_run(source, run_path)
-    if dataset is not None:
-        spec = replace(spec, task=replace(spec.task, dataset=dataset))
     spec = _resized(spec, channels=channels, cells=cells, hidden_size=hidden_size, skip_merge=skip_merge)
-    store = load_store(spec.task.dataset, space=spec.space)
-    check_task(spec, store)
+    tell = partial(leading_speaker(), err=True)
+    store = load_store(dataset or spec.task.dataset, space=spec.space)
+    if dataset is None:
+        check_task(spec, store, cure=f"; `--dataset {shlex.quote(spec.task.dataset)}` makes a network for what it has")
+    else:
+        made_for, spec = spec.task, retarget(spec, task_of(store, dataset=dataset))
+        if spec.task != replace(made_for, dataset=dataset):
+            tell(f"a network for {task_text(spec.task)}; the spec is for {task_text(made_for)}")
     settings = Settings.read(config_file, assignments)
     preset = settings.name("preset", preset) or _provenance(spec, "preset", str) or "quick"
     config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
@@ -151,7 +156,7 @@ def retrain(
         flip=flip,
         is_own=settings.has(FLIP),
         searched_without=_searched_without_flip(run_path),
-        say=partial(leading_speaker(), err=True),
+        say=tell,
     )
     check_training(spec.space, config.training)
     torch_device = devices.resolve_device(device)

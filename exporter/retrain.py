@@ -103,14 +103,15 @@ def config_types(space: str) -> dict[str, type[Any]]:
     return {"training": training_type(space)}
 
 
-def check_task(spec: Spec, store: Store) -> None:
-    """Raises: StoreError: the spec's network does not fit the data set."""
+def check_task(spec: Spec, store: Store, *, cure: str = "") -> None:
+    """Raises: StoreError: the spec's network does not fit the data set. cure: what the user can do about it."""
     wanted, found = spec.task, task_of(store, dataset=spec.task.dataset)
     if wanted != found:
-        raise StoreError(f"the spec is for {_task_text(wanted)}, but {store.name} has {_task_text(found)}")
+        raise StoreError(f"the spec is for {task_text(wanted)}, but {store.name} has {task_text(found)}{cure}")
 
 
-def _task_text(task: Task) -> str:
+def task_text(task: Task) -> str:
+    """What a network is for, in a few words."""
     if isinstance(task, ImageClassification):
         names = ", ".join(task.classes[:3]) + (", …" if len(task.classes) > 3 else "")
         return f"images of {shape_text(task.input_shape)} in {len(task.classes)} classes ({names})"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from datasets.files import write_text
 from searcher.training.options import (
@@ -223,9 +224,10 @@ def list_(as_json: bool) -> None:
 
 @spec.command()
 @click.argument("source", metavar="SPEC", type=_PATH)
+@click.option("--dataset", help="Show the network that it makes for this data set.  [default: the spec's]")
 @click.option("--svg", type=_PATH, metavar="FILE", help="Draw the architecture into this file, too.")
 @_json_option
-def show(source: Path, svg: Path | None, as_json: bool) -> None:
+def show(source: Path, dataset: str | None, svg: Path | None, as_json: bool) -> None:
     """Write out an architecture node by node, and what its network costs.
 
     Multiply-adds and activations are those of convolutions and linear layers, for one image or one token. The
@@ -238,6 +240,8 @@ def show(source: Path, svg: Path | None, as_json: bool) -> None:
     from searcher.report.text import describe_spec
 
     found = find_spec(source)
+    if dataset is not None:
+        found = _retargeted(found, dataset)
     complexity = complexity_of(found)
     if as_json:
         document = {"spec": found.to_document(), "complexity": complexity.to_document()}
@@ -295,17 +299,36 @@ def random(space: str, dataset: str | None, preset: str, seed: int, out: Path | 
 @_dataset_option
 @_preset_option
 @_output_options
-def import_(text_or_file: str, space: str, dataset: str | None, preset: str, out: Path | None, force: bool) -> None:
-    """Make a spec of an architecture in the published integer encoding.
+@click.pass_context
+def import_(
+    context: click.Context,
+    text_or_file: str,
+    space: str,
+    dataset: str | None,
+    preset: str,
+    out: Path | None,
+    force: bool,
+) -> None:
+    """Make a spec of an architecture in the published integer encoding, or of a SPEC for another data set.
 
-    TEXT_OR_FILE is the encoding itself, a file that holds it, or - for stdin. For the space micro it has, for every
-    node of the normal and then of the reduction cell: input, operation, input, operation. For macro, for layer k: the
+    A SPEC, a file, a run or a published name, keeps its widths unless --preset is given.
+
+    An encoding is the text itself, a file that holds it, or - for stdin. For the space micro it has, for every node of
+    the normal and then of the reduction cell: input, operation, input, operation. For macro, for layer k: the
     operation, then k - 1 times 0 or 1, whether it skips from the stem, layer 1, and so on. For recurrent: the first
     node's activation, then previous node and activation for each further one; without the first number it is enas_lm's.
     The network gets the size that a search with the preset would give it.
     """
     from searcher.arch.spaces import space_module
 
+    if _is_spec(text_or_file):
+        given = [
+            name for name in ("space", "preset") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
+        options = {"space": space, "preset": preset}
+        made = _imported(text_or_file, dataset, **{name: options[name] for name in given})
+        _write(made, out, force=force)
+        return
     architecture = space_module(space).from_published(_encoding(text_or_file))
     made = _make_spec(
         space,
@@ -326,6 +349,40 @@ def export(source: Path) -> None:
 
     found = find_spec(source)
     click.echo(space_module(found.space).to_published(found.architecture))
+
+
+def _retargeted(found: Spec, dataset: str) -> Spec:
+    """The spec's architecture for another data set."""
+    from searcher.arch.retarget import retarget
+    from searcher.training.learners import load_store, task_of
+
+    return retarget(found, task_of(load_store(dataset, space=found.space), dataset=dataset))
+
+
+def _is_spec(text_or_file: str) -> bool:
+    from searcher.arch.catalog import published_names
+
+    # os.path, to which a long encoding is no path rather than an error.
+    return text_or_file in published_names() or text_or_file.endswith(".json") or os.path.isdir(text_or_file)
+
+
+def _imported(source: str, dataset: str | None, *, space: str | None = None, preset: str | None = None) -> Spec:
+    """A spec for another data set. Raises: ConfigError: none is given, or the spec is of another space."""
+    from searcher.arch.catalog import find_spec
+    from searcher.arch.document import ConfigError
+    from searcher.arch.tasks import image_size_of
+    from searcher.presets.catalog import search_preset
+
+    found = find_spec(Path(source))
+    if space is not None and space != found.space:
+        raise ConfigError(f"{source} is of the space {found.space}, but --space is {space}")
+    if dataset is None:
+        raise ConfigError(f"{source} is a spec already; --dataset says which data set to make it for")
+    made = _retargeted(found, dataset)
+    if preset is None:
+        return made
+    size = search_preset(found.space, preset, image_size=image_size_of(made.task)).final_network
+    return replace(made, network=size, provenance={**made.provenance, "preset": preset})
 
 
 def _make_spec(

@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import enas
+from datasets.store_writer import write_image_store
+from searcher.arch import catalog
+from searcher.arch.spec import read_spec, write_spec
 from searcher.presets.catalog import PRESETS
 from tests.end_to_end import conftest as tiny
 
@@ -104,10 +108,33 @@ def test_a_mistake_is_one_line_and_exit_2(
 def test_a_spec_of_another_vocabulary_than_the_texts_is_refused(
     run: Callable[..., tuple[int, str]], text_path: Path, tmp_path: Path
 ) -> None:
-    status, errors = run("retrain", "enas-recurrent-published", "--dataset", text_path, "--run", "x")
-    message = "the spec is for text of 10,000 different words, but letters has text of 10 different words"
+    published = catalog.published_spec("enas-recurrent-published")
+    path = tmp_path / "spec.json"
+    write_spec(path, replace(published, task=replace(published.task, dataset=str(text_path))))
+    status, errors = run("retrain", path, "--run", "x")
+    message = (
+        "the spec is for text of 10,000 different words, but letters has text of 10 different words; "
+        f"`--dataset {text_path}` makes a network for what it has"
+    )
     assert (status, errors) == (2, f"error: {message}\n")
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_published_network_is_retrained_on_pictures_of_ones_own(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    splits = {split: tiny.tiny_images(count, 0) for split, count in (("train", 24), ("valid", 9), ("test", 9))}
+    path = tmp_path / "mine.h5"
+    write_image_store(path, name="mine", splits=splits, classes=tiny.CLASSES, source="made up", licence="CC0-1.0")
+    small = ["--preset", "quick", "--cells", "3", "--channels", "4", "--epochs", "1", "--set", "min_steps=0"]
+    status, errors = run("retrain", "enas-micro-published", "--dataset", path, "--run", tmp_path / "run", *small)
+    assert status == 0, errors
+    assert errors.startswith(
+        "a network for images of 8×8×1 in 3 classes (bar, dot, blank); the spec is for images of 32×32×3 in 10 classes "
+    )
+    spec = read_spec(tmp_path / "run" / "retrain" / "spec.json")
+    assert spec.architecture == catalog.published_spec("enas-micro-published").architecture
+    assert (spec.task.input_shape, spec.task.classes) == ((8, 8, 1), tiny.CLASSES)
 
 
 @pytest.mark.parametrize(("space", "other"), [("micro", "recurrent"), ("macro", "recurrent"), ("recurrent", "micro")])

@@ -205,7 +205,7 @@ class ImageLearner:
             batches = (images.batch(numbers[start : start + _EVALUATION_BATCH_SIZE]) for start in starts)
         sums = torch.zeros(2, dtype=torch.float64, device=self._device)  # correct answers, cross entropy
         for batch in islice(batches, self._world.rank, None, self._world.size):
-            sums += _answer_sums(network, *batch)
+            sums += _answer_sums(network, *batch, label_smoothing=self._training.label_smoothing)
         correct, loss = (self._world.sum(sums) / count).tolist()
         return Score(correct, count, loss)
 
@@ -249,12 +249,16 @@ def classification_loss(
 
 
 @torch.inference_mode()
-def _answer_sums(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """How many images a network answers correctly in full float32, and the sum of their cross entropies: [2]."""
+def _answer_sums(network: Network, images: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
+    """How many images a network answers correctly in full float32, and the sum of their losses: [2].
+
+    The loss is that of training: without its smoothing the sure answers of the first epochs would seem the best.
+    """
     with computing(images.device, "float32"):
         logits, _ = network(images)
     correct = (logits.argmax(1) == labels).sum()
-    return torch.stack([correct.double(), functional.cross_entropy(logits, labels, reduction="sum").double()])
+    loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum")
+    return torch.stack([correct.double(), loss.double()])
 
 
 @torch.inference_mode()

@@ -98,7 +98,7 @@ class Score:
     count: int
     """Images or tokens that it is over."""
     loss: float
-    """Mean cross entropy of the answers in nats, which tells apart what the metric finds equal."""
+    """Mean cross entropy of the answers in nats, as trained on; it tells apart what the metric finds equal."""
 
 
 def more_is_better(metric: str) -> bool:

@@ -92,6 +92,35 @@ def test_show_takes_a_run_and_draws_into_a_file(run_enas: _Enas, spec_path: Path
     assert ET.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
+def test_a_published_spec_is_shown_and_imported_for_another_data_set(run_enas: _Enas, tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    target = ["--dataset", "fashion-mnist-mini"]
+    assert run_enas("spec", "import", "enas-micro-published", *target, "--out", path).code == 0
+    spec, published = read_spec(path), catalog.published_spec("enas-micro-published")
+    assert (spec.architecture, spec.network) == (published.architecture, published.network)
+    assert (spec.task.dataset, spec.task.input_shape, len(spec.task.classes)) == ("fashion-mnist-mini", (28, 28, 1), 10)
+    shown = json.loads(run_enas("spec", "show", "enas-micro-published", *target, "--json").out)
+    assert shown["spec"] == spec.to_document()
+    run_enas("spec", "import", path, *target, "--preset", "quick", "--out", path, "--force")
+    assert (read_spec(path).network.channels, read_spec(path).architecture) == (16, published.architecture)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "enas-micro-published is a spec already; --dataset says which data set to make it for"),
+        (
+            ["--dataset", "fashion-mnist-mini", "--space", "macro"],
+            "enas-micro-published is of the space micro, but --space is macro",
+        ),
+        (["--dataset", "shakespeare"], "shakespeare holds text, but images are needed"),
+    ],
+)
+def test_a_spec_is_imported_only_for_a_data_set_that_suits(run_enas: _Enas, options: list[str], message: str) -> None:
+    outcome = run_enas("spec", "import", "enas-micro-published", *options)
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {message}\n")
+
+
 def test_show_of_a_run_without_a_spec_says_what_makes_it(run_enas: _Enas, tmp_path: Path) -> None:
     outcome = run_enas("spec", "show", tmp_path)
     expected = f"error: {tmp_path}/spec.json: no such file; `enas search --run {tmp_path}` makes it\n"
