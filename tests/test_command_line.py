@@ -14,8 +14,9 @@ import pytest
 import enas
 from datasets.store_writer import write_image_store
 from searcher.arch import catalog
+from searcher.arch.spaces import SPACES
 from searcher.arch.spec import read_spec, write_spec
-from searcher.presets.catalog import PRESETS
+from searcher.spaces import search_space
 from tests.end_to_end import conftest as tiny
 
 ROOT = Path(__file__).parents[1]
@@ -275,9 +276,9 @@ enas.main()
     assert done.stderr == f"error: this needs the package '{missing}': pip install 'enas-toolchain[train]'\n"
 
 
-@pytest.mark.parametrize("space", sorted(PRESETS))
+@pytest.mark.parametrize("space", sorted(SPACES))
 def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
-    for preset, dataset in PRESETS[space].datasets.items():
+    for preset, dataset in search_space(space).presets.DATASETS.items():
         done = subprocess.run(
             ["make", "-n", "search", "retrain", f"SPACE={space}", f"PRESET={preset}"],
             cwd=ROOT,

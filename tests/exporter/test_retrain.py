@@ -19,7 +19,8 @@ from datasets.store_writer import write_text_store
 from exporter.export import load_retrained
 from exporter.retrain import RetrainConfig, Retraining, check_task, retrain
 from searcher.arch.document import ConfigError, read_json
-from searcher.nn.graphs import EagerTape, Graphs
+from searcher.nn.graphs import Graphs
+from searcher.nn.tapes import EagerTape
 from searcher.report.page import write_report
 from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
