@@ -55,7 +55,8 @@ ALLOWED = {
         "searcher.training.optim",
         "datasets.seeds",
     },
-    "searcher.training.distributed": set(),
+    "searcher.training.distributed": {"searcher.training.pulse"},
+    "searcher.training.pulse": set(),
     "searcher.training.learner": set(),
     "searcher.training.image_learner": {
         "searcher.arch.document",

@@ -8,6 +8,7 @@ methods at the same moments.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from searcher.training.pulse import Pulse, leave
 
 # A process that died is noticed at once, by its closed connections; this is for one that hangs.
 _PATIENCE = timedelta(seconds=50)
@@ -146,17 +149,43 @@ def joined(device: torch.device) -> Iterator[World]:
         yield ALONE
         return
     world = World(int(os.environ["RANK"]), size)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    pulse: Pulse | None = None
+    leaves = False
     try:
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        store, _, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        pulse = _begin(world, store, device)
         yield world
+        leaves = True
     except RuntimeError as error:
         # gloo's errors have no class of their own.
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
-        reason = str(error).splitlines()[0]
-        raise DistributedError(
-            f"process {world.rank} of {size} has lost the others, one of which died or hangs; "
-            f"go on from the last checkpoint with --resume ({reason})"
-        ) from None
+        if pulse is not None:
+            atexit.register(leave)  # past what NCCL still waits for
+        raise DistributedError(_lost(world, str(error).splitlines()[0])) from None
+    finally:
+        if pulse is not None:
+            pulse.stop(leaves=leaves)
     distributed.destroy_process_group()
+
+
+def _begin(world: World, store: distributed.Store, device: torch.device) -> Pulse | None:
+    """Let the ranks talk to one another; where NCCL carries their words, with a watch over them."""
+    options: dict[str, Any] = {"store": store, "rank": world.rank, "world_size": world.size, "timeout": _PATIENCE}
+    if device.type != "cuda":
+        distributed.init_process_group("gloo", **options)
+        return None
+    # What NCCL's watchdog finds is to be raised where the next message is sent, rather than to abort the process.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
+    distributed.init_process_group("cpu:gloo,cuda:nccl", **options)
+    own_store: Any = store.clone()  # type: ignore[attr-defined]
+    pulse = Pulse(own_store, rank=world.rank, size=world.size, on_loss=lambda reason: leave(_lost(world, reason)))
+    pulse.start()
+    return pulse
+
+
+def _lost(world: World, reason: str) -> str:
+    return (
+        f"process {world.rank} of {world.size} has lost the others, one of which died or hangs; "
+        f"go on from the last checkpoint with --resume ({reason})"
+    )
