@@ -27,6 +27,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
+def _whole_float32_on_a_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In tests marked gpu float32 keeps all of its bits, and cuDNN takes the same algorithm every time.
+
+    With TF32, which keeps 10 bits of the mantissa, gradients of equal networks are percents apart.
+    """
+    if request.node.get_closest_marker("gpu") is None:
+        yield
+        return
+    import torch
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = False
+    cudnn.deterministic = True
+    yield
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+@pytest.fixture(autouse=True)
 def _processor_and_signals() -> Iterator[None]:
     """Ctrl-C interrupts, also where the tests were started with it ignored; denormal numbers stay numbers.
 

@@ -17,6 +17,7 @@ from searcher.nn.graphs import GraphedNetwork, Graphs, Part, graph_operations, r
 from searcher.nn.recurrent import Dropout
 from searcher.nn.tapes import CudaTapes, EagerTape
 from tests.searcher.conftest import make_spec, make_text_spec, random_architecture, random_recurrent
+from tests.searcher.norms import assert_close_in_norm
 
 Search = tuple[Any, Any, str]
 SEARCHES: dict[str, Search] = {
@@ -40,10 +41,12 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-def assert_alike(actual: Any, expected: Any, device: str) -> None:
-    """To the bit on a processor; on CUDA the algorithms of a recording may be others."""
-    tolerance = {"atol": 0.0, "rtol": 0.0} if device == "cpu" else {"atol": 2e-2, "rtol": 2e-2}
-    torch.testing.assert_close(actual, expected, **tolerance)
+def assert_alike(actual: Any, expected: Any, device: str, *, bound: float = 1e-3) -> None:
+    """To the bit on a CPU; on CUDA the algorithms of a recording may be others. bound: of relative norms there."""
+    if device == "cpu":
+        torch.testing.assert_close(actual, expected, atol=0.0, rtol=0.0)
+    else:
+        assert_close_in_norm(actual, expected, bound=bound)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -53,6 +56,7 @@ def test_replayed_operations_train_as_plain_ones(search: Search, device: str) ->
     graphs = graphs_on(device)
     graph_operations(replayed, graphs)
     for _ in range(4):
+        replayed.load_state_dict(plain.state_dict())  # weights of several steps may drift apart
         architectures = [search[0].random(rng) for _ in range(2)]  # whose gradients add up
         for network in (plain, replayed):
             torch.manual_seed(0)
@@ -273,7 +277,7 @@ def test_what_autocast_remembers_is_not_taken_for_a_recording(device: str) -> No
     with torch.autocast(device, dtype=torch.bfloat16):
         for seed in range(3):
             x = torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)).to(device).requires_grad_()
-            assert_alike(graphs.call(part, [x]), layer(x), device)
+            assert_alike(graphs.call(part, [x]), layer(x), device, bound=1e-2)  # bfloat16 has 8 bits
 
 
 @pytest.mark.gpu

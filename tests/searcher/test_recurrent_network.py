@@ -14,6 +14,7 @@ from searcher.arch.recurrent import Node, RecurrentArchitecture, RecurrentSize, 
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.nn.recurrent import Dropout, RecurrentNetwork
 from tests.searcher.conftest import VOCABULARY_SIZE, make_text_spec, random_recurrent
+from tests.searcher.norms import assert_close_in_norm
 
 HIDDEN = 8
 ONE_NODE = RecurrentArchitecture((Node(0, "identity"),))
@@ -176,4 +177,4 @@ def test_cuda_computes_what_the_cpu_computes_of_text() -> None:
     network = network_of(random_recurrent(1))
     expected = network(*windows(), None).nll
     actual = network.cuda()(*(part.cuda() for part in windows()), None).nll
-    torch.testing.assert_close(actual.cpu(), expected, atol=1e-2, rtol=1e-2)  # TF32 keeps 10 bits of mantissa
+    assert_close_in_norm(actual, expected, bound=1e-4)
