@@ -24,7 +24,21 @@ from searcher.training.metrics import read_metrics
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
 from tests.end_to_end.conftest import command, enas, recurrent_search, text_retraining
-from tests.end_to_end.two_processes import PLAIN, alone, collectives, environment, free_port, in_two_processes, together
+from tests.end_to_end.two_processes import (
+    PLAIN,
+    Joining,
+    alone,
+    collectives,
+    environment,
+    free_port,
+    in_two_processes,
+    joined_by_nccl,
+    joined_on_one_gpu,
+    retrained,
+    retrained_on_cuda,
+    together,
+)
+from tests.searcher.norms import assert_close_in_norm
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -142,6 +156,43 @@ def test_a_replayed_network_averages_its_gradients_over_ranks(both: list[dict[st
         assert torch.equal(outcome["replayed"]["network"], outcome["retraining"]["network"])
 
 
+# --- on GPUs ----------------------------------------------------------------------------------------------------------
+
+needs_two_gpus = pytest.mark.skipif("torch.cuda.device_count() < 2", reason="NCCL needs a GPU for each process, so two")
+OF_TEXT: dict[str, Any] = {"training": PLAIN, "precision": "float32", "batch_size": 16, "num_epochs": 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "joining", [joined_on_one_gpu, pytest.param(joined_by_nccl, marks=needs_two_gpus)], ids=["one GPU", "NCCL"]
+)
+def test_two_ranks_on_gpus_retrain_as_one_process_with_graphs_and_without(
+    search_settings: SearchConfig, tmp_path: Path, joining: Joining
+) -> None:
+    settings: RetrainConfig = replace(text_retraining("recurrent"), **OF_TEXT)
+    expected = retrained(ALONE, search_settings, settings, device=torch.device("cuda", 0))
+    ranks = in_two_processes(retrained_on_cuda, search_settings, settings, folder=tmp_path, joining=joining)
+    for way in ("retraining", "replayed"):
+        first, second = (rank[way] for rank in ranks)
+        assert torch.equal(first["network"], second["network"])
+        assert_close_in_norm(first["network"], expected["network"], bound=1e-2)
+        assert first["scores"] == pytest.approx(expected["scores"], rel=1e-2)
+
+
+@pytest.mark.gpu
+@needs_two_gpus
+def test_nccl_puts_together_what_gloo_does(found: list[dict[str, Any]], tmp_path: Path) -> None:
+    for mine, expected in zip(
+        in_two_processes(collectives, "cuda", folder=tmp_path, joining=joined_by_nccl), found, strict=True
+    ):
+        for name in ("whole", "whole of one", "sum"):
+            assert torch.equal(mine[name].cpu(), expected[name])
+        for gradient, right in zip(mine["gradients"], expected["gradients"], strict=True):
+            assert gradient is right is None or torch.equal(gradient, right)
+        for name in ("any", "shared", "failure"):
+            assert mine[name] == expected[name]
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -219,11 +270,12 @@ def test_a_run_whose_worker_is_killed_starts_again_by_itself_from_its_checkpoint
 
 
 @pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_two_gpus])])
 def test_when_a_rank_dies_the_other_ends_with_a_clear_error_within_a_minute(
-    tmp_path: Path, search_config: Path, killed: int
+    tmp_path: Path, search_config: Path, killed: int, device: str
 ) -> None:
     run, port = tmp_path / "run", free_port()
-    words = command("search", "--config", search_config, "--run", run)
+    words = command("search", "--config", search_config, "--run", run, "--device", device)
     with (
         started(*words, env=environment(0, port)) as first,
         started(*words, env=environment(1, port)) as second,

@@ -61,6 +61,17 @@ def test_a_run_replays_cuda_graphs_from_search_to_model(tiny: Tiny, tmp_path: Pa
     assert json.loads((path / "verification.json").read_text())["passed"] is True
 
 
+@of_text
+@pytest.mark.gpu
+def test_a_text_is_retrained_with_cuda_graphs(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "spec.json").write_bytes((run / "spec.json").read_bytes())
+    enas(*tiny.retrain(path), "--device", "cuda", "--cuda-graphs")
+    here("export", path)
+    assert json.loads((path / "verification.json").read_text())["passed"] is True
+
+
 @of_micro
 def test_cuda_graphs_without_cuda_are_refused_before_there_is_a_run(run: Path, tiny: Tiny, tmp_path: Path) -> None:
     path, spec = tmp_path / "run", run / "spec.json"

@@ -6,20 +6,21 @@ import multiprocessing
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from datasets.catalog import load_text
 from exporter.retrain import RetrainConfig, Retraining
 from searcher.arch.spec import Spec
 from searcher.nn.graphs import Graphs
 from searcher.nn.recurrent import Dropout
-from searcher.nn.tapes import EagerTape
+from searcher.nn.tapes import CudaTapes, EagerTape
 from searcher.training.distributed import ALONE, DistributedError, World, joined
 from searcher.training.learners import task_of
 from searcher.training.loop import Search
@@ -29,6 +30,31 @@ from searcher.training.text_learner import TextTraining
 CPU = torch.device("cpu")
 PLAIN = TextTraining(window=10, dropout=Dropout(0, 0, 0, 0))
 """Without anything random or of a batch's own, so that shares of a batch add up to the batch."""
+
+
+Joining = Callable[[], AbstractContextManager[World]]
+
+
+def joined_on_the_cpu() -> AbstractContextManager[World]:
+    return joined(CPU)
+
+
+@contextmanager
+def joined_by_nccl() -> Iterator[World]:
+    """A GPU for each rank, which NCCL insists on."""
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    with joined(device) as world:
+        yield world
+
+
+@contextmanager
+def joined_on_one_gpu() -> Iterator[World]:
+    """Both ranks on the same GPU: gloo takes its tensors by way of the CPU."""
+    torch.cuda.set_device(0)
+    distributed.init_process_group("gloo")
+    yield World(distributed.get_rank(), distributed.get_world_size())
+    distributed.destroy_process_group()
 
 
 def environment(rank: int, port: int) -> dict[str, str]:
@@ -49,11 +75,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def in_two_processes(work: Callable[..., dict[str, Any]], *arguments: Any, folder: Path) -> list[dict[str, Any]]:
-    """What `work(world, *arguments)` gives on rank 0 and on rank 1."""
+def in_two_processes(
+    work: Callable[..., dict[str, Any]], *arguments: Any, folder: Path, joining: Joining = joined_on_the_cpu
+) -> list[dict[str, Any]]:
+    """What `work(world, *arguments)` gives on rank 0 and on rank 1, which `joining` lets talk to each other."""
     port = free_port()
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_run, args=(work, arguments, rank, port, folder)) for rank in range(2)]
+    processes = [context.Process(target=_run, args=(work, arguments, rank, port, folder, joining)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -64,16 +92,23 @@ def in_two_processes(work: Callable[..., dict[str, Any]], *arguments: Any, folde
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
-def _run(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], rank: int, port: int, folder: Path) -> None:
+def _run(
+    work: Callable[..., dict[str, Any]],
+    arguments: tuple[Any, ...],
+    rank: int,
+    port: int,
+    folder: Path,
+    joining: Joining,
+) -> None:
     os.environ |= environment(rank, port)
     torch.set_num_threads(1)
-    with joined(CPU) as world:
+    with joining() as world:
         torch.save(work(world, *arguments), folder / f"{rank}.pt")
 
 
-def collectives(world: World) -> dict[str, Any]:
+def collectives(world: World, device: str = "cpu") -> dict[str, Any]:
     """Every way of a world to put things together, on values that differ by rank."""
-    network = nn.ModuleList(nn.Linear(2, 1, bias=False) for _ in range(3))
+    network = nn.ModuleList(nn.Linear(2, 1, bias=False) for _ in range(3)).to(device)
     everywhere, somewhere, nowhere = (layer.weight for layer in network)  # type: ignore[union-attr]
     everywhere.grad = torch.full_like(everywhere, 1.0 + world.rank)
     if world.rank == 1:
@@ -89,10 +124,10 @@ def collectives(world: World) -> dict[str, Any]:
         failure = repr(error)
     return {
         "rank": world.rank,
-        "gradients": [everywhere.grad, somewhere.grad, nowhere.grad],
-        "whole": world.whole(torch.arange(7.0)[world.part(7)], 7),
-        "whole of one": world.whole(torch.ones(1)[world.part(1)], 1),
-        "sum": world.sum(torch.tensor([1.0, world.rank])),
+        "gradients": [None if g is None else g.cpu() for g in (everywhere.grad, somewhere.grad, nowhere.grad)],
+        "whole": world.whole(torch.arange(7.0, device=device)[world.part(7)], 7),
+        "whole of one": world.whole(torch.ones(1, device=device)[world.part(1)], 1),
+        "sum": world.sum(torch.tensor([1.0, world.rank], device=device)),
         "any": world.any([False, world.rank == 1, True]),
         "shared": world.share(lambda: f"from {world.rank}"),
         "failure": failure,
@@ -130,13 +165,18 @@ def searched(world: World, config: SearchConfig, *, same_streams: bool = False) 
 
 
 def retrained(
-    world: World, searched: SearchConfig, config: RetrainConfig, *, graphs: Graphs | None = None
+    world: World,
+    searched: SearchConfig,
+    config: RetrainConfig,
+    *,
+    graphs: Graphs | None = None,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """A retraining's scores by epoch, and where it ends."""
     store = load_text(searched.dataset)
     architecture = searched.search_space.random(random.Random(0))
     spec = Spec("recurrent", architecture, searched.final_network, task_of(store, dataset=searched.dataset))
-    run = Retraining(spec, config, store=store, device=CPU, world=world, graphs=graphs)
+    run = Retraining(spec, config, store=store, device=device, world=world, graphs=graphs)
     scores = []
     for _ in range(config.num_epochs):
         for _ in run.train_epoch():
@@ -156,6 +196,15 @@ def together(world: World, search: SearchConfig, retraining: RetrainConfig) -> d
     }
 
 
+def retrained_on_cuda(world: World, search: SearchConfig, retraining: RetrainConfig) -> dict[str, Any]:
+    """A retraining as it is and one that replays, on the process's GPU."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    return {
+        "retraining": retrained(world, search, retraining, device=device),
+        "replayed": retrained(world, search, retraining, graphs=Graphs(CudaTapes()), device=device),
+    }
+
+
 def alone(search: SearchConfig, retraining: RetrainConfig) -> dict[str, Any]:
     """What a process alone does in the place of `together`."""
     plain = replace(search, training=PLAIN, precision="float32", num_epochs=2)
@@ -167,4 +216,4 @@ def alone(search: SearchConfig, retraining: RetrainConfig) -> dict[str, Any]:
 
 
 def flat(network: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).cpu()

@@ -82,9 +82,16 @@ def graphs_verdict(results: dict[str, Any]) -> GraphsVerdict:
         return GraphsVerdict("off", True, found)
     if ratio < _WORTHWHILE:
         return GraphsVerdict("off", False, f"{found}, less than {_WORTHWHILE}")
-    tests = figures(results, "tests").get("graph_tests", {})
+    found_by_tests = figures(results, "tests")
+    tests = found_by_tests.get("graph_tests", {})
     ended = any(stage["name"] == "tests" and stage["status"] == "ended" for stage in results["stages"])
-    if not ended or not tests.get("passed") or tests.get("failed") or tests.get("not collected"):
+    if (
+        not ended
+        or found_by_tests.get("out_of_time")
+        or not tests.get("passed")
+        or tests.get("failed")
+        or tests.get("not collected")
+    ):
         said = ", ".join(f"{count} {outcome}" for outcome, count in tests.items()) or "none ran"
         return GraphsVerdict("off", False, f"{found}, but not all tests of graphs pass ({said})")
     return GraphsVerdict("on", False, f"{found}, and all {tests['passed']} tests of graphs pass")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from searcher.training.options import graphs_option
 from tests.gpu_check import __main__ as gpu_check
 from tests.gpu_check import results as documents
 from tests.gpu_check.render import BEGIN, END, NOTHING_YET, results_page, section, with_section
-from tests.gpu_check.work.tests import graph_tests, read_cases
+from tests.gpu_check.work.tests import files_with_gpu_tests, graph_tests, read_cases, run_and_show
 
 README = documents.ROOT / "README.md"
 
@@ -65,6 +66,7 @@ def results(*, off: float = 100.0, on: float = 50.0, **tests: Any) -> dict[str, 
         (results(graph_tests={"passed": 11, "failed": 1}), "off", False, "not all tests of graphs pass"),
         (results(graph_tests={"passed": 11, "not collected": 1}), "off", False, "not all tests of graphs pass"),
         (results(graph_tests={"skipped": 12}), "off", False, "not all tests of graphs pass (12 skipped)"),
+        (results(out_of_time=True), "off", False, "not all tests of graphs pass"),
         ({"stages": []}, "off", False, "not measured"),
     ],
 )
@@ -177,6 +179,18 @@ def test_outcomes_of_tests_come_from_the_xml(tmp_path: Path) -> None:
         ("not collected", "needs tomli_w"),
     ]
     assert graph_tests(cases) == {"passed": 1, "failed": 1}
+
+
+def test_a_session_of_tests_that_ran_out_of_time_is_told_from_one_that_ended() -> None:
+    for said, out_of_time in (("session-timeout: 85.0 sec exceeded", True), ("session timeout: 85.0s", False)):
+        assert run_and_show([sys.executable, "-c", f"print({said!r}); raise SystemExit(1)"]) == (1, out_of_time)
+
+
+def test_gpu_tests_begin_with_those_of_the_searcher_and_end_with_whole_runs() -> None:
+    files = [path.relative_to(documents.ROOT / "tests") for path in files_with_gpu_tests(documents.ROOT / "tests")]
+    assert files[0].parts[0] == "searcher"
+    assert files[-1] == Path("end_to_end/test_whole_run.py")
+    assert Path("searcher/test_graphs.py") in files
 
 
 def test_the_section_says_that_nothing_has_run_until_something_has() -> None:
