@@ -94,7 +94,7 @@ def compare(
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
     spec = replace(spec, task=replace(spec.task, dataset=dataset or spec.task.dataset))
-    recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs)
+    recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs, threads=threads or 1)
     config = CompareConfig(
         num_random=num_random,
         references=references,
@@ -106,9 +106,7 @@ def compare(
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     with catch_signals() as interrupt, executor_for(jobs or default_jobs(torch_device), address=executor) as workers:
-        setting = Setting(
-            device=device if workers else torch_device.type, threads=threads or 1, interrupt=interrupt, pace=pace
-        )
+        setting = Setting(device=device if workers else torch_device.type, interrupt=interrupt, pace=pace)
         try:
             found = run_compare(
                 run,

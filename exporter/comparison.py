@@ -168,7 +168,6 @@ def _begin(
         contender.spec,
         replace(recipe, seed=seed),
         path=run / FOLDER / contender.name.replace(", ", "-").replace(" ", "-") / f"seed-{seed}",
-        dataset=str(store.path),
         store=store,
         resume=not force,
         force=force,
