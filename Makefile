@@ -29,7 +29,7 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients gpu-check lint bench bench-gpu bench-serving clean
+.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients gpu-check lint bench bench-gpu bench-serving bench-attacks clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench-gpu: $(READY) ## Measure what each lever is worth on a CUDA device
 
 bench-serving: $(READY) .venv-litserve/.ready .venv-mlserver/.ready ## Measure the server beside LitServe and MLServer
 	$(VENV)/bin/python -m tests.benchmarks.serving $(or $(MODELS),$(RUN_DIR))
+
+bench-attacks: $(READY) ## Measure what an honest client of the server notices of ten minutes of attacks
+	$(VENV)/bin/python -m tests.benchmarks.serving.attacked $(or $(MODELS),$(RUN_DIR))
 
 # Programs that want other versions of our own packages.
 .venv-%/.ready: tests/others/%.txt
