@@ -71,13 +71,14 @@ class _Room:
 class _Work:
     """A request being answered: what it holds and is counted for, until it is answered, fails or is withdrawn."""
 
-    __slots__ = ("_budget", "_metrics", "_num_bytes", "_reply", "_start_s", "is_over", "leave")
+    __slots__ = ("_budget", "_metrics", "_num_bytes", "_reply", "_served", "_start_s", "is_over", "leave")
 
     def __init__(self, served: ServedModel, budget: Budget, body: bytes, reply: Reply) -> None:
         """Raises: UnavailableError: the budget is spent."""
         budget.take(len(body))
         self._budget, self._num_bytes = budget, len(body)
         self._reply = reply
+        self._served = served
         self._metrics = served.metrics
         self._start_s = time.perf_counter()
         self.leave: Withdraw | None = None
@@ -100,9 +101,10 @@ class _Work:
 
     def withdraw(self) -> None:
         if not self.is_over:
+            leave = self.leave
             self._metrics.failed("CANCELED", seconds=self._end())
-            if self.leave is not None:
-                self.leave()
+            if leave is not None:
+                leave()
 
     def attempt(self, outcome: Any, go_on: Callable[[Any], None]) -> None:
         """Go on with what a part of the work gave; a failure, of that part or of what follows, is the request's."""
@@ -119,6 +121,8 @@ class _Work:
     def _end(self) -> float:
         """Seconds that it took."""
         self.is_over = True
+        # It leads back here: a circle, which only the garbage collector would take apart.
+        self.leave = None
         self._budget.give_back(self._num_bytes)
         return time.perf_counter() - self._start_s
 
@@ -155,7 +159,8 @@ class Infer(_Room):
         return self._begin(self._repository.get(asked.model, asked.version), asked, body, reply)
 
     def _begin(self, served: ServedModel, asked: _Asked, body: bytes, reply: Reply) -> Withdraw | None:
-        work = _Inference(served, asked, self._budget, body, reply)
+        work = _Inference(served, self._budget, body, reply)
+        work.asked = asked
         if len(body) > _LARGE_BYTES:
             tell = partial(work.attempt, go_on=work.queue)
             _in_thread(partial(asked.reader.read, body, served.signature), tell)
@@ -170,11 +175,9 @@ class Infer(_Room):
 class _Inference(_Work):
     """A request to `Infer`. No closures: it is made for every one."""
 
-    __slots__ = ("_asked", "_request", "_served")
+    __slots__ = ("_request", "asked")
 
-    def __init__(self, served: ServedModel, asked: _Asked, budget: Budget, body: bytes, reply: Reply) -> None:
-        super().__init__(served, budget, body, reply)
-        self._served, self._asked = served, asked
+    asked: _Asked
 
     def queue(self, request: InferRequest) -> None:
         self._request = request
@@ -189,7 +192,7 @@ class _Inference(_Work):
         request, served = self._request, self._served
         try:
             answer = encode_infer(request, done.result, model=served.name, version=served.version, labels=served.labels)
-            whole = _response(answer, encoding=self._asked.encoding)
+            whole = _response(answer, encoding=self.asked.encoding)
         except Exception as error:
             self.fail(error)
         else:

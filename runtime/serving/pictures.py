@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
 
 import numpy as np
-from PIL import Image
 
+from foundation.pictures import PictureError, read_header
 from runtime.images import ImageError, Preprocess, prepare_bytes
 from runtime.machine import usable_cores
 from runtime.serving.batching import Batcher, BatchLimits, Done
@@ -97,17 +96,21 @@ def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], i
 
 def _check(data: bytes, *, max_pixels: int) -> None:
     """Raises: RequestError: too many pixels, or more scans than encoders make; what is no picture is said later."""
-    if data.startswith(_JPEG):
-        scans = sum(marker == _SCAN for marker, _ in _segments(data))
-        if scans > _MAX_SCANS:
-            raise RequestError(f"the picture has {scans} scans, at most {_MAX_SCANS} are allowed")
+    if (scans := _num_scans(data)) > _MAX_SCANS:
+        raise RequestError(f"the picture has {scans} scans, at most {_MAX_SCANS} are allowed")
     try:
-        with Image.open(BytesIO(data)) as picture:
-            count = picture.width * picture.height
-    except Exception:
+        height, width = read_header(data).size
+    except PictureError:
         return
-    if count > max_pixels:
-        raise RequestError(f"the picture has {count:,} pixels, at most {_MAX_PIXELS:,} are allowed")
+    if height * width > max_pixels:
+        raise RequestError(f"the picture has {height * width:,} pixels, at most {_MAX_PIXELS:,} are allowed")
+
+
+def _num_scans(data: bytes) -> int:
+    if data.startswith(_JPEG):
+        return sum(marker == _SCAN for marker, _ in _segments(data))
+    # A BLP has JPEGs inside. libtiff has a limit of its own.
+    return data.count(bytes([0xFF, _SCAN])) if data.startswith(b"BLP") else 0
 
 
 def num_pixels(data: bytes) -> int:
