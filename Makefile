@@ -5,6 +5,7 @@ PRESET  ?= quick
 DEVICE  ?= auto
 SEED    ?= 0
 DATASET ?=
+LATENCY ?=
 RUN     ?=
 
 PYTHON ?= python3
@@ -33,7 +34,7 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED)"
+	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY)"
 
 install: $(READY) ## Make .venv and install the pinned packages
 
@@ -45,7 +46,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 search: $(READY) ## Find an architecture with ENAS and write the run's spec.json
-	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) --resume
+	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') --resume
+	$(if $(filter stages,$(SPACE))$(LATENCY),$(ENAS) derive $(RUN_DIR) --device $(DEVICE) --resume)
 
 retrain: $(READY) ## Train the network of the run's spec.json from scratch
 	$(ENAS) retrain $(RUN_DIR) --device $(DEVICE) --resume

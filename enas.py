@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from foundation.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from searcher.latency.table import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ _COMMANDS = {
     "spec": _LazyCommand("searcher", "spec", "Show, check, draw and convert architecture specs."),
     "report": _LazyCommand("searcher", "report", "Write a run's HTML page."),
     "retrain": _LazyCommand("exporter", "retrain", "Train the architecture of a spec from scratch."),
+    "derive": _LazyCommand("exporter", "derive", "Choose a search's architecture by training many.", "derive_cli"),
+    "latency": _LazyCommand(
+        "exporter", "latency", "Measure what a space's blocks take on this machine.", "latency_cli"
+    ),
     "rank": _LazyCommand("exporter", "rank", "Judge a search: do its shared weights rank architectures rightly?"),
     "compare": _LazyCommand(
         "exporter", "compare", "Judge a network: is it better than others that are as fast?", "compare_cli"
@@ -56,7 +63,19 @@ _TRAINING_PACKAGES = ("torch", "onnx", "onnxscript", "tensorboard", "tomli_w")
 
 
 class Peers:
-    """What `runtime` may compare a model with, supplied from outside so that it stays free of torch."""
+    """What a package's commands need of packages that it must not import.
+
+    `runtime` compares models with torch's networks and stays free of torch; `searcher` predicts with latencies, which
+    `exporter` measures.
+    """
+
+    def latency_table(
+        self, space_name: str, space: Any, network: Any, task: Any, *, batch: int, threads: int
+    ) -> LatencyTable:
+        """This machine's latency table of a space of images, measured where there is none yet."""
+        profiling = importlib.import_module("exporter.profiling")
+        profiled = profiling.Profiled(space_name, space, network, task)
+        return profiling.table_here(profiled, batch=batch, threads=threads, log=partial(click.echo, err=True))
 
     def torch_network(
         self, run: Path, *, threads: int, device: str, compiled: bool

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from datasets.seeds import stream_seed
 from exporter.latency import CAREFUL, measure
-from exporter.scaling import TOLERANCE, Fitted, fit_widths, has_width
+from exporter.scaling import TOLERANCE, Fitted, fit_widths, has_width, shares_of
 from runtime.statistics import Estimate, Interval
 from searcher.arch.catalog import find_spec, published_names, published_spec
 from searcher.arch.document import ArchitectureError, read_json
@@ -91,7 +91,7 @@ def choose(
             left_out.append(LeftOut(f"{num_random - len(drawn)} of {num_random} random networks", "random", reason))
     if references:
         log(f"fitting the widths of {', '.join(name for name, _ in references)}")
-        fits = fit_widths([spec for _, spec in references], like=found, batch=batch, threads=threads)
+        fits = fit_widths([spec for _, spec in references], shares=shares_of(found, batch=batch, threads=threads))
         for (name, _), fit in zip(references, fits, strict=True):
             if fit.fits:
                 chosen.append((name, "reference", fit.spec))
@@ -151,7 +151,7 @@ def _draw(found: Spec, space: Space, count: int, *, batch: int, threads: int, se
                 seen.add(architecture)
                 draws.append(replace(found, architecture=architecture, provenance={"source": "uniformly random"}))
         if draws and has_width(found):
-            fits = fit_widths(draws, like=found, batch=batch, threads=threads)
+            fits = fit_widths(draws, shares=shares_of(found, batch=batch, threads=threads))
         else:
             ratios = measure([found, *draws], batch=batch, threads=threads).ratios[1:]
             fits = [Fitted(spec, ratio.value) for spec, ratio in zip(draws, ratios, strict=True)]

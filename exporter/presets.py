@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from datasets.batches import Augmentation
+from exporter.halving import HalvingConfig
 from exporter.retrain import RetrainConfig
 from searcher.arch.document import DocumentError, unknown
 from searcher.nn.recurrent import Dropout
@@ -164,7 +165,14 @@ def reference_macro() -> RetrainConfig:
 
 def quick_stages() -> RetrainConfig:
     """Minutes on two CPU cores."""
-    return replace(quick_macro(), preset="quick")
+    return RetrainConfig(
+        preset="quick",
+        num_epochs=40,
+        batch_size=64,
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True, cutout=8), label_smoothing=0.1),
+        average_share=0.1,
+    )
 
 
 def standard_stages() -> RetrainConfig:
@@ -179,9 +187,8 @@ def deploy_stages() -> RetrainConfig:
         num_epochs=30,
         batch_size=128,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
-        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True), label_smoothing=0.1),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True, cutout=8), label_smoothing=0.1),
         average_share=0.1,
-        min_steps=2_000,
     )
 
 
@@ -273,3 +280,14 @@ def retrain_preset(space: str, name: str) -> RetrainConfig:
     if name not in PRESETS[space]:
         raise DocumentError("preset", [unknown("preset", name, tuple(PRESETS[space]))])
     return PRESETS[space][name]()
+
+
+_HALVING: dict[str, HalvingConfig] = {
+    "quick": HalvingConfig(num_scored=40, num_candidates=6, rung_epochs=(4, 10), keep=0.4),
+    "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
+}
+
+
+def halving_preset(name: str) -> HalvingConfig:
+    """How candidates are trained with the preset `name`; as `deploy` does where it says nothing of its own."""
+    return _HALVING.get(name, _HALVING["deploy"])

@@ -22,14 +22,13 @@ import torch
 
 from datasets.files import strict_json, write_text
 from datasets.seeds import numpy_generator, stream_seed
-from datasets.store import StoreError
 from exporter.retrain import RetrainConfig, score_text, train
+from exporter.searches import finished_search
 from exporter.trainings import Training, begin_training
 from searcher.arch.document import ConfigError
 from searcher.arch.spaces import space_module
-from searcher.arch.spec import Spec, read_spec, spec_digest
+from searcher.arch.spec import Spec, spec_digest
 from searcher.training import device as devices
-from searcher.training.checkpoint import load_checkpoint
 from searcher.training.checkpointer import Pace
 from searcher.training.derive import bind
 from searcher.training.epoch import DivergedError
@@ -37,11 +36,8 @@ from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Setting, run_jobs
 from searcher.training.learner import more_is_better
-from searcher.training.learners import Store, load_store
 from searcher.training.loop import Search
 from searcher.training.mirroring import with_flip
-from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
-from searcher.training.search_config import SearchConfig, config_types
 
 RANKING = "ranking.json"
 _FOLDER = "ranking"
@@ -97,7 +93,8 @@ def rank(
     Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
     ConfigError: the space has not as many architectures. Stopped, JobsError: as `run_jobs`.
     """
-    search, store = _finished_search(run, device=device)
+    finished = finished_search(run, device=device)
+    search, store = finished.search, finished.store
     metric = search.learner.metric
     specs = _pool(search, count, seed=seed)
     training = search.config.training
@@ -149,7 +146,7 @@ def rank(
         p_value=permutation_p_value(shared, worth, generator=numpy_generator(seed, "ranking", "permutations")),
         epochs=config.num_epochs,
         seed=seed,
-        spec_sha256=spec_digest(read_spec(run / "spec.json")),
+        spec_sha256=spec_digest(finished.spec),
     )
     write_text(run / RANKING, strict_json(asdict(ranking)) + "\n")
     return ranking
@@ -182,21 +179,6 @@ def _shared_reward(search: Search, spec: Spec) -> float:
     """An architecture's reward on all of valid with the search's shared weights."""
     examples = numpy_generator(search.config.seed, "ranking", "examples")
     return search.learner.whole_reward(bind(search.supernet.eval(), spec.architecture), examples)
-
-
-def _finished_search(run: Path, *, device: torch.device) -> tuple[Search, Store]:
-    """A search as it ended, and its data."""
-    folder = RunFolder(run / "search")
-    if not folder.finished:
-        raise RunError(f"{run}: no search is finished there, whose shared weights could be judged")
-    space = str(read_toml(folder.config_path).get("space"))
-    config = read_config(folder.config_path, SearchConfig, types=config_types(space))
-    store = load_store(config.dataset, space=space)
-    if store.digest != config.dataset_sha256:
-        raise StoreError(f"the data set {config.dataset} is no longer the one of the search in {folder.path}")
-    search = Search(config, store=store, device=device)
-    search.load(load_checkpoint(folder.checkpoint_path, required=("supernet",)))
-    return search, store
 
 
 def _pool(search: Search, count: int, *, seed: int) -> list[Spec]:

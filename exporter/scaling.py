@@ -7,7 +7,7 @@ nothing of training.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 from exporter.latency import Effort, measure
 from searcher.arch.spec import Spec, parse_spec
 
+Shares = Callable[[Sequence[Spec]], Sequence[float]]
+"""What networks take, measured, as shares of the time that they are to take."""
 TOLERANCE = 0.03
 """How far from the time it is to take a network may lie, as a share of it."""
 _MULTIPLE = 4
@@ -48,10 +50,10 @@ def scaled(spec: Spec, factor: float) -> Spec:
     return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
 
 
-def fit_widths(specs: Sequence[Spec], *, like: Spec | bytes, batch: int, threads: int) -> list[Fitted]:
-    """Each network at the width at which its latency is nearest to that of `like`; whether near enough, it says.
+def fit_widths(specs: Sequence[Spec], *, shares: Shares) -> list[Fitted]:
+    """Each network at the width at which its latency is nearest to the wanted one; whether near enough, it says.
 
-    All widths of a round are measured in one sitting with `like`, and compared with it there.
+    Args: shares: measures the networks of a round, all in one sitting.
     """
     searches = [_Widths(spec) for spec in specs]
     for _ in range(_MOST_ROUNDS):
@@ -59,10 +61,29 @@ def fit_widths(specs: Sequence[Spec], *, like: Spec | bytes, batch: int, threads
         if not asked:
             break
         networks = [scaled(search.spec, factor) for search, factor in asked]
-        found = measure([like, *networks], batch=batch, threads=threads, effort=_EFFORT)
-        for (search, factor), network, ratio in zip(asked, networks, found.ratios[1:], strict=True):
-            search.add(factor, network, ratio.value)
+        for (search, factor), network, share in zip(asked, networks, shares(networks), strict=True):
+            search.add(factor, network, share)
     return [search.best for search in searches]
+
+
+def shares_of(like: Spec | bytes, *, batch: int, threads: int) -> Shares:
+    """Latencies as shares of that of a network which is measured with them, so that the machine's pace cancels."""
+
+    def shares(networks: Sequence[Spec]) -> list[float]:
+        found = measure([like, *networks], batch=batch, threads=threads, effort=_EFFORT)
+        return [ratio.value for ratio in found.ratios[1:]]
+
+    return shares
+
+
+def shares_of_time(target_ms: float, *, batch: int, threads: int) -> Shares:
+    """Latencies as shares of a time."""
+
+    def shares(networks: Sequence[Spec]) -> list[float]:
+        found = measure(networks, batch=batch, threads=threads, effort=_EFFORT)
+        return [estimate.value / target_ms for estimate in found.ms]
+
+    return shares
 
 
 @dataclass

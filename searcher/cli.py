@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from datasets.files import write_text
+from searcher.latency.options import latency_options
 from searcher.training.options import (
     command_again,
     exit_stopped,
@@ -31,6 +32,9 @@ from searcher.training.options import (
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
+    from searcher.arch.tasks import Task
+    from searcher.latency.table import LatencyTable
+    from searcher.training.search_config import SearchConfig
 
 _MISTAKE = 2
 _PATH = click.Path(path_type=Path)
@@ -81,6 +85,7 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 )
 @flip_option
 @threads_option
+@latency_options
 @pace_options
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @graphs_option
@@ -99,6 +104,9 @@ def search(
     memory_budget: int | None,
     flip: bool | None,
     threads: int | None,
+    latency: str | None,
+    latency_batch: int,
+    latency_threads: int,
     checkpoint_minutes: float,
     max_hours: float | None,
     device: str,
@@ -109,7 +117,7 @@ def search(
     """Search for an architecture with ENAS and write it to the run's spec.json."""
     from searcher.arch.tasks import image_size_of
     from searcher.nn.graphs import cuda_graphs as graphs_of
-    from searcher.presets.catalog import default_dataset, search_preset
+    from searcher.presets.catalog import default_dataset, default_latency, search_preset
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
@@ -143,6 +151,11 @@ def search(
         config = replace(config, seed=seed)
     if policy is not None:
         config = replace(config, policy=replace(config.policy, kind=cast(Literal["lstm", "random"], policy)))
+    if latency is None and config_file is None:
+        latency = default_latency(space)
+    if latency == "none":
+        latency, config = None, replace(config, latency=None)
+    config, table = _with_latency(config, task, goal=latency, batch=latency_batch, threads=latency_threads)
     if derivation == "paper":
         config = replace(config, derivation=PAPER_DERIVATION)
     elif derivation == "thorough" and config.derivation == PAPER_DERIVATION:
@@ -170,11 +183,49 @@ def search(
                 interrupt=interrupt,
                 pace=pace,
                 graphs=graphs,
+                latency=None if table is None else partial(_predicted_ms, table, config, task),
             )
         except Stopped as stopped:
             exit_stopped(stopped, again=again, say=say)
     say(describe_spec(spec), nl=False)
     say(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
+
+
+def _with_latency(
+    config: SearchConfig, task: Task, *, goal: str | None, batch: int, threads: int
+) -> tuple[SearchConfig, LatencyTable | None]:
+    """The config with its latency target, and the table that predicts; without a goal, the config's own target.
+
+    Raises: ConfigError: the goal is none, or no network of the space is as fast.
+    """
+    from searcher.arch.document import ConfigError
+    from searcher.latency.fastest import fastest
+    from searcher.latency.target import LatencyTarget, target_ms
+
+    asked = config.latency
+    if goal is None and asked is None:
+        return config, None
+    if goal is None and asked is not None:
+        batch, threads = asked.batch, asked.threads
+    table = click.get_current_context().obj.latency_table(
+        config.space, config.search_space, config.final_network, task, batch=batch, threads=threads
+    )
+    if goal is not None:
+        asked = LatencyTarget(target_ms(goal, references=table.references), batch, threads)
+    assert asked is not None
+    if asked.table_sha256 not in ("", table.digest):
+        raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
+    least = fastest(config.search_space, partial(_predicted_ms, table, config, task))
+    # A width that the space does not decide on is fitted to the target afterwards.
+    if asked.target_ms < least and not hasattr(config.final_network, "channels"):
+        raise ConfigError(f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms")
+    return replace(config, latency=replace(asked, table_sha256=table.digest)), table
+
+
+def _predicted_ms(table: LatencyTable, config: SearchConfig, task: Task, architecture: Any) -> float:
+    from searcher.arch.spec import Spec
+
+    return table.predict(Spec(config.space, architecture, config.final_network, task))
 
 
 def _name_of(dataset: str) -> str:

@@ -52,6 +52,11 @@ class Presets(Protocol):
         """What each preset is meant for, when the user names no data set."""
         ...
 
+    @property
+    def LATENCY(self) -> str | None:  # noqa: N802
+        """What a deployed network is to take when the user does not say, see `latency.target.target_ms`; None for any."""
+        ...
+
 
 @dataclass(frozen=True)
 class SearchSpace:

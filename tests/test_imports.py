@@ -37,6 +37,8 @@ ALLOWED = {
     "searcher.nn.build": {"searcher.arch", "searcher.nn", "searcher.spaces", "datasets.seeds"},
     "searcher.nn.complexity": {"searcher.arch", "searcher.spaces"},
     "searcher.views": {"searcher.arch", "searcher.nn.complexity", "searcher.report.graph"},
+    # Tables and targets are read here; what makes and measures them is in exporter.
+    "searcher.latency": {"searcher.arch", "datasets.files"},
     "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},
     "searcher.report": {
         "charts",
@@ -87,6 +89,15 @@ ALLOWED = {
     "searcher.training.averaging": {"searcher.training.distributed", "searcher.training.learner"},
     "searcher.training.device": set(),
     "searcher.training.interrupt": set(),
+    "searcher.training.search_config": {
+        "searcher.arch",
+        "searcher.controller",
+        "searcher.latency.target",
+        "searcher.training.derive",
+        "searcher.training.device",
+        "searcher.training.learners",
+        "searcher.training.optim",
+    },
     "searcher.training.options": {"searcher.training.interrupt"},
     "searcher.training.checkpointer": {"searcher.training.interrupt", "searcher.training.run_folder"},
     "searcher.training.progress": set(),
@@ -117,6 +128,7 @@ ALLOWED = {
     "searcher.cli": {"searcher", "datasets"},
     "exporter": {
         "searcher.arch",
+        "searcher.latency",
         "searcher.nn",
         "searcher.report.drawing",
         "searcher.training.averaging",
@@ -155,7 +167,23 @@ ALLOWED = {
         "datasets.seeds",
         "runtime.statistics",
     },
-    "exporter.ranking": {"exporter.retrain", "exporter.trainings", "searcher", "datasets"},
+    # Of a finished search these alone know: what judges it by training, and what chooses by training.
+    "exporter.searches": {"exporter.profiling", "searcher", "datasets"},
+    "exporter.ranking": {"exporter.retrain", "exporter.searches", "exporter.trainings", "searcher", "datasets"},
+    "exporter.derivation": {
+        "exporter.halving",
+        "exporter.profiling",
+        "exporter.ranking",
+        "exporter.retrain",
+        "exporter.searches",
+        "exporter.trainings",
+        "exporter.latency",
+        "exporter.scaling",
+        "searcher",
+        "datasets",
+    },
+    "exporter.derive_cli": {"exporter", "searcher", "datasets"},
+    "exporter.latency_cli": {"exporter.profiling", "searcher", "datasets"},
 }
 
 

@@ -77,3 +77,16 @@ def _tokens_of(step: Step) -> int:
     if isinstance(step, Subset):
         return step.num_candidates
     return 1 if isinstance(step, Choice | Pointer) else 0
+
+
+def option_counts(steps: Sequence[Step]) -> list[int]:
+    """How many values each token of a row may take."""
+    counts: list[int] = []
+    for step in steps:
+        if isinstance(step, Choice):
+            counts.append(len(step.options))
+        elif isinstance(step, Pointer):
+            counts.append(step.num_candidates)
+        elif isinstance(step, Subset):
+            counts += [2] * step.num_candidates
+    return counts

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from searcher.arch.decisions import Choice, Pointer, Step, Subset
+from searcher.arch.decisions import Step, option_counts
 from searcher.controller.policy import Sample
 
 
@@ -16,7 +16,7 @@ class RandomPolicy:
     """Uniform over every decision of a sequence of steps; stands wherever `LstmPolicy` can."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
-        self._num_options = torch.tensor(list(_option_counts(steps)))  # [T]
+        self._num_options = torch.tensor(option_counts(steps))  # [T]
 
     def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample:
         """Draw `batch_size` architectures. See `Sample` for shapes and units."""
@@ -27,13 +27,3 @@ class RandomPolicy:
         """log_prob and entropy of given architectures, tokens [B, T]."""
         entropy = torch.full((len(tokens),), sum(math.log(n) for n in self._num_options.tolist()))
         return Sample(tokens, -entropy, entropy)
-
-
-def _option_counts(steps: Sequence[Step]) -> Iterator[int]:
-    for step in steps:
-        if isinstance(step, Choice):
-            yield len(step.options)
-        elif isinstance(step, Pointer):
-            yield step.num_candidates
-        elif isinstance(step, Subset):
-            yield from [2] * step.num_candidates

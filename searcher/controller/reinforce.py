@@ -35,6 +35,8 @@ class ReinforceConfig:
     """What is taken off a reward: the mean of the step's other rewards, or an average over past steps (paper)."""
     baseline_decay: float = 0.99
     """Of the moving average."""
+    ramp_epochs: float = 0.0
+    """Over so many epochs after its first step the learning rate rises from 0. Source: Bender et al. 2020 (TuNAS)."""
     entropy_weight: float = 1e-4
     """Nats times this count as reward. Paper: 0.1 for convolutional networks."""
     entropy_in: Literal["loss", "reward"] = "loss"
@@ -51,7 +53,7 @@ class ReinforceConfig:
             raise ConfigError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
             raise ConfigError("adam_betas must be two numbers from 0 up to, not including, 1")
-        for name in ("adam_eps", "entropy_weight", "skip_weight"):
+        for name in ("adam_eps", "entropy_weight", "skip_weight", "ramp_epochs"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.baseline_decay < 1:
@@ -87,7 +89,7 @@ class Baseline:
 def reinforce_loss(sample: Sample, rewards: Tensor, *, baseline: Baseline, config: ReinforceConfig) -> Tensor:
     """The loss whose gradient is the REINFORCE estimate, averaged over the batch.
 
-    Args: rewards: [B], 0 or more. Returns: scalar.
+    Args: rewards: [B]. Returns: scalar.
     Raises: ValueError: a reward is not finite.
     Source: Pham et al. 2018, section 2.2. The authors' code calls the negative of our log_prob `log_prob`.
     """

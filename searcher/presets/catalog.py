@@ -24,6 +24,11 @@ def default_dataset(space: str, name: str) -> str:
     return _presets_with(space, name).DATASETS[name]
 
 
+def default_latency(space: str) -> str | None:
+    """What the deployed networks of a space are to take when the user does not say; None for any."""
+    return search_space(space).presets.LATENCY
+
+
 def _presets_with(space: str, name: str) -> Presets:
     presets = search_space(space).presets
     if name not in presets.PRESETS:

@@ -152,6 +152,8 @@ def reference_macro(*, image_size: int = 32) -> SearchConfig:
     )
 
 
+LATENCY = None
+
 PRESETS: dict[str, Callable[..., SearchConfig]] = {
     "quick": quick_macro,
     "standard": standard_macro,

@@ -163,6 +163,8 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
     )
 
 
+LATENCY = None
+
 PRESETS: dict[str, Callable[..., SearchConfig]] = {
     "quick": quick_micro,
     "standard": standard_micro,

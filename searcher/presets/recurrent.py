@@ -150,6 +150,8 @@ def reference_recurrent() -> SearchConfig:
     )
 
 
+LATENCY = None
+
 PRESETS: dict[str, Callable[..., SearchConfig]] = {
     "quick": quick_recurrent,
     "small": small_recurrent,

@@ -17,6 +17,7 @@ from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
 from searcher.report.run_files import Stage
 from searcher.report.sections.comparison import comparison_section
+from searcher.report.sections.derivation import derivation_section
 from searcher.report.sections.elements import quoted
 from searcher.report.sections.model import benchmark_section, verification_section
 from searcher.report.sections.ranking import ranking_section
@@ -53,6 +54,7 @@ def _page(run: Path) -> str:
             "</header>",
             html.section("Architecture", _architecture(run, spec)),
             html.section("Search", search_section(run, search, spec, figures)),
+            *derivation_section(run, figures),
             html.section("Retraining", retraining_section(run, retrain, peer, figures)),
             *ranking_section(run, spec, figures),
             *comparison_section(run),

@@ -24,6 +24,8 @@ from searcher.controller.policy import Policy
 from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Learner
 
+_MOST_DRAWS = 50
+
 
 @dataclass(frozen=True)
 class DeriveConfig:
@@ -92,18 +94,16 @@ def derive(
     config: DeriveConfig,
     *,
     seed: int,
+    miss: Callable[[Any], float] | None = None,
     world: World = ALONE,
     on_score: Callable[[], None] = lambda: None,
 ) -> Derived:
-    """Choose the architecture to retrain. `on_score` is called after each architecture scored; it may raise to stop.
+    """Choose the architecture to retrain. The ranks score an architecture each at a time.
 
-    The ranks score an architecture each at a time.
+    miss: see `sample_candidates`. on_score: called after each architecture scored; it may raise to stop.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, "derive", "architectures"))
-    with torch.no_grad():
-        tokens = policy.sample(config.num_samples, generator=generator).tokens
-    world.broadcast([tokens])  # all ranks must count the same candidates, whatever their last bits are
-    candidates = list(dict.fromkeys(space.from_tokens(row) for row in tokens.tolist()))
+    candidates = sample_candidates(policy, space, config.num_samples, miss=miss, generator=generator, world=world)
     minibatches = learner.reward_batches(_examples(seed), count=config.num_batches)
     rewards: list[float] = []
     for group in _groups(candidates, world.size):
@@ -123,6 +123,33 @@ def derive(
             on_score()
     first = max(range(len(finals)), key=lambda i: _worth(finals[i]))
     return Derived(candidates[finalists[first]], finals[first], tuple(rewards), tuple(finals))
+
+
+def sample_candidates(
+    policy: Policy,
+    space: Space,
+    count: int,
+    *,
+    miss: Callable[[Any], float] | None,
+    generator: torch.Generator,
+    world: World = ALONE,
+) -> list[Any]:
+    """Up to `count` different architectures from a policy.
+
+    miss: how far an architecture lies from what is asked for, 0 for nothing; then draws go on, within bounds, until
+    enough lie at 0. Where none does, the nearest are taken.
+    """
+    drawn: dict[Any, float] = {}
+    for _ in range(1 if miss is None else _MOST_DRAWS):
+        with torch.no_grad():
+            tokens = policy.sample(count, generator=generator).tokens
+        world.broadcast([tokens])  # all ranks must count the same candidates, whatever their last bits are
+        new = dict.fromkeys(space.from_tokens(row) for row in tokens.tolist())
+        drawn |= {one: 0.0 if miss is None else miss(one) for one in new if one not in drawn}
+        admitted = [one for one, distance in drawn.items() if distance == 0]
+        if len(admitted) >= count:
+            break
+    return (admitted or sorted(drawn, key=drawn.__getitem__))[:count]
 
 
 def num_scorings(config: DeriveConfig) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from datasets.seeds import numpy_generator, stream_seed
 from searcher.arch.document import write_dataclass
@@ -37,6 +38,13 @@ from searcher.training.run_folder import RunFolder, versions
 from searcher.training.search_config import SearchConfig
 from searcher.training.threads import threads_for
 
+_MOST_DRAWS = 30
+_NEAR_TARGET = 0.4
+"""How far an architecture whose weights are trained may lie outside a target, see `LatencyTarget.miss`."""
+
+Latency = Callable[[Any], float]
+"""An architecture -> the latency of its deployed network, ms."""
+
 
 class Search:
     """A search under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
@@ -49,10 +57,16 @@ class Search:
         device: torch.device,
         world: World = ALONE,
         graphs: Graphs | None = None,
+        latency: Latency | None = None,
     ) -> None:
-        """graphs: what the operations of a convolutional supernet are to be recorded in."""
+        """graphs: what the operations of a convolutional supernet are to be recorded in.
+
+        latency: where the config has a target.
+        """
+        assert (latency is None) == (config.latency is None)
         self.config = config
         self.world = world
+        self._latency = latency
         self.space = config.search_space
         self.task = task_of(store, dataset=config.dataset)
         self.learner = make_learner(
@@ -106,7 +120,8 @@ class Search:
                 eps=config.reinforce.adam_eps,
             )
         self.baseline = Baseline(config.reinforce)
-        self.policy_totals = torch.zeros(3, dtype=torch.float64)  # sums over policy steps: reward, control's, entropy
+        # Sums over policy steps: reward, control's, entropy, ms.
+        self.policy_totals = torch.zeros(4, dtype=torch.float64)
 
     def state(self) -> dict[str, Any]:
         """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
@@ -160,7 +175,8 @@ class Search:
         """Phase one: a pass over train, every step of every rank with architectures of its own, yielding after each."""
         # The policy does not change within the phase, so one pass samples for all of its steps.
         num_architectures = self.config.architectures_per_step * self.weights.steps_per_epoch
-        architectures = self._sample(self.policy, num_architectures, "architectures", self.epoch, *self.world.stream)
+        stream = ("architectures", self.epoch, *self.world.stream)
+        architectures = self._sample(self.policy, num_architectures, *stream, near_target=True)
 
         def network_of(index: int) -> Network:
             return bind(self.supernet, architectures[index])
@@ -180,6 +196,7 @@ class Search:
             architectures = [self.space.from_tokens(row) for row in sample.tokens.tolist()]
             controls = self._sample(self.control, config.control_samples, "control", self.epoch, step)
             rewards = score(self.learner, self.supernet, architectures + controls, [batch], world=self.world)
+            rewards, mean_ms = self._with_latency(rewards, architectures, controls)
             rewards, control_rewards = rewards.split([len(architectures), len(controls)])
             if isinstance(self.policy, LstmPolicy) and self.policy_optimizer:
                 loss = reinforce_loss(sample, rewards, baseline=self.baseline, config=config.reinforce)
@@ -187,17 +204,36 @@ class Search:
                 loss.backward()
                 # They are alike already, up to the order in which a device adds up.
                 self.world.average_gradients(list(self.policy.parameters()))
+                for group in self.policy_optimizer.param_groups:
+                    group["lr"] = config.reinforce.learning_rate * self._policy_rate(step)
                 self.policy_optimizer.step()
-            means = [rewards.mean(), control_rewards.mean(), sample.entropy.detach().mean()]
+            means = [rewards.mean(), control_rewards.mean(), sample.entropy.detach().mean(), mean_ms]
             self.policy_totals += torch.stack([mean.cpu() for mean in means])
             self.step = step + 1
             yield rewards.mean().item()
+
+    def _with_latency(self, rewards: Tensor, architectures: list[Any], controls: list[Any]) -> tuple[Tensor, Tensor]:
+        """Rewards [n] of architectures, then controls, with the penalties on their latencies; the former's mean, ms."""
+        if self._latency is None or self.config.latency is None:
+            return rewards, torch.zeros(())
+        latencies = torch.tensor([self._latency(one) for one in architectures + controls])
+        penalised = rewards + self.config.latency.penalty(latencies).to(rewards.device)
+        return penalised, latencies[: len(architectures)].mean()
+
+    def _policy_rate(self, step: int) -> float:
+        """The part of the policy's learning rate that a step of the current epoch has, in (0, 1]."""
+        ramp = self.config.reinforce.ramp_epochs * self.config.policy_steps
+        done = (self.epoch - self.config.policy_start_epoch) * self.config.policy_steps + step + 1
+        return min(1.0, done / ramp) if ramp > 0 else 1.0
 
     def end_epoch(self) -> dict[str, Any]:
         """The epoch's record; afterwards the next one begins."""
         record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
         if self.policy_steps > 0:
-            record["reward"], control_reward, record["entropy"] = (self.policy_totals / self.policy_steps).tolist()
+            totals = (self.policy_totals / self.policy_steps).tolist()
+            record["reward"], control_reward, record["entropy"], latency_ms = totals
+            if self._latency is not None:
+                record["latency_ms"] = latency_ms
             if self.config.control_samples > 0:
                 record["random_reward"] = control_reward
             if not math.isnan(self.baseline.value):
@@ -207,14 +243,30 @@ class Search:
         self.policy_totals.zero_()
         return record
 
-    def _sample(self, policy: Policy, count: int, *stream: str | int) -> list[Any]:
-        """Architectures from a random stream of their own."""
-        if count == 0:
-            return []
+    def miss(self, architecture: Any) -> float:
+        """How far the predicted latency of an architecture lies outside the target, as a part of it; 0 within."""
+        assert self._latency is not None
+        assert self.config.latency is not None
+        return self.config.latency.miss(self._latency(architecture))
+
+    def _sample(self, policy: Policy, count: int, *stream: str | int, near_target: bool = False) -> list[Any]:
+        """Architectures from a random stream of their own.
+
+        near_target: where there is a latency target, draw again, within bounds, what lies far from it: networks that
+        are several times as slow would take most of the time, and their weights are not asked for.
+        """
         generator = torch.Generator().manual_seed(stream_seed(self.config.seed, *stream))
-        with torch.no_grad():
-            tokens = policy.sample(count, generator=generator).tokens
-        return [self.space.from_tokens(row) for row in tokens.tolist()]
+        architectures: list[Any] = []
+        for last in [False] * _MOST_DRAWS + [True]:
+            missing = count - len(architectures)
+            if missing == 0:
+                break
+            with torch.no_grad():
+                tokens = policy.sample(missing, generator=generator).tokens
+            drawn = [self.space.from_tokens(row) for row in tokens.tolist()]
+            restricted = near_target and self._latency is not None and not last
+            architectures += [one for one in drawn if not restricted or self.miss(one) <= _NEAR_TARGET]
+        return architectures
 
 
 def search(
@@ -226,6 +278,7 @@ def search(
     interrupt: Interrupt,
     pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
     graphs: Graphs | None = None,
+    latency: Latency | None = None,
 ) -> Spec:
     """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
 
@@ -234,7 +287,7 @@ def search(
     StoreError, CheckpointError, DivergedError.
     """
     world = folder.world
-    run = Search(config, store=store, device=device, world=world, graphs=graphs)
+    run = Search(config, store=store, device=device, world=world, graphs=graphs, latency=latency)
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
@@ -294,6 +347,7 @@ def search(
             run.learner,
             config.derivation,
             seed=config.seed,
+            miss=run.miss if config.latency else None,
             world=world,
             on_score=on_score,
         )
@@ -308,6 +362,8 @@ def search(
     steps = config.num_epochs * run.weights.steps_per_epoch
     spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
     if world.leads:
+        # What later steps choose instead goes beside the folder, too; the search's own choice stays in it.
+        write_spec(folder.path / "spec.json", spec)
         write_spec(folder.path.parent / "spec.json", spec)
     folder.finish(
         {
@@ -331,6 +387,7 @@ def _line(record: dict[str, Any], config: SearchConfig) -> str:
         line += f", reward {record['reward']:.3f}"
         line += f" (random {record['random_reward']:.3f})" if "random_reward" in record else ""
         line += f", entropy {record['entropy']:.1f}"
+        line += f", {record['latency_ms']:.3f} ms" if "latency_ms" in record else ""
     return line + (f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else "")
 
 

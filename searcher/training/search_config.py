@@ -10,6 +10,7 @@ from searcher.arch.document import ConfigError, unknown
 from searcher.arch.spaces import SPACES, space_module
 from searcher.controller.policy import PolicyConfig, check_policy
 from searcher.controller.reinforce import ReinforceConfig
+from searcher.latency.target import LatencyTarget
 from searcher.training.derive import DeriveConfig
 from searcher.training.device import Precision
 from searcher.training.learners import check_training, training_type
@@ -61,6 +62,8 @@ class SearchConfig:
     architectures_per_step: int = 1
     """Child models whose gradients one step of the shared weights averages: the paper's M. Of each process, where there
     are several."""
+    latency: LatencyTarget | None = None
+    """What the deployed network is to take; None leaves latency out of the reward."""
     precision: Precision = "auto"
     """auto: see `device.products_precision`."""
     threads: int = 0

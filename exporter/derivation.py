@@ -1,0 +1,282 @@
+"""The architecture to retrain, chosen by training: successive halving from many candidates to one.
+
+Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
+from the search's policy; the known networks of the space join them, brought to the same latency, so that a search never
+ends with less than the best of them. All are measured, then trained in rungs, each with fewer candidates for longer.
+Test is not looked at.
+
+Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization".
+"""
+
+# n candidates
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.files import write_text
+from datasets.seeds import numpy_generator, stream_seed
+from exporter.halving import HalvingConfig
+from exporter.latency import CAREFUL, measure
+from exporter.profiling import references_of
+from exporter.ranking import train_alone
+from exporter.retrain import RetrainConfig, score_text
+from exporter.scaling import fit_widths, has_width, shares_of_time
+from exporter.searches import FinishedSearch, finished_search
+from exporter.trainings import begin_training
+from searcher.arch.document import ConfigError, read_json
+from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
+from searcher.training.derive import sample_candidates, score
+from searcher.training.image_learner import ImageTraining
+from searcher.training.jobs import Setting, run_jobs
+from searcher.training.learner import more_is_better
+from searcher.training.run_folder import RunFolder
+
+DERIVATION = "derivation.json"
+_FOLDER = "derivation"
+_CANDIDATES = "candidates.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that takes part."""
+
+    name: str
+    """`sample 3`, or a known network's name."""
+    spec: Spec
+    latency_ms: float | None
+    """Measured, beside the others; None where the search has no target."""
+    reward: float | None
+    """With the shared weights, on the search's minibatches; None of a known network."""
+
+    def to_document(self) -> dict[str, Any]:
+        """For `candidates.json`."""
+        return {**vars(self), "spec": self.spec.to_document()}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What one round of trainings showed."""
+
+    epochs: int
+    scores: dict[str, float | None]
+    """The metric on valid, in the best epoch, by candidate; None where it diverged."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A choice and its grounds; `derivation.json` holds it."""
+
+    chosen: str
+    metric: str
+    target_ms: float | None
+    candidates: tuple[Candidate, ...]
+    rungs: tuple[Rung, ...]
+
+    def to_document(self) -> dict[str, Any]:
+        """For `derivation.json`."""
+        return {
+            "chosen": self.chosen,
+            "metric": self.metric,
+            "target_ms": self.target_ms,
+            "candidates": [one.to_document() for one in self.candidates],
+            "rungs": [asdict(rung) for rung in self.rungs],
+        }
+
+
+def derive_by_training(
+    run: Path,
+    config: HalvingConfig,
+    retrain_config: RetrainConfig,
+    *,
+    device: torch.device,
+    setting: Setting,
+    executor: Executor | None,
+    resume: bool,
+    force: bool,
+    again: str,
+    log: Callable[[str], None],
+) -> Derivation:
+    """Choose the spec of a finished search anew, by training, and write it to the run's `spec.json`.
+
+    The search's own choice stays in `search/spec.json`. Args: retrain_config: how candidates are trained, their
+    number of epochs aside. setting, executor: of the trainings, see `run_jobs`. resume, force, again: as for
+    `RunFolder.open`.
+    Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
+    ConfigError: nothing meets the target. Stopped, JobsError: as `run_jobs`. BenchmarkError: see `measure`.
+    """
+    finished = finished_search(run, device=device)
+    config = replace(config, spec_sha256=spec_digest(finished.spec))
+    training = finished.search.config.training
+    if isinstance(training, ImageTraining):
+        retrain_config = with_flip(retrain_config, flip=training.augmentation.flip)  # as the search saw the pictures
+    with closing(RunFolder.open(run / _FOLDER, config, resume=resume, force=force, again=again)) as begun:
+        if force:
+            _delete(begun.path)
+        if begun.finished:
+            return read_derivation(run)
+        (run / DERIVATION).unlink(missing_ok=True)
+        candidates = _read_candidates(begun.path / _CANDIDATES)
+        if candidates is None:
+            candidates = _candidates(finished, config, log=log)
+            documents = [one.to_document() for one in candidates]
+            write_text(begun.path / _CANDIDATES, json.dumps(documents, indent=1) + "\n")
+        metric = finished.search.learner.metric
+        alive = {one.name: one for one in candidates}
+        rungs: list[Rung] = []
+        for number, epochs in enumerate(config.rung_epochs, start=1):
+            title = f"rung {number} of {len(config.rung_epochs)}"
+            path = begun.path / f"rung-{number}"
+            jobs = [
+                begin_training(
+                    name,
+                    one.spec,
+                    replace(retrain_config, num_epochs=epochs),
+                    path=path / name.replace(" ", "-"),
+                    dataset=finished.search.config.dataset,
+                    store=finished.store,
+                    resume=True,
+                    force=False,
+                    again=again,
+                )
+                for name, one in alive.items()
+            ]
+            log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
+            trainings = run_jobs(train_alone, jobs, folder=path, setting=setting, executor=executor, title=title)
+            scores = {name: training["valid_score"] for name, training in zip(alive, trainings, strict=True)}
+            rungs.append(Rung(epochs, scores))
+            ranked = sorted(alive, key=lambda name: _worth(scores[name], metric), reverse=True)
+            log(f"{title}: the best is {ranked[0]}, valid {metric} {_text(scores[ranked[0]], metric)}")
+            is_last = number == len(config.rung_epochs)
+            count = 1 if is_last else max(2, math.ceil(config.keep * len(alive)))
+            alive = {name: alive[name] for name in ranked[:count]}
+        (chosen,) = alive.values()
+        target = finished.search.config.latency
+        derivation = Derivation(
+            chosen=chosen.name,
+            metric=metric,
+            target_ms=None if target is None else target.target_ms,
+            candidates=tuple(candidates),
+            rungs=tuple(rungs),
+        )
+        write_spec(run / "spec.json", _with_grounds(chosen, derivation, finished.spec))
+        write_text(run / DERIVATION, json.dumps(derivation.to_document(), indent=1) + "\n")
+        begun.finish({"chosen": chosen.name, "candidates": len(candidates), "seconds": round(begun.seconds, 1)})
+        return derivation
+
+
+def read_derivation(run: Path) -> Derivation:
+    """The finished derivation of a run. Raises: DocumentError: there is none, or its file is damaged."""
+    path = run / DERIVATION
+    document = read_json(path)
+    candidates = tuple(_candidate(one, source=str(path)) for one in document["candidates"])
+    rungs = tuple(Rung(**rung) for rung in document["rungs"])
+    return Derivation(document["chosen"], document["metric"], document["target_ms"], candidates, rungs)
+
+
+def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
+    """Those that shared weights favour, and the known networks, all measured to meet the target in one sitting."""
+    sampled = _scored_samples(finished, config)
+    target = finished.search.config.latency
+    known = references_of(finished.profiled) if finished.profiled else {}
+    if target is None:
+        best = sampled[: config.num_candidates]
+        samples = [Candidate(f"sample {number}", spec, None, reward) for number, (spec, reward) in enumerate(best, 1)]
+        return samples + [Candidate(name, spec, None, None) for name, spec in known.items()]
+    # Half as many again as are wanted, for predictions err.
+    tried = sampled[: math.ceil(1.5 * config.num_candidates)]
+    given = [spec for spec, _ in tried]
+    shares = shares_of_time(target.target_ms, batch=target.batch, threads=target.threads)
+    if has_width(finished.spec):
+        given = [fit.spec for fit in fit_widths(given, shares=shares)]
+    scaled = [fit.spec for fit in fit_widths(list(known.values()), shares=shares)]
+    times = measure([*given, *scaled], batch=target.batch, threads=target.threads, effort=CAREFUL).ms
+    measured = [estimate.value for estimate in times]
+    samples = [
+        Candidate(f"sample {number}", spec, ms, reward)
+        for number, (spec, (_, reward), ms) in enumerate(zip(given, tried, measured, strict=False), start=1)
+        if target.miss(ms) == 0
+    ]
+    if not samples:
+        nearest = min(measured[: len(given)], key=target.miss)
+        raise ConfigError(
+            f"of {len(given)} networks none takes {target.target_ms:.3g} ms; the nearest {nearest:.3g} ms"
+        )
+    references = []
+    for name, spec, ms in zip(known, scaled, measured[len(given) :], strict=True):
+        if target.miss(ms) == 0:
+            references.append(Candidate(name, spec, ms, None))
+        else:
+            log(f"{name} has no width at which it takes {target.target_ms:.3g} ms, and is left out")
+    return samples[: config.num_candidates] + references
+
+
+def _scored_samples(finished: FinishedSearch, config: HalvingConfig) -> list[tuple[Spec, float]]:
+    """Different architectures from the policy with their rewards, best first; the search's own choice is one."""
+    search = finished.search
+    drawn = sample_candidates(
+        search.policy,
+        search.space,
+        config.num_scored,
+        miss=search.miss if search.config.latency is not None else None,
+        generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", "architectures")),
+    )
+    architectures = list(dict.fromkeys([finished.spec.architecture, *drawn]))
+    examples = numpy_generator(config.seed, "halving", "examples")
+    batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
+    rewards = score(search.learner, search.supernet, architectures, batches).tolist()
+    specs = [replace(finished.spec, architecture=one, provenance={"source": "search"}) for one in architectures]
+    return sorted(zip(specs, rewards, strict=True), key=lambda pair: -pair[1])
+
+
+def _read_candidates(path: Path) -> list[Candidate] | None:
+    """Those of an earlier start, if there are any.
+
+    Raises: DocumentError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    return [_candidate(one, source=str(path)) for one in read_json(path)]
+
+
+def _candidate(document: dict[str, Any], *, source: str) -> Candidate:
+    return Candidate(**{**document, "spec": parse_spec(document["spec"], source=source)})
+
+
+def _delete(folder: Path) -> None:
+    """All that an earlier derivation left, its configuration aside."""
+    (folder / _CANDIDATES).unlink(missing_ok=True)
+    for rung in folder.glob("rung-*"):
+        shutil.rmtree(rung)
+
+
+def _worth(score: float | None, metric: str) -> float:
+    """More for the better of two scores; least for none."""
+    if score is None:
+        return -math.inf
+    return score if more_is_better(metric) else -score
+
+
+def _text(score: float | None, metric: str) -> str:
+    return "none: all diverged" if score is None else score_text(metric, score)
+
+
+def _with_grounds(chosen: Candidate, derivation: Derivation, searched: Spec) -> Spec:
+    """The chosen spec, with the search's provenance and how it was chosen."""
+    grounds = {
+        "chosen": chosen.name,
+        "candidates": len(derivation.candidates),
+        "rung_epochs": [rung.epochs for rung in derivation.rungs],
+        f"valid_{derivation.metric}": derivation.rungs[-1].scores[chosen.name],
+    }
+    return replace(chosen.spec, provenance={**searched.provenance, "derivation": grounds})

@@ -1,0 +1,93 @@
+"""The command `enas derive`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from searcher.training.options import (
+    command_again,
+    exit_stopped,
+    jobs_options,
+    pace_options,
+    speaker,
+    threads_option,
+)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--preset", help="Settings: one of the space's presets.  [default: the search's]")
+@click.option("--candidates", type=click.IntRange(min=1), help="Architectures to train.  [default: the preset's]")
+@click.option("--seed", type=click.IntRange(min=0), help="Fixes the derivation.  [default: the search's]")
+@jobs_options
+@threads_option
+@pace_options
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@click.option("--resume", is_flag=True, help="Go on with an unfinished derivation; do nothing where it is finished.")
+@click.option("--force", is_flag=True, help="Delete an existing derivation first.")
+def derive(
+    run: Path,
+    preset: str | None,
+    candidates: int | None,
+    seed: int | None,
+    jobs: int | None,
+    executor: str | None,
+    threads: int | None,
+    checkpoint_minutes: float,
+    max_hours: float | None,
+    device: str,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Choose the architecture of a finished search anew, by training many candidates briefly and the best for longer.
+
+    Candidates come from the search; with a latency target all meet it, as measured, and the known networks of the space
+    join them at the width at which they do. The choice goes into the run's spec.json.
+    """
+    from exporter.derivation import DERIVATION, derive_by_training
+    from exporter.presets import halving_preset, retrain_preset
+    from searcher.arch.spec import read_spec
+    from searcher.report.text import describe_spec
+    from searcher.training import device as devices
+    from searcher.training.checkpointer import pace_of
+    from searcher.training.executors import default_jobs, executor_for
+    from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.jobs import Setting
+
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+    searched = read_spec(run / "search" / "spec.json")
+    preset = preset or str((searched.provenance or {}).get("preset", "quick"))
+    seed = int((searched.provenance or {}).get("seed", 0)) if seed is None else seed
+    config = halving_preset(preset)
+    config = replace(config, num_candidates=candidates or config.num_candidates, seed=seed)
+    retrain_config = replace(retrain_preset(searched.space, preset), seed=seed, train_on="train")
+    torch_device = devices.resolve_device(device)
+    devices.prepare(torch_device)
+    num_jobs = jobs or default_jobs(torch_device)
+    again = command_again()
+    with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
+        setting = Setting(
+            device=device if workers else torch_device.type, threads=threads or 1, interrupt=interrupt, pace=pace
+        )
+        try:
+            found = derive_by_training(
+                run,
+                config,
+                retrain_config,
+                device=torch_device,
+                setting=setting,
+                executor=workers,
+                resume=resume,
+                force=force,
+                again=again,
+                log=lambda line: click.echo(line, err=True),
+            )
+        except Stopped as stopped:
+            exit_stopped(stopped, again=again, say=speaker(speaks=True))
+    click.echo(describe_spec(read_spec(run / "spec.json")), nl=False)
+    click.echo(f"\nchose {found.chosen}; wrote {run / 'spec.json'} and {run / DERIVATION}", err=True)
+    click.echo(f"next: enas retrain {shlex.quote(str(run))}", err=True)

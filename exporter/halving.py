@@ -1,0 +1,34 @@
+"""How a derivation by training halves its candidates: its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from searcher.arch.document import ConfigError
+
+
+@dataclass(frozen=True)
+class HalvingConfig:
+    """How many candidates are trained, and for how long."""
+
+    num_scored: int = 200
+    """Architectures from the policy that meet the target, scored with the shared weights."""
+    num_candidates: int = 16
+    """The best of them, which are trained; known networks of the space come on top."""
+    rung_epochs: tuple[int, ...] = (4, 12)
+    """Epochs of each rung's trainings, from scratch."""
+    keep: float = 0.25
+    """The part of a rung that goes on to the next one."""
+    seed: int = 0
+    """Chooses the candidates."""
+    spec_sha256: str = ""
+    """Of the spec that the search came to."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_scored", "num_candidates"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        if not self.rung_epochs or min(self.rung_epochs) < 1:
+            raise ConfigError("rung_epochs must be one or more numbers of epochs, each at least 1")
+        if not 0 < self.keep < 1:
+            raise ConfigError(f"keep is {self.keep}; expected a part between 0 and 1")

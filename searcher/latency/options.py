@@ -1,0 +1,32 @@
+"""The options with which a latency is asked for. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def latency_options(command: _Command) -> _Command:
+    """--latency, and the options of `latency_setting`."""
+    command = latency_setting(command)
+    return click.option(
+        "--latency",
+        metavar="TIME",
+        show_default="the space's, or any",
+        help="What the deployed network is to take in onnxruntime, such as 0.25ms, or a known network's, resnet-20, or "
+        "'0.9x resnet-20'; none for any. The first search on a machine measures its blocks, in about a minute.",
+    )(command)
+
+
+def latency_setting(command: _Command) -> _Command:
+    """--latency-batch and --latency-threads."""
+    for option in (
+        click.option("--latency-threads", type=click.IntRange(min=1), default=1, help="onnxruntime's, for --latency."),
+        click.option("--latency-batch", type=click.IntRange(min=1), default=1, help="Images a call, for --latency."),
+    ):
+        command = option(command)
+    return command

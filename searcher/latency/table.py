@@ -1,0 +1,200 @@
+"""The latency table: what each fused block of a space takes on one machine, and how blocks add up to a network.
+
+T = a + b · blocks + Σ rows, where a row is a block's time inside a network, and a and b are fitted on whole networks.
+`enas latency profile` makes tables; a search reads them. Knows of blocks, nothing of onnxruntime.
+
+Source: Cai et al. 2019 (ProxylessNAS), section 4.2, for tables of blocks.
+"""
+
+# n networks
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from datasets.files import write_text
+from searcher.arch.document import DocumentError, Problems, check_keys, read_dataclass, read_json
+from searcher.arch.spec import Spec
+from searcher.latency.blocks import Block, blocks_of
+
+SCHEMA = 1
+
+
+class TableError(DocumentError):
+    """A latency table is missing, breaks its rules, or is not of this machine or space."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a table's figures hold for."""
+
+    cpu: str
+    """The model of the CPU, or of the GPU."""
+    provider: str
+    """onnxruntime's execution provider."""
+    onnxruntime: str
+    """Its version."""
+    threads: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A block's time inside a network: what a network with it takes more than one without."""
+
+    ms: float
+    low_ms: float
+    """Of its 95 % interval."""
+    high_ms: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How blocks add up, fitted on whole networks, and how well that does on others."""
+
+    intercept_ms: float
+    """a: what every network takes."""
+    per_block_ms: float
+    """b: what a block takes beside its row; below 0 where neighbours save each other work."""
+    networks: int
+    """That it was fitted on."""
+    held_out: int
+    """Others, that the error is of."""
+    median_error: float
+    """Of |predicted / measured - 1| over the others."""
+    rank_correlation: float
+    """Spearman's, over the others."""
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Rows by block, with the fit. `is_noisy`: other work ran on the machine meanwhile."""
+
+    space: str
+    setting: Setting
+    rows: Mapping[Block, Row]
+    fit: Fit
+    references: Mapping[str, float] = field(default_factory=dict)
+    """What networks that people know take, ms, by name."""
+    is_noisy: bool = False
+    digest: str = field(default="", compare=False)
+    """sha256 of the file, once there is one."""
+
+    def predict(self, spec: Spec) -> float:
+        """What the network of a spec takes, ms.
+
+        Raises: TableError: it has a block that the table lacks.
+        """
+        blocks = blocks_of(spec)
+        missing = [block for block in blocks if block not in self.rows]
+        if missing:
+            raise TableError("latency table", [f"no row for {missing[0]}, which the network has"])
+        rows = sum(self.rows[block].ms for block in blocks)
+        return self.fit.intercept_ms + self.fit.per_block_ms * len(blocks) + rows
+
+    def write(self, path: Path) -> None:
+        """Write the table, whole or not at all."""
+        document = {
+            "schema": SCHEMA,
+            "space": self.space,
+            "setting": asdict(self.setting),
+            "is_noisy": self.is_noisy,
+            "fit": asdict(self.fit),
+            "references": dict(self.references),
+            "rows": [{"block": list(block), **asdict(row)} for block, row in sorted(self.rows.items())],
+        }
+        write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def read_table(path: Path) -> LatencyTable:
+    """Raises: TableError: there is none at the path, or it breaks its rules."""
+    document = read_json(path, TableError)
+    problems = Problems(str(path))
+    if not isinstance(document, Mapping):
+        raise TableError(str(path), ["expected an object"])
+    keys = ("schema", "space", "setting", "is_noisy", "fit", "references", "rows")
+    check_keys(document, place="", required=keys, problems=problems)
+    problems.raise_if_any(TableError)
+    if document["schema"] != SCHEMA:
+        raise TableError(str(path), [f"schema is {document['schema']!r}; this version reads {SCHEMA}: profile again"])
+    setting = read_dataclass(Setting, document["setting"], place="setting", problems=problems)
+    fit = read_dataclass(Fit, document["fit"], place="fit", problems=problems)
+    rows = dict(_read_rows(document["rows"], problems))
+    problems.raise_if_any(TableError)
+    assert setting is not None
+    assert fit is not None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return LatencyTable(
+        space=document["space"],
+        setting=setting,
+        rows=rows,
+        fit=fit,
+        references=dict(document["references"]),
+        is_noisy=bool(document["is_noisy"]),
+        digest=digest,
+    )
+
+
+def _read_rows(rows: object, problems: Problems) -> list[tuple[Block, Row]]:
+    if not isinstance(rows, list):
+        problems.add("rows must be a list")
+        return []
+    found = []
+    for position, entry in enumerate(rows):
+        match entry:
+            case {"block": [str() as operation, *sizes], **times} if len(sizes) == len(Block._fields) - 1:
+                row = read_dataclass(Row, times, place=f"rows[{position}]", problems=problems)
+                if row is not None:
+                    found.append((Block(operation, *map(int, sizes)), row))
+            case _:
+                problems.add(f"rows[{position}] must have a block, {', '.join(Block._fields)}, and its times")
+    return found
+
+
+def check_setting(table: LatencyTable, here: Setting, *, source: str) -> None:
+    """Raises: TableError: the table was made on another machine, or for another batch or number of threads."""
+    problems = [
+        f"made for {name} {getattr(table.setting, name)!r}, but here it is {getattr(here, name)!r}"
+        for name in asdict(here)
+        if getattr(table.setting, name) != getattr(here, name)
+    ]
+    if problems:
+        raise TableError(source, [*problems, "make one for this: enas latency profile"])
+
+
+def fit_networks(
+    rows: Mapping[Block, Row], specs: Sequence[Spec], measured_ms: Sequence[float], *, held_out: int
+) -> Fit:
+    """Least squares of the relative error, over all networks but the last `held_out`, on which the error is told.
+
+    measured_ms: of the specs' networks, [n].
+    """
+    blocks = [blocks_of(spec) for spec in specs]
+    times = np.asarray(measured_ms, dtype=float)  # [n]
+    sums = np.array([sum(rows[block].ms for block in one) for one in blocks])  # [n]
+    terms = np.stack([np.ones(len(specs)), [len(one) for one in blocks]], axis=1)  # [n, 2]
+    fitted = slice(0, len(specs) - held_out)
+    weights = 1 / times[fitted, None]
+    solution = np.linalg.lstsq(terms[fitted] * weights, (times - sums)[fitted] * weights[:, 0], rcond=None)[0]
+    others = slice(len(specs) - held_out, None)
+    predicted = (terms @ solution + sums)[others]
+    return Fit(
+        intercept_ms=float(solution[0]),
+        per_block_ms=float(solution[1]),
+        networks=len(specs) - held_out,
+        held_out=held_out,
+        median_error=float(np.median(np.abs(predicted / times[others] - 1))),
+        rank_correlation=_rank_correlation(predicted, times[others]),
+    )
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's: the correlation of the places of two scores of the same things."""
+    places = np.stack([values.argsort().argsort() for values in (first, second)])  # [2, n]
+    return float(np.corrcoef(places)[0, 1])

@@ -1,0 +1,72 @@
+"""A latency that a search is to meet, and what missing it costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from searcher.arch.document import ConfigError, unknown
+
+_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+_NUMBER = r"-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
+_LONGEST_MS = 60_000.0
+SLACK_BELOW, SLACK_ABOVE = 0.10, 0.03
+"""How far a network may miss a target, as parts of it; to measure one and the same network twice differs by as much."""
+
+
+@dataclass(frozen=True)
+class LatencyTarget:
+    """What a search takes into its reward. Source: Bender et al. 2020 (TuNAS), section 3.2, the absolute value."""
+
+    target_ms: float
+    """Of the deployed network, in milliseconds a batch."""
+    batch: int = 1
+    """Images in a batch."""
+    threads: int = 1
+    """Of onnxruntime, within a network."""
+    weight: float = -0.10
+    """β: what a latency twice the target, or none at all, adds to the reward."""
+    table_sha256: str = ""
+    """Of the latency table that the search predicts with."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_ms <= _LONGEST_MS:
+            raise ConfigError(f"the latency target is {self.target_ms:g} ms; expected more than 0 and up to a minute")
+        for name in ("batch", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"the target's {name} is {getattr(self, name)}; at least 1 is needed")
+        if not self.weight <= 0:
+            raise ConfigError(f"the latency weight is {self.weight}; it must not be above 0")
+
+    def penalty(self, latencies_ms: Tensor) -> Tensor:
+        """What networks' latencies add to their rewards, 0 or less: [B] -> [B]."""
+        return self.weight * torch.abs(latencies_ms / self.target_ms - 1)
+
+    def miss(self, latency_ms: float) -> float:
+        """How far a latency lies outside what meets the target and makes use of it, as a part of it; 0 within."""
+        relative = latency_ms / self.target_ms - 1
+        return max(0.0, relative - SLACK_ABOVE, -SLACK_BELOW - relative)
+
+
+def target_ms(text: str, *, references: Mapping[str, float]) -> float:
+    """`0.25ms`, `250us` or `0.001 s`, in milliseconds; or a known network's, or a part of it: `0.9x resnet-20`.
+
+    Args: references: networks' latencies, ms, by name.
+    Raises: ConfigError: it is neither, or not above 0.
+    """
+    if time := re.fullmatch(rf"\s*({_NUMBER})\s*([a-zµ]+)\s*", text):
+        if time[2] in _MS:
+            return LatencyTarget(float(time[1]) * _MS[time[2]]).target_ms
+        if time[2] != "x":
+            raise ConfigError(f"latency {text!r}: {unknown('unit', time[2], tuple(_MS))}")
+    part, name = re.fullmatch(rf"\s*(?:({_NUMBER})\s*x\s+)?(.*?)\s*", text).groups()  # type: ignore[union-attr]
+    if name not in references:
+        known = ", ".join(references)
+        raise ConfigError(
+            f"{text!r} is no latency; expected a time such as 0.25ms, or one of {known}, or a part as in 0.9x {known}"
+        )
+    return LatencyTarget(float(part or 1) * references[name]).target_ms

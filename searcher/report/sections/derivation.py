@@ -1,0 +1,43 @@
+"""The architecture's choice by training: who took part, and what each rung showed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from searcher.report import html, values
+from searcher.report.figures import Figures
+from searcher.report.run_files import read_object
+from searcher.report.sections.elements import ABSENT
+
+
+def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
+    """Candidates by what the last of their rungs showed, where an architecture was derived by training."""
+    document = read_object(run / "derivation.json")
+    candidates, rungs = document.get("candidates"), document.get("rungs")
+    if not (isinstance(candidates, list) and isinstance(rungs, list) and rungs):
+        return
+    target = document.get("target_ms")
+    chosen = document.get("chosen")
+    words = f"Of {len(candidates)} networks that were trained, {chosen} was best on validation data"
+    words += f"; all take {values.three_digits(target)} ms as measured" if isinstance(target, float) else ""
+    rows = [
+        [
+            f"<strong>{html.escaped(one['name'])}</strong>" if one["name"] == chosen else html.escaped(one["name"]),
+            values.three_digits(one.get("latency_ms")) or ABSENT,
+            figures.written_reward(one.get("reward")) or ABSENT,
+            *(figures.written(rung["scores"].get(one["name"])) or ABSENT for rung in rungs),
+        ]
+        for one in sorted(candidates, key=lambda one: _standing(one, rungs), reverse=True)
+    ]
+    header = ["network", "ms", f"{figures.reward}, shared weights"]
+    header += [f"validation {figures.metric}, {rung['epochs']} epochs" for rung in rungs]
+    table = html.table([html.escaped(cell) for cell in header], rows)
+    yield html.section("Derivation", [f"<p>{html.escaped(words)}.</p>", table])
+
+
+def _standing(candidate: Mapping[str, Any], rungs: list[Mapping[str, Any]]) -> tuple[int, float]:
+    """How many rungs a candidate took part in, and its score in the last of them."""
+    scores = [rung["scores"][candidate["name"]] for rung in rungs if candidate["name"] in rung["scores"]]
+    return len(scores), scores[-1] if scores and scores[-1] is not None else float("-inf")

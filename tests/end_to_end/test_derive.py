@@ -1,0 +1,219 @@
+"""`enas search --latency` and `enas derive` on a tiny space: what they choose, what they leave, how they go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import derivation, latency, profiling, scaling
+from exporter.latency import Latencies, Untrained
+from exporter.references import REFERENCE_SPECS
+from runtime.machine import Machine
+from runtime.statistics import Estimate, Interval
+from searcher.arch.spec import Spec, read_spec
+from searcher.arch.stages import StagesSpace
+from searcher.latency.blocks import Block, blocks_of
+from searcher.presets.catalog import search_preset
+from searcher.training.derive import DeriveConfig
+from tests.end_to_end.conftest import here, macro_search, write_config, write_search
+
+SPACE = StagesSpace((4, 8), (1, 2), ((4, 8), (8, 16), (16,)), (2, 1, 1), ("residual_3x3", "inverted_3x3_e2"))
+TARGET_MS = 0.5
+
+
+def pretended_ms(block: Block) -> float:
+    """A block's latency, as if every product took a nanosecond."""
+    width, height = block.width / block.stride, block.height / block.stride
+    return 1e-5 * width * height * block.in_channels * block.out_channels * 9 + 0.01
+
+
+def pretend(networks: Sequence[Untrained | bytes], *, batch: int = 1, threads: int = 1, **_: Any) -> Latencies:
+    """Instead of `measure`: what every block takes, and nothing for what joins them."""
+    times = []
+    for network in networks:
+        if isinstance(network, Spec):
+            times.append(sum(map(pretended_ms, blocks_of(network))))
+        else:
+            block = getattr(network.network, "measured_block", None)  # type: ignore[union-attr]
+            times.append(0.1 if block is None else 0.1 + pretended_ms(block))
+    estimates = tuple(Estimate(ms, Interval(ms, ms)) for ms in times)
+    return Latencies(estimates, estimates, batch, threads, Machine.inspect(), ())
+
+
+@pytest.fixture(autouse=True)
+def _tiny_and_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ENAS_DATA", str(tmp_path / "data"))
+    for module in (derivation, latency, profiling, scaling):
+        monkeypatch.setattr(module, "measure", pretend)
+    original = profiling.probe
+
+    def probe(space: str, block: Block) -> Any:
+        made = original(space, block)
+        made.network.measured_block = block
+        return made
+
+    monkeypatch.setattr(profiling, "probe", probe)
+
+
+@pytest.fixture
+def searched(store_path: Path, tmp_path: Path) -> Path:
+    """A finished search with a target."""
+    config = replace(
+        search_preset("stages", "quick", image_size=8),
+        search_space=SPACE,
+        num_epochs=2,
+        policy_start_epoch=1,
+        policy_steps=2,
+        policy_samples=4,
+        batch_size=32,
+        reward_batch_size=16,
+        derivation=DeriveConfig(num_samples=6, num_batches=1, num_finalists=2),
+        dataset=str(store_path),
+    )
+    path = write_config(tmp_path, config)
+    run = tmp_path / "run"
+    here("search", "--config", path, "--run", run, "--latency", f"{TARGET_MS}ms", "--device", "cpu")
+    return run
+
+
+def test_a_search_with_a_target_predicts_and_meets_it(searched: Path) -> None:
+    spec = read_spec(searched / "spec.json")
+    assert sum(map(pretended_ms, blocks_of(spec))) == pytest.approx(TARGET_MS, rel=0.15)
+    records = [json.loads(line) for line in (searched / "search/metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["latency_ms"] > 0
+
+
+def derive(run: Path, *more: str, check: bool = True) -> Any:
+    return here("derive", run, "--device", "cpu", "--jobs", "1", *more, check=check)
+
+
+def test_the_best_trained_candidate_becomes_the_spec(searched: Path) -> None:
+    derive(searched)
+    document = json.loads((searched / "derivation.json").read_text())
+    names = {one["name"] for one in document["candidates"]}
+    first, last = document["rungs"]
+    assert set(first["scores"]) == names
+    assert len(last["scores"]) < len(names)
+    assert last["scores"][document["chosen"]] == max(last["scores"].values())
+    chosen = next(one for one in document["candidates"] if one["name"] == document["chosen"])
+    spec = read_spec(searched / "spec.json")
+    assert spec.to_document()["architecture"] == chosen["spec"]["architecture"]
+    assert spec.provenance["derivation"]["chosen"] == document["chosen"]
+    assert spec.provenance["preset"] == "quick"
+    assert read_spec(searched / "search/spec.json").provenance.get("derivation") is None
+
+
+def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_width_that_does(searched: Path) -> None:
+    done = derive(searched)
+    candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
+    assert all(-0.1 - 1e-9 <= one["latency_ms"] / TARGET_MS - 1 <= 0.03 + 1e-9 for one in candidates)
+    known = {one["name"]: one["spec"]["architecture"] for one in candidates if not one["name"].startswith("sample")}
+    left_out = {name for name in REFERENCE_SPECS if f"{name} has no width at which" in done.stderr}
+    assert known.keys() | left_out == set(REFERENCE_SPECS)
+    assert known
+    assert all(stage["channels"] % 4 == 0 for architecture in known.values() for stage in architecture["stages"])
+
+
+def test_a_derivation_goes_on_with_what_is_trained(searched: Path) -> None:
+    derive(searched)
+    whole = json.loads((searched / "derivation.json").read_text())
+    again = derive(searched, check=False)
+    assert "already holds a finished run" in str(again.exception)
+    trained = sorted((searched / "derivation/rung-1").glob("*/summary.json"))
+    kept = trained[0].stat().st_mtime_ns
+    trained[1].unlink()
+    (searched / "derivation/summary.json").unlink()
+    (searched / "derivation.json").unlink()
+    derive(searched, "--resume")
+    assert json.loads((searched / "derivation.json").read_text()) == whole
+    assert trained[0].stat().st_mtime_ns == kept
+    derive(searched, "--force")
+    assert json.loads((searched / "derivation.json").read_text()) == whole
+
+
+def test_the_report_tells_the_rungs(searched: Path) -> None:
+    derive(searched)
+    here("report", searched)
+    page = (searched / "report.html").read_text()
+    assert "Derivation" in page
+    assert "validation accuracy, 10 epochs" in page
+
+
+def test_retraining_and_export_take_the_derived_network(searched: Path) -> None:
+    derive(searched)
+    here("retrain", searched, "--epochs", "1", "--device", "cpu")
+    here("export", searched)
+    assert (searched / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("goal", "complaint"),
+    [
+        ("0.001ms", "no network of this space takes 0.001 ms; the fastest takes"),
+        ("0ms", "expected more than 0"),
+        ("fast", "is no latency"),
+        ("2x mobilenet", "is no latency"),
+    ],
+)
+def test_a_latency_that_cannot_be_is_refused_before_anything_is_written(
+    goal: str, complaint: str, store_path: Path, tmp_path: Path
+) -> None:
+    config = replace(search_preset("stages", "quick", image_size=8), search_space=SPACE, dataset=str(store_path))
+    path = write_config(tmp_path, config)
+    done = here("search", "--config", path, "--run", tmp_path / "run", "--latency", goal, check=False)
+    assert complaint in str(done.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_is_measured_once_and_told(store_path: Path, tmp_path: Path) -> None:
+    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
+    first = json.loads(here(*options).stdout)
+    written = Path(first["path"]).stat().st_mtime_ns
+    assert json.loads(here(*options).stdout) == first
+    assert Path(first["path"]).stat().st_mtime_ns == written
+    assert first["fit"]["held_out"] == 30
+    assert "median error" in here("latency", "show", first["path"]).stdout
+    here(*options, "--force")
+    assert Path(first["path"]).stat().st_mtime_ns > written
+
+
+def test_an_interrupted_profile_goes_on_with_the_blocks_it_has(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
+    asked = 0
+
+    def interrupted(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
+        nonlocal asked
+        asked += len(networks)
+        if asked > 60:
+            raise KeyboardInterrupt
+        return pretend(networks, **settings)
+
+    monkeypatch.setattr(profiling, "measure", interrupted)
+    assert here(*options, check=False).exit_code != 0
+    measured = 0
+
+    def counted(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
+        nonlocal measured
+        measured += len(networks)
+        return pretend(networks, **settings)
+
+    monkeypatch.setattr(profiling, "measure", counted)
+    rows = json.loads(here(*options).stdout)["rows"]
+    assert measured < rows + 70
+
+
+def test_layers_are_brought_to_the_target_by_their_width(store_path: Path, tmp_path: Path) -> None:
+    path, target = write_search(tmp_path, macro_search, store_path), 6.0
+    run = tmp_path / "run"
+    here("search", "--space", "macro", "--config", path, "--run", run, "--latency", f"{target}ms", "--device", "cpu")
+    derive(run, "--candidates", "2")
+    candidates = json.loads((run / "derivation.json").read_text())["candidates"]
+    assert {one["spec"]["network"]["channels"] for one in candidates} != {4}
+    assert all(0.9 * target <= one["latency_ms"] <= 1.03 * target for one in candidates)
