@@ -141,7 +141,7 @@ def derive_by_training(
                 begin_training(
                     name,
                     one.spec,
-                    replace(retrain_config, num_epochs=epochs),
+                    _shortened(retrain_config, epochs),
                     path=path / name.replace(" ", "-"),
                     dataset=finished.search.config.dataset,
                     store=finished.store,
@@ -258,6 +258,11 @@ def _delete(folder: Path) -> None:
     (folder / _CANDIDATES).unlink(missing_ok=True)
     for rung in folder.glob("rung-*"):
         shutil.rmtree(rung)
+
+
+def _shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
+    """The training with fewer epochs, and as many fewer steps at least."""
+    return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)
 
 
 def _worth(score: float | None, metric: str) -> float:

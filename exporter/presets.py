@@ -172,6 +172,7 @@ def quick_stages() -> RetrainConfig:
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True, cutout=8), label_smoothing=0.1),
         average_share=0.1,
+        min_steps=1_200,
     )
 
 
@@ -189,6 +190,7 @@ def deploy_stages() -> RetrainConfig:
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True, cutout=8), label_smoothing=0.1),
         average_share=0.1,
+        min_steps=2_000,
     )
 
 
