@@ -143,7 +143,6 @@ def derive_by_training(
                     one.spec,
                     _shortened(retrain_config, epochs),
                     path=path / name.replace(" ", "-"),
-                    dataset=finished.search.config.dataset,
                     store=finished.store,
                     resume=True,
                     force=False,

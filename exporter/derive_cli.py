@@ -64,15 +64,13 @@ def derive(
     seed = int((searched.provenance or {}).get("seed", 0)) if seed is None else seed
     config = halving_preset(preset)
     config = replace(config, num_candidates=candidates or config.num_candidates, seed=seed)
-    retrain_config = replace(retrain_preset(searched.space, preset), seed=seed, train_on="train")
+    retrain_config = replace(retrain_preset(searched.space, preset), seed=seed, train_on="train", threads=threads or 1)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     num_jobs = jobs or default_jobs(torch_device)
     again = command_again()
     with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
-        setting = Setting(
-            device=device if workers else torch_device.type, threads=threads or 1, interrupt=interrupt, pace=pace
-        )
+        setting = Setting(device=device, interrupt=interrupt, pace=pace)
         try:
             found = derive_by_training(
                 run,
