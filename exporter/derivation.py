@@ -40,6 +40,7 @@ from searcher.training.derive import sample_candidates, score
 from searcher.training.image_learner import ImageTraining
 from searcher.training.jobs import Setting, run_jobs
 from searcher.training.learner import more_is_better
+from searcher.training.mirroring import with_flip
 from searcher.training.run_folder import RunFolder
 
 DERIVATION = "derivation.json"

@@ -54,7 +54,7 @@ class Presets(Protocol):
 
     @property
     def LATENCY(self) -> str | None:  # noqa: N802
-        """What a deployed network is to take when the user does not say, see `latency.target.target_ms`; None for any."""
+        """What a deployed network is to take when the user does not say, see `latency/target.py`; None for any."""
         ...
 
 
