@@ -167,7 +167,7 @@ def quick_stages() -> RetrainConfig:
     """Minutes on two CPU cores."""
     return RetrainConfig(
         preset="quick",
-        num_epochs=40,
+        num_epochs=32,
         batch_size=64,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True, cutout=8), label_smoothing=0.1),
@@ -285,7 +285,7 @@ def retrain_preset(space: str, name: str) -> RetrainConfig:
 
 
 _HALVING: dict[str, HalvingConfig] = {
-    "quick": HalvingConfig(num_scored=40, num_candidates=6, rung_epochs=(4, 10), keep=0.4),
+    "quick": HalvingConfig(num_scored=40, num_candidates=5, rung_epochs=(3, 8), keep=0.4),
     "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
 }
 
