@@ -107,6 +107,11 @@ def test_outputs_deadline_and_id_are_read() -> None:
     assert request.outputs == (OutputWish("probabilities", False, 2), OutputWish("logits", True))
 
 
+def test_parameters_that_are_null_are_none() -> None:
+    request = parse({"inputs": [{**image_input(), "parameters": None}], "parameters": None, "outputs": None})
+    assert request.timeout_s is None
+
+
 def test_json_that_is_that_of_the_request_before_goes_with_tensors_of_its_own() -> None:
     header = json.dumps({"inputs": [image_input(data=None, parameters={"binary_data_size": 8})]}).encode()
     other = header.replace(b"images", b"imagos")
