@@ -17,10 +17,11 @@ from tests.searcher.test_report_graph import (
     published_spec,
     recurrent_specs,
     specs,
+    stages_specs,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
-FAMILIES = ("convolution", "pooling", "identity", "activation")
+FAMILIES = ("convolution", "pooling", "identity", "activation", "residual", "fused", "inverted")
 CARDS = ("card", "input", "output")
 
 Rectangle = tuple[float, float, float, float]
@@ -87,6 +88,23 @@ def test_every_node_and_operation_appears(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@given(stages_specs())
+def test_every_layer_and_operation_of_a_stages_network_appears(spec: Spec) -> None:
+    words = [words for words, _ in _labels(ET.fromstring(draw_spec(spec)))]
+    for number, stage in enumerate(spec.architecture.stages, start=1):
+        assert sum(word.startswith(f"stage {number}: ") for word in words) == 1
+        assert all(f"layer {number}.{position}" in words for position in range(1, len(stage.layers) + 1))
+    chosen = [
+        name.replace("_e", ", ×").replace("_", " ").replace("3x3", "3×3").replace("5x5", "5×5")
+        for stage in spec.architecture.stages
+        for name in stage.layers
+    ]
+    assert sorted(word for word in words if "3×3" in word or "5×5" in word) == sorted(chosen)
+    families = {name.partition("_")[0] for stage in spec.architecture.stages for name in stage.layers}
+    assert {word for word in words if word in ("residual", "fused", "inverted")} == families
+
+
+@settings(max_examples=40, deadline=None)
 @given(macro_specs())
 def test_every_layer_operation_and_skip_of_a_macro_network_appears(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
@@ -120,7 +138,7 @@ def test_every_tensor_skipped_from_has_a_lane_and_the_first_to_begin_lies_farthe
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
+@given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     cards, chips = _rectangles(root, CARDS), _rectangles(root, FAMILIES)
@@ -132,7 +150,7 @@ def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
+@given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     labels = _labels(root)
@@ -142,7 +160,7 @@ def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
+@given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     paper = (0.0, 0.0, float(root.get("width", 0)), float(root.get("height", 0)))
@@ -151,7 +169,7 @@ def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.one_of(specs(), macro_specs(), recurrent_specs()))
+@given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_equal_specs_give_equal_bytes_and_few_of_them(spec: Spec) -> None:
     drawing = draw_spec(spec)
     assert drawing == draw_spec(replace(spec))

@@ -1,3 +1,4 @@
+import itertools
 import random
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace, Node, from_published
 from searcher.arch.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
+from searcher.arch.stages import OPERATIONS, StagesArchitecture, StagesSize, Stem
+from searcher.arch.stages import Stage as Stretch
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.report.graph import GraphEdge, Stage, graphs_of, outline_of
 
@@ -108,6 +111,46 @@ def test_the_outline_has_the_shapes_of_the_network_itself() -> None:
     network = build_network(spec)
     classifier = next(module for name, module in network.named_modules() if name.endswith("classifier"))
     assert outline_of(spec)[-2].shape[-1] == classifier.in_features
+
+
+@st.composite
+def stages_specs(draw: st.DrawFn) -> Spec:
+    """Networks of all widths and depths."""
+    widths, layers = st.integers(1, 2000), st.lists(st.sampled_from(list(OPERATIONS)), min_size=1, max_size=5)
+    stages = st.lists(st.builds(Stretch, widths, layers.map(tuple)), min_size=1, max_size=4)
+    stem = Stem(draw(widths), draw(st.sampled_from([1, 2, 4])))
+    task = ImageClassification(dataset="cifar10", input_shape=(33, 28, 3), classes=("round", "square"))
+    return Spec("stages", StagesArchitecture(stem, tuple(draw(stages))), StagesSize(), task)
+
+
+@given(stages_specs())
+def test_a_stages_graph_is_a_chain_of_its_layers_with_a_note_where_a_stage_begins(spec: Spec) -> None:
+    (graph,) = graphs_of(spec)
+    stem, *nodes = graph.nodes
+    assert (graph.is_chain, stem.edges) == (True, ())
+    for before, node in itertools.pairwise(graph.nodes):
+        assert [edge.source for edge in node.edges] == [before.name]
+    chosen = [name for stage in spec.architecture.stages for name in stage.layers]
+    assert [node.edges[0].operation for node in nodes] == chosen
+    depths = [len(stage.layers) for stage in spec.architecture.stages]
+    notes = [note for number, depth in enumerate(depths, start=1) for note in (f"stage {number}", *[""] * (depth - 1))]
+    assert [node.note for node in nodes] == notes
+
+
+def test_the_outline_of_a_stages_network_has_the_shapes_of_its_parts() -> None:
+    from searcher.nn.complexity import complexity_of
+
+    spec = catalog.published_spec("resnet-20")
+    assert outline_of(spec) == (
+        Stage("stem", (32, 32, 16)),
+        Stage("stage 1", (32, 32, 16), width=16),
+        Stage("stage 2", (16, 16, 32), width=32, reduces=True),
+        Stage("stage 3", (8, 8, 64), width=64, reduces=True),
+        Stage("classifier", (10,)),
+    )
+    parts = {part.name.partition(",")[0]: part.shape for part in complexity_of(spec).parts}
+    (graph,) = graphs_of(spec)
+    assert all(parts[node.name] == node.shape for node in graph.nodes)
 
 
 @given(macro_specs())
