@@ -49,9 +49,9 @@ def both_networks(
 ) -> tuple[nn.Module, BoundNetwork]:
     """The supernet, and the fixed network with the weights of the same names."""
     name, space = (
-        ("micro", MicroSpace(len(architecture.normal)))
+        ("micro", MicroSpace(len(architecture.normal), tuple(OPERATIONS)))
         if isinstance(architecture, MicroArchitecture)
-        else ("macro", MacroSpace(len(architecture.layers)))
+        else ("macro", MacroSpace(len(architecture.layers), operations=tuple(macro.OPERATIONS)))
     )
     supernet = build_supernet(
         name,
@@ -143,7 +143,9 @@ def test_every_candidate_of_the_supernet_belongs_to_some_architecture() -> None:
             architecture = MicroArchitecture(cell, cell)
             fixed = build_network(make_spec(architecture, SIZE), form="search", running_statistics=False)
             reached |= {name for name, _ in fixed.network.named_parameters()}
-    supernet = build_supernet("micro", MicroSpace(1), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
+    supernet = build_supernet(
+        "micro", MicroSpace(1, tuple(OPERATIONS)), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0
+    )
     assert {name for name, _ in supernet.named_parameters()} == reached
 
 
@@ -196,7 +198,14 @@ def test_every_candidate_of_the_macro_supernet_belongs_to_some_architecture(size
         layers = tuple(Layer(operation, tuple(macro.skip_candidates(index))) for index in range(1, 5))
         fixed = build_network(make_spec(MacroArchitecture(layers), size), form="search", running_statistics=False)
         reached |= {name for name, _ in fixed.network.named_parameters()}
-    supernet = build_supernet("macro", MacroSpace(4), size, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0)
+    supernet = build_supernet(
+        "macro",
+        MacroSpace(4, operations=tuple(macro.OPERATIONS)),
+        size,
+        input_shape=(12, 12, 1),
+        num_classes=len(CLASSES),
+        seed=0,
+    )
     assert {name for name, _ in supernet.named_parameters()} == reached
 
 

@@ -120,7 +120,7 @@ def test_every_weight_of_the_supernet_belongs_to_some_architecture() -> None:
     )
     supernet, _ = both_networks(widest)
     reached: dict[str, torch.Size] = {}
-    for operation in ("residual_3x3", "fused_3x3_e4", "inverted_3x3_e6", "inverted_5x5_e6"):
+    for operation in sorted(OPERATIONS, key=lambda name: OPERATIONS[name].expansion):
         stages = tuple(Stage(stage.channels, (operation,) * len(stage.layers)) for stage in widest.stages)
         _, fixed = both_networks(StagesArchitecture(widest.stem, stages))
         reached |= {name: parameter.shape for name, parameter in fixed.network.named_parameters()}

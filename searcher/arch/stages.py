@@ -39,7 +39,7 @@ class Operation(NamedTuple):
         return f"{self.family}_{self.kernel_size}x{self.kernel_size}"
 
 
-# Order matters: the integer encoding's index is the position in this table.
+# Order matters: the integer encoding's index is the position in this table, so new operations come last.
 OPERATIONS: dict[str, Operation] = {
     "residual_3x3": Operation("residual", 3),
     "fused_3x3_e2": Operation("fused", 3, 2),
@@ -52,6 +52,19 @@ OPERATIONS: dict[str, Operation] = {
     "inverted_5x5_e4": Operation("inverted", 5, 4),
     "inverted_5x5_e6": Operation("inverted", 5, 6),
 }
+STANDARD_OPERATIONS = (
+    "residual_3x3",
+    "fused_3x3_e2",
+    "fused_3x3_e4",
+    "inverted_3x3_e2",
+    "inverted_3x3_e3",
+    "inverted_3x3_e4",
+    "inverted_3x3_e6",
+    "inverted_5x5_e2",
+    "inverted_5x5_e4",
+    "inverted_5x5_e6",
+)
+"""What a layer may be unless a space says otherwise: a new operation changes no search until one names it."""
 ABSENT = "absent"
 """The decision against a layer; architectures do not hold it."""
 
@@ -150,7 +163,7 @@ class StagesSpace:
     """For each stage, the widths to choose from."""
     max_layers: tuple[int, ...]
     """For each stage; every stage has at least one layer."""
-    operations: tuple[str, ...] = tuple(OPERATIONS)
+    operations: tuple[str, ...] = STANDARD_OPERATIONS
 
     def __post_init__(self) -> None:
         for name, values in self._choices():

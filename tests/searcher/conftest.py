@@ -11,7 +11,7 @@ from searcher.arch.macro import MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
-from searcher.arch.stages import StagesArchitecture, StagesSize, StagesSpace
+from searcher.arch.stages import OPERATIONS, StagesArchitecture, StagesSize, StagesSpace
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 CLASSES = ("round", "square", "other")
@@ -45,7 +45,11 @@ def make_text_spec(architecture: RecurrentArchitecture, hidden_size: int = 8) ->
 
 
 STAGES_SPACE = StagesSpace(
-    stem_channels=(3, 4), stem_strides=(1, 2), stage_channels=((4, 6), (4, 8), (5, 8)), max_layers=(2, 3, 2)
+    stem_channels=(3, 4),
+    stem_strides=(1, 2),
+    stage_channels=((4, 6), (4, 8), (5, 8)),
+    max_layers=(2, 3, 2),
+    operations=tuple(OPERATIONS),
 )
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import ArchitectureError
 from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.micro import OPERATIONS, MicroSize, MicroSpace
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spaces import SPACES
 from searcher.arch.spec import Spec, parse_spec, read_spec, write_spec
@@ -140,8 +140,8 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (
             "architecture/reduction/1/operations/0",
             "sepconv3x3",
-            "architecture.reduction[1].operations[0]: unknown operation 'sepconv3x3'; expected one of sep_conv_3x3, "
-            "sep_conv_5x5, avg_pool_3x3, max_pool_3x3, identity; did you mean 'sep_conv_3x3'?",
+            "architecture.reduction[1].operations[0]: unknown operation 'sepconv3x3'; expected one of "
+            f"{', '.join(OPERATIONS)}; did you mean 'sep_conv_3x3'?",
         ),
         ("architecture/normal/1", ..., "architecture.normal[1].node is 4; expected 3: nodes stand in order from 2"),
         ("architecture/reduction/4", ..., "architecture.reduction has 4 nodes, but architecture.normal has 5"),

@@ -9,6 +9,7 @@ import pytest
 import enas
 from searcher.arch import catalog
 from searcher.arch.catalog import published_names
+from searcher.arch.micro import OPERATIONS
 from searcher.arch.spec import read_spec, write_spec
 from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import complexity_of
@@ -149,7 +150,7 @@ def test_validate_names_every_problem_of_every_spec(run_enas: _Enas, spec_path: 
     assert outcome.err.splitlines() == [
         f"{broken}: architecture.normal[2].inputs[1] is 5, but node 4 can only read nodes 0 to 3",
         f"{broken}: architecture.normal[2].operations[0]: unknown operation 'sepconv3x3'; expected one of "
-        "sep_conv_3x3, sep_conv_5x5, avg_pool_3x3, max_pool_3x3, identity; did you mean 'sep_conv_3x3'?",
+        f"{', '.join(OPERATIONS)}; did you mean 'sep_conv_3x3'?",
         f"{broken}: network: unknown key 'width'; expected one of cells, channels, stem_stride",
         f"{absent}: no such file",
     ]

@@ -114,13 +114,13 @@ def test_any_width_is_an_architecture_but_not_every_one_is_in_a_space() -> None:
     [
         ([], ["architecture must be an object with the keys stem and stages"]),
         (
-            {"stem": {"channels": 0, "stride": 3}, "stages": [{"channels": True, "layers": ["absent", "residual"]}]},
+            {"stem": {"channels": 0, "stride": 3}, "stages": [{"channels": True, "layers": ["absent", "residual_3"]}]},
             [
                 "architecture.stem.channels is 0; expected a whole number above 0",
                 "architecture.stem.stride is 3; expected one of 1, 2, 4, 8, 16",
                 "architecture.stages[0].channels is True; expected a whole number above 0",
                 "architecture.stages[0].layers[0]: a layer that is absent is left out",
-                "architecture.stages[0].layers[1]: unknown operation 'residual'; expected one of "
+                "architecture.stages[0].layers[1]: unknown operation 'residual_3'; expected one of "
                 + ", ".join(OPERATIONS)
                 + "; did you mean 'residual_3x3'?",
             ],
@@ -158,7 +158,7 @@ def test_every_problem_of_a_document_is_named_with_its_place(document: object, e
         ("16 1", "2 numbers; expected 2 for the stem and 3 or more a stage"),
         ("16 1 16 2 0", "stage 1: expected its width, its number of layers, and that many operations"),
         ("16 1 16 1 0 32", "stage 2: expected its width, its number of layers, and that many operations"),
-        ("16 1 16 1 10", "stage 1: operation 10; expected 0 to 9"),
+        (f"16 1 16 1 {len(OPERATIONS)}", f"stage 1: operation {len(OPERATIONS)}; expected 0 to {len(OPERATIONS) - 1}"),
         ("16 3 16 1 0", "stem.stride is 3; expected one of 1, 2, 4, 8, 16"),
     ],
 )
