@@ -4,8 +4,8 @@ A block takes a map of one width to one of another, or of the same, at a stride,
 [B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉], and adds its input to what it computes where both have one shape. In a
 supernet it holds the weights of its widest form, and the pass decides on the widths: by its input, and by arguments.
 
-To add an operation of a known family: its name in OPERATIONS of `arch/stages.py`. To add a family: a class here, its name in
-FAMILIES, its cost in `complexity.py`, its colour in `report/`.
+To add an operation of a known family: its name in OPERATIONS of `arch/stages.py`. To add a family: a class here, its
+name in FAMILIES, its cost in `arch/stages.py`, its colour in `report/`.
 """
 
 # B batch, C channels, H height, W width
