@@ -368,7 +368,8 @@ def import_(
     the normal and then of the reduction cell: input, operation, input, operation. For macro, for layer k: the
     operation, then k - 1 times 0 or 1, whether it skips from the stem, layer 1, and so on. For recurrent: the first
     node's activation, then previous node and activation for each further one; without the first number it is enas_lm's.
-    The network gets the size that a search with the preset would give it.
+    For stages, an encoding of our own: the stem's width and stride; for each stage its width, its number of layers, and
+    each one's operation. The network gets the size that a search with the preset would give it.
     """
     from searcher.arch.spaces import space_module
 
