@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from runtime.machine import Machine
-from tests.benchmarks import batches, benchmark_harness, graphs, optimizer, recurrent, sampling, supernet
+from tests.benchmarks import batches, benchmark_harness, graphs, optimizer, recurrent, sampling, supernet, threads
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "sampling": sampling.main,
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "graphs": graphs.main,
     "recurrent": recurrent.main,
     "optimizer": optimizer.main,
+    "threads": threads.main,
     "harness": benchmark_harness.main,
 }
 
