@@ -23,13 +23,14 @@ from searcher.training.distributed import World
 from searcher.training.epoch import DivergedError
 
 _CHOICE = "threads.json"
-_WINDOW_S = 3.0
+_GLANCE_S, _WINDOW_S = 0.3, 3.0
 # Others may take that part of a core without our giving it up.
 _SLACK = 0.25
 _QUIET_WINDOWS = 4
 # More threads must make a step shorter by a tenth to be worth their cores.
 _MOST_RATIO = 0.9
 _PAIRS, _PAIRS_S = 6, 5.0
+_HOPELESS = 5.0
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,16 @@ class Threads:
         cores: int,
         say: Callable[[str], None],
         read: Callable[[], Usage | None] = read_usage,
+        free: float | None = None,
     ) -> None:
-        """most: that pay. cores: that this process may use. say: tells a person of a change."""
+        """most: that pay. cores: that this process may use. say: tells a person of a change. free: cores, now."""
         self._most = most
         self._cores = cores
         self._say = say
         self._read = read
         self._quiet_windows = 0
         self._before = read() if most > 1 else None
-        self.count = most
+        self.count = most if free is None else self._wanted(free)
 
     def between_steps(self) -> None:
         """Take another number of threads where other processes have come or gone."""
@@ -99,13 +101,16 @@ class Threads:
             return
         free = free_cores(self._before, after, cores=self._cores)
         self._before = after
-        wanted = max(1, min(self._most, int(free + _SLACK)))
+        wanted = self._wanted(free)
         self._quiet_windows = self._quiet_windows + 1 if wanted > self.count else 0
         # Going back waits, for a machine that is busy now and then is better taken for busy.
         if wanted < self.count or self._quiet_windows >= _QUIET_WINDOWS:
             reason = "other processes are at work" if wanted < self.count else "the machine is quiet again"
             self._set(wanted)
             self._say(f"{reason}: going on with {wanted} thread{'s' if wanted > 1 else ''}")
+
+    def _wanted(self, free: float) -> int:
+        return max(1, min(self._most, int(free + _SLACK)))
 
     def _set(self, count: int) -> None:
         self.count = count
@@ -134,11 +139,13 @@ def threads_for(
         yield Threads(count or before, cores=1, say=say, read=lambda: None)
         return
     path = folder / _CHOICE
+    free = _free_now(cores)
     most = _written(path)
     if most is None:
-        most = _choose(trial, cores=cores)
+        # On a busy machine, where it cannot be measured, two are taken to pay, as they do mostly.
+        most = best_threads(trial(), most=cores) if free is None or free + _SLACK >= cores else 2
         write_text(path, json.dumps({"threads": most}) + "\n")
-    threads = Threads(min(most, cores), cores=cores, say=say)
+    threads = Threads(min(most, cores), cores=cores, say=say, free=free)
     torch.set_num_threads(threads.count)
     try:
         yield threads
@@ -153,16 +160,11 @@ def _written(path: Path) -> int | None:
         return None
 
 
-def _choose(trial: Callable[[], Iterator[object]], *, cores: int) -> int:
-    """What pays on a quiet machine; on a busy one, where it cannot be measured, two, as they do mostly."""
-    if cores == 1:
-        return 1
+def _free_now(cores: int) -> float | None:
     before = read_usage()
-    time.sleep(0.3)
+    time.sleep(_GLANCE_S)
     after = read_usage()
-    if before and after and free_cores(before, after, cores=cores) + _SLACK < cores:
-        return 2
-    return best_threads(trial(), most=cores)
+    return free_cores(before, after, cores=cores) if before and after else None
 
 
 def best_threads(steps: Iterator[object], *, most: int) -> int:
@@ -180,6 +182,8 @@ def best_threads(steps: Iterator[object], *, most: int) -> int:
             except (StopIteration, RuntimeError, DivergedError):
                 break
             ratios.append(second / first)
+            if ratios[-1] > _HOPELESS:  # somebody else has come
+                break
         if len(ratios) < 3 or statistics.median(ratios[1:]) > _MOST_RATIO:
             break
         count *= 2
