@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from searcher.training.options import (
 if TYPE_CHECKING:
     import torch
 
+    from exporter.ranking import Ranking
     from exporter.retrain import RetrainConfig
     from searcher.arch.spec import Spec
     from searcher.nn.graphs import Graphs
@@ -332,6 +333,9 @@ def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
 @settings_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
 @click.option(
+    "--seeds", type=click.IntRange(min=1), default=2, help="Trainings of each; their agreement is the ceiling."
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     show_default="the config's, or 0",
@@ -350,6 +354,7 @@ def rank(
     config_file: Path | None,
     assignments: tuple[str, ...],
     epochs: int | None,
+    seeds: int,
     seed: int | None,
     jobs: int | None,
     executor: str | None,
@@ -362,8 +367,10 @@ def rank(
 ) -> None:
     """Judge a finished search: do its shared weights rank architectures as training each from scratch does?
 
-    Random architectures are scored on the valid split with the shared weights and after training alone; Kendall's tau
-    says how far the two orders agree. The test split is not looked at. Writes ranking.json, which `enas report` draws.
+    Random architectures are scored with the shared weights on one half of the valid split, and after training alone,
+    with several seeds, on the other. Kendall's tau says how far the two orders agree, beside how far two seeds agree
+    and how far the order by size or latency does. The test split is not looked at. Writes ranking.json, which
+    `enas report` draws.
     """
     from exporter.presets import retrain_preset
     from exporter.ranking import RANKING
@@ -391,7 +398,7 @@ def rank(
     config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, threads=threads or config.threads)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    num_jobs = min(jobs or default_jobs(torch_device), count)
+    num_jobs = min(jobs or default_jobs(torch_device), count * seeds)
     with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
         setting = Setting(device=device, interrupt=interrupt, pace=pace)
         try:
@@ -399,6 +406,7 @@ def rank(
                 run,
                 config,
                 count=count,
+                num_seeds=seeds,
                 seed=seed,
                 device=torch_device,
                 setting=setting,
@@ -410,15 +418,35 @@ def rank(
             )
         except Stopped as stopped:
             exit_stopped(stopped, again=command_again(), say=click.echo)
-    pool = f"{count} architectures trained for {found.epochs} epochs"
-    if found.tau is None or found.p_value is None:
-        click.echo(f"Kendall's tau is not defined over {pool}: all of them score alike")
-    else:
-        click.echo(
-            f"Kendall's tau {found.tau:.2f} over {pool} "
-            f"(a random order comes as far with probability {found.p_value:.2g})"
-        )
+    for line in _ranking_lines(found):
+        click.echo(line)
     click.echo(f"wrote {run / RANKING}; `enas report {shlex.quote(str(run))}` draws it", err=True)
+
+
+def _ranking_lines(found: Ranking) -> Iterator[str]:
+    """A table of the predictors, and what the shared weights' rank correlation is worth."""
+    regret_of = f"regret of {found.shared.agreement.top}"
+    yield f"{'predictor':<16}{'tau':>7}{'± s.e.':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
+    for one in found.predictors:
+        agreed = one.agreement
+        regret = f"{100 * agreed.regret:.2f} pts" if found.metric == "accuracy" else f"{agreed.regret:.2f}"
+        yield (
+            f"{one.name:<16}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
+            f"{_or_dash(agreed.p_value, '.2g'):>9}{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
+        )
+    if found.seed_tau is not None:
+        error = _or_dash(found.seed_standard_error, ".2f")
+        yield f"{'another seed':<16}{found.seed_tau:>7.2f}{error:>8}   the most that can be asked for"
+    pool = f"{len(found.architectures)} architectures trained for {found.epochs} epochs"
+    tau, p_value = found.shared.agreement.tau, found.shared.agreement.p_value
+    if tau is None or p_value is None:
+        yield f"Kendall's tau is not defined over {pool}: all of them score alike"
+    else:
+        yield f"Kendall's tau {tau:.2f} over {pool} (a random order comes as far with probability {p_value:.2g})"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 @click.command()

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searcher.training.options import command_again, exit_stopped, jobs_options, pace_options, threads_option
+from searcher.training.options import (
+    command_again,
+    exit_stopped,
+    jobs_options,
+    pace_options,
+    settings_options,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from exporter.retrain import RetrainConfig
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     help="Network to compare with, by name, file or run; may be given again.  [default: the published ones]",
 )
 @click.option("--preset", help="Recipe of all trainings: one of the space's presets.  [default: the retraining's]")
+@settings_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the recipe's]")
 @click.option("--dataset", help="Name or path of what is trained on.  [default: the run's]")
 @click.option("--test-dataset", metavar="NAME|PATH", help="Score on its test split.  [default: the data set's own]")
@@ -55,6 +63,8 @@ def compare(
     num_random: int,
     references: tuple[str, ...],
     preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
     epochs: int | None,
     dataset: str | None,
     test_dataset: str | None,
@@ -80,16 +90,20 @@ def compare(
     from datasets.store import ImageStore, StoreError
     from exporter.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.comparison import compare as run_compare
+    from exporter.retrain import config_types
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
     from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting
     from searcher.training.learners import load_store
+    from searcher.training.settings import Settings
 
     say = partial(click.echo, err=True)
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
-    spec, recipe = _found(run, preset=preset, say=say)
+    settings = Settings.read(config_file, assignments)
+    spec, base = _found(run, preset=settings.name("preset", preset), say=say)
+    recipe = settings.apply(base, types=config_types(spec.space))
     store = load_store(dataset or spec.task.dataset, space=spec.space)
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
@@ -106,7 +120,7 @@ def compare(
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     with catch_signals() as interrupt, executor_for(jobs or default_jobs(torch_device), address=executor) as workers:
-        setting = Setting(device=device if workers else torch_device.type, interrupt=interrupt, pace=pace)
+        setting = Setting(device=device, interrupt=interrupt, pace=pace)
         try:
             found = run_compare(
                 run,

@@ -29,11 +29,10 @@ from datasets.seeds import numpy_generator, stream_seed
 from exporter.halving import HalvingConfig
 from exporter.latency import CAREFUL, measure
 from exporter.profiling import references_of
-from exporter.ranking import train_alone
 from exporter.retrain import RetrainConfig, score_text
 from exporter.scaling import fit_widths, has_width, shares_of_time
 from exporter.searches import FinishedSearch, finished_search
-from exporter.trainings import begin_training
+from exporter.trainings import begin_training, validate_job
 from searcher.arch.document import ConfigError, read_json
 from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
 from searcher.training.derive import sample_candidates, score
@@ -152,7 +151,7 @@ def derive_by_training(
                 for name, one in alive.items()
             ]
             log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
-            trainings = run_jobs(train_alone, jobs, folder=path, setting=setting, executor=executor, title=title)
+            trainings = run_jobs(validate_job, jobs, folder=path, setting=setting, executor=executor, title=title)
             scores = {name: training["valid_score"] for name, training in zip(alive, trainings, strict=True)}
             rungs.append(Rung(epochs, scores))
             ranked = sorted(alive, key=lambda name: _worth(scores[name], metric), reverse=True)

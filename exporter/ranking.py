@@ -1,7 +1,9 @@
 """How well a search's shared weights rank architectures: Kendall's τ between what they say and what training says.
 
-A pool of random architectures is scored on valid twice: with the weights of the finished supernet, and each with its
-own, trained from scratch. Test is not looked at.
+A pool of random architectures is scored on valid with the weights of the finished supernet, and each with its own,
+trained from scratch with several seeds; each on a half of valid, lest both share the luck of the same images. How far
+trainings agree among themselves is what shared weights can reach, and how far costs agree with them what they have to
+beat. Test is not looked at.
 
 Source: Yu et al. 2020, "Evaluating the search phase of neural architecture search", section 4.
 """
@@ -10,9 +12,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,19 @@ import torch
 
 from datasets.files import strict_json, write_text
 from datasets.seeds import numpy_generator, stream_seed
-from exporter.retrain import RetrainConfig, score_text, train
+from exporter.agreement import Agreement, agreement, seed_standard_error, seed_tau
+from exporter.latency import measure
+from exporter.retrain import RetrainConfig, Retraining, score_text
 from exporter.searches import finished_search
-from exporter.trainings import Training, begin_training
+from exporter.trainings import Training, begin_training, score_job
 from searcher.arch.document import ConfigError
 from searcher.arch.spaces import space_module
 from searcher.arch.spec import Spec, spec_digest
+from searcher.arch.tasks import ImageClassification
+from searcher.nn.complexity import complexity_of
 from searcher.training import device as devices
 from searcher.training.checkpointer import Pace
 from searcher.training.derive import bind
-from searcher.training.epoch import DivergedError
 from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Setting, run_jobs
@@ -41,8 +46,18 @@ from searcher.training.mirroring import with_flip
 
 RANKING = "ranking.json"
 _FOLDER = "ranking"
-_NUM_PERMUTATIONS = 10_000
+# How many to train further somebody who goes by the scores would take.
+_TOP = 3
 _DRAWS_PER_ARCHITECTURE = 20
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A score of every architecture, known before it is trained, and how well it foretells what training comes to."""
+
+    name: str
+    scores: tuple[float, ...]
+    agreement: Agreement
 
 
 @dataclass(frozen=True)
@@ -53,22 +68,26 @@ class Ranking:
     """accuracy or perplexity, of the networks trained alone; of shared weights it is the search's reward."""
     architectures: tuple[str, ...]
     """In the published encoding."""
-    shared: tuple[float, ...]
-    """Rewards on all of valid with the shared weights; more is better."""
-    alone: tuple[float | None, ...]
-    """The metric on valid after training from scratch, in the best epoch; None, the worst, where it diverged."""
-    rate_scales: tuple[float, ...]
+    alone: tuple[tuple[float | None, ...], ...]
+    """A row for each seed: the metric on the second half of valid after training from scratch; None, the worst, where
+    it diverged."""
+    rate_scales: tuple[tuple[float, ...], ...]
     """What part of the learning rate each bore, see `retrain.train`."""
-    tau: float | None
-    """Kendall's τ-b in [-1, 1]: 1 where both put them in one order, 0 where one says nothing of the other; None where
-    one of them finds all alike."""
-    p_value: float | None
-    """How often a random order agrees, or disagrees, as much; None as for τ."""
+    predictors: tuple[Predictor, ...]
+    """Shared weights, whose scores are rewards on the first half of valid; then what needs no search: costs."""
+    seed_tau: float | None
+    """Kendall's τ between trainings that differ in their seed alone: the most that a predictor can be asked for. None
+    of one seed."""
+    seed_standard_error: float | None
     epochs: int
     """Of training from scratch."""
     seed: int
     spec_sha256: str
     """Of the spec that the search came to."""
+
+    @property
+    def shared(self) -> Predictor:
+        return self.predictors[0]
 
 
 def rank(
@@ -76,6 +95,7 @@ def rank(
     config: RetrainConfig,
     *,
     count: int,
+    num_seeds: int,
     seed: int,
     device: torch.device,
     setting: Setting,
@@ -87,9 +107,9 @@ def rank(
 ) -> Ranking:
     """Judge the search of a run, and write `ranking.json` and the trainings, a folder each, into it.
 
-    Args: config: how each architecture is trained. count: of architectures. seed: chooses them. device: of the scores
-    with shared weights. setting, executor: of the trainings, see `run_jobs`. resume, force, again: as for
-    `RunFolder.open`.
+    Args: config: how each architecture is trained. count: of architectures. num_seeds: trainings of each. seed: chooses
+    the architectures; trainings take it and those after it. device: of the scores with shared weights. setting,
+    executor: of the trainings, see `run_jobs`. resume, force, again: as for `RunFolder.open`.
     Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
     ConfigError: the space has not as many architectures. Stopped, JobsError: as `run_jobs`.
     """
@@ -102,15 +122,16 @@ def rank(
         config = with_flip(config, flip=training.augmentation.flip)  # as the search saw the pictures
     jobs = [
         begin_training(
-            f"architecture {number + 1} of {count}",
+            f"architecture {number + 1} of {count}" + (f", seed {one}" if num_seeds > 1 else ""),
             spec,
-            config,
-            path=run / _FOLDER / f"{number:02d}",
+            replace(config, seed=one),
+            path=run / _FOLDER / f"{number:02d}" / f"seed-{one}",
             store=store,
             resume=resume,
             force=force,
             again=again,
         )
+        for one in range(seed, seed + num_seeds)
         for number, spec in enumerate(specs)
     ]
     (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
@@ -120,7 +141,7 @@ def rank(
     def on_result(index: int, training: dict[str, Any]) -> None:
         score = training["valid_score"]
         log(
-            f"{jobs[index].title}: reward {shared[index]:.4g} with the shared weights; with its own "
+            f"{jobs[index].title}: reward {shared[index % count]:.4g} with the shared weights; with its own "
             + ("it diverges" if score is None else f"valid {metric} {score_text(metric, score)}")
         )
 
@@ -133,17 +154,23 @@ def rank(
         title="rank",
         on_result=on_result,
     )
-    alone = tuple(training["valid_score"] for training in trainings)
+    rows = [trainings[start : start + count] for start in range(0, len(trainings), count)]
+    alone = tuple(tuple(training["valid_score"] for training in row) for row in rows)
     sign = 1 if more_is_better(metric) else -1
-    worth = [-math.inf if score is None else sign * score for score in alone]
+    trained = np.array([[-math.inf if score is None else sign * score for score in row] for row in alone])
+
+    def predictor(name: str, scores: Sequence[float]) -> Predictor:
+        generator = numpy_generator(seed, "ranking", "permutations")
+        return Predictor(name, tuple(scores), agreement(scores, trained, top=min(_TOP, count), generator=generator))
+
     ranking = Ranking(
         metric=metric,
         architectures=tuple(space_module(spec.space).to_published(spec.architecture) for spec in specs),
-        shared=tuple(shared),
         alone=alone,
-        rate_scales=tuple(training["rate_scale"] for training in trainings),
-        tau=kendall_tau(shared, worth),
-        p_value=permutation_p_value(shared, worth, generator=numpy_generator(seed, "ranking", "permutations")),
+        rate_scales=tuple(tuple(training["rate_scale"] for training in row) for row in rows),
+        predictors=tuple(predictor(name, scores) for name, scores in [("shared weights", shared), *_costs(specs)]),
+        seed_tau=seed_tau(trained),
+        seed_standard_error=seed_standard_error(trained),
         epochs=config.num_epochs,
         seed=seed,
         spec_sha256=spec_digest(finished.spec),
@@ -153,32 +180,31 @@ def rank(
 
 
 def train_alone(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """A job: an architecture's summary, with its score on valid, None where that is no number; test is left alone."""
-    with training.opened() as (folder, store):
-        if not folder.finished:
-            options: dict[str, Any] = {"device": device, "interrupt": interrupt, "pace": pace}
-            try:
-                done = train(
-                    training.spec, training.config, store=store, folder=folder, title=folder.path.name, **options
-                )
-            except DivergedError:
-                folder.finish({"valid_score": None, "rate_scale": 0.0, "best_epoch": None})
-            else:
-                score = done.best.value if done.best else math.nan
-                folder.finish(
-                    {
-                        "valid_score": score if math.isfinite(score) else None,
-                        "rate_scale": done.weights.rate_scale,
-                        "best_epoch": done.best_epoch,
-                    }
-                )
-        return folder.summary()
+    """A job: an architecture's summary, with its score on the second half of valid, see `score_job`."""
+    return score_job(training, _score_of_last_epoch, device=device, interrupt=interrupt, pace=pace)
+
+
+def _score_of_last_epoch(done: Retraining) -> float:
+    """On the second half of valid: a best epoch would be chosen on the images that judge it."""
+    last = next(iter(done.candidates.values()))
+    return done.learner.score(last.eval(), "valid", half="second").value
 
 
 def _shared_reward(search: Search, spec: Spec) -> float:
-    """An architecture's reward on all of valid with the search's shared weights."""
+    """An architecture's reward on the first half of valid with the search's shared weights."""
     examples = numpy_generator(search.config.seed, "ranking", "examples")
-    return search.learner.whole_reward(bind(search.supernet.eval(), spec.architecture), examples)
+    child = bind(search.supernet.eval(), spec.architecture)
+    return search.learner.whole_reward(child, examples, half="first")
+
+
+def _costs(specs: Sequence[Spec]) -> Iterator[tuple[str, list[float]]]:
+    """What networks cost, which predicts, too: the larger are mostly the better. Latency is that of images, one a
+    call, on one thread."""
+    totals = [complexity_of(spec).total for spec in specs]
+    yield "parameters", [float(total.parameters) for total in totals]
+    yield "multiply-adds", [float(total.multiply_adds) for total in totals]
+    if isinstance(specs[0].task, ImageClassification):
+        yield "latency", [one.value for one in measure(specs).ms]
 
 
 def _pool(search: Search, count: int, *, seed: int) -> list[Spec]:
@@ -192,31 +218,3 @@ def _pool(search: Search, count: int, *, seed: int) -> list[Spec]:
         Spec(search.config.space, one, search.config.final_network, search.task, {"source": "uniformly random"})
         for one in architectures
     ]
-
-
-def kendall_tau(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float | None:
-    """τ-b of two scores of the same things, in which ties count for neither side; None where all of one are equal.
-
-    Source: Kendall 1945, "The treatment of ties in ranking problems".
-    """
-    one, other = _signs(first), _signs(second)
-    pairs = float((one**2).sum()) * float((other**2).sum())
-    return float((one * other).sum()) / pairs**0.5 if pairs else None
-
-
-def _signs(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """1 where the first of a pair is larger, -1 where it is smaller: [n, n]; values may be infinite."""
-    return np.greater.outer(values, values).astype(int) - np.less.outer(values, values)
-
-
-def permutation_p_value(
-    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, *, generator: np.random.Generator
-) -> float | None:
-    """The part of random orders, the one found counted in, whose τ is at least as far from zero; None as for τ."""
-    found = kendall_tau(first, second)
-    if found is None:
-        return None
-    values = np.asarray(second)
-    orders = (kendall_tau(first, generator.permutation(values)) for _ in range(_NUM_PERMUTATIONS))
-    extreme = sum(tau is not None and abs(tau) >= abs(found) - 1e-12 for tau in orders)
-    return (extreme + 1) / (_NUM_PERMUTATIONS + 1)

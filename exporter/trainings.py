@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import torch
 
 from datasets.store import StoreError
-from exporter.retrain import RetrainConfig, retrain
+from exporter.retrain import RetrainConfig, Retraining, retrain, train
 from searcher.arch.spec import Spec, spec_digest
 from searcher.training.checkpointer import Pace
 from searcher.training.device import threads
+from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Job
 from searcher.training.learners import Store, load_store
@@ -90,3 +92,44 @@ def retrain_job(training: Training, *, device: torch.device, interrupt: Interrup
             interrupt=interrupt,
             pace=pace,
         )
+
+
+def validate_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
+    """A job: a summary with the score of the best epoch on valid, see `score_job`."""
+    return score_job(training, _best_score, device=device, interrupt=interrupt, pace=pace)
+
+
+def score_job(
+    training: Training,
+    score_of: Callable[[Retraining], float],
+    *,
+    device: torch.device,
+    interrupt: Interrupt,
+    pace: Pace,
+) -> dict[str, Any]:
+    """Train, or go on, and leave test alone: the summary, whose `valid_score` is None where it is no number.
+
+    Args: score_of: a training that is done. Raises: as `train` and `Training.opened`; not DivergedError.
+    """
+    with training.opened() as (folder, store):
+        if not folder.finished:
+            options: dict[str, Any] = {"device": device, "interrupt": interrupt, "pace": pace}
+            title = f"{folder.path.parent.name}, {folder.path.name}"
+            try:
+                done = train(training.spec, training.config, store=store, folder=folder, title=title, **options)
+            except DivergedError:
+                folder.finish({"valid_score": None, "rate_scale": 0.0, "best_epoch": None})
+            else:
+                score = score_of(done)
+                folder.finish(
+                    {
+                        "valid_score": score if math.isfinite(score) else None,
+                        "rate_scale": done.weights.rate_scale,
+                        "best_epoch": done.best_epoch,
+                    }
+                )
+        return folder.summary()
+
+
+def _best_score(done: Retraining) -> float:
+    return done.best.value if done.best else math.nan

@@ -169,11 +169,18 @@ ALLOWED = {
     },
     # Of a finished search these alone know: what judges it by training, and what chooses by training.
     "exporter.searches": {"exporter.profiling", "searcher", "datasets"},
-    "exporter.ranking": {"exporter.retrain", "exporter.searches", "exporter.trainings", "searcher", "datasets"},
+    "exporter.ranking": {
+        "exporter.agreement",
+        "exporter.latency",
+        "exporter.retrain",
+        "exporter.searches",
+        "exporter.trainings",
+        "searcher",
+        "datasets",
+    },
     "exporter.derivation": {
         "exporter.halving",
         "exporter.profiling",
-        "exporter.ranking",
         "exporter.retrain",
         "exporter.searches",
         "exporter.trainings",

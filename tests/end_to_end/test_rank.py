@@ -15,11 +15,12 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
-from exporter import ranking
-from exporter.ranking import kendall_tau
+from exporter import trainings
+from exporter.agreement import mean_tau, seed_tau
 from searcher.training.epoch import DivergedError
 from searcher.training.executors import ExecutorError
 from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here
@@ -53,12 +54,17 @@ def test_a_ranking_compares_shared_weights_with_training_alone(searched: Path, t
     metric, sign = ("perplexity", -1) if tiny.space == "recurrent" else ("accuracy", 1)
     assert found["metric"] == metric
     assert len(set(found["architectures"])) == 3
-    assert found["tau"] == kendall_tau(found["shared"], [sign * x for x in found["alone"]])
+    shared = found["predictors"][0]
+    assert shared["agreement"]["tau"] == mean_tau(np.array(shared["scores"]), sign * np.array(found["alone"]))
+    assert found["seed_tau"] == seed_tau(sign * np.array(found["alone"]))
+    names = [one["name"] for one in found["predictors"]]
+    assert names == ["shared weights", "parameters", "multiply-adds", *(["latency"] if metric == "accuracy" else [])]
     assert "Kendall's tau" in done.stdout.splitlines()[-1]
     for number in range(3):
-        summary = json.loads((searched / f"ranking/{number:02d}/summary.json").read_text())
-        assert summary["valid_score"] == found["alone"][number]
-        assert f"test_{metric}" not in summary
+        for row in range(2):
+            summary = json.loads((searched / f"ranking/{number:02d}/seed-{row}/summary.json").read_text())
+            assert summary["valid_score"] == found["alone"][row][number]
+            assert f"test_{metric}" not in summary
     here("report", searched)
     assert "Kendall" in (searched / "report.html").read_text()
     found["spec_sha256"] = "0" * 64  # of another search
@@ -67,21 +73,27 @@ def test_a_ranking_compares_shared_weights_with_training_alone(searched: Path, t
     assert "Kendall" not in (searched / "report.html").read_text()
 
 
+def without_latency(run: Path) -> dict[str, Any]:
+    """The ranking without what is measured anew."""
+    found = json.loads((run / "ranking.json").read_text())
+    return {**found, "predictors": [one for one in found["predictors"] if one["name"] != "latency"]}
+
+
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)
 def test_a_ranking_goes_on_with_what_is_trained(searched: Path) -> None:
     here("rank", searched, *OPTIONS)
-    whole = (searched / "ranking.json").read_text()
-    kept = (searched / "ranking/00/summary.json").stat().st_mtime_ns
-    (searched / "ranking/02/summary.json").unlink()
+    whole = without_latency(searched)
+    kept = (searched / "ranking/00/seed-0/summary.json").stat().st_mtime_ns
+    (searched / "ranking/02/seed-1/summary.json").unlink()
     assert here("rank", searched, *OPTIONS, check=False).exit_code != 0
     here("rank", searched, *OPTIONS, "--resume")
-    assert (searched / "ranking.json").read_text() == whole
-    assert (searched / "ranking/00/summary.json").stat().st_mtime_ns == kept
+    assert without_latency(searched) == whole
+    assert (searched / "ranking/00/seed-0/summary.json").stat().st_mtime_ns == kept
 
 
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)
 def test_an_architecture_that_diverges_comes_last(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, trained = ranking.train, 0
+    original, trained = trainings.train, 0
 
     def train(*arguments: Any, **options: Any) -> Any:
         nonlocal trained
@@ -90,13 +102,14 @@ def test_an_architecture_that_diverges_comes_last(searched: Path, monkeypatch: p
             raise DivergedError("the loss is no longer a number")
         return original(*arguments, **options)
 
-    monkeypatch.setattr(ranking, "train", train)
+    monkeypatch.setattr(trainings, "train", train)
     done = here("rank", searched, *OPTIONS)
     assert "with its own it diverges" in done.stdout
     found = json.loads((searched / "ranking.json").read_text())
-    assert [score is None for score in found["alone"]] == [False, True, False]
-    worth = [-math.inf if score is None else score for score in found["alone"]]
-    assert found["tau"] == kendall_tau(found["shared"], worth)
+    assert [[score is None for score in row] for row in found["alone"]] == [[False, True, False], [False] * 3]
+    worth = [[-math.inf if score is None else score for score in row] for row in found["alone"]]
+    shared = found["predictors"][0]
+    assert shared["agreement"]["tau"] == mean_tau(np.array(shared["scores"]), np.array(worth))
     here("rank", searched, *OPTIONS, "--resume")
     here("report", searched)
 
@@ -106,7 +119,7 @@ def test_jobs_side_by_side_killed_one_by_one_and_together_end_as_one_after_the_o
     searched: Path, tmp_path: Path
 ) -> None:
     other = shutil.copytree(searched, tmp_path / "other")
-    options = ("--count", "3", "--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0")
+    options = ("--count", "3", "--seeds", "1", "--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0")
     here("rank", searched, *options, "--jobs", "1")
 
     def start(*more: str) -> subprocess.Popen[str]:
@@ -115,8 +128,8 @@ def test_jobs_side_by_side_killed_one_by_one_and_together_end_as_one_after_the_o
         )
 
     def kill_at_work(process: subprocess.Popen[str], victim: Callable[[], int]) -> tuple[str, str]:
-        number = len(list(other.glob("ranking/0?/checkpoint.pt")))
-        until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/checkpoint.pt"))) > number)
+        number = len(list(other.glob("ranking/0?/seed-?/checkpoint.pt")))
+        until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/seed-?/checkpoint.pt"))) > number)
         assert process.poll() is None, process.communicate()[1]
         os.kill(victim(), signal.SIGKILL)
         return process.communicate(timeout=120)
@@ -133,8 +146,8 @@ def test_jobs_side_by_side_killed_one_by_one_and_together_end_as_one_after_the_o
     assert not (other / "ranking.json").exists()
 
     process = start("--resume")
-    number = len(list(other.glob("ranking/0?/summary.json")))
-    until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/summary.json"))) > number)
+    number = len(list(other.glob("ranking/0?/seed-?/summary.json")))
+    until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/seed-?/summary.json"))) > number)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (130, 0), errors  # the last may have ended just then
@@ -142,16 +155,16 @@ def test_jobs_side_by_side_killed_one_by_one_and_together_end_as_one_after_the_o
     process = start("--resume")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert (other / "ranking.json").read_text() == (searched / "ranking.json").read_text()
+    assert without_latency(other) == without_latency(searched)
     for name in ("00", "01", "02"):
-        assert_equal_stages(other / "ranking" / name, searched / "ranking" / name)
+        assert_equal_stages(other / "ranking" / name / "seed-0", searched / "ranking" / name / "seed-0")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)
 def test_a_clusters_workers_train_to_the_same_end_and_one_may_die(searched: Path, tmp_path: Path) -> None:
     other = shutil.copytree(searched, tmp_path / "other")
-    options = ("--count", "3", "--epochs", "15", "--device", "cpu", "--checkpoint-minutes", "0")
+    options = ("--count", "3", "--seeds", "1", "--epochs", "15", "--device", "cpu", "--checkpoint-minutes", "0")
     here("rank", searched, *options, "--jobs", "1")
     address = f"tcp://127.0.0.1:{free_port()}"
     programs = [
@@ -171,7 +184,7 @@ def test_a_clusters_workers_train_to_the_same_end_and_one_may_die(searched: Path
             stderr=PIPE,
             text=True,
         )
-        until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/checkpoint.pt"))) == 2)
+        until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/seed-?/checkpoint.pt"))) == 2)
         assert process.poll() is None, process.communicate()[1]
         cluster[1].kill()
         _, errors = process.communicate(timeout=240)
@@ -180,9 +193,9 @@ def test_a_clusters_workers_train_to_the_same_end_and_one_may_die(searched: Path
         for program in cluster:
             program.kill()
             program.wait()
-    assert (other / "ranking.json").read_text() == (searched / "ranking.json").read_text()
+    assert without_latency(other) == without_latency(searched)
     for name in ("00", "01", "02"):
-        assert_equal_stages(other / "ranking" / name, searched / "ranking" / name)
+        assert_equal_stages(other / "ranking" / name / "seed-0", searched / "ranking" / name / "seed-0")
 
 
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)

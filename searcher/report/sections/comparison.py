@@ -14,7 +14,8 @@ from searcher.report import html, values
 from searcher.report.run_files import read_object
 from searcher.report.sections.elements import table_of
 
-_GROUPS = {"found": "found", "random": "random", "reference": "references"}
+# Drawn in this order: the found one lies on top.
+_GROUPS = {"random": "random", "reference": "references", "found": "found"}
 
 
 def comparison_section(run: Path) -> Iterator[str]:
