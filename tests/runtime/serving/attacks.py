@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import http.client
 import io
 import json
 import random
@@ -185,12 +184,3 @@ def fuzzed(seed: int) -> bytes:
 def status_of(answer: bytes) -> int:
     """0 where there is no answer."""
     return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0
-
-
-def is_live(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
-    try:
-        connection.request("GET", "/v2/health/live")
-        return connection.getresponse().status == 200
-    finally:
-        connection.close()
