@@ -12,6 +12,7 @@ Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -35,10 +36,12 @@ from exporter.searches import FinishedSearch, finished_search
 from exporter.trainings import begin_training, validate_job
 from searcher.arch.document import ConfigError, read_json
 from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
+from searcher.controller.policy import Policy
 from searcher.training.derive import sample_candidates, score
 from searcher.training.image_learner import ImageTraining
 from searcher.training.jobs import Setting, run_jobs
 from searcher.training.learner import more_is_better
+from searcher.training.loop import Search
 from searcher.training.mirroring import with_flip
 from searcher.training.run_folder import RunFolder
 
@@ -52,7 +55,7 @@ class Candidate:
     """A network that takes part."""
 
     name: str
-    """`sample 3`, or a known network's name."""
+    """`favoured 3` or `random 2`, by where it comes from, or a known network's name."""
     spec: Spec
     latency_ms: float | None
     """Measured, beside the others; None where the search has no target."""
@@ -184,58 +187,86 @@ def read_derivation(run: Path) -> Derivation:
 
 
 def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
-    """Those that shared weights favour, and the known networks, all measured to meet the target in one sitting."""
-    sampled = _scored_samples(finished, config)
+    """Samples of the search, and the known networks, all measured to meet the target in one sitting."""
+    samples = _samples(finished, config)
     target = finished.search.config.latency
     known = references_of(finished.profiled) if finished.profiled else {}
     if target is None:
-        best = sampled[: config.num_candidates]
-        samples = [Candidate(f"sample {number}", spec, None, reward) for number, (spec, reward) in enumerate(best, 1)]
-        return samples + [Candidate(name, spec, None, None) for name, spec in known.items()]
+        unmeasured = [Candidate(one.name, one.spec, None, one.reward) for one in samples[: config.num_candidates]]
+        return unmeasured + [Candidate(name, spec, None, None) for name, spec in known.items()]
     # Half as many again as are wanted, for predictions err.
-    tried = sampled[: math.ceil(1.5 * config.num_candidates)]
-    given = [spec for spec, _ in tried]
+    tried = samples[: math.ceil(1.5 * config.num_candidates)]
+    given = [one.spec for one in tried]
     shares = shares_of_time(target.target_ms, batch=target.batch, threads=target.threads)
     if has_width(finished.spec):
         given = [fit.spec for fit in fit_widths(given, shares=shares)]
     scaled = [fit.spec for fit in fit_widths(list(known.values()), shares=shares)]
     times = measure([*given, *scaled], batch=target.batch, threads=target.threads, effort=CAREFUL).ms
     measured = [estimate.value for estimate in times]
-    samples = [
-        Candidate(f"sample {number}", spec, ms, reward)
-        for number, (spec, (_, reward), ms) in enumerate(zip(given, tried, measured, strict=False), start=1)
+    found = [
+        Candidate(one.name, spec, ms, one.reward)
+        for one, spec, ms in zip(tried, given, measured, strict=False)
         if target.miss(ms) == 0
     ]
-    if not samples:
+    if not found:
+        asked = f"{target.target_ms:.3g} ms"
         nearest = min(measured[: len(given)], key=target.miss)
-        raise ConfigError(
-            f"of {len(given)} networks none takes {target.target_ms:.3g} ms; the nearest {nearest:.3g} ms"
-        )
+        raise ConfigError(f"of {len(given)} networks none takes {asked}; the nearest takes {nearest:.3g} ms")
     references = []
     for name, spec, ms in zip(known, scaled, measured[len(given) :], strict=True):
         if target.miss(ms) == 0:
             references.append(Candidate(name, spec, ms, None))
         else:
             log(f"{name} has no width at which it takes {target.target_ms:.3g} ms, and is left out")
-    return samples[: config.num_candidates] + references
+    return found[: config.num_candidates] + references
 
 
-def _scored_samples(finished: FinishedSearch, config: HalvingConfig) -> list[tuple[Spec, float]]:
-    """Different architectures from the policy with their rewards, best first; the search's own choice is one."""
+@dataclass(frozen=True)
+class _Sample:
+    """An architecture of the search's space that may become a candidate."""
+
+    name: str
+    spec: Spec
+    reward: float
+    """With the shared weights."""
+
+
+def _samples(finished: FinishedSearch, config: HalvingConfig) -> list[_Sample]:
+    """Architectures that meet the target, in turn one that shared weights favour and one drawn uniformly.
+
+    The first is the search's own choice. Shared weights favour what shares them most, narrow layers above all, and a
+    policy that has settled gives many of a kind: with its best alone, what differs from them would never be trained.
+    """
     search = finished.search
-    drawn = sample_candidates(
-        search.policy,
-        search.space,
-        config.num_scored,
-        miss=search.miss if search.config.latency is not None else None,
-        generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", "architectures")),
-    )
-    architectures = list(dict.fromkeys([finished.spec.architecture, *drawn]))
+    favoured = [finished.spec.architecture, *_drawn(search, search.policy, config, "favoured")]
+    uniform = _drawn(search, search.control, config, "uniform")
+    architectures = list(dict.fromkeys([*favoured, *uniform]))
     examples = numpy_generator(config.seed, "halving", "examples")
     batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
-    rewards = score(search.learner, search.supernet, architectures, batches).tolist()
-    specs = [replace(finished.spec, architecture=one, provenance={"source": "search"}) for one in architectures]
-    return sorted(zip(specs, rewards, strict=True), key=lambda pair: -pair[1])
+    scores = score(search.learner, search.supernet, architectures, batches).tolist()
+    rewards = dict(zip(architectures, scores, strict=True))
+    own, *others = dict.fromkeys(favoured)
+    best = [own, *sorted(others, key=lambda one: -rewards[one])]
+    pairs = itertools.zip_longest(
+        (("favoured", number, one) for number, one in enumerate(best, start=1)),
+        (("random", number, one) for number, one in enumerate(dict.fromkeys(uniform), start=1)),
+    )
+    samples: dict[Any, _Sample] = {}
+    for kind, number, one in (entry for pair in pairs for entry in pair if entry is not None):
+        spec = replace(finished.spec, architecture=one, provenance={"source": "search"})
+        samples.setdefault(one, _Sample(f"{kind} {number}", spec, rewards[one]))
+    return list(samples.values())
+
+
+def _drawn(search: Search, policy: Policy, config: HalvingConfig, stream: str) -> list[Any]:
+    """Architectures of a policy that meet the target, as predicted."""
+    return sample_candidates(
+        policy,
+        search.space,
+        config.num_scored // 2,
+        miss=search.miss if search.config.latency is not None else None,
+        generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", stream)),
+    )
 
 
 def _read_candidates(path: Path) -> list[Candidate] | None:

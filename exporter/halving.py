@@ -12,9 +12,9 @@ class HalvingConfig:
     """How many candidates are trained, and for how long."""
 
     num_scored: int = 200
-    """Architectures from the policy that meet the target, scored with the shared weights."""
+    """Architectures that meet the target, half of the policy's, half uniformly random, scored with shared weights."""
     num_candidates: int = 16
-    """The best of them, which are trained; known networks of the space come on top."""
+    """Of them, which are trained: the best of the policy's, and random ones; known networks come on top."""
     rung_epochs: tuple[int, ...] = (4, 12)
     """Epochs of each rung's trainings, from scratch."""
     keep: float = 0.25

@@ -112,7 +112,11 @@ def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_widt
     done = derive(searched)
     candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
     assert all(-0.1 - 1e-9 <= one["latency_ms"] / TARGET_MS - 1 <= 0.03 + 1e-9 for one in candidates)
-    known = {one["name"]: one["spec"]["architecture"] for one in candidates if not one["name"].startswith("sample")}
+    known = {
+        one["name"]: one["spec"]["architecture"]
+        for one in candidates
+        if not one["name"].startswith(("favoured", "random"))
+    }
     left_out = {name for name in REFERENCE_SPECS if f"{name} has no width at which" in done.stderr}
     assert known.keys() | left_out == set(REFERENCE_SPECS)
     assert known
@@ -141,7 +145,7 @@ def test_the_report_tells_the_rungs(searched: Path) -> None:
     here("report", searched)
     page = (searched / "report.html").read_text()
     assert "Derivation" in page
-    assert "validation accuracy, 10 epochs" in page
+    assert "validation accuracy, 8 epochs" in page
 
 
 def test_retraining_and_export_take_the_derived_network(searched: Path) -> None:
