@@ -34,6 +34,7 @@ ENCODINGS = {
     "darts-lm-published": "0 2 1 1 1 1 1 3 2 0 5 2 3 0 5 1",
     "resnet-20": "16 1  16 3 0 0 0  32 3 0 0 0  64 3 0 0 0",
     "mobilenet-v2-small": "32 1  24 2 6 6  32 3 6 6 6  64 4 6 6 6 6",
+    "inverted-small": "32 2  32 1 4  64 2 4 4  128 2 4 4",
 }
 
 # Of the rebuilt networks, without auxiliary head.
@@ -51,6 +52,7 @@ PARAMETERS = {
     # 0.27 M in the paper; without the classifier's bias, with shortcuts of 1×1 convolutions.
     "resnet-20": 272_464,
     "mobilenet-v2-small": 247_264,
+    "inverted-small": 190_624,
 }
 
 
