@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.files import strict_json
+from runtime.machine import toolchain_version
 from searcher.arch.spec import Spec
 
 DEFAULT_OPSET = 18
@@ -105,7 +105,7 @@ def to_onnx(
 
 def sign(model: onnx.ModelProto) -> None:
     """Say in the model who made it."""
-    model.producer_name, model.producer_version = "enas-toolchain", metadata.version("enas-toolchain")
+    model.producer_name, model.producer_version = "enas-toolchain", toolchain_version()
 
 
 def describe(

@@ -157,6 +157,11 @@ def _memory_bytes() -> int | None:
         return None
 
 
+def toolchain_version() -> str:
+    """This program's version, or "unknown" in a checkout that is not installed."""
+    return _versions("enas-toolchain").get("enas-toolchain", "unknown")
+
+
 def _versions(*packages: str) -> dict[str, str]:
     """Installed versions; onnxruntime comes in two packages, of which either may be there."""
     found = {}

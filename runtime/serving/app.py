@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 
+from runtime.machine import toolchain_version
 from runtime.model import Model
 from runtime.serving.bodies import Budget, read_body
 from runtime.serving.errors import ForbiddenError, RequestError, UnavailableError, UnknownError, UnsupportedError
@@ -155,7 +155,7 @@ class App:
     # --- the server ---------------------------------------------------------------------------------------------------
 
     async def _server(self, request: Request) -> Response:
-        return _json({"name": NAME, "version": _version(), "extensions": list(EXTENSIONS)})
+        return _json({"name": NAME, "version": toolchain_version(), "extensions": list(EXTENSIONS)})
 
     async def _live(self, request: Request) -> Response:
         return _json({"live": True})
@@ -172,7 +172,9 @@ class App:
 
     async def _openapi(self, request: Request) -> Response:
         limit = self._settings.max_request_bytes
-        return _json(openapi_document(version=_version(), max_request_bytes=limit, models=self._repository.names))
+        return _json(
+            openapi_document(version=toolchain_version(), max_request_bytes=limit, models=self._repository.names)
+        )
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -279,10 +281,3 @@ async def _absent(request: Request) -> Response:
 
 async def _unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
     raise UnknownError(f"no such path: {scope['path'][:200]}")
-
-
-def _version() -> str:
-    try:
-        return version("enas-toolchain")
-    except PackageNotFoundError:
-        return "unknown"

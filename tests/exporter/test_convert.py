@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
-from exporter.convert import DeployedNetwork, check, convert
+from exporter.convert import DeployedNetwork, check, convert, sign
+from runtime import machine
 from searcher.arch.macro import OPERATIONS, Layer, MacroArchitecture, MacroSize
 from searcher.nn.build import build_network
 from tests.searcher.conftest import make_spec
@@ -37,3 +40,13 @@ def test_a_macro_network_of_every_operation_answers_the_same_at_any_batch_size(s
             expected, _ = network(images)
         (logits,) = session.run(["logits"], {"images": images.numpy()})
         np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_made_in_a_checkout_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "version", nowhere)
+    model = onnx.ModelProto()
+    sign(model)
+    assert (model.producer_name, model.producer_version) == ("enas-toolchain", "unknown")

@@ -78,7 +78,7 @@ def test_a_session_that_came_up_on_the_cpu_is_not_believed_to_be_on_cuda(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif("_without_cuda()", reason="needs CUDA")
+@pytest.mark.skipif("_without_cuda()", reason="onnxruntime has no CUDA here")
 def test_cuda_runs_every_heavy_node(model_path: Path) -> None:
     session = Model.open(model_path, provider="cuda").session
     assert session.device == "cuda"
@@ -86,7 +86,7 @@ def test_cuda_runs_every_heavy_node(model_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif("_without_cuda()", reason="needs CUDA")
+@pytest.mark.skipif("_without_cuda()", reason="onnxruntime has no CUDA here")
 def test_cuda_takes_the_search_and_the_graph_it_is_asked_for(model_path: Path) -> None:
     tuning = Tuning(conv_search="heuristic", cuda_graph=True)
     session = open_session(model_path.read_bytes(), provider="cuda", threads=None, tuning=tuning)

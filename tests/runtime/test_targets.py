@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from runtime import providers
 from runtime.artifact import ArtifactError
 from runtime.benchmark import Contestant, Plan, measure
 from runtime.providers import DEFAULT_TUNING
@@ -124,7 +125,12 @@ def test_a_model_that_crashes_is_a_failure(tmp_path: Path) -> None:
     assert "ONNXRuntimeError" not in series.failure
 
 
+def _without_cuda() -> bool:
+    return bool(providers.cuda_obstacles())
+
+
 @pytest.mark.gpu
+@pytest.mark.skipif("_without_cuda()", reason="onnxruntime has no CUDA here")
 @pytest.mark.parametrize(
     "transfer", [Transfer(), Transfer(io_binding=True), Transfer(io_binding=True, copies=False)], ids=str
 )

@@ -81,7 +81,8 @@ def test_replayed_operations_score_as_plain_ones(device: str) -> None:
         with torch.inference_mode():
             expected, _ = plain(images, architecture)
             actual, _ = replayed(images, architecture)
-        assert_alike(actual, expected, device)
+        # What is recorded once, with its gradient, may be computed otherwise where none is wanted.
+        assert_close_in_norm(actual, expected, bound=1e-5 if device == "cpu" else 1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
