@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -24,8 +25,12 @@ def first_channels(weight: Tensor, like: Tensor) -> Tensor:
 
 @cache
 def supernet_of(space: StagesSpace, input_shape: tuple[int, int, int]) -> nn.Module:
-    """One for all tests, which leave its weights as they are."""
-    return build_supernet("stages", space, StagesSize(), input_shape=input_shape, num_classes=len(CLASSES), seed=1)
+    """One for all tests, which leave its weights as they are; no norm's scale is zero, as some are at the start."""
+    supernet = build_supernet("stages", space, StagesSize(), input_shape=input_shape, num_classes=len(CLASSES), seed=1)
+    for name, parameter in supernet.named_parameters():
+        if "norm" in name and name.endswith("weight"):
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    return supernet
 
 
 def both_networks(
@@ -86,6 +91,18 @@ def test_random_architectures_agree_in_outputs_and_gradients(seed: int) -> None:
         # What the architecture leaves out of a weight that it uses has a gradient of zero.
         assert gradient.count_nonzero() <= parameter.numel()
     assert {name for name, parameter in shared.items() if parameter.grad is not None} == set(used)
+
+
+def test_layers_that_add_their_input_begin_as_the_identity() -> None:
+    # Without residual layers, which end in a ReLU.
+    space = replace(STAGES_SPACE, operations=("fused_3x3_e2", "inverted_3x3_e4", "inverted_5x5_e6"))
+    supernet = build_supernet("stages", space, StagesSize(), input_shape=(9, 10, 1), num_classes=3, seed=0)
+    images, rng = torch.randn(4, 1, 9, 10), random.Random(0)
+    for _ in range(5):
+        architecture = space.random(rng)
+        stages = tuple(Stage(stage.channels, stage.layers[:1]) for stage in architecture.stages)
+        shallow = StagesArchitecture(architecture.stem, stages)
+        assert torch.equal(supernet(images, architecture)[0], supernet(images, shallow)[0])
 
 
 def test_widths_of_whole_vectors_agree_too() -> None:

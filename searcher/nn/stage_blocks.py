@@ -62,6 +62,11 @@ class Residual(nn.Module):
             self.shortcut = SlicedConv(most_in, most_out, 1, stride=stride)
             self.shortcut_norm = norm(most_out)
 
+    @property
+    def last_norm(self) -> nn.Module:
+        """Of what is added to the input."""
+        return self.norm2
+
     def forward(self, x: Tensor, out_channels: int, expansion: int) -> Tensor:
         y = functional.relu(self.norm1(self.conv1(x, out_channels)), inplace=True)
         y = self.norm2(self.conv2(y, out_channels))
@@ -85,6 +90,11 @@ class Fused(nn.Module):
         self.project = SlicedConv(inner, widths.most_out, 1)
         self.project_norm = norm(widths.most_out)
 
+    @property
+    def last_norm(self) -> nn.Module:
+        """Of what is added to the input."""
+        return self.project_norm
+
     def forward(self, x: Tensor, out_channels: int, expansion: int) -> Tensor:
         y = functional.relu(self.expand_norm(self.expand(x, expansion * x.shape[1])), inplace=True)
         return _sum(x, self.project_norm(self.project(y, out_channels)), stride=self._stride)
@@ -107,6 +117,11 @@ class Inverted(nn.Module):
         self.depthwise_norm = norm(inner)
         self.project = SlicedConv(inner, widths.most_out, 1)
         self.project_norm = norm(widths.most_out)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Of what is added to the input."""
+        return self.project_norm
 
     def forward(self, x: Tensor, out_channels: int, expansion: int) -> Tensor:
         y = functional.relu(self.expand_norm(self.expand(x, expansion * x.shape[1])), inplace=True)

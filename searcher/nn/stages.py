@@ -26,8 +26,17 @@ from searcher.nn.stage_blocks import make_block
 
 
 def build_shared(space: StagesSpace, size: StagesSize, **options: Any) -> StagesNetwork:
-    """The supernet: all candidates, all widths. options: see `StagesNetwork`."""
-    return StagesNetwork(space, SharedOps(), **options)
+    """The supernet: all candidates, all widths. options: see `StagesNetwork`.
+
+    Layers that always add their input begin as the identity, with zeros as the scales of their last norms: until they
+    have learnt something, whatever is drawn there leaves the channels' meaning as it is. Otherwise too many unlike
+    layers hand on too many unlike maps for anything to be learnt from. Source: Goyal et al. 2017, section 5.1.
+    """
+    supernet = StagesNetwork(space, SharedOps(), **options)
+    for layers in supernet.stages:
+        for block in itertools.chain.from_iterable(layer.values() for layer in layers[1:]):  # type: ignore[index]
+            nn.init.zeros_(block.last_norm.weight)
+    return supernet
 
 
 def build_fixed(

@@ -70,7 +70,7 @@ def trace(name: str, space: Any, size: Any, *, learning_rate: float, steps: int 
             StagesSpace((8, 16), (1, 2), ((8, 16), (16, 24), (24, 40)), (2, 2, 3)),
             StagesSize(),
             0.01,
-            [1.9999, 1.9681, 1.9093, 1.7928, 1.8589],
+            [1.9212, 1.6114, 1.8155, 1.6780, 1.4576],
         ),
         ("recurrent", RecurrentSpace(), RecurrentSize(16), 10.0, [3.1349, 3.1416, 3.1263, 3.1157, 3.1768]),
     ],
