@@ -30,10 +30,10 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install search retrain export verify evaluate benchmark serve report test test-slow test-gpu test-clients gpu-check lint bench bench-gpu bench-serving bench-attacks clean
+.PHONY: help install search retrain export verify evaluate benchmark serve report test test-avx2 test-slow test-gpu test-clients gpu-check lint bench bench-gpu bench-serving bench-attacks clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY)"
 
 install: $(READY) ## Make .venv and install the pinned packages
@@ -72,6 +72,13 @@ report: $(READY) ## Write the run's HTML page
 
 test: $(READY) ## Run the tests
 	$(VENV)/bin/python -m pytest
+
+# What depends on kernels: what layers and networks compute, what training does, and that it goes on exactly.
+NUMERICAL := $(addprefix tests/searcher/test_,operations.py dense.py fast_layers.py networks.py loss_traces.py flat_sgd.py) \
+	tests/test_parity.py tests/end_to_end/test_kill_and_resume.py tests/end_to_end/test_long_runs.py
+
+test-avx2: $(READY) ## Run the numerical tests with the kernels of a CPU without AVX-512
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(VENV)/bin/python -m pytest $(NUMERICAL)
 
 test-slow: $(READY) ## Run the tests that take minutes
 	$(VENV)/bin/python -m pytest --run-slow -m slow

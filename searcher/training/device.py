@@ -133,6 +133,9 @@ def _has_bfloat16() -> bool:
 
 @functools.cache
 def _cpu_has_bfloat16() -> bool:
+    # The CPU may have what torch was told not to use (ATEN_CPU_CAPABILITY); then oneDNN refuses some products.
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
     # torch has no public way to ask; where this one is gone, float32 is safe.
     return any(
         getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
