@@ -1,7 +1,8 @@
 # make search retrain export: from labelled data to a verified model.onnx. `make` alone lists the targets.
 
-SPACE   ?= micro
 PRESET  ?= quick
+# The space for deployment, unless the preset is what somebody published.
+SPACE   ?= $(if $(filter paper reference,$(PRESET)),micro,stages)
 DEVICE  ?= auto
 SEED    ?= 0
 DATASET ?=

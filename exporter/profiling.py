@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ from searcher.latency.blocks import Block
 from searcher.latency.coverage import blocks_of_space
 from searcher.latency.table import LatencyTable, Row, Setting, fit_networks, read_table
 from searcher.training.progress import Progress
+from searcher.training.run_folder import lock_file
 
 # An error of a row is one of many in a network's sum, so that many rows measured fast beat few measured carefully.
 _ROWS = Effort(seconds=0.02, sittings=2)
@@ -38,6 +40,7 @@ _NETWORKS = Effort(seconds=0.06, sittings=3)
 _GROUP = 40
 _FITTED, _HELD_OUT = 40, 30
 _TRIES_WHEN_NOISY = 2
+_LONGEST_PROFILE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,13 @@ def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[s
     """
     setting = setting_here(batch=batch, threads=threads)
     path = table_path(profiled, setting)
-    if path.exists():
-        return read_table(path)
-    log(f"measuring, once for this machine, what the blocks of the space {profiled.space_name} take: {path}")
-    return profile(profiled, setting=setting, path=path, log=log)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes one measures, and the others wait for what it finds.
+    with closing(lock_file(path.with_suffix(".lock"), wait_s=_LONGEST_PROFILE_S)):
+        if path.exists():
+            return read_table(path)
+        log(f"measuring, once for this machine, what the blocks of the space {profiled.space_name} take: {path}")
+        return profile(profiled, setting=setting, path=path, log=log)
 
 
 def references_of(profiled: Profiled) -> dict[str, Spec]:

@@ -52,7 +52,11 @@ _preset_option = click.option("--preset", default="quick", help="Settings: quick
 
 
 @click.command()
-@click.option("--space", show_default="the config's, or micro", help="Search space: micro, macro, stages or recurrent.")
+@click.option(
+    "--space",
+    show_default="the config's, or stages; of published presets micro",
+    help="Search space: micro, macro, stages or recurrent.",
+)
 @click.option(
     "--preset", show_default="the config's, or quick", help="Settings: quick, paper, or another of the space's."
 )
@@ -117,7 +121,7 @@ def search(
     """Search for an architecture with ENAS and write it to the run's spec.json."""
     from searcher.arch.tasks import image_size_of
     from searcher.nn.graphs import cuda_graphs as graphs_of
-    from searcher.presets.catalog import default_dataset, default_latency, search_preset
+    from searcher.presets.catalog import default_dataset, default_latency, default_space, search_preset
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
     from searcher.training.checkpointer import pace_of
@@ -133,8 +137,8 @@ def search(
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     settings = Settings.read(config_file, assignments)
-    space = settings.name("space", space) or "micro"
     preset = settings.name("preset", preset) or "quick"
+    space = settings.name("space", space) or default_space(preset)
     dataset = dataset or settings.text("dataset") or default_dataset(space, preset)
     store = load_store(dataset, space=space)
     # Tells now what would otherwise be found out when the search is over.
@@ -151,11 +155,6 @@ def search(
         config = replace(config, seed=seed)
     if policy is not None:
         config = replace(config, policy=replace(config.policy, kind=cast(Literal["lstm", "random"], policy)))
-    if latency is None and config_file is None:
-        latency = default_latency(space)
-    if latency == "none":
-        latency, config = None, replace(config, latency=None)
-    config, table = _with_latency(config, task, goal=latency, batch=latency_batch, threads=latency_threads)
     if derivation == "paper":
         config = replace(config, derivation=PAPER_DERIVATION)
     elif derivation == "thorough" and config.derivation == PAPER_DERIVATION:
@@ -166,6 +165,11 @@ def search(
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     graphs = graphs_of(torch_device) if cuda_graphs else None
+    if latency is None and config_file is None:
+        latency = default_latency(space)
+    if latency == "none":
+        latency, config = None, replace(config, latency=None)
+    config, table = _with_latency(config, task, goal=latency, batch=latency_batch, threads=latency_threads)
     again = command_again()
     with joined(torch_device) as world, catch_signals() as interrupt, devices.threads(config.threads):
         say = speaker(speaks=world.leads)

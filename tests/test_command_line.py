@@ -47,7 +47,7 @@ def run(
     [
         (
             "search --preset quik",
-            "preset: unknown preset 'quik'; expected one of quick, standard, paper, reference; did you mean 'quick'?",
+            "preset: unknown preset 'quik'; expected one of quick, standard, deploy; did you mean 'quick'?",
         ),
         (
             "search --space mikro",
@@ -295,7 +295,7 @@ def test_make_alone_lists_the_targets() -> None:
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in ("search", "retrain", "export", "test", "benchmark"):
         assert f"make {target} " in done.stdout
-    assert "SPACE=micro" in done.stdout
+    assert "SPACE=stages" in done.stdout
 
 
 def test_help_of_every_command_shows(run: Callable[..., tuple[int, str]]) -> None:

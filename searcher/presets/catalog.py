@@ -19,6 +19,11 @@ def search_preset(space: str, name: str, *, image_size: int | None = None) -> Se
     return config() if image_size is None else config(image_size=image_size)
 
 
+def default_space(preset: str) -> str:
+    """The space that is meant when the user names none: that for deployment, unless the preset was published."""
+    return "micro" if preset in _PUBLISHED else "stages"
+
+
 def default_dataset(space: str, name: str) -> str:
     """The data set that a preset is meant for. Raises: ArchitectureError: there is no such space or preset."""
     return _presets_with(space, name).DATASETS[name]
