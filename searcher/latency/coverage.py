@@ -10,11 +10,11 @@ from searcher.arch.macro import Layer, MacroArchitecture, MacroSpace, skip_candi
 from searcher.arch.micro import NUM_INPUTS, SLOTS, Cell, MicroArchitecture, MicroSpace, Node
 from searcher.arch.spec import Spec
 from searcher.arch.stages import Stage, StagesArchitecture, StagesSpace, Stem
-from searcher.arch.tasks import Task
+from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import Block, blocks_of
 
 
-def blocks_of_space(space_name: str, space: Any, network: Any, task: Task) -> list[Block]:
+def blocks_of_space(space_name: str, space: Any, network: Any, task: ImageClassification) -> list[Block]:
     """Every block of the deployed networks of a space, in order, once. network: their size.
 
     Raises: ConfigError: its networks are not of images.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -196,5 +197,6 @@ def fit_networks(
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's: the correlation of the places of two scores of the same things."""
-    places = np.stack([values.argsort().argsort() for values in (first, second)])  # [2, n]
-    return float(np.corrcoef(places)[0, 1])
+    places = [values.argsort().argsort().astype(float) for values in (first, second)]
+    one, other = (values - values.mean() for values in places)
+    return float((one * other).sum() / math.sqrt((one**2).sum() * (other**2).sum()))

@@ -17,7 +17,9 @@ from exporter.presets import PRESETS as RETRAIN_PRESETS
 from exporter.presets import retrain_preset
 from exporter.retrain import config_types as retrain_types
 from searcher.arch.document import ConfigError, DocumentError, write_dataclass
-from searcher.presets.catalog import PRESETS, search_preset
+from searcher.arch.spaces import SPACES
+from searcher.presets.catalog import search_preset
+from searcher.spaces import search_space
 from searcher.training.run_folder import read_config
 from searcher.training.search_config import config_types
 from searcher.training.settings import Settings
@@ -28,11 +30,14 @@ ELSEWHERE = {"space", "preset", "dataset", "dataset_sha256", "spec_sha256", "mod
 def presets() -> list[tuple[Any, dict[str, type[Any]]]]:
     """Every preset of search and retraining, with the types of its space."""
     found: list[tuple[Any, dict[str, type[Any]]]] = []
-    for space, of_space in PRESETS.items():
+    for space in SPACES:
         size = None if space == "recurrent" else 32
-        found += [(search_preset(space, name, image_size=size), config_types(space)) for name in of_space.configs]
-    for space, names in RETRAIN_PRESETS.items():
-        found += [(retrain_preset(space, name), retrain_types(space)) for name in names]
+        found += [
+            (search_preset(space, name, image_size=size), config_types(space))
+            for name in search_space(space).presets.PRESETS
+        ]
+    for space, of_space in RETRAIN_PRESETS.items():
+        found += [(retrain_preset(space, name), retrain_types(space)) for name in of_space]
     return found
 
 
