@@ -10,10 +10,12 @@ import click
 import numpy as np
 
 from datasets import catalog
+from datasets.files import whole_file
 from datasets.import_cli import force_option, import_command
-from datasets.store import ImageStore, StoreError, StoreInUseError, TextStore, open_store
+from datasets.store import SPLITS, ImageStore, StoreError, StoreInUseError, TextStore, open_store
 from datasets.summary import class_table, summary
 from datasets.tokens import UNITS, UNKNOWN
+from foundation.progress import steps
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
 
@@ -140,6 +142,39 @@ def fetch(name: str, originals: Path | None, out: Path | None, force: bool) -> N
     """Download a published data set and build its store."""
     path = catalog.fetch(name, originals=originals, out=out, force=force)
     click.echo(f"{path}: {summary(open_store(path))}")
+
+
+@data.command()
+@click.argument("name_or_path", metavar="NAME|PATH")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The sheet, a PNG or JPEG file."
+)
+@click.option("--split", type=click.Choice(SPLITS), default="train", show_default=True, help="Where to take them from.")
+@click.option("--columns", type=click.IntRange(1, 50), default=8, show_default=True, help="Images of each class.")
+def show(name_or_path: str, out: Path, split: str, columns: int) -> None:
+    """Draw a contact sheet: a few images of each class, as a network will see them."""
+    from datasets.contact_sheet import contact_sheet
+
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise StoreError(f"{out}: a sheet is a PNG or a JPEG file, so its name ends in .png or .jpg")
+    sheet = contact_sheet(catalog.load_images(name_or_path), split, num_columns=columns)
+    with whole_file(out) as temporary:
+        sheet.save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG")
+    click.echo(f"{out}: {columns} images of each class of {split}")
+
+
+@data.command()
+@click.argument("name_or_path", metavar="NAME|PATH")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+def export(name_or_path: str, out: Path) -> None:
+    """Write a data set back as files: pictures in folders of splits and classes, or texts."""
+    from datasets.export import export as write
+
+    store = catalog.load(name_or_path)
+    total = sum(store.counts.values()) if isinstance(store, ImageStore) else 0
+    with steps(store.name, total=total, unit="image") as step:
+        write(store, out, on_step=step)
+    click.echo(f"{out}: {summary(store)}")
 
 
 data.add_command(import_command)

@@ -148,6 +148,7 @@ def import_command(
     if isinstance(store, ImageStore):
         click.echo(class_table(store))
         click.echo(_mirroring(store), err=True)
+        click.echo(f"what a network will see of it: enas data show {name} --out sheet.png", err=True)
     click.echo(f"{path}: {summary(store)}")
 
 

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.contact_sheet import contact_sheet
+from datasets.export import export
+from datasets.sources import own_pictures, own_text
+from datasets.store import ImageStore, StoreError, TextStore, open_store
+from datasets.store_writer import write_image_store
+from tests.datasets.conftest import Outcome, write_small_store, write_small_text_store
+
+Run = Callable[..., Outcome]
+COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
+
+
+def coloured(path: Path, *, classes: tuple[str, ...] = ("red", "green", "blue")) -> ImageStore:
+    """A store whose images have their class's colour all over."""
+    labels = np.arange(30) % 3
+    chunk = (np.broadcast_to(COLOURS[labels][:, None, None], (30, 8, 8, 3)).copy(), labels)
+    splits = {"train": chunk, "valid": chunk, "test": chunk}
+    write_image_store(path, name="colours", splits=splits, classes=classes, source="", licence="")
+    store = open_store(path)
+    assert isinstance(store, ImageStore)
+    return store
+
+
+# --- the contact sheet -----------------------------------------------------------------------------------------------
+
+
+def test_a_sheet_has_a_row_for_each_class_with_its_own_images(tmp_path: Path) -> None:
+    sheet = np.asarray(contact_sheet(coloured(tmp_path / "x.h5"), "train", num_columns=4))
+    for colour in COLOURS:
+        places = np.argwhere((sheet == colour).all(axis=2))
+        (top, left), (bottom, right) = places.min(0), places.max(0)
+        assert len(places) == 4 * 64 * 64
+        assert bottom - top == 63  # one row, eight pixels enlarged eight times
+        assert right - left == 4 * 64 + 3 * 6 - 1
+
+
+def test_large_images_come_smaller_and_grey_ones_grey(tmp_path: Path) -> None:
+    images = np.full((4, 300, 150, 1), 77, np.uint8)
+    chunk = (images, np.arange(4) % 2)
+    write_image_store(tmp_path / "x.h5", name="x", splits={"train": chunk}, classes=("a", "b\n"), source="", licence="")
+    store = open_store(tmp_path / "x.h5")
+    assert isinstance(store, ImageStore)
+    sheet = np.asarray(contact_sheet(store, "train", num_columns=2))
+    assert (sheet == 77).all(axis=2).sum() == 4 * 128 * 64
+
+
+def test_show_writes_the_sheet(run: Run, tmp_path: Path) -> None:
+    store = write_small_store(tmp_path / "x.h5")
+    outcome = run("show", store.path, "--out", tmp_path / "sheet.png")
+    assert (outcome.status, outcome.stdout) == (0, f"{tmp_path}/sheet.png: 8 images of each class of train\n")
+    assert Image.open(tmp_path / "sheet.png").format == "PNG"
+    assert "its name ends in .png or .jpg" in run("show", store.path, "--out", tmp_path / "sheet.h5").stderr
+    assert "holds text, but images are needed" in run("show", "shakespeare", "--out", tmp_path / "s.png").stderr
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [("red", "green", "blue"), ("a/b", "..", "été %"), (".x", "2", "10")])
+def test_what_is_exported_is_imported_as_it_was(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    before = coloured(tmp_path / "before.h5", classes=classes)
+    export(before, tmp_path / "files")
+    own_pictures.build(tmp_path / "files", tmp_path / "after.h5", name="x")
+    after = open_store(tmp_path / "after.h5")
+    assert isinstance(after, ImageStore)
+    assert (sorted(after.classes), after.counts) == (sorted(classes), before.counts)
+    for split in before.counts:
+        for store in (before, after):
+            images, labels = store.images(split), store.labels(split)
+            for label, name in enumerate(store.classes):
+                assert (images[labels == label] == COLOURS[classes.index(name)]).all()
+                assert (labels == label).sum() == 10
+
+
+def test_a_text_is_exported_and_imported_as_it_was(tmp_path: Path) -> None:
+    before = write_small_text_store(tmp_path / "before.h5")
+    export(before, tmp_path / "texts")
+    own_text.build(tmp_path / "texts", tmp_path / "after.h5", name="x", tokens="word")
+    after = open_store(tmp_path / "after.h5")
+    assert isinstance(after, TextStore)
+    words = [[store.vocabulary[number] for number in store.stream("train")] for store in (before, after)]
+    assert words[1][: len(words[0])] == words[0]
+
+
+def test_an_export_takes_nothing_elses_place(run: Run, tmp_path: Path) -> None:
+    store = write_small_store(tmp_path / "x.h5")
+    first = run("export", store.path, "--out", tmp_path / "files")
+    assert (first.status, first.stdout) == (0, f"{tmp_path}/files: 80 images 8×6×3 in 3 classes\n")
+    again = run("export", store.path, "--out", tmp_path / "files")
+    assert (again.status, again.stderr) == (2, f"error: {tmp_path}/files: is there already; give a name that is free\n")
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
+    store = write_small_store(tmp_path / "x.h5")
+
+    def fail() -> None:
+        raise StoreError("stopped")
+
+    with pytest.raises(StoreError, match="stopped"):
+        export(store, tmp_path / "files", on_step=fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
