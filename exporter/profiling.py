@@ -15,14 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from datasets.catalog import data_folder
 from datasets.files import write_text
 from datasets.seeds import stream_seed
 from exporter.latency import Effort, Latencies, Untrained, measure
 from exporter.probes import frame, frame_key, probe
 from runtime.machine import Machine
+from runtime.ort import onnxruntime
 from runtime.statistics import Interval
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import write_dataclass
