@@ -296,7 +296,7 @@ def search(
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
 
     def trial() -> Iterator[None]:
-        return Search(config, store=store, device=device).train_weights()
+        return Search(config, store=store, device=device, latency=latency).train_weights()
 
     with (
         Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress,
