@@ -50,7 +50,7 @@ def contact_sheet(store: ImageStore, split: str, *, num_columns: int, max_classe
 
 def _images_at(store: ImageStore, split: str, numbers: np.ndarray) -> dict[int, np.ndarray]:
     """The images at those numbers, by number; each of the file's chunks is read once."""
-    images = {}
+    images: dict[int, np.ndarray] = {}
     for chunk in np.unique(numbers // store.chunk_length).tolist():
         start = chunk * store.chunk_length
         pixels = store.read(split, start, start + store.chunk_length)
