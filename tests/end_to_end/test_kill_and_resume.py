@@ -86,7 +86,8 @@ def test_a_run_killed_in_every_stage_gives_the_same_spec_weights_and_model(
     stages = ["retrain", *(["retrain-lstm"] if tiny.space == "recurrent" else [])]
     for stage in stages:
         run_and_kill([*tiny.retrain(killed), "--resume"], killed / stage)
-        assert not (killed / stage / "summary.json").exists()
+        # The LSTM is trained beside the cell, and may be finished by the time the other is killed.
+        assert stage != "retrain" or not (killed / stage / "summary.json").exists()
     enas(*tiny.retrain(killed), "--resume")
     for stage in stages:
         assert_equal_stages(killed / stage, run / stage)

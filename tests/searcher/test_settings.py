@@ -24,7 +24,7 @@ from searcher.training.run_folder import read_config
 from searcher.training.search_config import config_types
 from searcher.training.settings import Settings
 
-ELSEWHERE = {"space", "preset", "dataset", "dataset_sha256", "spec_sha256", "model"}
+ELSEWHERE = {"space", "preset", "dataset", "dataset_sha256", "spec_sha256", "model", "latency"}
 
 
 def presets() -> list[tuple[Any, dict[str, type[Any]]]]:
