@@ -77,6 +77,8 @@ def written(value: Any) -> str:
     """As a person types it."""
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{item}"' if isinstance(item, str) else written(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{key}" = {written(entry)}' for key, entry in value.items()) + "}"
     words = {"None": "none", "True": "true", "False": "false"}
     return words.get(str(value), str(value))
 
