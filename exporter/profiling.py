@@ -29,7 +29,7 @@ from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import Block
 from searcher.latency.coverage import blocks_of_space
-from searcher.latency.table import LatencyTable, Row, Setting, fit_networks, read_table
+from searcher.latency.table import LatencyTable, Row, Setting, check_setting, fit_networks, read_table
 from searcher.training.progress import Progress
 from searcher.training.run_folder import lock_file
 
@@ -85,7 +85,9 @@ def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[s
     # Of several processes one measures, and the others wait for what it finds.
     with closing(lock_file(path.with_suffix(".lock"), wait_s=_LONGEST_PROFILE_S)):
         if path.exists():
-            return read_table(path)
+            table = read_table(path)
+            check_setting(table, setting, source=str(path))
+            return table
         log(f"measuring, once for this machine, what the blocks of the space {profiled.space_name} take: {path}")
         return profile(profiled, setting=setting, path=path, log=log)
 
