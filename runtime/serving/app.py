@@ -17,15 +17,19 @@ from starlette.routing import BaseRoute, Route, Router
 from runtime.machine import toolchain_version
 from runtime.model import Model
 from runtime.serving.bodies import Budget, read_body
-from runtime.serving.errors import ForbiddenError, RequestError, UnavailableError, UnknownError, UnsupportedError
+from runtime.serving.classification import Classify
+from runtime.serving.entries import cut, parameters_of
+from runtime.serving.errors import ForbiddenError, UnavailableError, UnknownError, UnsupportedError
 from runtime.serving.exchange import Exchange, Receive, Scope, Send
 from runtime.serving.gate import Gate, Phase
-from runtime.serving.inference import Classify, Infer
+from runtime.serving.inference import Infer
 from runtime.serving.json_objects import parse_json
 from runtime.serving.metrics import CONTENT_TYPE, Metrics, statistics
 from runtime.serving.openapi import document as openapi_document
+from runtime.serving.pictures import Decoder
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings
+from runtime.serving.work import Intake
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +125,9 @@ class App:
         await (self._repository.load(name) if action == "load" else self._repository.unload(name))
 
     def _routes(self) -> list[BaseRoute]:
-        infer = Infer(self._repository, settings=self._settings, budget=self._budget)
-        classify = Classify(self._repository, settings=self._settings, budget=self._budget)
+        intake = Intake(self._settings.max_request_bytes, self._budget)
+        infer = Infer(self._repository, intake=intake)
+        classify = Classify(self._repository, intake=intake, decoder=Decoder(self._settings))
         model, model_version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
         routes: list[BaseRoute] = [
             Route(f"{model}/infer", infer, methods=["POST"]),
@@ -242,18 +247,15 @@ class App:
             raise ForbiddenError(
                 "models are loaded and unloaded by clients on this machine, or with a token (enas serve --token-file)"
             )
-        parameters = document.get("parameters") or {}
-        if not isinstance(parameters, dict):
-            raise RequestError("parameters must be an object")
+        parameters = parameters_of(document, at="request")
         if strange := [key for key in parameters if key != "unload_dependents"]:
-            raise UnsupportedError(f"{strange[0][:80]!r} is not supported: models come from this server's own folder")
+            raise UnsupportedError(f"{cut(strange[0])!r} is not supported: models come from this server's own folder")
         await self._control(action, name)
         return _json({})
 
     async def _control_document(self, request: Request) -> Mapping[str, Any]:
-        with self._budget.share() as take:
-            headers = Exchange.of(request.scope).headers
-            body = await read_body(request.receive, headers, limit=_MAX_CONTROL_BYTES, take=take)
+        headers = Exchange.of(request.scope).headers
+        body = await read_body(request.receive, headers, limit=_MAX_CONTROL_BYTES, budget=self._budget)
         return parse_json(body) if body.strip() else {}
 
 

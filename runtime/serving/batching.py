@@ -171,30 +171,6 @@ class Batcher(Generic[Item, Result]):
             raise
         return withdraw
 
-    async def submit(
-        self, item: Item, *, size: int = 1, key: Hashable = None, timeout_s: float | None = None
-    ) -> Done[Result]:
-        """Wait for an item's turn and its result; who is cancelled withdraws it.
-
-        Args, Raises: as `enter`; and what that would tell.
-        """
-        future: asyncio.Future[Done[Result]] = asyncio.get_running_loop().create_future()
-
-        def tell(outcome: Done[Result] | Exception) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        withdraw = self.enter(item, tell, size=size, key=key, timeout_s=timeout_s)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            withdraw()
-            raise
-
     async def close(self) -> None:
         """Take nothing more, finish what there is."""
         self._is_closed = True

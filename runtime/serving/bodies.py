@@ -52,10 +52,11 @@ class Budget:
             self.give_back(taken)
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int, take: Callable[[int], None]) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int, budget: Budget) -> bytes:
     """A request's whole body, decompressed.
 
-    Args: headers: by lower-case name. limit: bytes, of the body as sent and as decompressed. take: of a `Budget`.
+    Args: headers: by lower-case name. limit: bytes, of the body as sent and as decompressed. budget: what is read is
+        taken of it, and given back at the end.
     Raises: TooLargeError, RequestError, UnsupportedError; UnavailableError: the budget is spent. Disconnected.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
@@ -63,6 +64,12 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int,
         raise UnsupportedError(f"Unsupported compression type {encoding[:40]!r}; use one of {', '.join(_WINDOWS)}")
     if (declared := _content_length(headers)) > limit:
         raise TooLargeError(f"the request's body has {declared:,} bytes, at most {limit:,} are allowed")
+    with budget.share() as take:
+        body = await _received(receive, limit=limit, take=take)
+        return body if encoding == "identity" else await inflate(body, encoding=encoding, limit=limit, take=take)
+
+
+async def _received(receive: Receive, *, limit: int, take: Callable[[int], None]) -> bytes:
     chunks: list[bytes] = []
     length, has_more = 0, True
     while has_more:
@@ -76,8 +83,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int,
             raise TooLargeError(f"the request's body has more than the {limit:,} bytes that are allowed")
         take(len(chunk))
         chunks.append(chunk)
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return body if encoding == "identity" else await inflate(body, encoding=encoding, limit=limit, take=take)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def inflate(body: bytes, *, encoding: str, limit: int, take: Callable[[int], None]) -> bytes:

@@ -2,13 +2,15 @@
 
 ServeError
   RequestError         400  the request is not what the protocol or the model takes
-  UnauthorizedError       401
+  UnauthorizedError    401
   ForbiddenError       403
   UnknownError         404  no such model, version or path
+  LateError            408  the request did not arrive in time
   TooLargeError        413
   OverloadError        429  the queue is full
+  HeadTooLargeError    431
   UnsupportedError     501  a part of the protocol that this server does not have
-  UnavailableError     503  not now: loading, leaving, or out of memory for requests
+  UnavailableError     503  not now: loading, shutting down, or out of memory for requests
     ExpiredError            the request's own deadline passed while it waited
   FailedError          500  our fault
 """
@@ -45,6 +47,10 @@ class UnknownError(ServeError):
     status = 404
 
 
+class LateError(ServeError):
+    status = 408
+
+
 class TooLargeError(ServeError):
     status = 413
 
@@ -53,6 +59,10 @@ class OverloadError(ServeError):
     status = 429
     reason = "REJECTED"
     retry_after_s = 1
+
+
+class HeadTooLargeError(ServeError):
+    status = 431
 
 
 class UnsupportedError(ServeError):

@@ -96,11 +96,6 @@ class ServedModel:
     def labels(self) -> Sequence[str]:
         return self.model.classes if isinstance(self.model, Model) else ()
 
-    async def infer(self, feed: Feed, *, batch_size: int, timeout_s: float | None) -> Done[Feed]:
-        """Outputs of a feed that was checked against the signature. Raises: RequestError; as `Batcher.submit`."""
-        self._check_tokens(feed)
-        return await self.batcher.submit(feed, size=batch_size, key=self._key(feed), timeout_s=timeout_s)
-
     def begin(
         self,
         feed: Feed,
@@ -109,7 +104,7 @@ class ServedModel:
         batch_size: int,
         timeout_s: float | None,
     ) -> Callable[[], None]:
-        """As `infer`, for those who do not wait. Returns, Raises: RequestError; as `Batcher.enter`."""
+        """Queue a feed that was checked against the signature. Returns, Raises: RequestError; as `Batcher.enter`."""
         self._check_tokens(feed)
         return self.batcher.enter(feed, tell, size=batch_size, key=self._key(feed), timeout_s=timeout_s)
 

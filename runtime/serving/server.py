@@ -25,9 +25,10 @@ import uvicorn
 
 from runtime.serving.app import App
 from runtime.serving.channel import Channel
-from runtime.serving.connection import Connection, Limits, connection_class
+from runtime.serving.connection import Connection, connection_class
 from runtime.serving.figures import Figures
 from runtime.serving.gate import Phase
+from runtime.serving.limits import Limits
 from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository

@@ -11,8 +11,9 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from runtime.serving.connection import Connection, Limits, connection_class
+from runtime.serving.connection import Connection, connection_class
 from runtime.serving.exchange import Exchange, Receive, Response, Scope, Send, respond
+from runtime.serving.limits import Limits
 
 ASKED = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
 _ANSWER = re.compile(rb"HTTP/1\.1 (\d+) [^\r]*\r\n((?:[^\r]+\r\n)*)\r\n")

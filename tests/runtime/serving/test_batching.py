@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from runtime.serving import batching as batching_module
 from runtime.serving.batching import Batcher, BatchLimits, bucket_sizes
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
+from tests.runtime.serving.waiting import submit
 
 
 class Doubler:
@@ -45,14 +46,14 @@ def batcher(double: Doubler, **limits: Any) -> Batcher[int, int]:
 async def behind_a_blocker(batching: Batcher[int, int], double: Doubler) -> asyncio.Task[Any]:
     """Occupy the only runner until the gate opens."""
     double.gate.clear()
-    blocker = asyncio.create_task(batching.submit(0))
+    blocker = asyncio.create_task(submit(batching, 0))
     await asyncio.sleep(0)
     return blocker
 
 
 async def queued(batching: Batcher[int, int], items: Iterable[int]) -> list[asyncio.Task[Any]]:
     """Submit items, each from a task of its own."""
-    tasks = [asyncio.create_task(batching.submit(item)) for item in items]
+    tasks = [asyncio.create_task(submit(batching, item)) for item in items]
     await asyncio.sleep(0)
     return tasks
 
@@ -67,7 +68,7 @@ def hold_up_the_event_loop(until: Callable[[], bool]) -> None:
 def test_a_lone_request_runs_at_once_and_alone() -> None:
     async def scenario() -> None:
         double = Doubler()
-        done = await batcher(double).submit(21)
+        done = await submit(batcher(double), 21)
         assert done.result == 42
         assert double.batches == [([21], 1)]
         assert done.queued_s < 1
@@ -127,8 +128,8 @@ def test_a_second_runner_works_where_items_compute_for_longer_than_the_event_loo
 
     async def scenario() -> None:
         batching = Batcher(work, limits=BatchLimits(max_batch_size=1, runners=2), name="test")
-        await batching.submit(0)
-        await asyncio.gather(*(batching.submit(n) for n in range(6)))
+        await submit(batching, 0)
+        await asyncio.gather(*(submit(batching, n) for n in range(6)))
 
     run(scenario())
     assert max(seen) == most
@@ -138,9 +139,9 @@ def test_a_free_runner_waits_for_company_as_long_as_it_is_told() -> None:
     async def scenario() -> None:
         double = Doubler()
         batching = batcher(double, max_queue_delay_s=0.05)
-        early = asyncio.create_task(batching.submit(1))
+        early = asyncio.create_task(submit(batching, 1))
         await asyncio.sleep(0.01)
-        done, _ = await asyncio.gather(early, batching.submit(2))
+        done, _ = await asyncio.gather(early, submit(batching, 2))
         assert double.batches == [([1, 2], 2)]
         assert done.queued_s >= 0.05
 
@@ -152,7 +153,7 @@ def test_a_full_batch_does_not_wait_for_its_age(runners: int) -> None:
     async def scenario() -> None:
         double = Doubler()
         batching = batcher(double, max_batch_size=2, max_queue_delay_s=60, runners=runners)
-        await asyncio.gather(batching.submit(1), batching.submit(2))
+        await asyncio.gather(submit(batching, 1), submit(batching, 2))
         assert double.batches == [([1, 2], 2)]
 
     run(scenario())
@@ -164,11 +165,11 @@ def test_a_request_beyond_the_queue_is_refused_and_the_others_are_served(runners
         double = Doubler()
         # A second runner, which so little work does not wake, is no room to wait in.
         batching = batcher(double, max_queue_size=2, runners=runners)
-        await batching.submit(0)
+        await submit(batching, 0)
         blocker = await behind_a_blocker(batching, double)
         waiting = await queued(batching, (1, 2))
         with pytest.raises(OverloadError, match=r"^too many requests: 2 are waiting already$"):
-            await batching.submit(3)
+            await submit(batching, 3)
         double.gate.set()
         assert [done.result for done in await asyncio.gather(blocker, *waiting)] == [0, 2, 4]
 
@@ -181,11 +182,11 @@ def test_a_request_whose_deadline_passes_in_the_queue_fails_then_and_never_runs(
         batching = batcher(double)
         blocker = await behind_a_blocker(batching, double)
         with pytest.raises(ExpiredError):
-            await batching.submit(1, timeout_s=0.01)
+            await submit(batching, 1, timeout_s=0.01)
         assert not blocker.done()
         double.gate.set()
         await blocker
-        assert (await batching.submit(2, timeout_s=5)).result == 4
+        assert (await submit(batching, 2, timeout_s=5)).result == 4
         assert double.batches == [([0], 1), ([2], 1)]
 
     run(scenario())
@@ -196,7 +197,7 @@ def test_a_request_past_its_deadline_does_not_run_even_before_the_event_loop_not
         double = Doubler()
         batching = batcher(double)
         blocker = await behind_a_blocker(batching, double)
-        late = asyncio.create_task(batching.submit(1, timeout_s=0.01))
+        late = asyncio.create_task(submit(batching, 1, timeout_s=0.01))
         (patient,) = await queued(batching, [2])
         time.sleep(0.02)
         double.gate.set()
@@ -213,7 +214,7 @@ def test_results_that_are_too_few_fail_their_requests_and_no_others() -> None:
     async def scenario() -> None:
         batching: Batcher[int, int] = Batcher(lambda items, size: list(items)[1:], limits=BatchLimits(), name="test")
         with pytest.raises(ValueError, match="0 results of 1 items"):
-            await batching.submit(1)
+            await submit(batching, 1)
         await batching.close()
 
     run(scenario())
@@ -224,12 +225,12 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
         double = Doubler()
         batching = batcher(double, max_queue_size=1)
         blocker = await behind_a_blocker(batching, double)
-        gone = asyncio.create_task(batching.submit(1))
+        gone = asyncio.create_task(submit(batching, 1))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
         assert batching.num_waiting == 0
-        stays = asyncio.create_task(batching.submit(2))
+        stays = asyncio.create_task(submit(batching, 2))
         await asyncio.sleep(0)
         double.gate.set()
         await asyncio.gather(blocker, stays)
@@ -243,7 +244,7 @@ def test_cancelling_one_request_of_a_running_batch_leaves_the_others_their_answe
         double = Doubler()
         batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
         double.gate.clear()
-        first, second = (asyncio.create_task(batching.submit(n)) for n in (1, 2))
+        first, second = (asyncio.create_task(submit(batching, n)) for n in (1, 2))
         await asyncio.sleep(0.01)
         first.cancel()
         double.gate.set()
@@ -256,7 +257,7 @@ def test_a_request_that_fails_takes_nobody_with_it() -> None:
     async def scenario() -> None:
         double = Doubler()
         batching = batcher(double, max_batch_size=3, max_queue_delay_s=60)
-        good, bad, other = await asyncio.gather(*(batching.submit(n) for n in (1, -1, 3)), return_exceptions=True)
+        good, bad, other = await asyncio.gather(*(submit(batching, n) for n in (1, -1, 3)), return_exceptions=True)
         assert (good.result, other.result) == (2, 6)
         assert str(bad) == "negative: [-1]"
 
@@ -267,9 +268,9 @@ def test_a_failure_of_all_reaches_every_caller_and_the_next_batch_runs() -> None
     async def scenario() -> None:
         double = Doubler()
         batching = batcher(double, max_batch_size=2, max_queue_delay_s=60)
-        failures = await asyncio.gather(batching.submit(-1), batching.submit(-2), return_exceptions=True)
+        failures = await asyncio.gather(submit(batching, -1), submit(batching, -2), return_exceptions=True)
         assert [str(failure) for failure in failures] == ["negative: [-1]", "negative: [-2]"]
-        assert [done.result for done in await asyncio.gather(batching.submit(1), batching.submit(2))] == [2, 4]
+        assert [done.result for done in await asyncio.gather(submit(batching, 1), submit(batching, 2))] == [2, 4]
 
     run(scenario())
 
@@ -284,7 +285,7 @@ def test_who_cannot_be_told_keeps_nothing_from_the_others(caplog: pytest.LogCapt
             raise MemoryError
 
         batching.enter(1, raises)
-        other = asyncio.create_task(batching.submit(2))
+        other = asyncio.create_task(submit(batching, 2))
         await asyncio.sleep(0)
         double.gate.set()
         assert (await other).result == 4
@@ -314,7 +315,7 @@ def test_requests_of_different_kinds_never_share_a_batch() -> None:
         double = Doubler()
         batching = batcher(double, max_batch_size=8)
         blocker = await behind_a_blocker(batching, double)
-        others = [asyncio.create_task(batching.submit(n, key=n % 2)) for n in (1, 2, 3, 4)]
+        others = [asyncio.create_task(submit(batching, n, key=n % 2)) for n in (1, 2, 3, 4)]
         await asyncio.sleep(0)
         double.gate.set()
         await asyncio.gather(blocker, *others)
@@ -352,7 +353,7 @@ def test_rows_that_do_not_add_up_to_a_bucket_are_filled_up() -> None:
     async def scenario() -> None:
         double = Doubler()
         batching = batcher(double, max_batch_size=8)
-        await batching.submit(1, size=5)
+        await submit(batching, 1, size=5)
         assert double.batches == [([1], 6)]
 
     run(scenario())
@@ -367,7 +368,7 @@ def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
         closing = asyncio.create_task(batching.close())
         await asyncio.sleep(0)
         with pytest.raises(UnavailableError):
-            await batching.submit(4)
+            await submit(batching, 4)
         assert not closing.done()
         double.gate.set()
         await closing
@@ -406,7 +407,7 @@ def test_every_request_gets_its_own_answer_whatever_the_batches(
     async def scenario() -> None:
         limits = BatchLimits(max_batch_size, delay_s, max_queue_size=len(sizes), runners=runners)
         batching = Batcher(echo, limits=limits, name="test")
-        calls = [batching.submit((number, size), size=size) for number, size in enumerate(sizes)]
+        calls = [submit(batching, (number, size), size=size) for number, size in enumerate(sizes)]
         assert [done.result for done in await asyncio.gather(*calls)] == list(range(len(sizes)))
         await batching.close()
 

@@ -10,8 +10,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from runtime.serving.app import App
-from runtime.serving.connection import Limits, connection_class
+from runtime.serving.connection import connection_class
 from runtime.serving.gate import Phase
+from runtime.serving.limits import Limits
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from runtime.artifact import ArtifactError
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository, find_models
+from runtime.serving.served import ServedModel
 from runtime.serving.settings import Settings
 from tests.runtime import language_models
 from tests.runtime.conftest import SHAPE, metadata, save, tiny_graph
+from tests.runtime.serving.waiting import told
 
 FEED = {"images": np.zeros((1, *SHAPE), np.uint8)}
 
@@ -30,6 +33,10 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 def repository(path: Path, *, unloaded: tuple[str, ...] = ()) -> Repository:
     return Repository(Settings(path, provider="cpu"), Metrics(), unloaded=unloaded)
+
+
+async def infer(served: ServedModel) -> None:
+    await told(partial(served.begin, FEED, batch_size=1, timeout_s=None))
 
 
 def wrong(path: Path) -> Path:
@@ -150,7 +157,7 @@ def test_a_reload_replaces_a_model_without_a_gap(tmp_path: Path) -> None:
         assert models.get("m").model.metadata["precision"] == "fp16"
         await models.close()
         with pytest.raises(UnavailableError):
-            await old.infer(FEED, batch_size=1, timeout_s=None)
+            await infer(old)
 
     run(scenario())
 
@@ -162,13 +169,13 @@ def test_requests_in_hand_are_answered_by_the_model_that_is_being_replaced(tmp_p
         models = repository(tmp_path)
         await models.load_all()
         old = models.get("m")
-        asked = [asyncio.create_task(old.infer(FEED, batch_size=1, timeout_s=None)) for _ in range(100)]
+        asked = [asyncio.create_task(infer(old)) for _ in range(100)]
         with old.users:
             good(path, precision="fp16")
             await models.load("m")
             assert len(await asyncio.gather(*asked)) == 100
             # Its body may still be on its way while the model is replaced.
-            await old.infer(FEED, batch_size=1, timeout_s=None)
+            await infer(old)
         await models.close()
 
     run(scenario())

@@ -11,8 +11,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import Server
 
-# What `connection.py` and `server.py` override or look into. Where one differs, read what has changed in uvicorn, see
-# that ours still holds, and write its new hash here and the new version into pyproject.toml.
+# What `guarded.py`, `connection.py` and `server.py` override or look into. Where one differs, read what has changed in
+# uvicorn, see that ours still holds, and write its new hash here and the new version into pyproject.toml.
 _KNOWN = {
     FlowControl: "126debcdaa894c83",
     HttpToolsProtocol: "18fdf324b11bf160",

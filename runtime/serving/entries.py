@@ -1,0 +1,50 @@
+"""What a document of the protocol is made of: lists of objects with parameters. Every error says where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.serving.errors import RequestError, UnsupportedError
+
+_SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+
+
+def parameters_of(document: Mapping[str, Any], *, at: str) -> Mapping[str, Any]:
+    """Its `parameters`, empty if there are none. Raises: RequestError: they are no object, or a name is reserved."""
+    parameters = document.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise RequestError(f"{at}: parameters must be an object")
+    if reserved := [name for name in parameters if name.startswith("triton_")]:
+        raise RequestError(f"{at}: parameter '{cut(reserved[0])}' is reserved")
+    return parameters
+
+
+def tensor_parameters(entry: Mapping[str, Any], *, at: str) -> Mapping[str, Any]:
+    """The parameters of an input or an output. Raises: RequestError. UnsupportedError: it is in shared memory."""
+    parameters = parameters_of(entry, at=at)
+    if strange := [name for name in _SHARED_MEMORY if name in parameters]:
+        raise UnsupportedError(f"{at}: {strange[0]}: this server has no shared memory")
+    return parameters
+
+
+def flag_of(parameters: Mapping[str, Any], name: str, *, at: str, default: bool) -> bool:
+    """A parameter that is true or false. Raises: RequestError: it is something else."""
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise RequestError(f"{at}: {name} must be true or false")
+    return value
+
+
+def objects_of(value: Any, *, at: str) -> list[dict[str, Any]]:
+    """A list of one object or more. Raises: RequestError: it is something else."""
+    if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
+        raise RequestError(f"{at} must be a list of objects")
+    return value
+
+
+def cut(text: str) -> str:
+    """A client's own words, short enough to be told again."""
+    return text if len(text) <= 80 else f"{text[:80]}…"

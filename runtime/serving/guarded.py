@@ -1,0 +1,238 @@
+"""uvicorn's HTTP connection with what it leaves open: limits of every kind, and errors as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from runtime.serving.errors import (
+    HeadTooLargeError,
+    LateError,
+    OverloadError,
+    RequestError,
+    ServeError,
+    UnavailableError,
+)
+from runtime.serving.exchange import Exchange, Response, error_response
+from runtime.serving.gate import PROBES
+from runtime.serving.limits import Guests, HeadSize, Limits, Uptake
+
+# What is still on its way when a server stops: a first request, and TLS's last word.
+_GRACE_S = 1.0
+_TLS_GRACE_S = 5.0
+_CLOSE = (b"connection", b"close")
+# Requests that may wait for their turn on one connection.
+_MAX_WAITING = 32
+_GUEST_S = 2.0
+_PROBES = frozenset(path.encode() for path in PROBES)
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while requests wait for their turn."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
+class GuardedConnection(HttpToolsProtocol):
+    """A connection with a client."""
+
+    limits: ClassVar[Limits]
+    guests: ClassVar[Guests[GuardedConnection]]
+
+    _deadline: asyncio.TimerHandle | None = None
+    """Of the request that is expected or arriving."""
+    _is_told_to_close = False
+    _is_reading = False
+    """A request has begun and is not whole; of those that the parser sees."""
+    _has_head = False
+    """Of that request."""
+    _refusal: ServeError | None = None
+    """Why nothing more is read."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        self._head_size = HeadSize()
+        self._uptake = Uptake(self.limits.send_timeout_s)
+        self._owed: deque[Exchange] = deque()
+        """Of requests whose head has come and whose answer has not gone, in their order."""
+        if len(self.connections) > self.limits.max_connections and (oldest := self.guests.add(self)):
+            oldest._turn_away(UnavailableError("too many connections"))
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._got_request()
+        self.guests.discard(self)
+        super().connection_lost(exc)
+        # What leads back here only the garbage collector would take apart.
+        self.pipeline.clear()
+        while self._owed:
+            exchange = self._owed.popleft()
+            exchange.go()
+            exchange.end()
+        if self.scope is not None:
+            Exchange.of(self.scope).end()  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._parse(data)
+
+    def shutdown(self) -> None:
+        """Close if nothing is being answered; a connection that has just been made may bring its request first."""
+        if self.cycle is None and not self._is_told_to_close:
+            self._is_told_to_close = True
+            self.loop.call_later(_GRACE_S, self.shutdown)
+            return
+        super().shutdown()
+        self._close_tls_in_time()
+
+    def look(self, now_s: float) -> None:
+        """Give up a client that takes nothing of its answers. To be called every now and then."""
+        if self._uptake.is_stalled(self.transport.get_write_buffer_size(), now_s=now_s):
+            self.transport.abort()
+
+    # --- what the parser finds ----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _MAX_WAITING:
+            raise OverloadError("too many requests wait for their turn on this connection")
+        super().on_message_begin()
+        self._is_reading, self._has_head = True, False
+        self._head_size.begin()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        Exchange.of(scope)
+        self._expect_request()
+
+    def on_url(self, url: bytes) -> None:
+        self._head_size.add(len(url), num_fields=0)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size.add(len(name) + len(value), num_fields=1)
+        # What follows a body comes too late to say anything of its request.
+        if not self._has_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._head_size.parsed()
+        self._head_size.begin()
+        if self.parser.should_upgrade():
+            # The parser takes it that no body follows, and is put right in `_ignore_upgrade`.
+            return
+        is_guest = self in self.guests
+        if is_guest and self.url.partition(b"?")[0] not in _PROBES:
+            raise UnavailableError("too many connections")
+        self._has_head = True
+        super().on_headers_complete()
+        if is_guest:
+            self.cycle.keep_alive = False
+        self._owed.append(Exchange.of(self.scope))  # type: ignore[arg-type]
+
+    def on_body(self, body: bytes) -> None:
+        self._head_size.parsed()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_size.parsed()
+        if self.parser.should_upgrade():
+            return
+        self._is_reading = False
+        self._got_request()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self._owed:
+            self._owed.popleft().end()
+        super().on_response_complete()
+        if self._refusal is not None:
+            self._close_in_turn(self._refusal)
+        self._close_tls_in_time()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _parse(self, data: bytes) -> None:
+        if self._refusal is not None or self.parser is None:
+            return
+        self._head_size.add_unparsed(len(data))
+        try:
+            self.parser.feed_data(data)
+            self._head_size.check_unparsed()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except HeadTooLargeError as error:
+            self._end_reading(error)
+        except httptools.HttpParserError as error:
+            # What a callback raised is the context of what the parser makes of it.
+            told = error.__context__
+            self._end_reading(told if isinstance(told, ServeError) else RequestError("Invalid HTTP request received."))
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read a request that wants another protocol as one that does not: with its body, by a parser of its own."""
+        if self.parser.get_method() == b"CONNECT":
+            self._end_reading(RequestError("this server is no proxy"))
+            return
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"".join([line, *fields, b"\r\n", rest]))
+
+    def _expect_request(self) -> None:
+        self._got_request()
+        timeout_s = _GUEST_S if self in self.guests else self.limits.receive_timeout_s
+        self._deadline = self.loop.call_later(timeout_s, self._be_late)
+
+    def _got_request(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _be_late(self) -> None:
+        self._end_reading(LateError(f"the request did not arrive within {self.limits.receive_timeout_s:g} s"))
+
+    def _end_reading(self, error: ServeError) -> None:
+        """Take nothing more of a connection: what came whole is answered, then this is said, and it closes."""
+        # A traceback leads back here.
+        self._refusal = error.with_traceback(None)
+        self._got_request()
+        self.flow.pause_reading()
+        self._close_in_turn(error)
+
+    # --- answering without an application -----------------------------------------------------------------------------
+
+    def _close_in_turn(self, error: ServeError) -> None:
+        has_part = self._is_reading and self._has_head
+        if len(self._owed) > has_part:
+            return
+        if has_part and self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._turn_away(error)
+
+    def _turn_away(self, error: ServeError) -> None:
+        if not self.transport.is_closing():
+            self._write(error_response(error), keeps_alive=False)
+
+    def _write(self, answer: Response, *, keeps_alive: bool) -> None:
+        headers = [*self.server_state.default_headers, *answer.headers]
+        if not keeps_alive and _CLOSE not in headers:
+            headers.append(_CLOSE)
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body]))
+        if _CLOSE in headers:
+            self.transport.close()
+
+    def _close_tls_in_time(self) -> None:
+        """A closing TLS connection waits for the client to close too, which may take half a minute."""
+        if self.scheme == "https" and self.transport.is_closing():
+            self.loop.call_later(_TLS_GRACE_S, self.transport.abort)

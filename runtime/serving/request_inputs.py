@@ -1,0 +1,168 @@
+"""Inputs of an inference request: checked against the model's signature, read from JSON or from the bytes after it."""
+
+# B batch
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from runtime.inputs import TensorSpec
+from runtime.serving.entries import cut, objects_of, tensor_parameters
+from runtime.serving.errors import RequestError
+from runtime.serving.json_objects import ValuesError, read_values
+from runtime.serving.signature import DATATYPES, Signature
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input."""
+
+    spec: TensorSpec
+    shape: tuple[int, ...]
+    array: np.ndarray | None
+    """None where it is among the bytes that follow."""
+    start: int = 0
+    """Of those bytes, its first."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of those that follow."""
+        return 0 if self.array is not None else math.prod(self.shape) * self.spec.dtype.itemsize
+
+    def of(self, tensors: memoryview) -> np.ndarray:
+        if self.array is not None:
+            return self.array
+        array: np.ndarray = np.ndarray(self.shape, self.spec.dtype, tensors, self.start)
+        # Tensors follow JSON of any length; onnxruntime reads addresses of whole elements.
+        return array if array.flags.aligned else array.copy()
+
+
+def read_inputs(
+    document: Mapping[str, Any], lists: dict[str, memoryview], *, signature: Signature, has_header: bool
+) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    sizes: dict[str, int] = {}
+    offset = 0
+    for entry in objects_of(document.get("inputs"), at="inputs"):
+        spec = _spec_of(entry, signature=signature)
+        if spec.name in tensors:
+            raise RequestError(f"input '{spec.name}' is given twice")
+        _check_datatype(entry, spec=spec)
+        shape = _shape(entry, spec=spec, sizes=sizes)
+        parameters = tensor_parameters(entry, at=f"input '{spec.name}'")
+        size = _binary_size(parameters, spec=spec, has_header=has_header)
+        if size is None:
+            tensors[spec.name] = Tensor(spec, shape, _of_json(entry, lists, spec=spec, shape=shape))
+            continue
+        if "data" in entry:
+            raise RequestError(f"input '{spec.name}' has both data and binary_data_size")
+        check_size(size, spec=spec, shape=shape)
+        tensors[spec.name] = Tensor(spec, shape, None, offset)
+        offset += size
+    if missing := [spec.name for spec in signature.inputs if spec.name not in tensors]:
+        raise RequestError(
+            f"expected {len(signature.inputs)} inputs but got {len(tensors)} for model '{signature.model}': "
+            f"missing {', '.join(missing)}"
+        )
+    return tensors
+
+
+def _spec_of(entry: Mapping[str, Any], *, signature: Signature) -> TensorSpec:
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise RequestError("an input has no name")
+    spec = signature.input(name)
+    if spec is None:
+        raise RequestError(
+            f"unexpected inference input '{cut(name)}' for model '{signature.model}'; "
+            f"it takes {', '.join(spec.name for spec in signature.inputs)}"
+        )
+    return spec
+
+
+def _check_datatype(entry: Mapping[str, Any], *, spec: TensorSpec) -> None:
+    datatype, expected = entry.get("datatype"), DATATYPES[spec.dtype]
+    if datatype != expected:
+        found = cut(datatype) if isinstance(datatype, str) else "missing"
+        raise RequestError(f"input '{spec.name}': datatype is {found}, but the model takes {expected}")
+
+
+def _shape(entry: Mapping[str, Any], *, spec: TensorSpec, sizes: dict[str, int]) -> tuple[int, ...]:
+    """The shape of an input. Args: sizes: of the free dimensions met so far; this input's are added."""
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        raise RequestError(f"input '{spec.name}': shape must be a list of whole numbers")
+    fits = len(shape) == len(spec.shape) and all(
+        found >= 1 if isinstance(wanted, str) else found == wanted
+        for found, wanted in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(str(size if isinstance(size, int) else -1) for size in spec.shape)
+        raise RequestError(
+            f"unexpected shape for input '{spec.name}'. Expected [{wanted}], got {cut(str(shape).replace(' ', ''))}"
+        )
+    for found, name in zip(shape, spec.shape, strict=True):
+        if isinstance(name, str) and sizes.setdefault(name, found) != found:
+            raise RequestError(f"input '{spec.name}': {name} is {found}, but {sizes[name]} in another input")
+    return tuple(shape)
+
+
+def _binary_size(parameters: Mapping[str, Any], *, spec: TensorSpec, has_header: bool) -> int | None:
+    if "binary_data_size" not in parameters:
+        return None
+    size = parameters["binary_data_size"]
+    if type(size) is not int or size < 0:
+        raise RequestError(f"input '{spec.name}': binary_data_size must be a whole number")
+    if not has_header:
+        raise RequestError(
+            f"must specify valid 'Inference-Header-Content-Length' in request header when passing inputs in binary "
+            f"data format: input '{spec.name}'"
+        )
+    return size
+
+
+def check_size(size: int, *, spec: TensorSpec, shape: Sequence[int]) -> None:
+    expected = math.prod(shape) * spec.dtype.itemsize
+    if size != expected:
+        raise RequestError(
+            f"unexpected total byte size {size} for input '{spec.name}', expecting {expected}: "
+            f"{DATATYPES[spec.dtype]} of shape {list(shape)}"
+        )
+
+
+def _of_json(
+    entry: Mapping[str, Any], lists: dict[str, memoryview], *, spec: TensorSpec, shape: Sequence[int]
+) -> np.ndarray:
+    """The values of `data`, flat or nested as the shape is; they are taken out of `lists`."""
+    data = entry.get("data")
+    if isinstance(data, list):
+        # Its key was spelt with escapes, or holds what is no number.
+        text = memoryview(orjson.dumps(data))
+    elif isinstance(data, str) and data in lists:
+        text = lists.pop(data)
+    else:
+        raise RequestError(f"input '{spec.name}': data must be a list, or its size told as binary_data_size")
+    try:
+        return read_values(text, dtype=spec.dtype, shape=shape)
+    except ValuesError as error:
+        raise RequestError(f"input '{spec.name}': data {error}") from None
+
+
+def batch_size_of(tensors: Mapping[str, Tensor], *, signature: Signature) -> int:
+    sizes = {name: tensor.shape[0] for name, tensor in tensors.items()}
+    batch_size = next(iter(sizes.values()))
+    if any(size != batch_size for size in sizes.values()):
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise RequestError(f"inputs must be of one batch size, but are of: {told}")
+    if batch_size > signature.max_batch_size:
+        raise RequestError(
+            f"inference request batch-size must be <= {signature.max_batch_size} for '{signature.model}', "
+            f"but is {batch_size}"
+        )
+    return batch_size

@@ -1,0 +1,91 @@
+"""A request's body being answered: within the limits, counted, and told once what became of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.serving.bodies import Budget, read_body
+from runtime.serving.errors import FailedError, ServeError
+from runtime.serving.exchange import Begin, Exchange, Receive, Reply, Response, Withdraw, answer_to
+from runtime.serving.served import ServedModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Takes requests' bodies within the limits."""
+
+    max_request_bytes: int
+    budget: Budget
+
+    async def answer(self, served: ServedModel, begin: Begin, exchange: Exchange, receive: Receive) -> Response:
+        """What `begin` answers to the body. Raises: as `read_body`, and what `begin` replies instead of an answer."""
+        exchange.cancel_when_gone()
+        with served.users:
+            body = await read_body(receive, exchange.headers, limit=self.max_request_bytes, budget=self.budget)
+            # Nothing comes between: what the body took is there for `begin`, which takes it anew.
+            return await answer_to(body, begin)
+
+
+class Work:
+    """A request being answered: what it holds and is counted for, until it is answered, fails or is withdrawn."""
+
+    __slots__ = ("_budget", "_metrics", "_num_bytes", "_reply", "_served", "_start_s", "is_over", "leave")
+
+    def __init__(self, served: ServedModel, budget: Budget, body: bytes, reply: Reply) -> None:
+        """Raises: UnavailableError: the budget is spent."""
+        budget.take(len(body))
+        self._budget, self._num_bytes = budget, len(body)
+        self._reply = reply
+        self._served = served
+        self._metrics = served.metrics
+        self._start_s = time.perf_counter()
+        self.leave: Withdraw | None = None
+        """Leaves where it waits now."""
+        self.is_over = False
+        self._metrics.came()
+
+    def answer(self, answer: Response, *, rows: int, queued_s: float) -> None:
+        self._metrics.answered(rows=rows, seconds=self._end(), queued_s=queued_s)
+        self._reply(answer)
+
+    def fail(self, error: Exception) -> None:
+        reason = error.reason if isinstance(error, ServeError) else "BACKEND"
+        self._metrics.failed(reason, seconds=self._end())
+        if not isinstance(error, ServeError):
+            log.error("the model failed", exc_info=error)
+            error = FailedError("the model failed on this request")
+        # A traceback leads to the request's body, and would keep it until the garbage collector comes by.
+        self._reply(error.with_traceback(None))
+
+    def withdraw(self) -> None:
+        if not self.is_over:
+            leave = self.leave
+            self._metrics.failed("CANCELED", seconds=self._end())
+            if leave is not None:
+                leave()
+
+    def attempt(self, outcome: Any, go_on: Callable[[Any], None]) -> None:
+        """Go on with what a part of the work gave; a failure, of that part or of what follows, is the request's."""
+        if self.is_over:
+            return
+        if isinstance(outcome, Exception):
+            self.fail(outcome)
+            return
+        try:
+            go_on(outcome)
+        except Exception as error:
+            self.fail(error)
+
+    def _end(self) -> float:
+        """Seconds that it took."""
+        self.is_over = True
+        # It leads back here: a circle, which only the garbage collector would take apart.
+        self.leave = None
+        self._budget.give_back(self._num_bytes)
+        return time.perf_counter() - self._start_s
