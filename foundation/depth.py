@@ -25,10 +25,20 @@ def to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str | None]:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= 1 << _WIDTHS[-1]:
         return _stretched(values.astype(np.float64), low, high)
-    width = next(width for width in _WIDTHS if high < 1 << width)
+    width = bits_that_hold(high)
+    return (values >> (width - _WIDTHS[0])).astype(np.uint8), remark_on_bits(high)
+
+
+def bits_that_hold(value: int) -> int:
+    """The fewest of 8, 10, 12, 14 or 16 bits that hold a value from 0 to 65535."""
+    return next(width for width in _WIDTHS if value < 1 << width)
+
+
+def remark_on_bits(largest: int) -> str | None:
+    """How many bits pixels of 16 bits are read as, given the largest of them; None if as 16."""
+    width = bits_that_hold(largest)
     # An all-black picture says nothing of its range.
-    told = None if width == _WIDTHS[-1] or high == 0 else f"no value above {high}: read as {width} bits a pixel"
-    return (values >> (width - _WIDTHS[0])).astype(np.uint8), told
+    return None if width == _WIDTHS[-1] or largest == 0 else f"no value above {largest}: read as {width} bits a pixel"
 
 
 def _from_floats(values: np.ndarray) -> tuple[np.ndarray, str | None]:

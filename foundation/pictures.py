@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from foundation.depth import to_eight_bits
+from foundation import deep_colours, depth
 from foundation.metadata import without_metadata
 
 _Read = TypeVar("_Read")
@@ -58,6 +58,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what makes the picture upright; from 5 on width and height change places."""
+_FACTORS = {"L;2": 85, "L;4": 17}
+"""Pillow's name of grey PNG pixels of few bits -> what it multiplies them by, but not the value that is transparent."""
 _CONVERT = "convert it to JPEG or PNG first"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TOO_LARGE = f"too large a picture; at most {MAX_PIXELS // 10**6} million pixels are allowed"
@@ -148,7 +150,8 @@ def _header(data: bytes) -> Header:
 def _picture(data: bytes, *, size: tuple[int, int], channels: int, resize: Resize) -> Picture:
     with _opened(data) as file:
         frames = _frames_remark(file)
-        picture, scaling = _on_white(_upright(file, data))
+        picture, scaling = _in_eight_bits(file, data)
+        picture = _on_white(picture)
         if picture.mode != MODES[channels]:
             picture = picture.convert(MODES[channels])
         width_height = (size[1], size[0])
@@ -205,27 +208,44 @@ def _upright(file: Image.Image, data: bytes) -> Image.Image:
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         # Pillow's own end of loading reads all the EXIF data, and then turns the picture.
         file.load_end = lambda: None  # type: ignore[method-assign]
+    if file.format == "PNG" and file.mode == "L" and "transparency" in file.info:
+        file.info["transparency"] *= _FACTORS.get(file.tile[0].args, 1)  # type: ignore[attr-defined]
     file.load()
     turn = _TURNS.get(orientation)
     return file if turn is None else file.transpose(turn)
 
 
-def _on_white(picture: Image.Image) -> tuple[Image.Image, str | None]:
-    """The picture as L or RGB, transparent parts being white, and how deep pixels were scaled."""
-    if picture.mode in _DEEP_MODES:
-        values = np.asarray(picture)
-        pixels, remark = to_eight_bits(values)
-        if isinstance(clear := picture.info.get("transparency"), int):
-            pixels[values == clear] = 255
-        return Image.fromarray(pixels), remark
+def _in_eight_bits(file: Image.Image, data: bytes) -> tuple[Image.Image, str | None]:
+    """The upright picture with eight bits a channel, and how deeper pixels were scaled."""
+    raw_mode = deep_colours.raw_mode(file)
+    if raw_mode is not None:
+        deep_colours.read_upper_bytes(file)
+        return deep_colours.to_eight_bits(_upright(file, data), partial(_lower_bytes, data), raw_mode=raw_mode)
+    picture = _upright(file, data)
+    if picture.mode not in _DEEP_MODES:
+        return picture, None
+    values = np.asarray(picture)
+    pixels, remark = depth.to_eight_bits(values)
+    if isinstance(clear := picture.info.get("transparency"), int):
+        pixels[values == clear] = 255
+    return Image.fromarray(pixels), remark
+
+
+def _lower_bytes(data: bytes) -> Image.Image | None:
+    with _opened(data) as file:
+        return _upright(file, data) if deep_colours.read_lower_bytes(file) else None
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """The picture as L or RGB, transparent parts being white."""
     if not picture.has_transparency_data:
-        return picture if picture.mode in MODES.values() else picture.convert(_opaque_mode(picture)), None
+        return picture if picture.mode in MODES.values() else picture.convert(_opaque_mode(picture))
     if picture.mode == "La":
         picture = picture.convert("LA")
     coloured = picture.convert("RGBA")
     white = Image.new("RGB", picture.size, "white")
     white.paste(coloured, mask=coloured.getchannel("A"))
-    return white, None
+    return white
 
 
 def _opaque_mode(picture: Image.Image) -> str:

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from tests.foundation import sixteen_bits
+
 _MODES = ("RGB", "L", "P", "RGBA", "1", "LA", "CMYK", "I;16", "F")
 # They are no pictures that one reads back: a page, and stubs for programs of others.
 _NOT_READ = ("PDF", "EPS", "WMF", "BUFR", "GRIB", "HDF5", "PALM")
 
 
 def sound_files() -> dict[str, bytes]:
-    """A small picture in each format and each of the common modes that the format can hold; `PNG-RGBA` -> bytes."""
+    """A small picture in each format and each of the common modes that the format can hold; `PNG-RGBA` -> bytes.
+
+    And those with 16 bits a channel.
+    """
     Image.init()
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     exif = Image.Exif()
@@ -31,6 +36,13 @@ def sound_files() -> dict[str, bytes]:
                 continue
             if buffer.getvalue():
                 files[f"{format_name}-{mode}"] = buffer.getvalue()
+    colours = np.random.default_rng(1).integers(0, 4096, (16, 16, 4), np.uint16)
+    files["PNG-LA;16"] = sixteen_bits.png(colours[..., :2])
+    files["PNG-RGB;16"] = sixteen_bits.png(colours[..., :3], clear=(0, 0, 0))
+    files["PNG-RGBA;16"] = sixteen_bits.png(colours)
+    files["TIFF-RGB;16"] = sixteen_bits.tiff(colours[..., :3])
+    files["TIFF-RGBA;16"] = sixteen_bits.tiff(colours, deflated=True)
+    files["TIFF-R;16"] = sixteen_bits.tiff(colours[..., :3], in_planes=True)
     return files
 
 

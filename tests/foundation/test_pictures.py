@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from foundation.pictures import (
     read_header,
     read_picture,
 )
+from tests.foundation import sixteen_bits
 from tests.foundation.damage import damaged_files, sound_files
 
 GREEN = (0, 128, 0)
@@ -58,6 +61,15 @@ def half_clear(mode: str) -> bytes:
     if mode == "RGB, one colour clear":
         colours = np.where(opaque[..., None] > 0, 0, np.array((1, 2, 3))).astype(np.uint8)
         return encode(Image.fromarray(colours), transparency=(1, 2, 3))
+    if mode == "RGB of 16 bits, one colour clear":
+        # Its upper bytes alone are black as well.
+        colours = np.where(opaque[..., None] > 0, 0, np.array((1, 2, 3)))
+        return sixteen_bits.png(colours, clear=(1, 2, 3))
+    if mode == "grey of 2 bits, one value clear":
+        rows = b"".join(b"\0" + np.packbits(np.repeat(1 - row, 2) & [0, 1] * 8).tobytes() for row in opaque)
+        header = struct.pack(">IIBBBBB", 8, 6, 2, 0, 0, 0, 0)
+        parts = (b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + b"".join(sixteen_bits.chunk(*part) for part in parts)
     if mode == "I;16, one value clear":
         return encode(Image.fromarray(np.where(opaque > 0, 0, 60_000).astype(np.uint16)), transparency=60_000)
     return encode(Image.fromarray((1 - opaque) * 7), transparency=7)  # L
@@ -72,6 +84,8 @@ def half_clear(mode: str) -> bytes:
         "P, alpha of each colour",
         "L, one value",
         "RGB, one colour clear",
+        "RGB of 16 bits, one colour clear",
+        "grey of 2 bits, one value clear",
         "I;16, one value clear",
     ],
 )
@@ -189,6 +203,71 @@ def test_deep_pixels_are_scaled_by_their_range_and_it_is_said(
     values: np.ndarray, pixels: list[int], remark: str | None
 ) -> None:
     assert deep(values) == (pixels, remark)
+
+
+COLOURS = np.array([[[0, 17, 0x800], [0xFFF, 300, 0x7FF]]], np.uint16)
+"""Of 12 bits; the upper bytes alone are 0 to 15."""
+_IN_EIGHT_BITS = (COLOURS >> 4).tolist()
+_TWELVE_BITS = "no value above 4095: read as 12 bits a pixel"
+_WAYS = {
+    "PNG": sixteen_bits.png,
+    "TIFF": sixteen_bits.tiff,
+    "TIFF, big endian": partial(sixteen_bits.tiff, order=">"),
+    "TIFF, deflated": partial(sixteen_bits.tiff, deflated=True),
+    "TIFF, deflated, big endian": partial(sixteen_bits.tiff, deflated=True, order=">"),
+    "TIFF, in planes": partial(sixteen_bits.tiff, in_planes=True),
+    "TIFF, in planes, big endian": partial(sixteen_bits.tiff, in_planes=True, order=">"),
+}
+"""How colours of 16 bits are written; of all these every bit can be read."""
+
+
+def deep_colours(data: bytes) -> tuple[list, str | None]:
+    picture = read_picture(data, size=read_header(data).size, channels=3, resize="squash")
+    return picture.pixels.tolist(), picture.remark
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_colours_of_twelve_bits_in_sixteen_are_scaled_as_grey_is(way: str) -> None:
+    assert deep_colours(_WAYS[way](COLOURS)) == (_IN_EIGHT_BITS, _TWELVE_BITS)
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_colours_of_sixteen_bits_are_scaled_by_their_type(way: str) -> None:
+    full = COLOURS << 4
+    assert deep_colours(_WAYS[way](full)) == ((full >> 8).tolist(), None)
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_colours_of_eight_bits_in_sixteen_are_all_kept(way: str) -> None:
+    values = np.arange(256, dtype=np.uint16)[None, :, None].repeat(3, 2)
+    assert deep_colours(_WAYS[way](values)) == (values.tolist(), "no value above 255: read as 8 bits a pixel")
+
+
+@pytest.mark.parametrize("opaque", [0xFFFF, 0xFFF])
+@pytest.mark.parametrize("way", [sixteen_bits.png, sixteen_bits.tiff])
+def test_alpha_of_as_many_bits_as_the_colours_is_scaled_with_them(way: Callable, opaque: int) -> None:
+    alpha = np.array([[[opaque], [0]]], np.uint16)
+    pixels, remark = deep_colours(way(np.concatenate([COLOURS, alpha], axis=2)))
+    assert (pixels, remark) == ([[_IN_EIGHT_BITS[0][0], [255, 255, 255]]], _TWELVE_BITS)
+
+
+def test_grey_of_twelve_bits_with_alpha_is_scaled() -> None:
+    values = np.array([[[0x7FF, 0xFFFF], [0xFFF, 0xFFFF], [0, 0]]], np.uint16)
+    assert deep_colours(sixteen_bits.png(values)) == ([[[127] * 3, [255] * 3, [255] * 3]], _TWELVE_BITS)
+
+
+def test_where_only_the_upper_bytes_can_be_read_they_are_scaled() -> None:
+    pixels, remark = deep_colours(sixteen_bits.tiff(COLOURS, deflated=True, in_planes=True))
+    assert np.abs(np.array(pixels) - _IN_EIGHT_BITS).max() < 16
+    assert (pixels[0][0][0], pixels[0][1][0], remark) == (0, 255, _TWELVE_BITS)
+
+
+def test_deep_colours_are_turned_as_their_orientation_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = sixteen_bits.png(COLOURS)
+    data = data[:33] + sixteen_bits.chunk(b"eXIf", exif.tobytes()[6:]) + data[33:]
+    assert deep_colours(data)[0] == np.rot90(np.array(_IN_EIGHT_BITS), -1).tolist()
 
 
 def test_the_first_of_several_pages_is_taken_and_it_is_said() -> None:
