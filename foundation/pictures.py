@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from foundation import deep_colours, depth
+from foundation.limits import MAX_FILE_BYTES, MAX_PIXELS
 from foundation.metadata import without_metadata
 
 _Read = TypeVar("_Read")
@@ -32,10 +33,6 @@ largest middle part in proportion; both bilinear."""
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name for one channel, luminance, and for three."""
-MAX_PIXELS = 80_000_000
-"""A picture of more is refused before its pixels are read: a small file may unfold to more than the memory holds."""
-MAX_FILE_BYTES = 1 << 29
-"""A larger file is no picture of that many pixels."""
 
 # Formats that Pillow decodes by itself, the common ones first. EPS and WMF would start other programs.
 _FORMATS = (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from foundation.limits import MAX_PIXELS
 from runtime.options import PATH, provider_option
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ _TOKEN = "ENAS_TOKEN"
 @click.option("--max-queue-delay-ms", type=_SECONDS, default=0.0, help="How long a request waits for company.")
 @click.option("--max-queue-size", type=_COUNT, default=256, help="Requests that wait for a model; more are refused.")
 @click.option("--max-request-bytes", "--http-max-input-size", type=_COUNT, default=64 * 2**20, help="Of a body.")
+@click.option(
+    "--max-picture-pixels",
+    type=click.IntRange(1, MAX_PIXELS),
+    default=MAX_PIXELS,
+    help="Each takes 13 bytes of memory.",
+)
 @click.option("--poll-s", type=_SECONDS, default=0.0, help="How often to look for changed models; 0 is never.")
 @click.option("--lame-duck-s", type=_SECONDS, default=5.0, help="After SIGTERM: not ready, but still serving.")
 @click.option("--exit-timeout-s", type=_SECONDS, default=30.0, help="For what is left to finish after that.")
@@ -58,6 +65,7 @@ def serve(
     max_queue_delay_ms: float,
     max_queue_size: int,
     max_request_bytes: int,
+    max_picture_pixels: int,
     poll_s: float,
     lame_duck_s: float,
     exit_timeout_s: float,
@@ -95,6 +103,7 @@ def serve(
             runners=runners or max(1, usable_cores() // (workers * threads)),
         ),
         max_request_bytes=max_request_bytes,
+        max_picture_pixels=max_picture_pixels,
         poll_s=poll_s,
         lame_duck_s=lame_duck_s,
         exit_timeout_s=exit_timeout_s,

@@ -1,8 +1,9 @@
 """Clients' pictures made into models' inputs, within limits of time and memory.
 
 A picture's file says little of what it costs: 300 kB of progressive JPEG may hold a thousand scans, each of which goes
-over all pixels, and a picture takes 12 bytes a pixel while it is decoded. So pixels, scans and segments are limited,
-large pictures are decoded one after the other, and none for longer than a deadline.
+over all pixels, and a picture takes up to 13 bytes a pixel while it is decoded. So pixels, scans and segments are
+limited, large pictures are decoded one after the other, and none for longer than a deadline. What is decoded at one
+time takes 4 x 104 MB, and 13 bytes for each of `Settings.max_picture_pixels`: 1 GB, if it is not lowered.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from foundation.limits import MAX_PIXELS
 from foundation.pictures import PictureError, read_header
 from runtime.images import ImageError, Preprocess, prepare_bytes
 from runtime.machine import usable_cores
@@ -21,8 +23,6 @@ from runtime.serving.errors import ExpiredError, RequestError
 from runtime.serving.exchange import Withdraw
 from runtime.serving.settings import Settings
 
-# What is decoded at one time takes 4 x 96 MB and 480 MB at most.
-_MAX_PIXELS = 40_000_000
 _SMALL_PIXELS = 8_000_000
 _SIDE_BY_SIDE = 4
 # Encoders make ten scans or so. A segment of a file costs an object each.
@@ -46,8 +46,9 @@ class Decoder:
         runners = max(1, min(_SIDE_BY_SIDE, usable_cores() // settings.workers))
         small = BatchLimits(max_batch_size=1, max_queue_size=queue_size, runners=runners)
         large = BatchLimits(max_batch_size=1, max_queue_size=queue_size)
-        self._small = Batcher(_decoder(_SMALL_PIXELS), limits=small, name="decode")
-        self._large = Batcher(_decoder(_MAX_PIXELS), limits=large, name="decode-large")
+        max_pixels = settings.max_picture_pixels
+        self._small = Batcher(_decoder(min(_SMALL_PIXELS, max_pixels)), limits=small, name="decode")
+        self._large = Batcher(_decoder(max_pixels), limits=large, name="decode-large")
 
     def begin(
         self, data: bytes, preprocess: Preprocess, tell: Callable[[Done[np.ndarray] | Exception], None]
@@ -103,7 +104,7 @@ def _check(data: bytes, *, max_pixels: int) -> None:
     except PictureError:
         return
     if height * width > max_pixels:
-        raise RequestError(f"the picture has {height * width:,} pixels, at most {_MAX_PIXELS:,} are allowed")
+        raise RequestError(f"the picture has {height * width:,} pixels, at most {max_pixels:,} are allowed")
 
 
 def _num_scans(data: bytes) -> int:
@@ -123,7 +124,7 @@ def num_pixels(data: bytes) -> int:
                 return int.from_bytes(data[start + 3 : start + 5], "big") * int.from_bytes(
                     data[start + 5 : start + 7], "big"
                 )
-    return _MAX_PIXELS + 1
+    return MAX_PIXELS + 1
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:

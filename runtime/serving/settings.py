@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from foundation.limits import MAX_PIXELS
 from runtime.providers import Provider
 from runtime.serving.batching import BatchLimits
 from runtime.serving.hosts import host_name, is_loopback
@@ -36,7 +37,7 @@ class Settings:
     provider: Provider = "auto"
     threads: int = 1
     """Of onnxruntime, for one batch. Batches run side by side instead: two threads on one batch of a small network cost
-    up to twice the processor time of one, most of it spent waiting for each other."""
+    up to twice the CPU time of one, most of it spent waiting for each other."""
     limits: BatchLimits = field(default_factory=BatchLimits)
     max_request_bytes: int = 64 * 2**20
     """Of a body, as sent and as decompressed (Triton's default)."""
@@ -48,6 +49,9 @@ class Settings:
     """For a whole request to arrive."""
     send_timeout_s: float = 30.0
     """For a client to take something of its answers."""
+    max_picture_pixels: int = MAX_PIXELS
+    """A picture of more is refused. The default is what import and `predict` take, and nothing can raise it; where 1 GB
+    for the largest one is too much, a lower number bounds what pictures take (`runtime.serving.pictures`)."""
     decode_timeout_s: float = 10.0
     """For a picture to be decoded, its wait included."""
     keep_alive_s: int = 75
