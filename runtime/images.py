@@ -61,14 +61,6 @@ def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
         raise ImageError(f"{path}: {error}") from error
 
 
-def prepare_bytes(data: bytes, *, preprocess: Preprocess) -> np.ndarray:
-    """The bytes of a picture file as [H, W, C] uint8. Raises: ImageError: as `prepare`."""
-    try:
-        return prepare_file(data, preprocess=preprocess).pixels
-    except PictureError as error:
-        raise ImageError(f"the picture: {error}") from error
-
-
 def prepare_file(data: bytes, *, preprocess: Preprocess) -> Picture:
     """The bytes of a picture file as the model takes it, with a remark. Raises: PictureError."""
     size = (preprocess.height, preprocess.width)

@@ -8,9 +8,9 @@ import time
 from functools import partial
 from urllib.parse import parse_qs
 
-import numpy as np
 import orjson
 
+from foundation.pictures import Picture
 from runtime.model import Model
 from runtime.serving.answers import top_classes
 from runtime.serving.batching import Done
@@ -52,12 +52,12 @@ class Classify:
             tell = partial(work.attempt, go_on=infer)
             work.leave = self._decoder.begin(body, model.preprocess, tell)
 
-        def infer(decoded: Done[np.ndarray]) -> None:
+        def infer(decoded: Done[Picture]) -> None:
             tell = partial(work.attempt, go_on=partial(answer, decoded))
-            feed = {"images": decoded.result[None]}
+            feed = {"images": decoded.result.pixels[None]}
             work.leave = served.begin(feed, tell, batch_size=1, timeout_s=None)
 
-        def answer(decoded: Done[np.ndarray], done: Done[Feed]) -> None:
+        def answer(decoded: Done[Picture], done: Done[Feed]) -> None:
             probabilities = done.result["probabilities"][0]  # [K]
             classes = [
                 {"class": model.classes[k], "probability": float(probabilities[k])}
@@ -70,6 +70,8 @@ class Classify:
                 "total": _ms(time.perf_counter() - start_s),
             }
             document = {"model": served.name, "version": served.version, "classes": classes, "ms": ms}
+            if decoded.result.remark is not None:
+                document["remark"] = decoded.result.remark
             work.answer(response(orjson.dumps(document)), rows=1, queued_s=done.queued_s)
 
         work.attempt(body, decode)

@@ -206,6 +206,7 @@ def _schemas() -> dict[str, Any]:
                     },
                 },
                 "ms": {"type": "object"},
+                "remark": {"type": "string", "description": "What of the picture is shown otherwise than it is stored"},
             },
         },
     }

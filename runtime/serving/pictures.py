@@ -12,11 +12,9 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from foundation.limits import MAX_PIXELS
-from foundation.pictures import PictureError, read_header
-from runtime.images import ImageError, Preprocess, prepare_bytes
+from foundation.pictures import Picture, PictureError, read_header
+from runtime.images import Preprocess, prepare_file
 from runtime.machine import usable_cores
 from runtime.serving.batching import Batcher, BatchLimits, Done
 from runtime.serving.errors import ExpiredError, RequestError
@@ -50,13 +48,11 @@ class Decoder:
         self._small = Batcher(_decoder(min(_SMALL_PIXELS, max_pixels)), limits=small, name="decode")
         self._large = Batcher(_decoder(max_pixels), limits=large, name="decode-large")
 
-    def begin(
-        self, data: bytes, preprocess: Preprocess, tell: Callable[[Done[np.ndarray] | Exception], None]
-    ) -> Withdraw:
-        """Begin to make a picture's bytes [H, W, C]; as `Batcher.enter`, whose `timeout_s` holds to the very end."""
+    def begin(self, data: bytes, preprocess: Preprocess, tell: Callable[[Done[Picture] | Exception], None]) -> Withdraw:
+        """Begin to decode a picture's bytes; as `Batcher.enter`, whose `timeout_s` holds to the very end."""
         timer: asyncio.TimerHandle | None = None
 
-        def told(outcome: Done[np.ndarray] | Exception) -> None:
+        def told(outcome: Done[Picture] | Exception) -> None:
             assert timer is not None
             timer.cancel()
             tell(outcome)
@@ -76,16 +72,16 @@ class Decoder:
         return leave
 
 
-def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], int], list[np.ndarray]]:
+def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], int], list[Picture]]:
     """What decodes pictures of so many pixels. Raises: RequestError: not such a picture."""
 
-    def decode(pictures: Sequence[tuple[bytes, Preprocess]], size: int) -> list[np.ndarray]:
+    def decode(pictures: Sequence[tuple[bytes, Preprocess]], size: int) -> list[Picture]:
         try:
             for data, _ in pictures:
                 _check(data, max_pixels=max_pixels)
-            return [prepare_bytes(data, preprocess=preprocess) for data, preprocess in pictures]
-        except ImageError as error:
-            raise RequestError(str(error)) from None
+            return [prepare_file(data, preprocess=preprocess) for data, preprocess in pictures]
+        except PictureError as error:
+            raise RequestError(f"the picture: {error}") from None
         except (MemoryError, RequestError):
             raise
         # Whatever a client's bytes do to a decoder is the client's.

@@ -11,6 +11,7 @@ from datasets.sources import own_pictures
 from datasets.sources.import_report import ImportReport
 from datasets.store import ImageStore, StoreError, open_store
 from runtime.images import Preprocess, prepare
+from tests.foundation import sixteen_bits
 
 
 def save(path: Path, *, size: tuple[int, int] = (8, 6), mode: str = "RGB", seed: int | None = None) -> Path:
@@ -168,7 +169,11 @@ def test_a_picture_becomes_what_the_runtime_makes_of_it(tmp_path: Path, resize: 
     folder = make_folder(tmp_path / "pets", count=3, mode="RGBA", size=(19, 31))
     save(folder / "cat" / "photo.jpg", size=(40, 23))
     Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100).save(folder / "dog" / "deep.png")
-    store, _ = build(folder, size=(16, 12), resize=resize, channels=channels)
+    deep = np.arange(1800, dtype=np.uint16).reshape(20, 30, 3)
+    (folder / "cat" / "deep.png").write_bytes(sixteen_bits.png(deep))
+    (folder / "cat" / "deep.tif").write_bytes(sixteen_bits.tiff(deep))
+    store, report = build(folder, size=(16, 12), resize=resize, channels=channels)
+    assert [how for _, how in report.remarks] == ["no value above 1799: read as 12 bits a pixel"] * 2
     rule = Preprocess(resize=resize, height=16, width=12, channels=channels)
     expected = [prepare(path, preprocess=rule).tobytes() for path in folder.rglob("*.*")]
     assert all_images(store) == sorted(expected)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from datasets.store_writer import write_image_store
 from runtime import cli
+from tests.foundation import sixteen_bits
 from tests.runtime.commands import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 
@@ -117,6 +118,14 @@ def test_predict_names_the_likeliest_classes(model_path: Path, pictures: list[Pa
     assert result.exit_code == 0
     assert [line.split()[1::2] for line in result.stdout.splitlines()] == [["dark", "grey"], ["bright", "grey"]]
     assert result.stderr == "runs on CPU\n"
+
+
+def test_predict_says_how_deep_pixels_were_scaled(model_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    path.write_bytes(sixteen_bits.png(np.full((20, 30, 3), 4095, np.uint16)))
+    result = run(cli.predict, model_path, path, "-e", "cpu")
+    assert result.stdout.split()[1] == "bright"
+    assert f"{path}: no value above 4095: read as 12 bits a pixel" in result.stderr.splitlines()
 
 
 def test_predict_writes_a_document(model_path: Path, pictures: list[Path]) -> None:

@@ -44,7 +44,8 @@ async function classify(file) {
     $("classes").replaceChildren(...answer.classes.map(row));
     const { decode, queue, infer, total } = answer.ms;
     $("latency").textContent = `${milliseconds(elapsed)} to and fro; in the server ${milliseconds(total)}: ` +
-      `picture ${milliseconds(decode)}, queue ${milliseconds(queue)}, model ${milliseconds(infer)}`;
+      `picture ${milliseconds(decode)}, queue ${milliseconds(queue)}, model ${milliseconds(infer)}` +
+      (answer.remark ? `; the picture ${answer.remark}` : "");
   } catch (error) {
     $("classes").replaceChildren();
     $("latency").textContent = "";

@@ -32,7 +32,7 @@ from runtime.serving import pictures
 from runtime.serving.listener import listen
 from runtime.serving.server import run
 from runtime.serving.settings import Settings
-pictures.prepare_bytes = lambda *args, **options: time.sleep(600)
+pictures.prepare_file = lambda *args, **options: time.sleep(600)
 settings = Settings(Path({str(save(folder / "tiny.onnx", tiny_graph(), metadata()))!r}), port=0, provider="cpu",
                     lame_duck_s=0, exit_timeout_s=1, decode_timeout_s=0.5)
 listener = listen(settings)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from foundation.limits import MAX_PIXELS
-from foundation.pictures import PictureError, read_header
+from foundation.pictures import Picture, PictureError, read_header
 from runtime.images import Preprocess
 from runtime.serving import pictures
 from runtime.serving.batching import Done
@@ -46,17 +46,17 @@ def png(width: int, height: int) -> bytes:
     return stream.getvalue()
 
 
-def decode(*files: bytes, timeout_s: float = 20, **settings: int) -> list[np.ndarray | Exception]:
+def decode(*files: bytes, timeout_s: float = 20, **settings: int) -> list[Picture | Exception]:
     """What becomes of pictures that come at the same time."""
 
-    async def scenario() -> list[np.ndarray | Exception]:
+    async def scenario() -> list[Picture | Exception]:
         decoder = Decoder(Settings(Path("models"), decode_timeout_s=timeout_s, **settings))
         loop = asyncio.get_running_loop()
 
-        def begin(data: bytes) -> asyncio.Future[np.ndarray | Exception]:
+        def begin(data: bytes) -> asyncio.Future[Picture | Exception]:
             future = loop.create_future()
 
-            def tell(outcome: Done[np.ndarray] | Exception) -> None:
+            def tell(outcome: Done[Picture] | Exception) -> None:
                 future.set_result(outcome if isinstance(outcome, Exception) else outcome.result)
 
             try:
@@ -72,9 +72,9 @@ def decode(*files: bytes, timeout_s: float = 20, **settings: int) -> list[np.nda
 
 @pytest.mark.parametrize("data", [jpeg(), jpeg(progressive=True), jpeg(quality=95, subsampling=0), png(40, 30)])
 def test_pictures_are_decoded(data: bytes) -> None:
-    (pixels,) = decode(data)
-    assert isinstance(pixels, np.ndarray)
-    assert pixels.shape == (6, 8, 1)
+    (picture,) = decode(data)
+    assert isinstance(picture, Picture)
+    assert picture.pixels.shape == (6, 8, 1)
     assert num_pixels(data) == 1200
 
 
@@ -98,7 +98,7 @@ def jpeg_that_says(*, height: int, width: int) -> bytes:
 def test_the_server_refuses_no_picture_that_import_takes_and_no_other() -> None:
     side = math.isqrt(MAX_PIXELS)
     (taken,) = decode(jpeg_that_says(height=side, width=side))
-    assert isinstance(taken, np.ndarray)  # cut short, it is grey from there on
+    assert isinstance(taken, Picture)  # cut short, it is grey from there on
     data = jpeg_that_says(height=side + 1, width=side + 1)
     (refused,) = decode(data)
     with pytest.raises(PictureError) as caught:
@@ -131,11 +131,11 @@ def test_damage_of_any_kind_is_the_clients(seed: int) -> None:
         copy[dice.integers(2, len(copy), 5)] = dice.integers(0, 256, 5)
         damaged.append(copy.tobytes())
     for outcome in decode(*damaged):
-        assert isinstance(outcome, np.ndarray | RequestError)
+        assert isinstance(outcome, Picture | RequestError)
 
 
 def test_a_picture_that_is_not_decoded_in_time_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "prepare_bytes", lambda data, **_: time.sleep(1))
+    monkeypatch.setattr(pictures, "prepare_file", lambda data, **_: time.sleep(1))
     start = time.monotonic()
     outcomes = decode(jpeg(), jpeg(), timeout_s=0.1)
     assert all(isinstance(outcome, ExpiredError) for outcome in outcomes)
@@ -145,14 +145,14 @@ def test_a_picture_that_is_not_decoded_in_time_keeps_nobody_waiting(monkeypatch:
 def test_large_pictures_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     most = now = 0
 
-    def decoded(data: bytes, **_: object) -> np.ndarray:
+    def decoded(data: bytes, **_: object) -> Picture:
         nonlocal most, now
         now += 1
         most = max(most, now)
         time.sleep(0.02)
         now -= 1
-        return np.zeros((6, 8, 1), np.uint8)
+        return Picture(np.zeros((6, 8, 1), np.uint8), None)
 
-    monkeypatch.setattr(pictures, "prepare_bytes", decoded)
+    monkeypatch.setattr(pictures, "prepare_file", decoded)
     decode(*[png(4000, 3000)] * 5)
     assert most == 1

@@ -17,6 +17,7 @@ from PIL import Image
 from runtime.clients import RemoteTarget
 from runtime.clients import outputs_of as outputs_in
 from runtime.inputs import random_inputs
+from tests.foundation import sixteen_bits
 from tests.runtime import language_models
 from tests.runtime.conftest import CLASSES, SHAPE, expected_logits
 from tests.runtime.serving.conftest import (
@@ -237,6 +238,14 @@ def test_a_picture_is_classified_as_it_is(server: Server, value: int, name: str,
     assert len(document["classes"]) == 2
     assert (document["model"], document["version"]) == ("tiny", "3")
     assert set(document["ms"]) == {"decode", "queue", "infer", "total"}
+
+
+def test_an_answer_says_how_deep_pixels_were_scaled(server: Server) -> None:
+    data = sixteen_bits.png(np.full((30, 40, 3), 4095, np.uint16))
+    document = server.ask("POST", "/v1/classify", data).json()
+    assert document["classes"][0]["class"] == "bright"
+    assert document["remark"] == "no value above 4095: read as 12 bits a pixel"
+    assert "remark" not in server.ask("POST", "/v1/classify", picture(255)).json()
 
 
 @pytest.mark.parametrize(
