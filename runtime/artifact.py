@@ -86,7 +86,7 @@ def open_artifact(
 def load(
     data: bytes, *, path: Path, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING
 ) -> tuple[Artifact, Sequence[str]]:
-    """A model file's bytes as a session, whoever made it; `path` is what errors call it.
+    """A model file's bytes, of any origin, as a session; errors name it `path`.
 
     Returns: the artifact, and what is wrong with its metadata.
     Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had.

@@ -84,9 +84,9 @@ class Opened:
 class Contestant:
     name: str
     open: Callable[[], AbstractContextManager[Opened]]
-    """A session of its own, closed on leaving."""
+    """A session of its own, closed on exit."""
     examine: Callable[[object], str | None] = lambda result: None
-    """What is to be said of what a call returns; asked once."""
+    """A remark on what a call returns, None if all is well; asked once."""
 
 
 @dataclass

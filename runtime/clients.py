@@ -83,7 +83,7 @@ class RemoteTarget:
 
     @classmethod
     def find(cls, name: str, *, url: str, headers: Mapping[str, str] | None = None) -> RemoteTarget:
-        """Ask a server for a model of its.
+        """A model that a server has.
 
         Raises: ClientError: nobody answers, or something else than a server of the protocol, or there is no such model.
         """
@@ -121,7 +121,7 @@ class RemoteTarget:
                 connection.close()
 
     def examine(self, result: object) -> str | None:
-        """What is to be said of an answer. Raises: ClientError: it is none of the protocol's."""
+        """A remark on an answer. Raises: ClientError: it does not follow the protocol."""
         assert isinstance(result, tuple)
         try:
             return remark_of(list(outputs_of(*result)))

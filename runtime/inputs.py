@@ -1,4 +1,4 @@
-"""What a model takes, whoever made it, and random values for it.
+"""Inputs of a model of any origin, and random values for them.
 
 The first dimension of an input is its batch where the model leaves it free; every other free dimension has a name, or
 is called after its place, `images.2`, and must be given a size.

@@ -101,7 +101,7 @@ class Activity:
         return cls(seconds, others, steal, switches, before.load_average, after.load_average)
 
     def disturbances(self, *, has_many_threads: bool = False) -> list[str]:
-        """Why a run in this time is to be called noisy; empty if the machine was quiet.
+        """Why a run in this time was noisy; empty if the machine was quiet.
 
         Args: has_many_threads: this process may have had more threads than cores, which then interrupt each other.
         """

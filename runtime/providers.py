@@ -33,7 +33,7 @@ _HEAVY_OPERATIONS = frozenset(
 )
 NO_DRIVER = "no NVIDIA driver"
 _DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
-"""What a driver of NVIDIA's brings, where there are any."""
+"""Platform -> the library that NVIDIA's driver installs."""
 _SILENT = 4
 _WARNINGS = 2
 

@@ -113,12 +113,12 @@ class Sweep:
 
     @property
     def remarks(self) -> list[str]:
-        """What is to be said of the answers that calls gave."""
+        """Remarks on the answers of calls."""
         told = (f"{point.series.name} {point.series.remark}" for point in self.points if point.series.remark)
         return list(dict.fromkeys(told))
 
     def disturbances(self) -> list[str]:
-        """Why the figures are to be taken with care; empty after a quiet run."""
+        """Why the figures may be off; empty after a quiet run."""
         has_loads = any(point.load.scenario != "single-stream" for point in self.points)
         activity = [] if self.activity is None else self.activity.disturbances(has_many_threads=has_loads)
         of_points = [

@@ -92,7 +92,7 @@ class Series:
     name: str
     sittings: list[Sitting] = field(default_factory=list)
     remark: str | None = None
-    """What is to be said of its results."""
+    """Remarks on its results."""
     failure: str | None = None
     """Why it was not measured further; None if all went well."""
 

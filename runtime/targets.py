@@ -23,7 +23,7 @@ Feed = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Facts:
-    """What is said of a target beside its latencies."""
+    """What a report says of a target beside its latencies."""
 
     file: str | None = None
     sha256: str | None = None
@@ -39,7 +39,7 @@ class Facts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was asked of the session."""
     note: str | None = None
-    """Anything else that a reader must know."""
+    """A remark for the reader."""
 
 
 class Target(Protocol):
@@ -62,7 +62,7 @@ class Target(Protocol):
         ...
 
     def examine(self, result: object) -> str | None:
-        """What is to be said of what a call returned; None if all is well."""
+        """A remark on what a call returned; None if all is well."""
         ...
 
 
@@ -81,7 +81,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class OnnxTarget:
-    """An ONNX file, whoever made it, in sessions of this process."""
+    """An ONNX file of any origin, in sessions of this process."""
 
     name: str
     data: bytes
@@ -190,7 +190,7 @@ class FunctionTarget:
 
 
 def remark_of(result: object) -> str | None:
-    """What is to be said of the values a call returned: that some are no numbers."""
+    """A remark on the values a call returned if some are not finite."""
     arrays = result if isinstance(result, list | tuple) else [result]
     for array in arrays:
         if isinstance(array, onnxruntime.OrtValue):

@@ -42,10 +42,10 @@ EXTENSIONS = (
     "parameters",
     "statistics",
 )
-# What Triton has beyond: clients that ask are told so.
+# Triton's extensions that are absent here; clients that ask get 501.
 _ABSENT = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
 _MAX_CONTROL_BYTES = 2**20
-# Pages load nothing from elsewhere and run no script but their own.
+# Pages load nothing from elsewhere and run only their own scripts.
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -110,7 +110,7 @@ class App:
         return self._gate
 
     def renew_token(self, token: str | None) -> None:
-        """Ask for this token from now on."""
+        """Require this token from now on."""
         self._gate.token = token
 
     async def follow_models(self) -> None:

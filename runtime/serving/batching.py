@@ -13,23 +13,18 @@ time than the event loop takes to bring it, a second one would only take the cor
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
+from runtime.serving.batches import Batch, Done, Item, Result, Waiting, bucket_sizes, first_batch
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
-
-log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # About what the event loop takes for a request beside a busy runner. On two cores of an AMD EPYC a second runner costs
 # a model of 0.11 ms a tenth of its rate, and gives one of 0.24 ms a quarter more.
@@ -53,54 +48,11 @@ class BatchLimits:
     """Batches that may run at the same time, each in a thread."""
 
 
-@dataclass(frozen=True)
-class Done(Generic[Result]):
-    """A request's answer and what it took."""
-
-    result: Result
-    queued_s: float
-    ran_s: float
-    """Of the whole batch."""
-
-
-@dataclass(eq=False)
-class _Waiting(Generic[Item, Result]):
-    item: Item
-    tell: Callable[[Done[Result] | Exception], None]
-    size: int
-    key: Hashable
-    since_s: float
-    deadline_s: float
-    """When it is not worth running any more."""
-    timer: asyncio.TimerHandle | None = None
-    is_over: bool = False
-    """Told, or withdrawn."""
-
-
-@dataclass
-class _Batch(Generic[Item, Result]):
-    entries: Sequence[_Waiting[Item, Result]]
-    rows: int
-    size: int
-    """Rows to run, those that fill up included."""
-    started_s: float = field(default_factory=time.monotonic)
-
-
-def bucket_sizes(max_batch_size: int) -> tuple[int, ...]:
-    """The sizes that batches have: 1, 2, 3, 4, 6, 8, 12, …, so that few shapes ever reach the model.
-
-    Of requests of one row at most a quarter has to wait for the next batch, and nothing is filled up.
-    """
-    powers = [2**n for n in range(max_batch_size.bit_length())]
-    sizes = {size for power in powers for size in (power, power + power // 2) if size <= max_batch_size}
-    return tuple(sorted(sizes | {max_batch_size}))
-
-
 class Batcher(Generic[Item, Result]):
     """Calls `run(items, size)` in a thread with the items of one batch, and gives each submitter its result.
 
     `size` is the batch's rows filled up to one of `bucket_sizes`. A batch that fails is run again item by item, so that
-    nobody fails of another's request.
+    only the item at fault fails.
     """
 
     def __init__(
@@ -111,11 +63,11 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         # Of all that the event loop and the runners' threads change: the queue, the free runners, the average.
         self._lock = threading.Lock()
-        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._waiting: deque[Waiting[Item, Result]] = deque()
         self._waiting_rows = 0
         self._running_rows = 0
         self._free = limits.runners
-        # Processor time of the runner's thread, which waiting for a core or the interpreter's lock does not lengthen.
+        # CPU time of the runner's thread, which waiting for a core or the interpreter's lock does not lengthen.
         self._item_cpu_s: float | None = None
         # Batches taken whose results are not handed out.
         self._unanswered = 0
@@ -154,7 +106,7 @@ class Batcher(Generic[Item, Result]):
             raise UnavailableError("it is being unloaded")
         since_s = time.monotonic()
         deadline_s = math.inf if timeout_s is None else since_s + timeout_s
-        entry: _Waiting[Item, Result] = _Waiting(item, tell, size, key, since_s, deadline_s)
+        entry: Waiting[Item, Result] = Waiting(item, tell, size, key, since_s, deadline_s)
         with self._lock:
             if len(self._waiting) >= self.limits.max_queue_size and not self._one_more_is_fed():
                 raise OverloadError(f"too many requests: {len(self._waiting)} are waiting already")
@@ -197,13 +149,13 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             return bool(self._waiting) or self._unanswered > 0
 
-    def _work(self, batch: _Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self, batch: Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> None:
         """In a runner's thread: this batch, and every one that is due when it is done."""
-        following: _Batch[Item, Result] | None = batch
+        following: Batch[Item, Result] | None = batch
         while following is not None:
             following = self._run_batch(following, loop)
 
-    def _run_batch(self, batch: _Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> _Batch[Item, Result] | None:
+    def _run_batch(self, batch: Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> Batch[Item, Result] | None:
         """Run a batch and have its outcomes handed out; gives what the runner goes on with, None if it is free."""
         start_s = time.thread_time()
         outcomes = self._outcomes(batch)
@@ -214,7 +166,7 @@ class Batcher(Generic[Item, Result]):
         loop.call_soon_threadsafe(self._hand_out, batch, outcomes, ran_s)
         return following
 
-    def _next(self, done: _Batch[Item, Result], item_cpu_s: float) -> _Batch[Item, Result] | None:
+    def _next(self, done: Batch[Item, Result], item_cpu_s: float) -> Batch[Item, Result] | None:
         """Set a runner free, and take the next batch for it. Args: item_cpu_s: what the last computed for an item."""
         with self._lock:
             self._running_rows -= done.rows
@@ -240,14 +192,14 @@ class Batcher(Generic[Item, Result]):
         """When the oldest entry is to run even without company. The lock is held."""
         return self._waiting[0].since_s + (0.0 if self._is_closed else self.limits.max_queue_delay_s)
 
-    def _take_due(self) -> _Batch[Item, Result] | None:
+    def _take_due(self) -> Batch[Item, Result] | None:
         """The next batch, if its time has come. The lock is held."""
         if not self._waiting or (self._waiting_rows < self.limits.max_batch_size and self._due_s() > time.monotonic()):
             return None
         return self._take()
 
-    def _take(self) -> _Batch[Item, Result] | None:
-        """The oldest entry and those of its kind that fit, cut to a bucket or filled up to one. The lock is held.
+    def _take(self) -> Batch[Item, Result] | None:
+        """The oldest entry with a fair share of its kind. The lock is held.
 
         Entries past their deadline are left to `_expire`; None if there are no others.
         """
@@ -255,33 +207,19 @@ class Batcher(Generic[Item, Result]):
         alive = [entry for entry in self._waiting if entry.deadline_s > now_s]
         if not alive:
             return None
-        alike = [entry for entry in alive if entry.key == alive[0].key]
         most = self.limits.max_batch_size
         if self.limits.max_queue_delay_s == 0:
             share = math.ceil((self._waiting_rows + self._running_rows) / self._num_fed())
-            most = min(most, max(share, alike[0].size))
-        rows, ends = 0, []
-        for entry in alike:
-            if rows + entry.size > most:
-                break
-            rows += entry.size
-            ends.append(rows)
-        even = max((end for end in ends if end in self.sizes and 2 * end >= rows), default=None)
-        count = len(ends) if even is None else ends.index(even) + 1
-        taken = alike[:count]
-        for entry in taken:
+            most = min(most, max(share, alive[0].size))
+        batch = first_batch(alive, most=most, sizes=self.sizes)
+        for entry in batch.entries:
             self._waiting.remove(entry)
-            self._waiting_rows -= entry.size
-        rows = ends[count - 1]
-        self._running_rows += rows
+        self._waiting_rows -= batch.rows
+        self._running_rows += batch.rows
         self._unanswered += 1
-        return _Batch(taken, rows, self._size_of(rows))
+        return batch
 
-    def _size_of(self, rows: int) -> int:
-        """The smallest bucket that holds them."""
-        return next(size for size in self.sizes if size >= rows)
-
-    def _outcomes(self, batch: _Batch[Item, Result]) -> list[Result | Exception]:
+    def _outcomes(self, batch: Batch[Item, Result]) -> list[Result | Exception]:
         """A result or a failure for every entry."""
         try:
             results: list[Result | Exception] = list(self._run([entry.item for entry in batch.entries], batch.size))
@@ -291,30 +229,29 @@ class Batcher(Generic[Item, Result]):
         except Exception as error:
             if len(batch.entries) == 1:
                 return [error]
-        alone = [_Batch([entry], entry.size, self._size_of(entry.size)) for entry in batch.entries]
-        return [self._outcomes(one)[0] for one in alone]
+        return [self._outcomes(first_batch([entry], most=entry.size, sizes=self.sizes))[0] for entry in batch.entries]
 
-    def _hand_out(self, batch: _Batch[Item, Result], outcomes: Sequence[Result | Exception], ran_s: float) -> None:
+    def _hand_out(self, batch: Batch[Item, Result], outcomes: Sequence[Result | Exception], ran_s: float) -> None:
         with self._lock:
             self._unanswered -= 1
         for entry, outcome in zip(batch.entries, outcomes, strict=True):
             if isinstance(outcome, Exception):
-                _tell(entry, outcome)
+                entry.hear(outcome)
             else:
-                _tell(entry, Done(outcome, batch.started_s - entry.since_s, ran_s))
+                entry.hear(Done(outcome, batch.started_s - entry.since_s, ran_s))
         self._idle.set()
         # What was not due yet when the runner looked, or has come since.
         self._start()
 
-    def _expire(self, entry: _Waiting[Item, Result]) -> None:
+    def _expire(self, entry: Waiting[Item, Result]) -> None:
         if self._forget(entry):
-            _tell(entry, ExpiredError("the request's timeout expired while it waited"))
+            entry.hear(ExpiredError("the request's timeout expired while it waited"))
 
-    def _withdraw(self, entry: _Waiting[Item, Result]) -> None:
+    def _withdraw(self, entry: Waiting[Item, Result]) -> None:
         self._forget(entry)
-        _end(entry)
+        entry.end()
 
-    def _forget(self, entry: _Waiting[Item, Result]) -> bool:
+    def _forget(self, entry: Waiting[Item, Result]) -> bool:
         """Take an entry out of the queue; whether it was there still."""
         with self._lock:
             if entry not in self._waiting:
@@ -323,20 +260,3 @@ class Batcher(Generic[Item, Result]):
             self._waiting_rows -= entry.size
         self._idle.set()
         return True
-
-
-def _tell(entry: _Waiting[Item, Result], outcome: Done[Result] | Exception) -> None:
-    if entry.is_over:
-        return
-    _end(entry)
-    try:
-        entry.tell(outcome)
-    except Exception:
-        # The others of the batch are told all the same.
-        log.exception("a request's answer was lost")
-
-
-def _end(entry: _Waiting[Any, Any]) -> None:
-    entry.is_over = True
-    if entry.timer is not None:
-        entry.timer.cancel()

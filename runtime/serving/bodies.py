@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from runtime.serving.errors import RequestError, TooLargeError, UnavailableError, UnsupportedError
 from runtime.serving.exchange import Receive
 
-# zlib's own ways of saying which container: gzip, and deflate as HTTP means it, with zlib's header.
+# zlib's numbers of the containers: gzip, and deflate as HTTP means it, with zlib's header.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _CHUNK = 2**20
 _ZERO = re.compile(r"q=0(\.0*)?")
@@ -28,7 +28,7 @@ class Budget:
         self._left = num_bytes
 
     def take(self, num_bytes: int) -> None:
-        """Raises: UnavailableError: there are not as many left."""
+        """Raises: UnavailableError: fewer are left."""
         if num_bytes > self._left:
             raise UnavailableError("too many large requests at one time")
         self._left -= num_bytes
@@ -38,7 +38,7 @@ class Budget:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """`take` for one request, which gives all back in the end."""
+        """`take` for one request; what it took is given back at the end."""
         taken = 0
 
         def take(num_bytes: int) -> None:

@@ -1,7 +1,7 @@
-"""A worker's end of the pipe to its supervisor: what is loaded or unloaded in one process is so in all.
+"""A worker's end of the pipe to its supervisor, which has a model loaded or unloaded in every process.
 
 worker -> supervisor   Ready | Failed   Ask(action, name) by a client of this worker   Did: it is done here
-supervisor -> worker   Do(action, name), to all   Done: it is done everywhere   Reload   Leave
+supervisor -> worker   Do(action, name), to all   Done: it is done everywhere   Reload   Drain
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Reload:
 
 
 @dataclass(frozen=True)
-class Leave:
+class Drain:
+    """Stop after so many seconds; forced: without finishing requests."""
+
     after_s: float
     is_forced: bool = False
 
@@ -77,12 +79,12 @@ class Channel:
         self,
         *,
         control_here: Callable[[str, str], Awaitable[None]],
-        leave: Callable[[float, bool], None],
+        drain: Callable[[float, bool], None],
         reload: Callable[[], None],
     ) -> None:
-        """Begin to hear the supervisor, in the running event loop."""
+        """Listen to the supervisor, in the running event loop."""
         self._control_here = control_here
-        self._leave = leave
+        self._drain = drain
         self._reload = reload
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._hear)
 
@@ -108,7 +110,7 @@ class Channel:
         except (EOFError, OSError):
             # The supervisor is gone: nobody would restart us, and nobody could stop us.
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
-            self._leave(0, False)
+            self._drain(0, False)
             return
         match message:
             case Do():
@@ -125,8 +127,8 @@ class Channel:
                     future.set_exception(error)
             case Reload():
                 self._reload()
-            case Leave(after_s, is_forced):
-                self._leave(after_s, is_forced)
+            case Drain(after_s, is_forced):
+                self._drain(after_s, is_forced)
 
     async def _do(self, message: Do) -> None:
         error: ServeError | None = None

@@ -13,7 +13,7 @@ import orjson
 from foundation.pictures import Picture
 from runtime.model import Model
 from runtime.serving.answers import top_classes
-from runtime.serving.batching import Done
+from runtime.serving.batches import Done
 from runtime.serving.errors import RequestError
 from runtime.serving.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond, response
 from runtime.serving.pictures import Decoder
@@ -50,12 +50,12 @@ class Classify:
 
         def decode(body: bytes) -> None:
             tell = partial(work.attempt, go_on=infer)
-            work.leave = self._decoder.begin(body, model.preprocess, tell)
+            work.stop_waiting = self._decoder.begin(body, model.preprocess, tell)
 
         def infer(decoded: Done[Picture]) -> None:
             tell = partial(work.attempt, go_on=partial(answer, decoded))
             feed = {"images": decoded.result.pixels[None]}
-            work.leave = served.begin(feed, tell, batch_size=1, timeout_s=None)
+            work.stop_waiting = served.begin(feed, tell, batch_size=1, timeout_s=None)
 
         def answer(decoded: Done[Picture], done: Done[Feed]) -> None:
             probabilities = done.result["probabilities"][0]  # [K]

@@ -1,7 +1,6 @@
 """A connection with a fast path for requests that repeat the head of one before them (see `exchange`).
 
-They are taken where nothing else is being read or answered, and pass by uvicorn's parser, which then has never seen
-them.
+They are taken while nothing else is being read or answered, and skip uvicorn's parser.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _MAX_HEAD_BYTES = 4096
 # Kept until the rest of a repeated request comes; more than that is read on the slow path, which keeps account of it.
 _MAX_ARRIVED_BYTES = 8192
 _HEAD_END = b"\r\n\r\n"
-# With any of these a head does not say by itself where its request ends, or asks for something first.
+# With any of these the head alone does not say where its request ends, or the client waits for something first.
 _NOT_REPEATED = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
 
 
@@ -101,7 +100,7 @@ class Connection(GuardedConnection):
         )
 
     def _read(self, data: bytes) -> None:
-        """Have uvicorn read what may be anything."""
+        """Have uvicorn read what is no repeated request."""
         is_begun, num_begun = self._is_reading, self._num_begun
         super().data_received(data)
         # Of one request alone it is clear where its head is.
@@ -110,7 +109,7 @@ class Connection(GuardedConnection):
             exchange.remember = partial(self._remember, head, self._num_begun)
 
     def _read_arrived(self) -> None:
-        """A request that is not whole is uvicorn's after all."""
+        """Have uvicorn read what has arrived of a repeated request."""
         data, self._arrived = self._arrived, b""
         if data:
             self._read(data)

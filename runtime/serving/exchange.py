@@ -2,8 +2,8 @@
 
 A client that asks again and again sends the same head every time. What a head says, whether its sender may ask and
 where it leads are known by then, so such a request goes straight to the function that the first one left behind
-(`Exchange.remember`). It passes no parser, no task and no layer, which of a small network's answer take most of the
-time. The first one is answered by the same function, after its body has come by ASGI's way.
+(`Exchange.remember`). It skips the parser, the task and the layers, which take most of the time of a small network's
+answer. The first one is answered by the same function, after its body has come by ASGI's way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEY = "enas.exchange"
 
 
 class Response(NamedTuple):
-    """A whole one."""
+    """A whole HTTP response."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -41,12 +41,12 @@ Withdraw = Callable[[], None]
 Begin = Callable[[bytes, Reply], Withdraw | None]
 """Begins to answer a body: replies later, or at once.
 
-Gives a function to call when the client goes, after which there is no reply; None where it has replied already.
+Returns a function to call when the client disconnects, after which there is no reply; None if it has replied already.
 """
 
 
 class Exchange:
-    """What is known of a request beside its ASGI scope, in which it travels."""
+    """What is known of a request beside its ASGI scope, in which it is kept."""
 
     # Defaults of the class, since an instance is made for every request.
     remember: Callable[[Begin], None] | None = None
@@ -63,7 +63,7 @@ class Exchange:
 
     @classmethod
     def of(cls, scope: Scope) -> Exchange:
-        """That of a request; a new one where its connection is none of ours."""
+        """The exchange of a request; a new one under another server than ours."""
         extensions = scope.setdefault("extensions", {})
         found = extensions.get(_KEY)
         if found is None:
@@ -89,7 +89,7 @@ class Exchange:
             call()
 
     def end(self) -> None:
-        """It is answered. What leads back to the connection only the garbage collector would take apart."""
+        """It is answered. References to the connection would be cycles, left to the garbage collector."""
         self.remember = self._on_gone = None
 
 
@@ -115,7 +115,7 @@ async def answer_to(body: bytes, begin: Begin) -> Response:
     try:
         raise outcome
     finally:
-        # An error leads to this frame and so to the body: what leads back only the garbage collector would take apart.
+        # The error refers to this frame and so to the body: a cycle, left to the garbage collector.
         del outcome
 
 
@@ -145,7 +145,7 @@ def error_response(error: Exception) -> Response:
             status, message = error.status_code, error.detail
             headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
         case _:
-            # Whatever it was is in the log, beside the request's id.
+            # The log has the error, beside the request's id.
             status, message = 500, "internal error"
     return response(orjson.dumps({"error": message}), status=status, headers=headers)
 

@@ -1,4 +1,4 @@
-"""What every request passes through: who may ask, a request's id, errors as the protocol has them, counts and logs."""
+"""The gate around the application: access, request ids, errors as the protocol has them, counts and logs."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
 # Probes carry no token, and the page shows nothing until it has one.
 _OPEN_PATHS = PROBES | {"/", "/docs", "/openapi.json"}
-# Ids of ours count on from a number that no other process has: randomness costs a call of the system.
+# Our ids are a random number of this process and a counter: a random number for each would cost a system call.
 _PROCESS = os.urandom(4).hex()
 _NUMBERS = itertools.count()
-# nginx's status of a request whose client went first.
+# nginx's status for a request whose client disconnected before its answer.
 _GONE = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Phase:
-    """Where a server is in its life."""
+    """The state of a server."""
 
     is_draining: bool = False
     """It was told to stop: not ready, though it still answers."""
@@ -125,7 +125,7 @@ class Gate:
                 raise ForbiddenError(f"a page of {origin[:80]} may not use this server")
 
     def _again(self, begin: Begin, first: _Visit) -> Begin:
-        """What counts and logs requests that repeat the head of one that was let in."""
+        """`begin` for requests that repeat the head of one that was let in; counts and logs them."""
 
         def begin_marked(body: bytes, reply: Reply) -> Withdraw | None:
             visit = _Visit(self, first.line)
@@ -144,11 +144,11 @@ class Gate:
             if withdraw is None:
                 return None
 
-            def leave() -> None:
+            def withdraw_marked() -> None:
                 withdraw()
                 visit.end(_GONE)
 
-            return leave
+            return withdraw_marked
 
         return begin_marked
 
@@ -159,11 +159,11 @@ class _Line(NamedTuple):
     method: str
     path: str
     request_id: str | None
-    """The client's own, if it gave a decent one."""
+    """The client's own, if it gave a valid one."""
 
 
 class _Visit:
-    """A request between its coming and its end, on either path."""
+    """A request from arrival to answer, on either path."""
 
     __slots__ = ("_gate", "_request_id", "_start_s", "line")
 
@@ -174,7 +174,7 @@ class _Visit:
         self._request_id = line.request_id or f"{_PROCESS}{next(_NUMBERS):08x}"
 
     def marked(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """A response's headers with the request's id, and word that we drain."""
+        """A response's headers with the request's id and, while draining, `Connection: close`."""
         marked = [*headers, (b"x-request-id", self._request_id.encode())]
         if self._gate.phase.is_draining:
             # The client takes its next request elsewhere, and loses none on a connection that we close.
@@ -182,7 +182,7 @@ class _Visit:
         return marked
 
     def end(self, status: int, error: Exception | None = None) -> None:
-        """Count it, and log it if it is our fault or all are asked for."""
+        """Count the request; log it if it failed by our fault, or if all are to be logged."""
         self._gate.metrics.responded(status)
         is_ours = error is not None and not isinstance(error, (ServeError, HTTPException))
         if not (is_ours or status == 500 or self._gate.settings.access_log):
@@ -206,7 +206,7 @@ def _line(scope: Scope, headers: Mapping[str, str]) -> _Line:
 
 
 def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by name; the values of equal names are joined, as HTTP has it, so that none of them goes unseen."""
+    """Headers by name; the values of equal names are joined by commas, as HTTP defines it."""
     joined: dict[str, str] = {}
     for name, value in headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")

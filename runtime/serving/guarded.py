@@ -22,7 +22,7 @@ from runtime.serving.exchange import Exchange, Response, error_response
 from runtime.serving.gate import PROBES
 from runtime.serving.limits import Guests, HeadSize, Limits, Uptake
 
-# What is still on its way when a server stops: a first request, and TLS's last word.
+# At shutdown, for a new connection to bring its first request, and for a TLS client to close.
 _GRACE_S = 1.0
 _TLS_GRACE_S = 5.0
 _CLOSE = (b"connection", b"close")
@@ -75,7 +75,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._got_request()
         self.guests.discard(self)
         super().connection_lost(exc)
-        # What leads back here only the garbage collector would take apart.
+        # References back here would be cycles, left to the garbage collector.
         self.pipeline.clear()
         while self._owed:
             exchange = self._owed.popleft()
@@ -98,7 +98,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._close_tls_in_time()
 
     def look(self, now_s: float) -> None:
-        """Give up a client that takes nothing of its answers. To be called every now and then."""
+        """Close the connection if the client takes nothing of its answers. To be called every now and then."""
         if self._uptake.is_stalled(self.transport.get_write_buffer_size(), now_s=now_s):
             self.transport.abort()
 
@@ -120,7 +120,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_size.add(len(name) + len(value), num_fields=1)
-        # What follows a body comes too late to say anything of its request.
+        # Fields after a body (trailers) are ignored.
         if not self._has_head:
             super().on_header(name, value)
 
@@ -128,7 +128,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_size.parsed()
         self._head_size.begin()
         if self.parser.should_upgrade():
-            # The parser takes it that no body follows, and is put right in `_ignore_upgrade`.
+            # The parser expects no body now; `_ignore_upgrade` corrects that.
             return
         is_guest = self in self.guests
         if is_guest and self.url.partition(b"?")[0] not in _PROBES:
@@ -201,8 +201,8 @@ class GuardedConnection(HttpToolsProtocol):
         self._end_reading(LateError(f"the request did not arrive within {self.limits.receive_timeout_s:g} s"))
 
     def _end_reading(self, error: ServeError) -> None:
-        """Take nothing more of a connection: what came whole is answered, then this is said, and it closes."""
-        # A traceback leads back here.
+        """Read nothing more: requests that are whole are answered, then the error is sent and the connection closes."""
+        # A traceback refers back here.
         self._refusal = error.with_traceback(None)
         self._got_request()
         self.flow.pause_reading()

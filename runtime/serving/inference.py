@@ -1,7 +1,7 @@
 """`POST /v2/models/NAME/infer`: the protocol's inference.
 
-An ASGI application of its own: requests pass no layer that they do not need. A body is answered by `_begin`, whether it
-came by ASGI's way or repeats the head of one that did.
+An ASGI application of its own, without layers that it does not need. A body is answered by `_begin`, whether it
+came through ASGI or repeats the head of one that did.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from runtime.serving.answers import Answer, encode_infer
-from runtime.serving.batching import Done
+from runtime.serving.batches import Done
 from runtime.serving.bodies import accepted_encoding, deflate
 from runtime.serving.exchange import Exchange, Receive, Reply, Response, Scope, Send, Withdraw, respond, response
 from runtime.serving.protocol import InferReader, InferRequest
@@ -77,7 +77,7 @@ class Infer:
 
 
 class _Inference(Work):
-    """A request to `Infer`. No closures: it is made for every one."""
+    """A request to `Infer`. It makes no closures, for speed."""
 
     __slots__ = ("_request", "asked")
 
@@ -85,7 +85,7 @@ class _Inference(Work):
 
     def queue(self, request: InferRequest) -> None:
         self._request = request
-        self.leave = self._served.begin(
+        self.stop_waiting = self._served.begin(
             request.feed, self._tell, batch_size=request.batch_size, timeout_s=request.timeout_s
         )
 
@@ -104,7 +104,7 @@ class _Inference(Work):
 
 
 def _in_thread(call: Callable[[], Any], tell: Callable[[Any], None]) -> None:
-    """Call in a thread, and tell in the event loop what that gives or raises."""
+    """Call in a thread, and tell the result or the exception in the event loop."""
     loop = asyncio.get_running_loop()
 
     def run() -> None:

@@ -40,11 +40,11 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def begin_no_more(listener: socket.socket) -> None:
-    """Let no more connections begin; those that have begun are made and wait to be accepted.
+    """Have the kernel drop requests for new connections; those that have begun are made and wait to be accepted.
 
-    Closing a listening socket resets what came since it was last asked, so nothing may come any more. Clients that ask
-    from now on hear nothing, and are refused after the socket is closed, in all processes that share it. Where the
-    system cannot do so, nothing happens.
+    Closing a listening socket resets the connections that came since the last accept, so none may come any more. New
+    clients get no answer, and are refused once the socket is closed in all processes that share it. Does nothing on
+    systems that have no such filter.
     Source: linux/filter.h, struct sock_filter; socket(7), SO_ATTACH_FILTER.
     """
     if sys.platform != "linux":

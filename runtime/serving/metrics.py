@@ -1,11 +1,11 @@
-"""What a server counts, for Prometheus and for the protocol's statistics, which are read off the same counters.
+"""A server's counters, for Prometheus and for the protocol's statistics.
 
 Counters have Triton's names, histograms have buckets for models that take less than a millisecond. Where several
-processes serve together, the numbers are in memory that every process reads (`figures`), so each of them tells the sum
-of all.
+processes serve together, the numbers are in memory that every process reads (`figures`), so each of them gives the
+sum of all.
 
-Counting takes almost a microsecond, and ten things are counted of a request. What happens in one turn of the event loop
-is therefore gathered, and told to prometheus_client first thing in the next.
+Counting takes almost a microsecond, and ten things are counted of a request. Counts are therefore gathered in one turn
+of the event loop, and handed to prometheus_client at the beginning of the next.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Metrics:
     """All counters of a process."""
 
     def __init__(self, figures: Figures | None = None) -> None:
-        """Args: figures: those of all processes that serve together; None if each tells its own."""
+        """Args: figures: those of all processes that serve together; None if this one serves alone."""
         self.registry = registry = CollectorRegistry()
         self._figures = figures
         self._by_name: dict[str, Counter | Histogram | Gauge] = {}
         if figures is not None:
-            # prometheus_client's own way, which has it take another class for its numbers; once a process.
+            # prometheus_client's own hook for where numbers are kept; set once a process.
             values.ValueClass = figures.value_class()
 
         def counter(name: str, text: str, labels: Iterable[str] = _MODEL) -> Counter:
@@ -85,7 +85,7 @@ class Metrics:
         return ModelMetrics(self, model, version)
 
     def responded(self, status: int) -> None:
-        """To an HTTP request. In the event loop."""
+        """Count an HTTP response. To be called in the event loop."""
         self._statuses[status] += 1
         self._soon()
 
@@ -97,13 +97,13 @@ class Metrics:
     def collect(self) -> list[Metric]:
         """The numbers of all processes that serve together."""
         if self._figures is not None:
-            # What only others have counted yet is theirs and nought here.
+            # A metric that only other processes have counted so far is 0 here.
             for name, labels in self._figures.labels():
                 self._by_name[name].labels(*labels)
         return list(self.registry.collect())
 
     def exposition(self) -> str:
-        """Prometheus's text format. Counters are called as Triton calls them, without `_total`."""
+        """Prometheus's text format. Counters have Triton's names, without `_total`."""
         lines = []
         for metric in self.collect():
             lines += [f"# HELP {metric.name} {metric.documentation}", f"# TYPE {metric.name} {metric.type}"]
@@ -145,7 +145,7 @@ class ModelMetrics:
         self._of: dict[str, Any] = {name: getattr(metrics, name).labels(*self._labels) for name in labelled}
         self._compute_us = {phase: metrics.compute_us[phase].labels(*self._labels) for phase in _PHASES}
         self._num_came = 0
-        """Less those that failed."""
+        """Requests since the last turn, less those that failed."""
         self._answered: list[tuple[int, float, float]] = []
         self._soon = _once_a_turn(self._tell)
 

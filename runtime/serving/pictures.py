@@ -16,7 +16,8 @@ from foundation.limits import MAX_PIXELS
 from foundation.pictures import Picture, PictureError, read_header
 from runtime.images import Preprocess, prepare_file
 from runtime.machine import usable_cores
-from runtime.serving.batching import Batcher, BatchLimits, Done
+from runtime.serving.batches import Done
+from runtime.serving.batching import Batcher, BatchLimits
 from runtime.serving.errors import ExpiredError, RequestError
 from runtime.serving.exchange import Withdraw
 from runtime.serving.settings import Settings
@@ -65,11 +66,11 @@ class Decoder:
         withdraw = batcher.enter((data, preprocess), told)
         timer = asyncio.get_running_loop().call_later(self._timeout_s, expire)
 
-        def leave() -> None:
+        def withdraw_in_time() -> None:
             timer.cancel()
             withdraw()
 
-        return leave
+        return withdraw_in_time
 
 
 def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], int], list[Picture]]:
@@ -84,7 +85,7 @@ def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], i
             raise RequestError(f"the picture: {error}") from None
         except (MemoryError, RequestError):
             raise
-        # Whatever a client's bytes do to a decoder is the client's.
+        # Any other error of a decoder is due to the client's bytes too.
         except Exception as error:
             raise RequestError(f"the picture: cannot be read: {type(error).__name__}") from error
 

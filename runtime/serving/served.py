@@ -19,7 +19,8 @@ from runtime.kinds import AnyModel, model_of
 from runtime.language_model import LanguageModel
 from runtime.model import Model
 from runtime.providers import Tuning
-from runtime.serving.batching import Batcher, Done
+from runtime.serving.batches import Done
+from runtime.serving.batching import Batcher
 from runtime.serving.errors import RequestError
 from runtime.serving.metrics import Metrics, ModelMetrics
 from runtime.serving.settings import Settings

@@ -1,7 +1,8 @@
 """One process that serves: from a listening socket to the last answer.
 
-On SIGTERM it is not ready any more but goes on answering, each answer closing its connection, for `lame_duck_s`; then
-it takes no more connections, finishes what it has within `exit_timeout_s`, and exits 0. Liveness stays 200 throughout.
+On SIGTERM it drains: for `lame_duck_s` it is not ready any more but goes on answering, each answer closing its
+connection. Then it takes no more connections, finishes what it has within `exit_timeout_s`, and exits 0. Liveness stays
+200 throughout.
 A second signal, or Ctrl-C, skips the wait, and one more skips the rest. Whatever hangs, the process ends soon after
 that time. On SIGHUP it reads its certificate, token and models anew.
 """
@@ -77,7 +78,7 @@ def run(
 
     async def load() -> None:
         if channel is not None:
-            channel.attach(control_here=app.control_here, leave=server.leave, reload=server.reload)
+            channel.attach(control_here=app.control_here, drain=server.drain, reload=server.reload)
         elif sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
         try:
@@ -149,20 +150,20 @@ class _Server(uvicorn.Server):
         self._phase = phase
         self._settings = settings
         self._is_worker = is_worker
-        self._leaves_at_s: float | None = None
+        self._stops_at_s: float | None = None
         self._reloading: asyncio.Task[None] | None = None
 
-    def leave(self, after_s: float, is_forced: bool = False) -> None:
-        """Stop after so many seconds, or sooner if that was said already; forced, without what is left to finish."""
-        leaves_at_s = time.monotonic() + after_s
-        self._leaves_at_s = min(leaves_at_s, self._leaves_at_s or leaves_at_s)
+    def drain(self, after_s: float, is_forced: bool = False) -> None:
+        """Stop after so many seconds, or sooner if an earlier call said so; forced: without finishing requests."""
+        stops_at_s = time.monotonic() + after_s
+        self._stops_at_s = min(stops_at_s, self._stops_at_s or stops_at_s)
         self.force_exit = self.force_exit or is_forced
         if not self._phase.is_draining:
             self._phase.is_draining = True
             log.info("draining", extra={"lame_duck_s": after_s})
 
     def reload(self) -> None:
-        """Read certificate, token and models anew, beside serving; what cannot be taken leaves what was."""
+        """Read certificate, token and models anew while serving; what cannot be used changes nothing."""
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
@@ -186,9 +187,9 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         elif self._phase.is_draining or sig == signal.SIGINT:
-            self.leave(0)
+            self.drain(0)
         else:
-            self.leave(self._settings.lame_duck_s)
+            self.drain(self._settings.lame_duck_s)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         end_anyway(after_s=self._settings.exit_timeout_s + _EXIT_GRACE_S)
@@ -201,7 +202,7 @@ class _Server(uvicorn.Server):
             while (state.connections or state.tasks) and not self.force_exit:
                 await asyncio.sleep(_TICK_S)
         finally:
-            # uvicorn cancels its tasks now, but a repeated request is none.
+            # uvicorn cancels its tasks now; a repeated request has none.
             for connection in self._all_connections():
                 connection.give_up()
             if self.force_exit:
@@ -212,8 +213,8 @@ class _Server(uvicorn.Server):
         return [connection for connection in self.server_state.connections if isinstance(connection, Connection)]
 
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
-        """Take what waits to be accepted, which closing a listening socket would reset."""
-        # Those that share the socket leave together; one that has failed goes alone, and the others still need it.
+        """Accept the connections that wait; closing the listening socket would reset them."""
+        # Workers that drain stop together. One that has failed stops alone, and the others still need the socket.
         if self._phase.is_draining and self._settings.packet_filter:
             for listener in listeners:
                 begin_no_more(listener)
@@ -236,7 +237,7 @@ class _Server(uvicorn.Server):
         return self._connections(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._leaves_at_s is not None and time.monotonic() >= self._leaves_at_s:
+        if self._stops_at_s is not None and time.monotonic() >= self._stops_at_s:
             self.should_exit = True
         if counter % 10 == 0:
             self._look_after_connections()
@@ -260,7 +261,7 @@ def end_anyway(*, after_s: float) -> None:
 
 
 def _allow_many_files() -> None:
-    """A connection takes a file; the usual limit is for programs of another kind."""
+    """Raise the limit of open files, since a connection takes one."""
     if sys.platform == "win32":
         return
     import resource

@@ -24,12 +24,12 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a server is told."""
+    """All settings of a server."""
 
     models: Path
     """A run, a model file, or a folder of models."""
     host: str = "127.0.0.1"
-    """The address to listen at; others than this machine's own reach it only if told so."""
+    """The address to listen at; by default only this machine reaches it."""
     port: int = 8000
     """0 takes a free one."""
     workers: int = 1
@@ -55,7 +55,7 @@ class Settings:
     decode_timeout_s: float = 10.0
     """For a picture to be decoded, its wait included."""
     keep_alive_s: int = 75
-    """An idle connection is kept; clients lose requests on connections that close under them, so long."""
+    """How long an idle connection is kept. Long, since clients lose requests on connections that close under them."""
     poll_s: float = 0.0
     """How often the models' files are looked at for changes; 0 is never."""
     lame_duck_s: float = 5.0
@@ -74,7 +74,7 @@ class Settings:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     access_log: bool = False
-    """Tell of every request, not only of those that failed by our fault."""
+    """Log every request, not only those that failed by our fault."""
     log_format: LogFormat = "text"
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from runtime.artifact import ArtifactError
-from runtime.serving.channel import Ask, Channel, Did, Do, Done, Failed, Leave, Ready, Reload
+from runtime.serving.channel import Ask, Channel, Did, Do, Done, Drain, Failed, Ready, Reload
 from runtime.serving.errors import ServeError
 from runtime.serving.figures import Figures, Slot
 from runtime.serving.logs import configure
@@ -77,9 +77,9 @@ class _Supervisor:
     unloaded: set[str] = field(default_factory=set)
     failure: str | None = None
     stop_after_s: float | None = None
-    """Set by a signal: leave, after so many seconds."""
+    """Set by a signal: drain for so many seconds, then stop."""
     is_forced: bool = False
-    """Set by one more: leave what is unfinished."""
+    """Set by one more: stop without finishing requests."""
     is_reload_due: bool = False
     pause_s: float = 0.0
     """Before the next worker is started in place of one that died."""
@@ -134,12 +134,12 @@ class _Supervisor:
         self.workers.append(_Worker(process, ours, number))
 
     def _hear(self) -> None:
-        """Hear the workers for a moment."""
+        """Wait a moment for messages and deaths of workers."""
         wait([end for worker in self.workers for end in (worker.pipe, worker.process.sentinel)], timeout=_TICK_S)
         for worker in list(self.workers):
             is_alive = worker.process.is_alive()
             try:
-                # What a worker said before it died is heard.
+                # A dead worker's last messages may still be in its pipe.
                 while worker.pipe.poll():
                     self._on_message(worker, worker.pipe.recv())
             except (EOFError, OSError):
@@ -201,7 +201,7 @@ class _Supervisor:
     def _stop(self, after_s: float) -> None:
         self.listener.close()
         for worker in self.workers:
-            self._send(worker, Leave(after_s))
+            self._send(worker, Drain(after_s))
         is_forced = False
         gives_up_at_s = time.monotonic() + after_s + self.settings.exit_timeout_s + _GRACE_S
         while self.workers and time.monotonic() < gives_up_at_s:
@@ -212,7 +212,7 @@ class _Supervisor:
                 if is_forced:
                     gives_up_at_s = time.monotonic() + _GRACE_S
                 for worker in self.workers:
-                    self._send(worker, Leave(after_s, is_forced))
+                    self._send(worker, Drain(after_s, is_forced))
         for worker in self.workers:
             log.error("worker killed", extra={"worker": worker.process.pid})
             worker.process.kill()

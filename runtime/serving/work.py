@@ -35,7 +35,7 @@ class Intake:
 class Work:
     """A request being answered: what it holds and is counted for, until it is answered, fails or is withdrawn."""
 
-    __slots__ = ("_budget", "_metrics", "_num_bytes", "_reply", "_served", "_start_s", "is_over", "leave")
+    __slots__ = ("_budget", "_metrics", "_num_bytes", "_reply", "_served", "_start_s", "is_over", "stop_waiting")
 
     def __init__(self, served: ServedModel, budget: Budget, body: bytes, reply: Reply) -> None:
         """Raises: UnavailableError: the budget is spent."""
@@ -45,8 +45,8 @@ class Work:
         self._served = served
         self._metrics = served.metrics
         self._start_s = time.perf_counter()
-        self.leave: Withdraw | None = None
-        """Leaves where it waits now."""
+        self.stop_waiting: Withdraw | None = None
+        """Takes it out of the queue that it waits in now."""
         self.is_over = False
         self._metrics.came()
 
@@ -60,18 +60,18 @@ class Work:
         if not isinstance(error, ServeError):
             log.error("the model failed", exc_info=error)
             error = FailedError("the model failed on this request")
-        # A traceback leads to the request's body, and would keep it until the garbage collector comes by.
+        # A traceback refers to the request's body, and would keep it until the garbage collector runs.
         self._reply(error.with_traceback(None))
 
     def withdraw(self) -> None:
         if not self.is_over:
-            leave = self.leave
+            stop_waiting = self.stop_waiting
             self._metrics.failed("CANCELED", seconds=self._end())
-            if leave is not None:
-                leave()
+            if stop_waiting is not None:
+                stop_waiting()
 
     def attempt(self, outcome: Any, go_on: Callable[[Any], None]) -> None:
-        """Go on with what a part of the work gave; a failure, of that part or of what follows, is the request's."""
+        """Go on with the outcome of a part of the work; if that part or `go_on` fails, the request fails."""
         if self.is_over:
             return
         if isinstance(outcome, Exception):
@@ -83,9 +83,9 @@ class Work:
             self.fail(error)
 
     def _end(self) -> float:
-        """Seconds that it took."""
+        """Give back what it held; returns the seconds that it took."""
         self.is_over = True
-        # It leads back here: a circle, which only the garbage collector would take apart.
-        self.leave = None
+        # It refers back here: a cycle, left to the garbage collector.
+        self.stop_waiting = None
         self._budget.give_back(self._num_bytes)
         return time.perf_counter() - self._start_s

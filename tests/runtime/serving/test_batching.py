@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.serving import batching as batching_module
-from runtime.serving.batching import Batcher, BatchLimits, bucket_sizes
+from runtime.serving.batches import bucket_sizes
+from runtime.serving.batching import Batcher, BatchLimits
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
 from tests.runtime.serving.waiting import submit
 

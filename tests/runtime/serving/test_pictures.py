@@ -17,7 +17,7 @@ from foundation.limits import MAX_PIXELS
 from foundation.pictures import Picture, PictureError, read_header
 from runtime.images import Preprocess
 from runtime.serving import pictures
-from runtime.serving.batching import Done
+from runtime.serving.batches import Done
 from runtime.serving.errors import ExpiredError, RequestError
 from runtime.serving.pictures import Decoder, num_pixels
 from runtime.serving.settings import Settings

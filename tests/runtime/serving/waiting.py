@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from runtime.serving.batching import Batcher, Done
+from runtime.serving.batches import Done
+from runtime.serving.batching import Batcher
 
 
 async def told(begin: Callable[[Callable[[Any], None]], Callable[[], None]]) -> Any:
