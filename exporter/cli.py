@@ -108,7 +108,7 @@ def retrain(
     The best epoch is chosen on the valid split; the test split is scored once, at the end.
     """
     from exporter.presets import retrain_preset
-    from exporter.retrain import check_task, config_types, score_text, task_text
+    from exporter.retrain import check_task, config_types, result_text, task_text
     from exporter.trainings import begin_training, retrain_job
     from searcher.arch.retarget import retarget
     from searcher.arch.spec import spec_digest
@@ -214,14 +214,7 @@ def retrain(
                 exit_stopped(stopped, again=again, say=say)
         summaries = dict(zip(folders, found, strict=True))
     for model, summary in summaries.items():
-        metric = "test_perplexity" if "test_perplexity" in summary else "test_accuracy"
-        kind = metric.removeprefix("test_")
-        valid = f", valid {score_text(kind, summary[f'valid_{kind}'])}" if f"valid_{kind}" in summary else ""
-        of = f"of {summary['test_count']:,} images" if kind == "accuracy" else f"over {summary['test_count']:,} tokens"
-        say(
-            f"{'LSTM: ' if model == 'lstm' else ''}test {kind} {score_text(kind, summary[metric])} {of} "
-            f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
-        )
+        say(f"{'LSTM: ' if model == 'lstm' else ''}{result_text(summary)}")
     say(f"next: enas export {shlex.quote(str(run_path))}", err=True)
 
 

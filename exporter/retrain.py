@@ -321,6 +321,8 @@ def retrain(
         "device": describe(device, count=folder.world.size),
         "versions": versions(),
     }
+    if test.balanced is not None:
+        summary["test_balanced_accuracy"] = test.balanced
     if run.best is not None:
         summary |= {f"valid_{metric}": run.best.value, "valid_loss": run.best.loss}
     if run.weights.rate_scale < 1:
@@ -435,6 +437,19 @@ def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Lit
     with loading(str(folder.path / BEST)):
         network.load_state_dict({name: value for name, value in weights.items() if ".auxiliary_head." not in name})
     return network.eval().to(device)
+
+
+def result_text(summary: Mapping[str, Any]) -> str:
+    """What came out of a retraining, from its summary."""
+    kind = "perplexity" if "test_perplexity" in summary else "accuracy"
+    of = f"of {summary['test_count']:,} images" if kind == "accuracy" else f"over {summary['test_count']:,} tokens"
+    balanced = summary.get("test_balanced_accuracy")
+    beside = "" if balanced is None else f", balanced accuracy {score_text('accuracy', balanced)} (mean recall)"
+    valid = f", valid {score_text(kind, summary[f'valid_{kind}'])}" if f"valid_{kind}" in summary else ""
+    return (
+        f"test {kind} {score_text(kind, summary[f'test_{kind}'])} {of}{beside} "
+        f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
+    )
 
 
 def score_text(metric: str, value: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from foundation import balance
 from runtime import statistics
 from runtime.calibration import Calibration
 from runtime.model import Model
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from datasets.store import ImageStore
 
 # N images, H height, W width, C channels, K classes
-
-_UNEQUAL = 1.5
 
 
 class EvaluationError(ValueError):
@@ -73,8 +72,7 @@ class Evaluation:
     @property
     def balanced_accuracy(self) -> float:
         """The mean of the recalls, so that every class that has an image counts alike."""
-        recalls = [score.recall for score in self.per_class if score.recall is not None]
-        return sum(recalls) / len(recalls)
+        return balance.balanced_accuracy(np.diag(self.confusion).tolist(), self.confusion.sum(axis=1).tolist())
 
     @property
     def absent(self) -> list[str]:
@@ -84,8 +82,7 @@ class Evaluation:
     @property
     def is_unequal(self) -> bool:
         """Whether some class has so many more images than another that accuracy speaks for it alone."""
-        counts = [score.count for score in self.per_class]
-        return max(counts) > _UNEQUAL * min(counts)
+        return balance.is_unequal(self.confusion.sum(axis=1).tolist())
 
     @property
     def mistakes(self) -> list[list[tuple[str, int]]]:

@@ -66,6 +66,7 @@ ALLOWED = {
         "searcher.training.distributed",
         "searcher.training.learner",
         "datasets",
+        "foundation.balance",
     },
     "searcher.training.text_learner": {
         "searcher.arch.document",

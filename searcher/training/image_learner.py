@@ -1,6 +1,6 @@
 """Learning to classify images: cross entropy on augmented batches, scored by accuracy."""
 
-# B batch, C channels, H height, W width
+# B batch, C channels, H height, W width, K classes
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 from datasets.batches import Augmentation, ImageBatches
 from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
+from foundation import balance
 from searcher.arch.document import ConfigError
 from searcher.training.device import Precision, computing, products_precision
 from searcher.training.distributed import ALONE, World
@@ -203,11 +204,14 @@ class ImageLearner:
             count = len(numbers)
             starts = range(0, count, _EVALUATION_BATCH_SIZE)
             batches = (images.batch(numbers[start : start + _EVALUATION_BATCH_SIZE]) for start in starts)
-        sums = torch.zeros(2, dtype=torch.float64, device=self._device)  # correct answers, cross entropy
+        num_classes = len(self._store.classes)
+        sums = torch.zeros(2 * num_classes + 1, dtype=torch.float64, device=self._device)
         for batch in islice(batches, self._world.rank, None, self._world.size):
             sums += _answer_sums(network, *batch, label_smoothing=self._training.label_smoothing)
-        correct, loss = (self._world.sum(sums) / count).tolist()
-        return Score(correct, count, loss)
+        *sums_of_classes, loss = self._world.sum(sums).tolist()
+        hits, counts = sums_of_classes[:num_classes], sums_of_classes[num_classes:]
+        balanced = balance.balanced_accuracy(hits, counts) if balance.is_unequal(counts) else None
+        return Score(sum(hits) / count, count, loss / count, balanced)
 
     def _correct(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
         return correct_answers(lambda x: network(x)[0], images, labels, precision=self._precision)
@@ -250,15 +254,16 @@ def classification_loss(
 
 @torch.inference_mode()
 def _answer_sums(network: Network, images: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
-    """How many images a network answers correctly in full float32, and the sum of their losses: [2].
+    """Images of each class that a network answers correctly in full float32, images of each, and their loss: [2K + 1].
 
     The loss is that of training: without its smoothing the sure answers of the first epochs would seem the best.
     """
     with computing(images.device, "float32"):
         logits, _ = network(images)
-    correct = (logits.argmax(1) == labels).sum()
+    shown = functional.one_hot(labels, logits.shape[1])  # [B, K]
+    hits = shown * (logits.argmax(1) == labels)[:, None]
     loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="sum")
-    return torch.stack([correct.double(), loss.double()])
+    return torch.cat([hits.sum(0).double(), shown.sum(0).double(), loss.double()[None]])
 
 
 @torch.inference_mode()

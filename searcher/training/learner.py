@@ -99,6 +99,8 @@ class Score:
     """Images or tokens that it is over."""
     loss: float
     """Mean cross entropy of the answers in nats, as trained on; it tells apart what the metric finds equal."""
+    balanced: float | None = None
+    """Balanced accuracy, in [0, 1]; None unless there are classes, and so unequal ones that accuracy misleads."""
 
 
 def more_is_better(metric: str) -> bool:

@@ -17,7 +17,7 @@ from datasets.catalog import load_text
 from datasets.store import StoreError, TextStore
 from datasets.store_writer import write_text_store
 from exporter.export import load_retrained
-from exporter.retrain import RetrainConfig, Retraining, check_task, retrain
+from exporter.retrain import RetrainConfig, Retraining, check_task, result_text, retrain
 from searcher.arch.document import ConfigError, read_json
 from searcher.nn.graphs import Graphs
 from searcher.nn.tapes import EagerTape
@@ -67,6 +67,14 @@ class Judge:
 
 def weights_of(network: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_the_result_has_balanced_accuracy_where_the_summary_has() -> None:
+    summary = {"test_accuracy": 0.9, "test_count": 1000, "best_epoch": 3, "valid_accuracy": 0.91, "parameters": 4321}
+    whole = "test accuracy 90.00% of 1,000 images{} (epoch 3, valid 91.00%; 4,321 parameters)"
+    assert result_text(summary) == whole.format("")
+    balanced = {**summary, "test_balanced_accuracy": 0.5}
+    assert result_text(balanced) == whole.format(", balanced accuracy 50.00% (mean recall)")
 
 
 def test_the_least_perplexity_is_kept(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:

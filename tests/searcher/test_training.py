@@ -181,11 +181,12 @@ def test_the_auxiliary_loss_is_weighted() -> None:
     torch.testing.assert_close(actual, expected)
 
 
-def test_a_balanced_loss_lets_every_class_count_alike(tmp_path: Path) -> None:
-    """Over the training images the weights of each class sum to the same, and to 1 an image on the mean."""
-    labels = np.array([0] * 9 + [1] * 2 + [2])
-    images = np.zeros((12, 12, 12, 1), np.uint8)
-    chunk = (images, labels)
+UNEQUAL = np.array([0] * 9 + [1] * 2 + [2])
+
+
+def unequal_learner(tmp_path: Path, labels: np.ndarray = UNEQUAL, **training: Any) -> ImageLearner:
+    """All splits hold black images of these labels, of three classes."""
+    chunk = (np.zeros((len(labels), 12, 12, 1), np.uint8), labels)
     write_image_store(
         tmp_path / "noise.h5",
         name="unequal",
@@ -194,7 +195,26 @@ def test_a_balanced_loss_lets_every_class_count_alike(tmp_path: Path) -> None:
         source="made up",
         licence="CC0-1.0",
     )
-    learner = learner_of(tmp_path / "noise.h5", training=ImageTraining(class_weights="balanced", label_smoothing=0.0))
+    return learner_of(tmp_path / "noise.h5", training=ImageTraining(label_smoothing=0.0, **training))
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_always_the_largest_class_scores_a_third_in_balance(tmp_path: Path, split: str) -> None:
+    largest = torch.tensor([1.0, 0.0, 0.0])
+    score = unequal_learner(tmp_path).score(lambda images, **_: (largest.expand(len(images), 3), None), split)
+    assert (score.value, score.balanced) == (0.75, pytest.approx(1 / 3))
+
+
+def test_equal_classes_need_no_balance(tmp_path: Path) -> None:
+    learner = unequal_learner(tmp_path, np.arange(9) % 3)
+    score = learner.score(lambda images, **_: (torch.ones(len(images), 3), None), "test")
+    assert (score.value, score.balanced) == (pytest.approx(1 / 3), None)
+
+
+def test_a_balanced_loss_lets_every_class_count_alike(tmp_path: Path) -> None:
+    """Over the training images the weights of each class sum to the same, and to 1 an image on the mean."""
+    labels = UNEQUAL
+    learner = unequal_learner(tmp_path, class_weights="balanced")
     logits = torch.zeros(12, 3, requires_grad=True)
     batch = (torch.zeros(12, 1, 12, 12), torch.from_numpy(labels))
     learner.loss(lambda images, **_: (logits, None), batch, progress=0.0).loss.backward()
