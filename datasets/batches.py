@@ -5,45 +5,23 @@ that a thread reads ahead. Nothing random is remembered: an epoch's order and a 
 (seed, epoch, step), drawn on the CPU, so an epoch can start at any step, and looks the same on every device.
 """
 
-# N images of the split, B batch, H W C an image's height, width and channels, P crop padding
+# N images of the split, B batch, H W C an image's height, width and channels
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.augmentation import Augmentation, crop_and_flip, cut_out, draw, draw_noise, erase
 from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 
 DEFAULT_MEMORY_BUDGET_BYTES = 2 << 30
-
-
-class AugmentationError(ValueError):
-    """An augmentation that cannot be done."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to a batch of training images, each image drawing for itself."""
-
-    crop_padding: int = 0
-    """Pixels of black added on every side before a window of the image's size is cut at random; 0: no crop."""
-    flip: bool = False
-    """Mirror left to right with probability one half."""
-    cutout: int = 0
-    """Side in pixels of a square set to the mean (zero after normalisation), its centre uniform over the image and its
-    parts outside dropped; 0: no cutout. Source: DeVries and Taylor 2017, arXiv:1708.04552."""
-
-    def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout"):
-            if getattr(self, name) < 0:
-                raise AugmentationError(f"{name} is {getattr(self, name)}, expected a number of pixels, 0 or more")
 
 
 class ImageBatches:
@@ -105,15 +83,12 @@ class ImageBatches:
         if drop_last:
             order = order[: self.num_steps(batch_size, drop_last) * batch_size]
         labels = self._labels[torch.from_numpy(order).to(self._labels.device)]
-        choices = None
+        augment = None
         if augmentation is not None:
-            choices = self._choices(augmentation, batch_size=batch_size, count=len(order), seed=seed, epoch=epoch)
+            augment = self._augmenter(augmentation, batch_size=batch_size, count=len(order), seed=seed, epoch=epoch)
         for step, pixels in enumerate(self._images.walk(order, batch_size, start_step), start_step):
             here = slice(step * batch_size, (step + 1) * batch_size)
-            if augmentation is None or choices is None:
-                images = self._normalise(pixels)
-            else:
-                images = self._augment(pixels, choices[:, here], augmentation)
+            images = self._normalise(pixels) if augment is None else augment(pixels, here)
             yield images, labels[here]
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
@@ -121,81 +96,41 @@ class ImageBatches:
         numbers = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         return self._normalise(self._images.pick(numbers.numpy())), self._labels[numbers.to(self._labels.device)]
 
-    def _choices(self, augmentation: Augmentation, *, batch_size: int, count: int, seed: int, epoch: int) -> Tensor:
-        """What the images of an epoch draw, on the device: int64 [5, count], see `_draw`.
+    def _augmenter(
+        self, augmentation: Augmentation, *, batch_size: int, count: int, seed: int, epoch: int
+    ) -> Callable[[Tensor, slice], Tensor]:
+        """What augments the images of an epoch: uint8 [B, H, W, C] and their places -> float32 [B, C, H, W].
 
-        All at once, for a copy to the device at every step would wait there for the step before.
+        All is drawn at once, for a copy to the device at every step would wait there for the step before.
         """
+        device = self._labels.device
         parts = [
-            _draw(
+            draw(
                 numpy_generator(seed, "augment", epoch, step),
                 augmentation,
                 (min(batch_size, count - step * batch_size), *self._images.shape),
             )
             for step in range(-(-count // batch_size))
         ]
-        return torch.cat(parts, dim=1).to(self._labels.device)
+        drawn = torch.cat(parts, dim=1).to(device)
+        noise = draw_noise(numpy_generator(seed, "noise", epoch), self._images.shape).to(device)
 
-    def _augment(self, pixels: Tensor, choices: Tensor, augmentation: Augmentation) -> Tensor:
-        """uint8 [B, H, W, C] -> float32 [B, C, H, W]: cropped and mirrored as bytes, cut out once normalised."""
-        images = self._normalise(_crop_and_flip(pixels, choices, augmentation))
-        if augmentation.cutout:
-            _cut_out(images, choices, augmentation.cutout)
-        return images
+        def augment(pixels: Tensor, here: slice) -> Tensor:
+            choices = drawn[:, here]
+            images = self._normalise(crop_and_flip(pixels, choices, augmentation))
+            if augmentation.cutout:
+                cut_out(images, choices, augmentation.cutout)
+            if augmentation.erase_prob:
+                erase(images, choices, noise)
+            return images
+
+        return augment
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [B, H, W, C] -> float32 [B, C, H, W], channels_last: the memory stays as it was."""
         rows = pixels.flatten(2)  # [B, H, W*C]
         rows = rows.float().mul_(self._scale).add_(self._shift)
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
-
-
-# --- augmentation ----------------------------------------------------------------------------------------------------
-
-
-def _draw(generator: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]) -> Tensor:
-    """What each image of a batch draws: int64 [5, B]: crop's top and left, mirrored or not, cutout's top and left."""
-    batch, height, width, _ = shape
-    offsets = 2 * augmentation.crop_padding + 1
-    bounds = (offsets, offsets, 1 + augmentation.flip, height, width)
-    choices = np.stack([generator.integers(0, bound, batch) for bound in bounds])
-    choices[3:] -= augmentation.cutout // 2
-    return torch.from_numpy(choices)
-
-
-def _crop_and_flip(pixels: Tensor, choices: Tensor, augmentation: Augmentation) -> Tensor:
-    """uint8 [B, H, W, C], the same shape after.
-
-    Plain and mirrored images stand padded in one buffer; a row of a result is a run of W*C of its bytes, so whatever
-    was drawn, a batch is one gather of B*H runs: 0.23 ms for 128 images 32×32×3 on two cores.
-    """
-    batch, height, width, channels = pixels.shape
-    padding = augmentation.crop_padding
-    padded = pixels.new_zeros(1 + augmentation.flip, batch, height + 2 * padding, width + 2 * padding, channels)
-    inner = padded[:, :, padding : padding + height, padding : padding + width]
-    inner[0] = pixels
-    if augmentation.flip:
-        inner[1] = pixels.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)  # flip is fastest on a channels_last view
-
-    top, left, flipped = choices[:3, :, None]  # [B, 1] each
-    image = torch.arange(batch, device=pixels.device)[:, None] + flipped * batch
-    row = image * padded.shape[2] + top + torch.arange(height, device=pixels.device)  # [B, H]
-    starts = (row * padded.shape[3] + left) * channels
-    run = width * channels
-    runs = padded.view(-1).as_strided((padded.numel() - run + 1, run), (1, 1))  # the run that starts at each byte
-    return runs.index_select(0, starts.flatten()).view(pixels.shape)
-
-
-def _cut_out(images: Tensor, choices: Tensor, side: int) -> None:
-    """Set a square of each image [B, C, H, W] to zero, in place."""
-    height, width = images.shape[2:]
-    top, left = choices[3:, :, None]  # [B, 1] each
-    y = torch.arange(height, device=images.device)
-    x = torch.arange(width, device=images.device).repeat_interleave(images.shape[1])
-    keep_y = ((y < top) | (y >= top + side)).float()[:, :, None]  # [B, H, 1]
-    keep_x = ((x < left) | (x >= left + side)).float()[:, None]  # [B, 1, W*C]
-    # Products of floats: filling under a boolean mask takes seven times as long.
-    images.permute(0, 2, 3, 1).flatten(2).mul_(torch.maximum(keep_y, keep_x))
 
 
 # --- where the pixels are --------------------------------------------------------------------------------------------

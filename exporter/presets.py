@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from datasets.batches import Augmentation
+from datasets.augmentation import Augmentation
 from exporter.halving import HalvingConfig
 from exporter.retrain import RetrainConfig
 from searcher.arch.document import DocumentError, unknown

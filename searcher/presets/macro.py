@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from datasets.batches import Augmentation
+from datasets.augmentation import Augmentation
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from datasets.batches import Augmentation
+from datasets.augmentation import Augmentation
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig

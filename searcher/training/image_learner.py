@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.batches import Augmentation, ImageBatches
+from datasets.augmentation import Augmentation
+from datasets.batches import ImageBatches
 from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from foundation import balance

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from datasets.batches import Augmentation, ImageBatches
+from datasets.augmentation import Augmentation
+from datasets.batches import ImageBatches
 from datasets.catalog import load
 from datasets.store import ImageStore
 from tests.benchmarks.side_by_side import side_by_side

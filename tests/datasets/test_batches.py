@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.batches import Augmentation, AugmentationError, ImageBatches, _draw
+from datasets.augmentation import Augmentation, AugmentationError, draw
+from datasets.batches import ImageBatches
 from datasets.seeds import numpy_generator
 from datasets.store import ImageStore, StoreError, open_store
 from datasets.store_writer import write_image_store
 from tests.datasets.conftest import write_small_store
 
-FULL = Augmentation(crop_padding=2, flip=True, cutout=3)
+FULL = Augmentation(crop_padding=2, flip=True, cutout=3, erase_prob=0.5)
 FORMS = pytest.mark.parametrize("budget", [1 << 30, 4_000], ids=["resident", "streaming"])
 
 
@@ -204,23 +205,41 @@ def test_damage_that_the_reading_thread_meets_reaches_the_caller(chunked_store: 
 
 
 def augmented_one_by_one(
-    pixels: np.ndarray, generator: np.random.Generator, augmentation: Augmentation, store: ImageStore
+    pixels: np.ndarray,
+    generator: np.random.Generator,
+    noise: np.ndarray,
+    augmentation: Augmentation,
+    store: ImageStore,
 ) -> np.ndarray:
     """What the batched code does, as anybody would write it for one image.
 
     Args: pixels: uint8 [B, H, W, C]. Returns: float32 [B, C, H, W].
     """
-    batch, height, width, _ = pixels.shape
+    batch, height, width, channels = pixels.shape
     padding, side = augmentation.crop_padding, augmentation.cutout
     tops = generator.integers(0, 2 * padding + 1, batch)
     lefts = generator.integers(0, 2 * padding + 1, batch)
     flips = generator.integers(0, 1 + augmentation.flip, batch)
     centres_y = generator.integers(0, height, batch)
     centres_x = generator.integers(0, width, batch)
+    erased = generator.random(batch) < augmentation.erase_prob if augmentation.erase_prob else [False] * batch
+    rectangles = [(0, 0, 0, 0, 0)] * batch
+    if any(erased):
+        areas = generator.uniform(0.02, 0.33, batch) * height * width
+        aspects = np.exp(generator.uniform(np.log(0.3), np.log(1 / 0.3), batch))
+        places = generator.random(batch), generator.random(batch)
+        starts = generator.integers(0, height * width * channels, batch)
+        for number, (area, aspect, y, x) in enumerate(zip(areas, aspects, *places, strict=True)):
+            tall = min(max(round(np.sqrt(area * aspect)), 1), height)
+            wide = min(max(round(np.sqrt(area / aspect)), 1), width)
+            top, left = int(y * (height - tall + 1)), int(x * (width - wide + 1))
+            rectangles[number] = (top, left, tall, wide, starts[number])
     scale = np.float32(1 / (255 * np.array(store.std)))
     shift = np.float32(-np.array(store.mean) / np.array(store.std))
     results = []
-    for image, top, left, flip, y, x in zip(pixels, tops, lefts, flips, centres_y, centres_x, strict=True):
+    for image, top, left, flip, y, x, erase, rectangle in zip(
+        pixels, tops, lefts, flips, centres_y, centres_x, erased, rectangles, strict=True
+    ):
         image = image[:, ::-1] if flip else image
         image = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
         image = image[top : top + height, left : left + width]
@@ -228,6 +247,10 @@ def augmented_one_by_one(
         if side:
             y, x = y - side // 2, x - side // 2
             image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)] = 0
+        if erase:
+            top, left, tall, wide, start = rectangle
+            fill = noise[start : start + image.size].reshape(image.shape)
+            image[top : top + tall, left : left + wide] = fill[top : top + tall, left : left + wide]
         results.append(image.transpose(2, 0, 1))
     return np.stack(results)
 
@@ -242,7 +265,8 @@ def augmented_one_by_one(
         Augmentation(flip=True),
         Augmentation(cutout=4),
         Augmentation(cutout=50),
-        Augmentation(crop_padding=2, flip=True, cutout=3),
+        Augmentation(erase_prob=1.0),
+        FULL,
     ],
     ids=str,
 )
@@ -253,16 +277,35 @@ def test_batched_augmentation_equals_its_plain_twin(
     epoch = load(store).epoch(batch_size=batch_size, seed=7, epoch=2, augmentation=augmentation, shuffle=False)
     images, _ = next(epoch)
     generator = numpy_generator(7, "augment", 2, 0)
-    expected = augmented_one_by_one(store.images("train")[:batch_size], generator, augmentation, store)
+    noise = numpy_generator(7, "noise", 2).standard_normal(2 * np.prod(shape), dtype=np.float32)
+    expected = augmented_one_by_one(store.images("train")[:batch_size], generator, noise, augmentation, store)
     np.testing.assert_array_equal(images.numpy(), expected)
 
 
 def test_every_offset_and_both_sides_occur() -> None:
     generator = np.random.default_rng(0)
-    tops, lefts, flips, cut_tops, _ = _draw(generator, FULL, (2000, 8, 6, 3)).tolist()
+    tops, lefts, flips, cut_tops, _ = draw(generator, FULL, (2000, 8, 6, 3))[:5].tolist()
     assert set(tops) == set(lefts) == set(range(5))
     assert 900 < sum(flips) < 1100
     assert set(cut_tops) == set(range(-1, 7))
+
+
+def test_erased_rectangles_have_the_sizes_of_the_paper_and_lie_inside() -> None:
+    generator = np.random.default_rng(0)
+    drawn = draw(generator, Augmentation(erase_prob=0.4), (5000, 40, 30, 1))[5:]
+    top, left, height, width, start = drawn[:, drawn[2] > 0].numpy()
+    assert 1900 < len(top) < 2100
+    assert 0.015 < (height * width / 1200).min() < 0.03
+    assert 0.30 < (height * width / 1200).max() < 0.35
+    assert (top.min(), left.min()) == (0, 0)
+    assert ((top + height).max(), (left + width).max()) == (40, 30)
+    assert start.max() < 1200
+
+
+@pytest.mark.parametrize("prob", [-0.1, 1.5, float("nan")])
+def test_erasing_wants_a_probability(prob: float) -> None:
+    with pytest.raises(AugmentationError, match=rf"erase_prob is {prob}, expected a probability, 0 to 1"):
+        Augmentation(erase_prob=prob)
 
 
 @pytest.mark.parametrize("field", ["crop_padding", "cutout"])

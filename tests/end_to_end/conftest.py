@@ -15,7 +15,7 @@ import pytest
 import tomli_w
 from click.testing import CliRunner, Result
 
-from datasets.batches import Augmentation
+from datasets.augmentation import Augmentation
 from datasets.store_writer import write_image_store, write_text_store
 from enas import Peers, build_group
 from exporter.presets import retrain_preset

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datasets.batches import Augmentation
+from datasets.augmentation import Augmentation
 from datasets.catalog import load_images
 from datasets.seeds import stream_seed
 from datasets.store_writer import write_image_store
