@@ -105,7 +105,7 @@ def retrain(
 ) -> None:
     """Train the network of a run's spec.json, of a spec file or of a published spec (`enas spec list`) from scratch.
 
-    The best epoch is chosen on the valid split; the test split is scored once, at the end.
+    The epoch is chosen on the valid split, the last that is no worse than the best; test is scored once, at the end.
     """
     from exporter.presets import retrain_preset
     from exporter.retrain import check_task, config_types, result_text, task_text

@@ -73,7 +73,7 @@ class Rung:
 
     epochs: int
     scores: dict[str, float | None]
-    """The metric on valid, in the best epoch, by candidate; None where it diverged."""
+    """The metric on valid, in the epoch chosen, by candidate; None where it diverged."""
 
 
 @dataclass(frozen=True)

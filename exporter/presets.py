@@ -170,7 +170,7 @@ def quick_stages() -> RetrainConfig:
         num_epochs=32,
         batch_size=64,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
-        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True, cutout=8), label_smoothing=0.1),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True), label_smoothing=0.1),
         average_share=0.1,
         min_steps=1_200,
     )

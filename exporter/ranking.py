@@ -185,7 +185,7 @@ def train_alone(training: Training, *, device: torch.device, interrupt: Interrup
 
 
 def _score_of_last_epoch(done: Retraining) -> float:
-    """On the second half of valid: a best epoch would be chosen on the images that judge it."""
+    """On the second half of valid: an epoch would be chosen on the images that judge it."""
     last = next(iter(done.candidates.values()))
     return done.learner.score(last.eval(), "valid", half="second").value
 

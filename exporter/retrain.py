@@ -1,6 +1,6 @@
 """Training the fixed network of a spec from scratch.
 
-On train, choosing the best epoch on valid; test is scored once, at the end.
+On train, choosing the epoch on valid: the last that is no worse than the best; test is scored once, at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from searcher.training.device import Precision, describe
 from searcher.training.distributed import ALONE, World
 from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
-from searcher.training.learner import Network, Score, is_better
+from searcher.training.learner import Network, Score, is_better, is_no_worse
 from searcher.training.learners import Store, make_learner, task_of, training_type
 from searcher.training.optim import SgdConfig
 from searcher.training.progress import Progress
@@ -77,7 +77,8 @@ class RetrainConfig:
     """Averaged SGD: once valid has not got better for that many epochs, the mean of the weights of all further steps is
     validated beside the weights; 0 for none. Source: Merity et al. 2018 (NT-ASGD), as enas_lm uses it, with 10."""
     train_on: Literal["train", "train+valid"] = "train"
-    """train chooses the best epoch on valid; train+valid leaves nothing to choose on and takes the last epoch."""
+    """train chooses the epoch on valid, see `learner.is_no_worse`; train+valid has nothing to choose on and takes the
+    last epoch."""
     precision: Precision = "auto"
     """auto: see `device.products_precision`."""
     threads: int = 0
@@ -169,7 +170,9 @@ class Retraining:
             world=world,
             replicated=True,
         )
-        self.best: Score | None = None
+        self.highest: Score | None = None  # of all epochs
+        self.highest_epoch = 0
+        self.best: Score | None = None  # of the epoch that is kept: the last that is no worse than the highest
         self.best_epoch = 0
         self.best_kept = ""  # which of the candidates
 
@@ -181,6 +184,8 @@ class Retraining:
             "network": self.network.state_dict(),
             "average": self.average.state() if self.average else {},
             "weights": self.weights.state(),
+            "highest": astuple(self.highest) if self.highest else (),
+            "highest_epoch": self.highest_epoch,
             "best": astuple(self.best) if self.best else (),
             "best_epoch": self.best_epoch,
             "best_kept": self.best_kept,
@@ -195,6 +200,8 @@ class Retraining:
                 self.average = self.average or WeightAverage(self.network, share=1.0)
                 self.average.load(state["average"])
             self.weights.load(state["weights"])
+            self.highest = Score(*state["highest"]) if state["highest"] else None
+            self.highest_epoch = state["highest_epoch"]
             self.best = Score(*state["best"]) if state["best"] else None
             self.best_epoch, self.best_kept = state["best_epoch"], state["best_kept"]
 
@@ -225,7 +232,7 @@ class Retraining:
         self.weights.totals.check()
 
     def end_epoch(self) -> tuple[dict[str, Any], nn.Module | None]:
-        """The epoch's record, and the network to keep if it is the best so far; afterwards the next epoch begins.
+        """The epoch's record, and the network to keep unless an earlier one was better; then the next epoch begins.
 
         Where valid is trained on there is nothing to choose on, and the last epoch is kept, averaged if there is one.
         Raises: DivergedError: the loss is no longer finite; on valid, in the first epoch, which leaves nothing to keep.
@@ -245,13 +252,15 @@ class Retraining:
                 record |= {"kept": kept, **{f"valid_{metric}_{name}": each.value for name, each in scores.items()}}
         self.epoch, self.step = self.epoch + 1, 0
         self.weights.totals.sums.zero_()
-        is_best = score is None or is_better(self.learner.metric, score, self.best)
-        if is_best:
+        is_kept = score is None or is_no_worse(self.learner.metric, score, self.highest)
+        if is_kept:
             self.best, self.best_epoch, self.best_kept = score, self.epoch, kept
+        if score is not None and is_better(self.learner.metric, score, self.highest):
+            self.highest, self.highest_epoch = score, self.epoch
         patience = self.config.average_patience
-        if patience and self.average is None and self.epoch - self.best_epoch >= patience:
+        if patience and self.average is None and self.epoch - self.highest_epoch >= patience:
             self.average = WeightAverage(self.network, share=1.0)
-        return record, candidates[kept] if is_best else None
+        return record, candidates[kept] if is_kept else None
 
     def _estimate_norms(self, networks: Iterable[nn.Module]) -> None:
         if not has_norms(self.network):
@@ -290,7 +299,7 @@ def retrain(
 ) -> dict[str, Any]:
     """Train the spec's network, or the rest of it, in `folder`; returns the summary, which it also writes.
 
-    Writes `spec.json` and `best.pt`, the weights of the best epoch, into the folder. All ranks of its world run
+    Writes `spec.json` and `best.pt`, the weights of the epoch chosen, into the folder. All ranks of its world run
     it together. graphs: makes what training passes are to be recorded in.
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     CheckpointError, DivergedError, StoreError.
@@ -427,7 +436,7 @@ def _train_epochs(
 
 
 def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Literal["spec", "lstm"] = "spec") -> Any:
-    """The network of a retraining with the weights of its best epoch so far, without auxiliary head, in eval mode.
+    """The network of a retraining with the weights of the epoch chosen so far, without auxiliary head, in eval mode.
 
     Raises: CheckpointError: there are none, or they are of another network.
     """

@@ -95,7 +95,7 @@ def retrain_job(training: Training, *, device: torch.device, interrupt: Interrup
 
 
 def validate_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """A job: a summary with the score of the best epoch on valid, see `score_job`."""
+    """A job: a summary with the score of the epoch chosen on valid, see `score_job`."""
     return score_job(training, _best_score, device=device, interrupt=interrupt, pace=pace)
 
 

@@ -24,7 +24,7 @@ from searcher.arch.document import ConfigError
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.nn.recurrent import Scores
-from searcher.training.learner import Score, is_better
+from searcher.training.learner import Score, is_better, is_no_worse
 from searcher.training.text_learner import TextBatch, TextLearner, TextTraining, perplexity, perplexity_of
 from tests.searcher.conftest import VOCABULARY_SIZE, make_text_spec, random_recurrent
 
@@ -239,6 +239,17 @@ def test_less_perplexity_is_better_and_no_number_never_is() -> None:
         assert not is_better("perplexity", Score(loss, 59, loss), None)
         assert not is_better("perplexity", Score(loss, 59, loss), ninety)
         assert not is_better("accuracy", Score(1.0, 59, loss), Score(0.5, 59, 0.1))
+
+
+def test_an_accuracy_within_a_standard_error_of_the_best_is_no_worse() -> None:
+    best = Score(0.9, 900, 0.3)  # give or take 0.01
+    assert is_no_worse("accuracy", Score(0.8901, 900, 0.5), best)
+    assert is_no_worse("accuracy", Score(0.95, 900, 0.5), best)
+    assert is_no_worse("accuracy", Score(0.1, 900, 2.0), None)
+    assert not is_no_worse("accuracy", Score(0.8899, 900, 0.1), best)
+    assert not is_no_worse("accuracy", Score(0.95, 900, math.nan), best)
+    assert not is_no_worse("accuracy", Score(0.999, 900, 0.1), Score(1.0, 900, 0.1))
+    assert not is_no_worse("perplexity", Score(90.01, 900, 4.5), Score(90.0, 900, 4.5))
 
 
 def test_more_accuracy_is_better_and_less_loss_where_it_is_equal() -> None:

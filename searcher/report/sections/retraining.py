@@ -65,7 +65,7 @@ def _peer(retrain: Stage, peer: Stage, figures: Figures, *, command: str) -> Ite
                 f"test {figures.metric}": figures.written(stage.summary.get(f"test_{figures.metric}")),
                 f"validation {figures.metric}": figures.written(stage.summary.get(f"valid_{figures.metric}")),
                 "parameters": stage.summary.get("parameters"),
-                "best epoch": stage.summary.get("best_epoch"),
+                "epoch chosen": stage.summary.get("best_epoch"),
                 "time": values.duration(stage.summary.get("seconds")),
             }
             for name, stage in (("the cell", retrain), ("LSTM", peer))
