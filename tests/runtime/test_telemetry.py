@@ -5,17 +5,28 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
+import click
+import psutil
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
+import enas
+from tests.runtime import language_models
+from tests.runtime.conftest import CLASSES
+from tests.runtime.test_cli import write_store
+from tests.runtime.watched import ROOT, Watch
+
 PACKAGES = ("foundation", "charts", "datasets", "searcher", "exporter", "runtime")
-OUTSIDE = re.compile(r"(connect|sendto)\(\d+, .*(AF_INET6?\b).*")
 
 
 def test_onnxruntime_is_imported_in_one_place() -> None:
@@ -40,31 +51,75 @@ def test_the_users_own_setting_stands(before: str | None, after: str) -> None:
     assert done.stdout == f"{after}\n"
 
 
+@pytest.mark.parametrize("name", enas._COMMANDS)
+def test_it_is_off_before_a_command_is_even_imported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = []
+
+    class Group(click.Group):
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+            before.append((cmd_name, os.environ.get("ORT_DISABLE_TELEMETRY")))
+            return click.Command(cmd_name)
+
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setattr(enas, "build_group", lambda package: Group())
+    monkeypatch.setattr(sys, "argv", ["enas", name])
+    with pytest.raises(SystemExit):
+        enas.main(None)
+    assert before == [(name, "1")]
+
+
+@pytest.mark.parametrize("package", ["datasets", "runtime", "searcher", "exporter"])
+def test_a_package_run_by_itself_begins_where_enas_does(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    monkeypatch.setattr(enas, "main", lambda package: begun.append(package))
+    runpy.run_module(f"{package}.__main__", run_name="__main__")
+    assert begun == [package]
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    "words",
     [
         ["predict", "{model}", "{picture}"],
+        ["evaluate", "{model}", "--dataset", "{store}"],
         ["benchmark", "{model}", "-b", "1", "-t", "0.05", "-r", "1", "--warmup", "0"],
+        ["generate", "{text}", "-n", "3"],
     ],
-    ids=lambda arguments: arguments[0],
+    ids=lambda words: words[0],
 )
 def test_a_command_writes_nothing_into_the_home_directory_and_talks_to_nobody(
-    arguments: list[str], model_path: Path, tmp_path: Path
+    words: list[str], model_path: Path, tmp_path: Path
 ) -> None:
-    home, trace, picture = tmp_path / "home", tmp_path / "trace", tmp_path / "x.png"
-    home.mkdir()
-    Image.new("L", (8, 6)).save(picture)
-    words = [word.format(model=model_path, picture=picture) for word in arguments]
-    tracer = ["strace", "-f", "-e", "trace=network", "-o", str(trace)] if shutil.which("strace") else []
-    hidden = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    subprocess.run(
-        [*tracer, sys.executable, "-m", "enas", *words],
-        cwd=ROOT,
-        env=environment | {"HOME": str(home)},
-        capture_output=True,
-        check=True,
-    )
-    assert [str(path) for path in home.rglob("*")] == []
-    if tracer:
-        assert [line for line in trace.read_text().splitlines() if OUTSIDE.search(line)] == []
+    inputs = {
+        "model": model_path,
+        "picture": tmp_path / "x.png",
+        "store": write_store(tmp_path / "x.h5", (0, 255), (0, 2), CLASSES),
+        "text": language_models.save_run(tmp_path / "cats"),
+    }
+    Image.new("L", (8, 6)).save(inputs["picture"])
+    watch = Watch(tmp_path)
+    watch.run(*(word.format_map(inputs) for word in words))
+    watch.check()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_server_writes_nothing_into_the_home_directory_and_talks_to_nobody(
+    workers: int, model_path: Path, tmp_path: Path
+) -> None:
+    watch = Watch(tmp_path)
+    words = ["serve", model_path, "--port", "0", "--lame-duck-s", "0", "--workers", workers]
+    with subprocess.Popen(
+        watch.command(*map(str, words)), cwd=ROOT, env=watch.environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        url = re.search(r"at (http://[^ ]+),", process.stderr.readline())
+        assert url is not None
+        while True:
+            with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{url[1]}/v2/health/ready", timeout=30):
+                break
+            time.sleep(0.05)
+        # The tracer passes no signal on.
+        (server,) = psutil.Process(process.pid).children() if shutil.which("strace") else [process]
+        server.terminate()
+        assert process.wait(30) == 0
+    watch.check()
