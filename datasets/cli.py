@@ -13,8 +13,7 @@ from datasets import catalog
 from datasets.files import whole_file
 from datasets.import_cli import force_option, import_command
 from datasets.store import SPLITS, ImageStore, StoreError, StoreInUseError, TextStore, open_store
-from datasets.summary import class_table, summary
-from datasets.tokens import UNITS, UNKNOWN
+from datasets.summary import class_table, summary, token_table, unknown_counts
 from foundation.progress import steps
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
@@ -78,7 +77,9 @@ def info(name_or_path: str, verify: bool, as_json: bool) -> None:
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (store.mean, store.std))
         click.echo(f"\nmean     {mean}   (of pixel / 255, train)\nstd      {std}")
     else:
-        _show_tokens(store, facts["unknown_counts"])
+        click.echo(token_table(store))
+        common = store.vocabulary[:12] if store.tokens == "word" else map(repr, store.vocabulary[:12])
+        click.echo(f"\ncommon   {' '.join(common)}")
     click.echo(f"source   {store.source}\nlicence  {store.licence}")
     click.echo(f"file     {store.path} ({facts['file_bytes'] / 1e6:.1f} MB{', verified' if verify else ''})")
 
@@ -98,7 +99,7 @@ def _facts(store: ImageStore | TextStore) -> dict[str, Any]:
         return facts | {
             "tokens": store.tokens,
             "vocabulary_size": len(store.vocabulary),
-            "unknown_counts": _unknown_counts(store),
+            "unknown_counts": unknown_counts(store),
         }
     return facts | {
         "image_shape": list(store.image_shape),
@@ -110,22 +111,6 @@ def _facts(store: ImageStore | TextStore) -> dict[str, Any]:
         "std": list(store.std),
         "resize": store.resize,
     }
-
-
-def _unknown_counts(store: TextStore) -> dict[str, int] | None:
-    """Tokens of each split that stand for one outside the vocabulary; None if the vocabulary has no such token."""
-    if UNKNOWN not in store.vocabulary:
-        return None
-    number = store.vocabulary.index(UNKNOWN)
-    return {split: int((store.stream(split) == number).sum()) for split in store.counts}
-
-
-def _show_tokens(store: TextStore, unknown_counts: dict[str, int] | None) -> None:
-    for split, count in store.counts.items():
-        unknown = f"   {unknown_counts[split] / count:.1%} {UNKNOWN}" if unknown_counts else ""
-        click.echo(f"{split:<8} {count:>10,} {UNITS[store.tokens]}{unknown}")
-    common = store.vocabulary[:12] if store.tokens == "word" else map(repr, store.vocabulary[:12])
-    click.echo(f"\ncommon   {' '.join(common)}")
 
 
 @data.command()

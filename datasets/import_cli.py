@@ -18,7 +18,7 @@ from datasets.sources import own_pictures, own_text
 from datasets.sources.import_report import ImportReport
 from datasets.sources.picture_table import SUFFIXES, Columns
 from datasets.store import ImageStore, StoreError, open_store
-from datasets.summary import class_table, summary
+from datasets.summary import class_table, summary, token_table
 from datasets.tokens import Tokens
 from foundation.progress import steps
 from foundation.text import printable
@@ -149,6 +149,8 @@ def import_command(
         click.echo(class_table(store))
         click.echo(_mirroring(store), err=True)
         click.echo(f"what a network will see of it: enas data show {name} --out sheet.png", err=True)
+    else:
+        click.echo(token_table(store))
     click.echo(f"{path}: {summary(store)}")
 
 
@@ -203,17 +205,17 @@ def _step_counter(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[
 
 def _tell(report: ImportReport, *, list_copies: bool) -> None:
     """Say on stderr what a person should know before training on it."""
-    _note("files cannot be read and were left out", [f"{path}: {why}" for path, why in report.unreadable])
-    _note("files or folders were passed over", [f"{path}: {why}" for path, why in report.passed_over])
-    _note("files are not shown as they are stored", [f"{path}: {how}" for path, how in report.remarks])
-    _note("pictures stand under two labels, of which one is wrong", [", ".join(group) for group in report.two_labels])
-    _note("files stand in two splits, so scores will flatter", [f"{file} is {other}" for file, other in report.leaked])
+    _note("left out, since they cannot be read", [f"{path}: {why}" for path, why in report.unreadable])
+    _note("files or folders passed over", [f"{path}: {why}" for path, why in report.passed_over])
+    _note("files shown otherwise than they are stored", [f"{path}: {how}" for path, how in report.remarks])
+    _note("pictures under two labels, of which one is wrong", [", ".join(group) for group in report.two_labels])
+    _note("files in two splits, so scores will flatter", [f"{file} is {other}" for file, other in report.leaked])
     if report.copies and list_copies:
         _note("groups of equal files", [", ".join(group) for group in report.copies], limit=len(report.copies))
     elif report.copies:
         count = sum(len(group) - 1 for group in report.copies)
-        click.echo(f"{count} files are copies of others; --list-copies names them", err=True)
-    _note("classes want a look", report.doubtful, limit=2 * _LISTED_FILES)
+        click.echo(f"copies of other files: {count}; --list-copies names them", err=True)
+    _note("classes to look at", report.doubtful, limit=2 * _LISTED_FILES)
 
 
 def _own_path(name: str) -> Path:
@@ -226,7 +228,7 @@ def _own_path(name: str) -> Path:
 
 def _note(what: str, lines: Sequence[str], *, limit: int = _LISTED_FILES) -> None:
     if lines:
-        click.echo(f"{len(lines)} {what}:", err=True)
+        click.echo(f"{what}: {len(lines)}", err=True)
         for line in lines[:limit]:
             click.echo(f"  {printable(line)}", err=True)
         if len(lines) > limit:

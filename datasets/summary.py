@@ -1,4 +1,4 @@
-"""A data set in half a line, and its classes as a table."""
+"""A data set in half a line, and its classes or tokens as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.store import ImageStore, TextStore, shape_text
-from datasets.tokens import UNITS
+from datasets.tokens import UNITS, UNKNOWN
 from foundation.text import printable
 
 
@@ -32,6 +32,24 @@ def class_table(store: ImageStore, *, limit: int = 20) -> str:
     if num_classes > limit:
         lines.append(f"and {num_classes - limit} classes more")
     return "\n".join([*lines, _row("all", list(store.counts.values()), width)])
+
+
+def token_table(store: TextStore) -> str:
+    """Tokens of each split, and the part of them that is outside the vocabulary."""
+    unknown = unknown_counts(store)
+    return "\n".join(
+        f"{split:<8} {count:>10,} {UNITS[store.tokens]}"
+        + (f"   {unknown[split] / count:.1%} {UNKNOWN}" if unknown else "")
+        for split, count in store.counts.items()
+    )
+
+
+def unknown_counts(store: TextStore) -> dict[str, int] | None:
+    """Tokens of each split that stand for one outside the vocabulary; None if the vocabulary has no such token."""
+    if UNKNOWN not in store.vocabulary:
+        return None
+    number = store.vocabulary.index(UNKNOWN)
+    return {split: int((store.stream(split) == number).sum()) for split in store.counts}
 
 
 def _row(name: str, cells: Sequence[str | int], width: int) -> str:

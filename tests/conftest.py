@@ -9,7 +9,12 @@ import signal
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# A busy machine takes its time; pytest-timeout is what ends a test that hangs.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

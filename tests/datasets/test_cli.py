@@ -94,7 +94,7 @@ def test_import_builds_a_store_and_lists_what_it_left_out(run: Run, tmp_path: Pa
     outcome = run("import", folder, "--name", "pets", "--size", "8x6", "--fit", "crop")
     assert outcome.status == 0
     assert outcome.stdout.endswith("pets.h5: 21 images 8×6×3 in 2 classes\n")
-    assert "1 files cannot be read and were left out:\n" in outcome.stderr
+    assert "left out, since they cannot be read: 1\n" in outcome.stderr
     assert "notes.txt: not a picture" in outcome.stderr
     assert catalog.load("pets").name == "pets"
 
@@ -115,6 +115,11 @@ def test_import_says_what_training_will_do_about_left_and_right(run: Run, tmp_pa
 def test_a_text_is_imported_listed_and_shown_in_its_units(run: Run, tmp_path: Path) -> None:
     (tmp_path / "novel.txt").write_text("It was a dark night.\n" * 40)
     words = run("import", tmp_path / "novel.txt", "--name", "novel", "--vocabulary", "5")
+    assert words.stdout.splitlines()[:3] == [
+        "train           252 words   42.9% <unk>",
+        "valid            14 words   42.9% <unk>",
+        "test             14 words   42.9% <unk>",
+    ]
     assert words.stdout.endswith("novel.h5: 280 words, vocabulary of 5\n")
     assert words.stderr == "valid and test were taken from the end of train\n"
     letters = run("import", tmp_path / "novel.txt", "--name", "letters", "--tokens", "char")

@@ -19,7 +19,7 @@ def test_every_class_is_divided_in_the_same_proportions() -> None:
     }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
     num_groups=st.integers(1, 60),

@@ -100,7 +100,7 @@ def recurrent_specs(draw: st.DrawFn) -> Spec:
     return Spec("recurrent", architecture, RecurrentSize(draw(st.integers(1, 40))), task)
 
 
-@settings(deadline=None, max_examples=160)
+@settings(max_examples=160)
 @given(st.one_of(micro_specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_a_network_costs_what_torch_counts(spec: Spec) -> None:
     assert complexity_of(spec).total == counted_by_torch(spec)

@@ -127,7 +127,7 @@ def test_every_activation_follows_the_equations(activation: str, masked: bool, n
     normed=st.booleans(),
     seed=st.integers(0, 10_000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_random_cells_follow_the_equations(
     num_nodes: int, steps: int, batch: int, masked: bool, normed: bool, seed: int
 ) -> None:

@@ -69,7 +69,7 @@ def _contains(outer: Rectangle, inner: Rectangle) -> bool:
     return outer[0] <= inner[0] + 0.2 and outer[1] <= inner[1] and inner[2] <= outer[2] + 0.2 and inner[3] <= outer[3]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(specs())
 def test_every_node_and_operation_appears(spec: Spec) -> None:
     words = [words for words, _ in _labels(ET.fromstring(draw_spec(spec)))]
@@ -87,7 +87,7 @@ def test_every_node_and_operation_appears(spec: Spec) -> None:
     assert sorted(operations) == sorted(chosen + legend)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(stages_specs())
 def test_every_layer_and_operation_of_a_stages_network_appears(spec: Spec) -> None:
     words = [words for words, _ in _labels(ET.fromstring(draw_spec(spec)))]
@@ -104,7 +104,7 @@ def test_every_layer_and_operation_of_a_stages_network_appears(spec: Spec) -> No
     assert {word for word in words if word in ("residual", "fused", "inverted")} == families
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(macro_specs())
 def test_every_layer_operation_and_skip_of_a_macro_network_appears(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
@@ -118,7 +118,7 @@ def test_every_layer_operation_and_skip_of_a_macro_network_appears(spec: Spec) -
     assert len(root.findall(f".//{SVG}circle")) == num_skips + in_legend
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(recurrent_specs())
 def test_what_only_the_output_reads_has_the_colour_of_a_loose_end(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
@@ -137,7 +137,7 @@ def test_every_tensor_skipped_from_has_a_lane_and_the_first_to_begin_lies_farthe
     assert all(x > next_x for (_, x), (_, next_x) in itertools.pairwise(starts))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
@@ -149,7 +149,7 @@ def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
     assert touching == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
@@ -159,7 +159,7 @@ def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
             assert not _overlap(box, room) or _contains(box, room), words
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
@@ -168,7 +168,7 @@ def test_nothing_reaches_over_the_edge(spec: Spec) -> None:
         assert _contains(paper, rectangle)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_equal_specs_give_equal_bytes_and_few_of_them(spec: Spec) -> None:
     drawing = draw_spec(spec)

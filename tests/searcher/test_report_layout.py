@@ -86,7 +86,7 @@ def _crossings(layout: Layout) -> int:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs(), st.integers(1, 4))
 def test_boxes_do_not_overlap_and_lie_within_the_layout(items: list[Item], max_per_rank: int) -> None:
     layout = lay_out(items, max_per_rank=max_per_rank)
@@ -98,7 +98,7 @@ def test_boxes_do_not_overlap_and_lie_within_the_layout(items: list[Item], max_p
         assert box.bottom <= layout.height + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs(), st.integers(1, 4))
 def test_no_line_passes_through_a_box(items: list[Item], max_per_rank: int) -> None:
     layout = lay_out(items, max_per_rank=max_per_rank)
@@ -112,7 +112,7 @@ def test_no_line_passes_through_a_box(items: list[Item], max_per_rank: int) -> N
         assert inside == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs(), st.integers(1, 4))
 def test_every_entry_of_every_box_gets_the_line_it_waits_for(items: list[Item], max_per_rank: int) -> None:
     layout = lay_out(items, max_per_rank=max_per_rank)

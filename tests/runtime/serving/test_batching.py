@@ -388,7 +388,7 @@ def test_batches_have_few_sizes(largest: int, sizes: tuple[int, ...]) -> None:
     assert bucket_sizes(largest) == sizes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     sizes=st.lists(st.integers(1, 7), min_size=1, max_size=40),
     max_batch_size=st.integers(7, 20),

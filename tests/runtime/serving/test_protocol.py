@@ -284,7 +284,7 @@ def test_shared_memory_is_not_supported() -> None:
 # --- properties -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(datatype=st.sampled_from(sorted(DTYPES)), batch=st.integers(1, 4), data=st.data())
 def test_what_json_and_bytes_say_is_the_same(datatype: str, batch: int, data: st.DataObject) -> None:
     dtype = DTYPES[datatype]
@@ -377,7 +377,7 @@ def fuzz(max_examples: int) -> Callable[[Callable[..., None]], Callable[..., Non
             rest=st.binary(max_size=40),
             length=st.none() | st.just("") | st.integers(-1, 300).map(str) | st.text(max_size=4) | st.just("whole"),
         )
-        options = settings(max_examples=max_examples, deadline=None, suppress_health_check=list(HealthCheck))
+        options = settings(max_examples=max_examples, suppress_health_check=list(HealthCheck))
         return options(strategy(test))
 
     return decorate
