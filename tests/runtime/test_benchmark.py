@@ -234,7 +234,7 @@ def test_progress_adds_up_to_the_time_spent() -> None:
 
 def test_garbage_is_collected_again_afterwards() -> None:
     collects: list[bool] = []
-    measure([_always("watch", lambda: collects.append(gc.isenabled()))], plan=Plan(duration_s=0.01, warmup_s=0))
+    measure([_always("watch", lambda: collects.append(gc.isenabled()))], plan=QUICK)
     assert not any(collects)
     assert gc.isenabled()
 

@@ -1,7 +1,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,21 @@ def _sleep(milliseconds: float) -> Callable[[], None]:
     return lambda: time.sleep(milliseconds / 1e3)
 
 
+def in_a_quiet_moment(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that measures times, which may fail twice: another process may need the cores meanwhile."""
+
+    @wraps(test)
+    def tried(*args: Any, **options: Any) -> None:
+        for _ in range(2):
+            with suppress(AssertionError):
+                return test(*args, **options)
+        return test(*args, **options)
+
+    return tried
+
+
 class _Stalling:
-    """Answers in 1 ms, but once, at its hundredth call or so, in 200 ms; one call at a time."""
+    """Answers in 1 ms, but its fiftieth call in 200 ms; one call at a time."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -45,15 +59,16 @@ class _Stalling:
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
+@in_a_quiet_moment
 def test_calls_that_came_while_a_server_stalled_are_late_too(concurrency: int) -> None:
-    load = Load("server", rate_per_s=200, arrivals="constant", concurrency=concurrency)
+    load = Load("server", rate_per_s=100, arrivals="constant", concurrency=concurrency)
     samples = np.sort(
         _measured(_Stalling(), load, Plan(duration_s=1, min_samples=1, sittings=1, warmup_s=0)).samples_ms
     )
-    assert samples.size == 200
-    # In 200 ms of standing still 40 calls came. They waited for what was left of it: 200, 195, 190, … ms.
+    assert samples.size == 100
+    # In 200 ms of standing still 20 calls came. They waited for what was left of it: 200, 190, 180, … ms.
     late = samples[samples > 20]
-    assert 30 <= late.size <= 50
+    assert 15 <= late.size <= 25
     assert np.median(late) == pytest.approx(110, abs=30)
     # One call after the other, the stall would have been one slow call among fast ones.
     one_by_one = _measured(
@@ -62,6 +77,7 @@ def test_calls_that_came_while_a_server_stalled_are_late_too(concurrency: int) -
     assert (one_by_one.samples_ms > 20).sum() == 1
 
 
+@in_a_quiet_moment
 def test_latency_counts_from_the_time_a_call_was_due() -> None:
     series = _measured(_sleep(20), Load("server", rate_per_s=100, arrivals="constant"))
     (sitting,) = series.sittings
@@ -85,6 +101,7 @@ def test_calls_that_nobody_gets_to_are_lost_and_not_left_out() -> None:
     assert np.isinf(np.median(series.samples_ms))
 
 
+@in_a_quiet_moment
 def test_calls_in_flight_are_as_many_as_told() -> None:
     in_flight, most = 0, 0
     lock = threading.Lock()
@@ -156,9 +173,10 @@ def test_an_interrupt_keeps_what_was_measured(scenario: Any) -> None:
     assert 10 <= measurement.series[0].samples_ms.size <= 40
 
 
+@in_a_quiet_moment
 def test_contestants_under_a_load_are_compared() -> None:
-    contestants = [_contestant(_sleep(4), "slow"), _contestant(_sleep(2), "fast")]
-    plan = Plan(duration_s=0.8, min_samples=1, sittings=8, warmup_s=0)
+    contestants = [_contestant(_sleep(8), "slow"), _contestant(_sleep(4), "fast")]
+    plan = Plan(duration_s=0.5, min_samples=1, sittings=6, warmup_s=0)
     for load in (Load("offline", concurrency=2), Load("multi-stream", streams=2), Load("server", rate_per_s=50)):
         slow, fast = measure(contestants, plan=plan, play=load.play()).series
         speed = fast.speed_relative_to(slow)

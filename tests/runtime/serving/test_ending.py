@@ -28,10 +28,11 @@ def hanging(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     script = f"""
 import time
 from pathlib import Path
-from runtime.serving import pictures
+from runtime.serving import pictures, server
 from runtime.serving.listener import listen
 from runtime.serving.server import run
 from runtime.serving.settings import Settings
+server._EXIT_GRACE_S = 0.5
 pictures.prepare_file = lambda *args, **options: time.sleep(600)
 settings = Settings(Path({str(save(folder / "tiny.onnx", tiny_graph(), metadata()))!r}), port=0, provider="cpu",
                     lame_duck_s=0, exit_timeout_s=1, decode_timeout_s=0.5)
@@ -70,7 +71,7 @@ def test_a_second_interrupt_leaves_what_is_unfinished(model_path: Path, workers:
         connection.request("POST", INFER, *REQUEST)
         time.sleep(0.3)
         server.process.send_signal(signal.SIGINT)
-        time.sleep(1)
+        time.sleep(0.5)
         assert server.process.poll() is None, "it finishes what it has"
         start = time.monotonic()
         server.process.send_signal(signal.SIGINT)

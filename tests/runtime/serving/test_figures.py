@@ -57,8 +57,8 @@ def test_a_new_worker_goes_on_counting_where_the_dead_one_was() -> None:
 
 def test_figures_without_room_are_the_workers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     slots = [Slot.reserve(), Slot.reserve()]
-    for number in range(20_000):
-        (value, _) = values(slots, name=f"a-rather-long-name-{number}")
+    for number in range(2_000):
+        (value, _) = values(slots, name=f"{'a-rather-long-name-' * 40}{number}")
         if value._place is None:
             break
     value.inc(2)

@@ -205,24 +205,6 @@ def test_a_client_that_goes_leaves_the_queue(tmp_path: Path) -> None:
         assert metric(server, "nv_inference_exec_count") == 0
 
 
-def test_large_requests_are_refused_when_together_they_are_too_much(model_path: Path) -> None:
-    big = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 67108864\r\n\r\n" + bytes(60 * 2**20)
-    with serving(model_path) as server:
-        connections = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
-        answers = []
-        for connection in connections:
-            try:
-                connection.sendall(big)
-                connection.settimeout(0.5)
-                answers.append(connection.recv(4096))
-            except (TimeoutError, ConnectionError):
-                continue
-        assert [b"too many large requests at one time" in answer for answer in answers] == [True]
-        for connection in connections:
-            connection.close()
-        until(lambda: server.ask("POST", INFER, *REQUEST).status == 200)
-
-
 def test_metrics_are_of_all_workers(model_path: Path) -> None:
     with serving(model_path, "--workers", "2") as server:
         for _ in range(40):

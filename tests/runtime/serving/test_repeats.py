@@ -185,7 +185,7 @@ _OTHERS = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(requests=st.lists(_POSTS | _POSTS | _OTHERS, min_size=2, max_size=8), data=st.data())
 def test_every_request_gets_its_own_answer_in_its_turn_however_the_bytes_come(
     requests: list[tuple[bytes, bytes]], data: st.DataObject
