@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.benchmark import BenchmarkError, Contestant, Opened, Plan, measure
+from tests.runtime.quiet import in_a_quiet_moment
 
 QUICK = Plan(duration_s=0.1, min_samples=10, sittings=2, warmup_s=0.05, window_s=0.005, turn_s=0.005, settle_s=0.001)
 
@@ -33,6 +34,7 @@ def _always(name: str, call: Callable[[], object]) -> Contestant:
     return Contestant(name, session)
 
 
+@in_a_quiet_moment
 def test_a_known_duration_is_measured() -> None:
     (series,) = measure([_always("busy", _busy(0.5))], plan=QUICK).series
     assert np.median(series.samples_ms) == pytest.approx(0.5, rel=0.1)
@@ -62,6 +64,7 @@ def _session_with_cold_calls(log: list[str]) -> Contestant:
     return Contestant("cold", session)
 
 
+@in_a_quiet_moment
 def test_opening_first_call_and_first_call_of_a_shape_are_reported_apart() -> None:
     log: list[str] = []
     (series,) = measure([_session_with_cold_calls(log)], plan=replace(QUICK, sittings=4)).series
@@ -72,6 +75,7 @@ def test_opening_first_call_and_first_call_of_a_shape_are_reported_apart() -> No
     assert np.quantile(series.samples_ms, 0.9) < 5
 
 
+@in_a_quiet_moment
 def test_opening_that_takes_too_long_is_not_repeated_for_ever() -> None:
     @contextmanager
     def slow_session() -> Iterator[Opened]:
@@ -146,6 +150,7 @@ def test_patience_has_an_end() -> None:
     assert 1 <= series.samples_ms.size < 10
 
 
+@in_a_quiet_moment
 def test_twice_the_work_is_half_the_speed() -> None:
     slow, fast = measure(
         [_always("slow", _busy(0.4)), _always("fast", _busy(0.2))], plan=replace(QUICK, duration_s=0.3, sittings=6)

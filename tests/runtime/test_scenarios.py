@@ -1,8 +1,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import wraps
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from runtime.benchmark import Contestant, Opened, Plan, measure
 from runtime.samples import Series
 from runtime.scenarios import SCENARIOS, Load, arrival_times
+from tests.runtime.quiet import in_a_quiet_moment
 
 PLAN = Plan(duration_s=0.4, min_samples=1, sittings=1, warmup_s=0, patience=3)
 
@@ -30,19 +30,6 @@ def _measured(call: Callable[[], object], load: Load, plan: Plan = PLAN) -> Seri
 
 def _sleep(milliseconds: float) -> Callable[[], None]:
     return lambda: time.sleep(milliseconds / 1e3)
-
-
-def in_a_quiet_moment(test: Callable[..., None]) -> Callable[..., None]:
-    """A test that measures times, which may fail twice: another process may need the cores meanwhile."""
-
-    @wraps(test)
-    def tried(*args: Any, **options: Any) -> None:
-        for _ in range(2):
-            with suppress(AssertionError):
-                return test(*args, **options)
-        return test(*args, **options)
-
-    return tried
 
 
 class _Stalling:
