@@ -5,7 +5,8 @@
 Load comes from a process of its own, over loopback. Every server is measured in turn while the others are stopped, for
 some are busy even without a request; three rounds of it, medians are told. Each runs onnxruntime with the same threads,
 one unless told otherwise; batches hold 32 at most. Bare onnxruntime runs as many batches side by side as fill the
-cores; it is measured after each round, in batches as large as they were on average in that.
+cores; it is measured after each round, in batches as large as they were on average in that. CPU time beside the model
+is what the server's process takes for a request, less what bare onnxruntime takes for a row in such a batch.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Contestant:
     """Rows a batch since this was last asked, where the server tells."""
     send_signal: Callable[[int], None]
     """To all of its processes."""
+    cpu_s: Callable[[], float | None] = lambda: None
+    """CPU time that it has taken, where that is known."""
 
     @contextmanager
     def alone_among(self, contestants: Sequence[Contestant]) -> Iterator[None]:
@@ -69,6 +72,17 @@ class Contestant:
 
 
 @dataclass(frozen=True)
+class Bare:
+    """Bare onnxruntime with batches of one size."""
+
+    ms: float
+    """Median time of a batch."""
+    rows_per_s: float
+    cpu_us: float
+    """CPU time of a row."""
+
+
+@dataclass(frozen=True)
 class Figures:
     p50_ms: float
     p99_ms: float
@@ -77,12 +91,18 @@ class Figures:
     """Of all cores' time, what the load generator took."""
     failures: int
     mean_batch: float | None
-    bare_per_s: float | None
-    """Rows of bare onnxruntime in such batches, measured right after."""
+    bare: Bare | None
+    """In such batches, measured right after."""
+    cpu_us: float | None
+    """CPU time of a request."""
 
     @property
     def of_bare(self) -> float | None:
-        return None if self.bare_per_s is None else self.per_s / self.bare_per_s
+        return None if self.bare is None else self.per_s / self.bare.rows_per_s
+
+    @property
+    def beside_the_model_us(self) -> float | None:
+        return None if self.bare is None or self.cpu_us is None else self.cpu_us - self.bare.cpu_us
 
 
 def main() -> None:
@@ -99,10 +119,11 @@ def main() -> None:
     print(f"{path} · sha256 {model.sha256[:12]} · onnxruntime with {arguments.threads} threads")
     print(f"python -m tests.benchmarks.serving {' '.join(sys.argv[1:])}\n")
     side_by_side = max(1, usable_cores() // arguments.threads)
-    alone_ms = bare(model, 1, side_by_side=1)[0]
+    alone_ms = bare(model, 1, side_by_side=1).ms
     print(f"bare session.run of one row, alone: {alone_ms:.3f} ms; {side_by_side} batches side by side:")
     rows = [
-        [str(size)] + [f"{bare(m, size, side_by_side=n)[1]:,.0f}" for m, n in ((model, side_by_side), (wide, 1))]
+        [str(size)]
+        + [f"{bare(m, size, side_by_side=n).rows_per_s:,.0f}" for m, n in ((model, side_by_side), (wide, 1))]
         for size in _BARE_SIZES
     ]
     print(aligned(["batch", "rows/s", "one at a time on all cores, rows/s"], rows), "\n")
@@ -121,38 +142,41 @@ def main() -> None:
                             contestant,
                             connections=connections,
                             seconds=arguments.seconds,
-                            bare_per_s=lambda batch: bare(model, batch, side_by_side=side_by_side)[1],
+                            bare_at=lambda batch: bare(model, batch, side_by_side=side_by_side),
                         )
                     measured[contestant.name].append(figures)
             tell(measured, connections=connections, alone_ms=alone_ms)
 
 
-def bare(model: Model, size: int, *, side_by_side: int) -> tuple[float, float]:
-    """Median ms of `session.run` on a batch, and rows/s of so many threads that run it at the same time."""
+def bare(model: Model, size: int, *, side_by_side: int) -> Bare:
+    """Measure `session.run` on batches of this size in so many threads at the same time."""
     images = np.zeros((size, *model.image_shape), np.uint8)
 
-    def run(seconds: float) -> list[float]:
+    def run(seconds: float) -> tuple[list[float], float]:
         times = []
-        stop = time.perf_counter() + seconds
+        begin_s, stop = time.thread_time(), time.perf_counter() + seconds
         while (start := time.perf_counter()) < stop:
             model.session.ort.run(None, {"images": images})
             times.append((time.perf_counter() - start) * 1e3)
-        return times
+        return times, time.thread_time() - begin_s
 
     run(0.2)
     seconds = 1.0
     with ThreadPoolExecutor(side_by_side) as pool:
         runs = list(pool.map(run, [seconds] * side_by_side))
-    return statistics.median(runs[0]), size * sum(map(len, runs)) / seconds
+    rows = size * sum(len(times) for times, _ in runs)
+    return Bare(statistics.median(runs[0][0]), rows / seconds, sum(cpu_s for _, cpu_s in runs) / rows * 1e6)
 
 
-def measure(contestant: Contestant, *, connections: int, seconds: float, bare_per_s: Callable[[int], float]) -> Figures:
-    """Load one server, after a second of warming up. Args: bare_per_s: rows of bare onnxruntime in such batches."""
+def measure(contestant: Contestant, *, connections: int, seconds: float, bare_at: Callable[[int], Bare]) -> Figures:
+    """Load one server, after a second of warming up. Args: bare_at: measures bare onnxruntime in such batches."""
     for duration in (1.0, seconds):
         contestant.mean_batch()
+        begin_s = contestant.cpu_s()
         result = run_load(contestant.port, contestant.request, connections=connections, seconds=duration)
     latencies = np.array(result["latencies_ms"])
     assert latencies.size, f"{contestant.name} answered nothing: {result['statuses']}"
+    end_s = contestant.cpu_s()
     batch = contestant.mean_batch()
     return Figures(
         p50_ms=float(np.quantile(latencies, 0.5)),
@@ -161,7 +185,8 @@ def measure(contestant: Contestant, *, connections: int, seconds: float, bare_pe
         client_share=result["cpu_s"] / result["seconds"] / usable_cores(),
         failures=sum(count for status, count in result["statuses"].items() if status != "200"),
         mean_batch=batch,
-        bare_per_s=None if batch is None else bare_per_s(round(batch)),
+        bare=None if batch is None else bare_at(round(batch)),
+        cpu_us=None if begin_s is None or end_s is None else (end_s - begin_s) / len(latencies) * 1e6,
     )
 
 
@@ -199,6 +224,9 @@ def tell(measured: dict[str, list[Figures]], *, connections: int, alone_ms: floa
     header += ["with the client's share taken off", "client", "failures"]
     print(f"{connections} connections, median of {_ROUNDS} rounds")
     print(aligned(header, rows))
+    beside = [r.beside_the_model_us for r in measured["enas serve"] if r.beside_the_model_us is not None]
+    if beside:
+        print(f"enas serve takes {statistics.median(beside):.0f} us of CPU time a request beside the model")
     if connections == 1:
         p50 = statistics.median(r.p50_ms for r in measured["enas serve"])
         print(f"enas serve adds {p50 - alone_ms:.2f} ms to a bare session.run of {alone_ms:.2f} ms")
@@ -214,7 +242,19 @@ def ours(path: Path, image: np.ndarray, *, threads: int) -> Iterator[Contestant]
         name = server.post("/v2/repository/index").json()[0]["name"]
         body, headers = binary_request(image)
         request = http_request(f"/v2/models/{name}/infer", body, headers)
-        yield Contestant("enas serve", server.port, request, _MeanBatch(server, name), server.process.send_signal)
+        mean_batch, send_signal = _MeanBatch(server, name), server.process.send_signal
+        yield Contestant(
+            "enas serve", server.port, request, mean_batch, send_signal, partial(_cpu_s, server.process.pid)
+        )
+
+
+def _cpu_s(pid: int) -> float | None:
+    """CPU time that a process has taken; None where the system does not tell. Source: proc_pid_stat(5)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _MeanBatch:
