@@ -1,11 +1,17 @@
-"""Work on many files at once, its results in order."""
+"""Work on many files at once, its results in order: by threads, or by processes where there are very many files."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -13,32 +19,89 @@ _Result = TypeVar("_Result")
 
 _MOST_WORKERS = 16
 """Each may hold a whole picture unfolded."""
+_FILES_AT_ONCE = 64
 
 
 def num_workers() -> int:
-    """Threads worth starting: one for each core that this process may run on."""
+    """Threads or processes worth starting: one for each core that this process may run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, _MOST_WORKERS)
 
 
+@dataclass(frozen=True)
+class Workers:
+    """What works side by side."""
+
+    executor: Executor
+    at_once: int
+    """Items that one is given together: reaching another process costs as much as a small picture."""
+
+
+@contextmanager
+def threads() -> Iterator[Workers]:
+    """For functions that give the interpreter's lock away most of the time, as decoders of large pictures do."""
+    with ThreadPoolExecutor(num_workers()) as pool:
+        yield Workers(pool, at_once=1)
+
+
+@contextmanager
+def processes() -> Iterator[Workers]:
+    """For functions that hold the interpreter's lock, as a small picture does, nearly all of whose time is its head's.
+
+    Each takes half a second to start. They are spawned, so functions, items and results must be such as `pickle` takes,
+    and a program that is no module must begin under `if __name__ == "__main__"`.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers(), mp_context=context, initializer=begin_process) as pool:
+        yield Workers(pool, at_once=_FILES_AT_ONCE)
+
+
 def in_order(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], *, workers: int | None = None
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    *,
+    workers: Workers | None = None,
+    most_at_once: int | None = None,
 ) -> Iterator[_Result]:
-    """`map` by several threads, for functions that give the interpreter's lock away, as decoders and hashes do.
+    """`map` by several workers, by default threads of its own.
 
     Only a few items are taken ahead of the result that is waited for, so results never pile up.
-    Raises: what `function` raises, at its item's turn.
+
+    Args: most_at_once: items given to a worker together, at most; for results that are large.
+    Raises: what `function` raises, at its item's turn; BrokenExecutor: a process was killed.
     """
-    count = workers or num_workers()
-    with ThreadPoolExecutor(count) as pool:
-        pending: deque[Future[_Result]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > 2 * count:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    if workers is None:
+        with threads() as own:
+            yield from in_order(function, items, workers=own)
+        return
+    at_once = min(workers.at_once, most_at_once or workers.at_once)
+    rest = iter(items)
+    pending: deque[Future[list[_Result]]] = deque()
+    try:
+        while batch := list(islice(rest, at_once)):
+            pending.append(workers.executor.submit(_mapped, function, batch))
+            if len(pending) > 2 * num_workers():
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _mapped(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    return [function(item) for item in items]
+
+
+def begin_process() -> None:
+    """Of a process that works for another: leave signals, which a terminal sends to both, to it, and end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

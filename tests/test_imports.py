@@ -108,7 +108,7 @@ ALLOWED = {
         "datasets.files",
     },
     "searcher.training.settings": {"searcher.arch.document", "searcher.training.run_folder"},
-    "searcher.training.executors": {"searcher.training.threads"},
+    "searcher.training.executors": {"foundation.parallel", "searcher.training.threads"},
     # What runs jobs must not know what is trained.
     "searcher.training.jobs": {
         "searcher.training.checkpointer",

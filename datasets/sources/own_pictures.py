@@ -1,8 +1,9 @@
 """A store from a person's own pictures: folders of classes, a ZIP archive of them, or a table of paths and labels.
 
 A split that is not given takes a tenth of train, by class and seed; files with the same bytes never come apart. Two
-passes, each by as many threads as there are cores: the first reads every file's header and digest, the second its
-pixels, a chunk at a time, straight into the store. So no more pictures are unfolded at once than there are threads.
+passes, each by as many threads, or processes, as there are cores: the first reads every file's header and digest, the
+second its pixels, a chunk at a time, straight into the store. So no more pictures are unfolded at once than there are
+workers.
 """
 
 # n pictures of a chunk, H W C an image
@@ -12,6 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,14 +29,18 @@ from datasets.sources.picture_table import SUFFIXES, Columns, find_tables, label
 from datasets.splits import stratified_split
 from datasets.store import CHUNK_BYTES, SPLITS, StoreError
 from datasets.store_writer import ImageChunk, write_image_store
+from foundation import parallel
 from foundation.file_tree import File, Problem, TreeError, read_tree
-from foundation.parallel import in_order
+from foundation.parallel import Workers, in_order
 from foundation.pictures import PictureError, Resize, read_header, read_picture
 from foundation.text import listed, printable
 
 _HELD_OUT_FRACTION = 0.1
 _LARGEST_SIDE = 256
 """A store's images of more pixels a side are hardly meant: training takes all of them in memory."""
+_FILES_FOR_PROCESSES = 5_000
+"""From here on processes pay for their start: nearly all that a small picture takes, 0.4 ms in the two passes, is work
+of Python's own, which threads do one after the other."""
 
 
 @dataclass(frozen=True)
@@ -73,53 +80,54 @@ def build(
     classes = labelled.classes
     num_files = sum(map(len, labelled.given.values()))
     on_start(2 * num_files)
-    given = {
-        split: list(_inspect(files, unreadable=report.unreadable, on_picture=on_picture))
-        for split, files in labelled.given.items()
-    }
-    _check_readable(source, report.unreadable, num_files)
-    _check_classes(given, classes)
-    _note_copies(report, given, classes)
-    pictures = _mixed(_fill_missing_splits(given, seed=seed), seed=seed)
-    labels = {split: [picture.label for picture in members] for split, members in pictures.items()}
-    report.doubtful += lacking(labels, classes)
-    everything = [picture for split in pictures.values() for picture in split]
-    size = size or _common_size(everything)
-    channels = channels or (1 if all(picture.is_grey for picture in everything) else 3)
-    looks: dict[int, Looks] = defaultdict(Looks)
-
-    def chunks(split: str) -> Iterator[ImageChunk]:
-        report.counts[split] = 0
-        length = max(1, CHUNK_BYTES // (size[0] * size[1] * channels))
-        members = pictures[split]
-        decode = partial(_decode, size=size, channels=channels, resize=resize)
-        decoded = zip(members, in_order(decode, members), strict=True)
-        for start in range(0, len(members), length):
-            images, labels = [], []
-            for _, (picture, (pixels, reason)) in zip(members[start : start + length], decoded, strict=False):
-                on_picture()
-                if pixels is None:
-                    report.unreadable.append((picture.file.path, reason or ""))
-                    continue
-                if reason:
-                    report.remarks.append((picture.file.path, reason))
-                images.append(pixels)
-                labels.append(picture.label)
-                looks[picture.label].add(pixels)
-            report.counts[split] += len(labels)
-            if labels:
-                yield np.stack(images), np.array(labels, np.int64)
+    with _workers(source, num_files) as workers:
+        given = {
+            split: list(_inspect(files, workers, unreadable=report.unreadable, on_picture=on_picture))
+            for split, files in labelled.given.items()
+        }
         _check_readable(source, report.unreadable, num_files)
+        _check_classes(given, classes)
+        _note_copies(report, given, classes)
+        pictures = _mixed(_fill_missing_splits(given, seed=seed), seed=seed)
+        labels = {split: [picture.label for picture in members] for split, members in pictures.items()}
+        report.doubtful += lacking(labels, classes)
+        everything = [picture for split in pictures.values() for picture in split]
+        size = size or _common_size(everything)
+        channels = channels or (1 if all(picture.is_grey for picture in everything) else 3)
+        looks: dict[int, Looks] = defaultdict(Looks)
 
-    write_image_store(
-        path,
-        name=name,
-        splits={split: chunks(split) for split in pictures},
-        classes=classes,
-        source=f"imported from '{printable(source.resolve().name)}'",
-        licence="as the pictures' owner says",
-        resize=resize,
-    )
+        def chunks(split: str) -> Iterator[ImageChunk]:
+            report.counts[split] = 0
+            length = max(1, CHUNK_BYTES // (size[0] * size[1] * channels))
+            members = pictures[split]
+            decode = partial(_decode, size=size, channels=channels, resize=resize)
+            decoded = zip(members, in_order(decode, members, workers=workers, most_at_once=length), strict=True)
+            for start in range(0, len(members), length):
+                images, labels = [], []
+                for _, (picture, (pixels, reason)) in zip(members[start : start + length], decoded, strict=False):
+                    on_picture()
+                    if pixels is None:
+                        report.unreadable.append((picture.file.path, reason or ""))
+                        continue
+                    if reason:
+                        report.remarks.append((picture.file.path, reason))
+                    images.append(pixels)
+                    labels.append(picture.label)
+                    looks[picture.label].add(pixels)
+                report.counts[split] += len(labels)
+                if labels:
+                    yield np.stack(images), np.array(labels, np.int64)
+            _check_readable(source, report.unreadable, num_files)
+
+        write_image_store(
+            path,
+            name=name,
+            splits={split: chunks(split) for split in pictures},
+            classes=classes,
+            source=f"imported from '{printable(source.resolve().name)}'",
+            licence="as the pictures' owner says",
+            resize=resize,
+        )
     report.doubtful += doubts(looks, classes)
     return report
 
@@ -142,13 +150,35 @@ def find_pictures(
     return labelled_by_folders(root, problems, as_classes=as_classes)
 
 
+@contextmanager
+def _workers(source: Path, num_files: int) -> Iterator[Workers]:
+    """Processes for very many files, else threads; files of an archive, which is open, cannot go to a process.
+
+    Raises: StoreError: a process was killed, as systems do that have no memory left.
+    """
+    is_archive = source.is_file() and source.suffix.lower() not in SUFFIXES
+    kind = parallel.threads if is_archive or num_files < _FILES_FOR_PROCESSES else parallel.processes
+    try:
+        with kind() as workers:
+            yield workers
+    except BrokenExecutor as error:
+        raise StoreError(
+            f"{printable(str(source))}: a process that was reading pictures has been killed; was the memory used up?"
+        ) from error
+
+
 # --- first pass: what there is ---------------------------------------------------------------------------------------
 
 
 def _inspect(
-    files: Sequence[tuple[File, int]], *, unreadable: list[Problem], on_picture: Callable[[], object]
+    files: Sequence[tuple[File, int]],
+    workers: Workers,
+    *,
+    unreadable: list[Problem],
+    on_picture: Callable[[], object],
 ) -> Iterator[_Picture]:
-    for (file, _), found in zip(files, in_order(_inspected, files), strict=True):
+    inspected = in_order(_inspected, files, workers=workers)
+    for (file, _), found in zip(files, inspected, strict=True):
         on_picture()
         if isinstance(found, _Picture):
             yield found

@@ -6,7 +6,17 @@ import sys
 from collections.abc import Callable
 
 from runtime.machine import Machine
-from tests.benchmarks import batches, benchmark_harness, graphs, optimizer, recurrent, sampling, supernet, threads
+from tests.benchmarks import (
+    batches,
+    benchmark_harness,
+    graphs,
+    imports,
+    optimizer,
+    recurrent,
+    sampling,
+    supernet,
+    threads,
+)
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "sampling": sampling.main,
@@ -16,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "recurrent": recurrent.main,
     "optimizer": optimizer.main,
     "threads": threads.main,
+    "imports": imports.main,
     "harness": benchmark_harness.main,
 }
 

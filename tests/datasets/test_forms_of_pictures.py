@@ -97,6 +97,12 @@ def test_one_folder_around_all_is_looked_through(tmp_path: Path) -> None:
     assert build(tmp_path / "download")[0].classes == ("cat", "dog")
 
 
+def test_an_archive_of_very_many_files_is_read_by_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_pictures, "_FILES_FOR_PROCESSES", 1)
+    store, _ = build(zipped(make_folder(tmp_path / "pets")))
+    assert all_images(store) == all_images(build(tmp_path / "pets")[0])
+
+
 # --- what lies in a folder -------------------------------------------------------------------------------------------
 
 

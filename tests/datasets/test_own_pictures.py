@@ -12,6 +12,7 @@ from datasets.sources.import_report import ImportReport
 from datasets.store import ImageStore, StoreError, open_store
 from runtime.images import Preprocess, prepare
 from tests.foundation import sixteen_bits
+from tests.foundation.test_parallel import killed
 
 
 def save(path: Path, *, size: tuple[int, int] = (8, 6), mode: str = "RGB", seed: int | None = None) -> Path:
@@ -248,3 +249,32 @@ def test_a_folder_of_another_form_is_refused(tmp_path: Path, folders: list[str],
 def test_too_few_pictures_to_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="too few pictures to take a split 'valid' from"):
         build(make_folder(tmp_path / "pets", count=2))
+
+
+# --- very many files -------------------------------------------------------------------------------------------------
+
+
+def test_processes_make_the_same_store_as_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "pets", count=40)
+    (folder / "cat" / "notes.txt").write_text("?")
+    whole = (folder / "dog" / "1.png").read_bytes()
+    (folder / "dog" / "cut.png").write_bytes(whole[:60])
+    (folder / "dog" / "deep.png").write_bytes(sixteen_bits.png(np.full((8, 6, 3), 4095, np.uint16)))
+    reports, stores = [], []
+    for limit in (1_000, 1):
+        monkeypatch.setattr(own_pictures, "_FILES_FOR_PROCESSES", limit)
+        path = tmp_path / f"{limit}.h5"
+        steps: list[None] = []
+        reports.append(own_pictures.build(folder, path, name="pets", on_picture=lambda s=steps: s.append(None)))
+        stores.append((path.read_bytes(), len(steps)))
+    assert reports[0] == reports[1]
+    assert len(reports[0].unreadable) == 2
+    assert stores[0] == stores[1]
+
+
+def test_a_killed_process_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_pictures, "_FILES_FOR_PROCESSES", 1)
+    monkeypatch.setattr(own_pictures, "_inspected", killed)
+    with pytest.raises(StoreError, match="a process that was reading pictures has been killed"):
+        build(make_folder(tmp_path / "pets"))
+    assert not list(tmp_path.glob("**/*.tmp"))
