@@ -80,6 +80,8 @@ def test_workers_serve_whatever_becomes_of_the_file_system(model_path: Path, tmp
                 assert server.ask("POST", INFER, *REQUEST).status == 200
             counted = {_count(server) for _ in range(6)}
             assert counted == {20} if is_possible else sum(counted) <= 40
+            for _ in range(4 if is_possible else 0):
+                assert '\nnv_inference_count{model="tiny",version="1"} 20.0\n' in server.get("/metrics").body.decode()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

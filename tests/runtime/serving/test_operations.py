@@ -56,9 +56,8 @@ def test_half_of_tls_ends_the_command(model_path: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_server_says_where_it_listens_and_to_whom(model_path: Path) -> None:
-    with serving(model_path) as server:
-        assert server.lines[0].endswith(f"at http://127.0.0.1:{server.port}, to this machine only (--host)\n")
+def test_a_server_says_where_it_listens_and_to_whom(server: Server) -> None:
+    assert server.lines[0].endswith(f"at http://127.0.0.1:{server.port}, to this machine only (--host)\n")
 
 
 def test_https_is_served_with_a_certificate(model_path: Path, tmp_path: Path) -> None:
@@ -174,45 +173,38 @@ def test_a_refusal_says_when_to_come_again(tmp_path: Path) -> None:
         assert set(load.outcomes) <= {"200", "429"}
 
 
-def test_a_request_that_waits_past_its_timeout_is_told_so(tmp_path: Path) -> None:
-    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server in which a lone request waits a minute for company."""
+    path = save(tmp_path_factory.mktemp("patient") / "tiny.onnx", tiny_graph(), metadata())
     with serving(path, "--max-queue-delay-ms", "60000") as server:
-        body, headers = binary_request(pixels(0), parameters={"binary_data_output": True, "timeout": 50_000})
-        start = time.monotonic()
-        reply = server.ask("POST", INFER, body, headers)
-        assert (reply.status, reply.error) == (503, "the request's timeout expired while it waited")
-        assert 0.05 <= time.monotonic() - start < 5
+        yield server
 
 
-def test_a_client_that_goes_leaves_the_queue(tmp_path: Path) -> None:
-    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+def test_a_request_that_waits_past_its_timeout_is_told_so(patient: Server) -> None:
+    body, headers = binary_request(pixels(0), parameters={"binary_data_output": True, "timeout": 50_000})
+    start = time.monotonic()
+    reply = patient.ask("POST", INFER, body, headers)
+    assert (reply.status, reply.error) == (503, "the request's timeout expired while it waited")
+    assert 0.05 <= time.monotonic() - start < 5
 
-    def metric(server: Server, name: str, labels: str = "") -> float:
+
+def test_a_client_that_goes_leaves_the_queue(patient: Server) -> None:
+    def metric(name: str, labels: str = "") -> float:
         found = [
             line
-            for line in server.get("/metrics").body.decode().splitlines()
+            for line in patient.get("/metrics").body.decode().splitlines()
             if line.startswith(f'{name}{{model="tiny",version="1"{labels}}}')
         ]
         return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
 
-    with serving(path, "--max-queue-delay-ms", "60000") as server:
-        connection = server.connect()
-        connection.request("POST", INFER, *REQUEST)
-        until(lambda: metric(server, "nv_inference_pending_request_count") == 1)
-        connection.close()
-        until(lambda: metric(server, "nv_inference_pending_request_count") == 0)
-        assert metric(server, "nv_inference_request_failure", ',reason="CANCELED"') == 1
-        assert metric(server, "nv_inference_exec_count") == 0
-
-
-def test_metrics_are_of_all_workers(model_path: Path) -> None:
-    with serving(model_path, "--workers", "2") as server:
-        for _ in range(40):
-            assert server.ask("POST", INFER, *REQUEST).status == 200
-        for _ in range(4):
-            (entry,) = server.get("/v2/models/tiny/stats").json()["model_stats"]
-            assert entry["inference_count"] == 40
-            assert '\nnv_inference_count{model="tiny",version="1"} 40.0\n' in server.get("/metrics").body.decode()
+    connection = patient.connect()
+    connection.request("POST", INFER, *REQUEST)
+    until(lambda: metric("nv_inference_pending_request_count") == 1)
+    connection.close()
+    until(lambda: metric("nv_inference_pending_request_count") == 0)
+    assert metric("nv_inference_request_failure", ',reason="CANCELED"') == 1
+    assert metric("nv_inference_exec_count") == 0
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
@@ -240,22 +232,22 @@ def test_only_our_own_failures_are_logged_unless_all_are_asked_for(model_path: P
 # --- slow and many ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[int]:
-    """A server in this process that waits 0.3 s for a request and takes three connections: gives its port."""
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that waits 0.3 s for a request and takes three connections."""
+    path = save(tmp_path_factory.mktemp("impatient") / "tiny.onnx", tiny_graph(), metadata())
     script = f"""
 import sys
 from pathlib import Path
 from runtime.serving.listener import listen
 from runtime.serving.server import run
 from runtime.serving.settings import Settings
-settings = Settings(Path({str(tmp_path / "tiny.onnx")!r}), port=0, provider="cpu", receive_timeout_s=0.3,
+settings = Settings(Path({str(path)!r}), port=0, provider="cpu", receive_timeout_s=0.3,
                     max_connections=3, lame_duck_s=0)
 listener = listen(settings)
 print(listener.getsockname()[1], flush=True)
 run(settings, listener=listener)
 """
-    save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     port = int(process.stdout.readline())
