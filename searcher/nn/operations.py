@@ -82,9 +82,9 @@ class LayerConv(nn.Module):
 
     def __init__(self, channels: int, *, norm: Norm, kernel_size: int) -> None:
         super().__init__()
-        self.projection = _pointwise(channels, bears_bfloat16=True)
+        self.projection = _pointwise(channels, allow_bfloat16=True)
         self.norm1 = norm(channels)
-        self.conv = DenseConv(channels, channels, kernel_size, padding=kernel_size // 2, bears_bfloat16=True)
+        self.conv = DenseConv(channels, channels, kernel_size, padding=kernel_size // 2, allow_bfloat16=True)
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,10 +100,10 @@ class LayerSepConv(nn.Module):
 
     def __init__(self, channels: int, *, norm: Norm, kernel_size: int) -> None:
         super().__init__()
-        self.projection = _pointwise(channels, bears_bfloat16=True)
+        self.projection = _pointwise(channels, allow_bfloat16=True)
         self.norm1 = norm(channels)
         self.depthwise = DepthwiseConv(channels, kernel_size)
-        self.pointwise = _pointwise(channels, bears_bfloat16=True)
+        self.pointwise = _pointwise(channels, allow_bfloat16=True)
         self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class LayerPool(nn.Module):
 
     def __init__(self, channels: int, *, norm: Norm, pool: Callable[..., nn.Module]) -> None:
         super().__init__()
-        self.projection = _pointwise(channels, bears_bfloat16=True)
+        self.projection = _pointwise(channels, allow_bfloat16=True)
         self.norm = norm(channels)
         self.pool = pool(channels, stride=1, norm=norm)
 
@@ -155,5 +155,5 @@ def make_layer_operation(name: str, channels: int, *, norm: Norm) -> nn.Module:
     return LAYER_OPERATIONS[name](channels, norm=norm)
 
 
-def _pointwise(channels: int, *, bears_bfloat16: bool = False) -> DenseConv:
-    return DenseConv(channels, channels, 1, bears_bfloat16=bears_bfloat16)
+def _pointwise(channels: int, *, allow_bfloat16: bool = False) -> DenseConv:
+    return DenseConv(channels, channels, 1, allow_bfloat16=allow_bfloat16)

@@ -27,7 +27,9 @@ class SlicedConv(DenseConv):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, allow_bfloat16=True
+        )
 
     def forward(self, x: Tensor, out_channels: int, *, stride: int | None = None) -> Tensor:  # type: ignore[override]
         return self.convolve(x, _first_channels(self.weight, out_channels, x.shape[1]), stride=stride)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.stages import StagesSize
 from searcher.nn import dense
 from searcher.nn.build import build_supernet
 from searcher.nn.dense import Classifier, DenseConv, pointwise_conv
 from searcher.nn.depthwise import DepthwiseConv
 from searcher.nn.norm import BatchNorm
+from tests.searcher.conftest import STAGES_SPACE
 
 
 def images(*shape: int) -> Tensor:
@@ -26,19 +29,19 @@ def under_autocast() -> torch.autocast:
 
 
 @pytest.mark.parametrize(
-    ("shape", "out_channels", "bears", "dtype"),
+    ("shape", "out_channels", "allow", "dtype"),
     [
         ((4, 20, 64, 64), 20, True, torch.bfloat16),
         ((4, 20, 64, 64), 20, False, torch.float32),
-        ((4, 16, 64, 64), 20, True, torch.float32),  # reads too little
-        ((4, 20, 64, 64), 16, True, torch.float32),  # gives too little
+        ((4, 12, 64, 64), 20, True, torch.float32),  # reads too little
+        ((4, 20, 64, 64), 12, True, torch.float32),  # gives too little
         ((4, 20, 8, 8), 20, True, torch.float32),  # on too small a map
     ],
 )
 def test_wide_convolutions_of_large_maps_alone_are_taken_in_bfloat16(
-    shape: tuple[int, ...], out_channels: int, bears: bool, dtype: torch.dtype
+    shape: tuple[int, ...], out_channels: int, allow: bool, dtype: torch.dtype
 ) -> None:
-    conv, x = DenseConv(shape[1], out_channels, 1, bears_bfloat16=bears), images(*shape)
+    conv, x = DenseConv(shape[1], out_channels, 1, allow_bfloat16=allow), images(*shape)
     expected = conv(x)
     assert expected.dtype == torch.float32
     with under_autocast():
@@ -65,7 +68,7 @@ def test_logits_are_float32() -> None:
     assert torch.equal(logits, nn.functional.linear(x, classifier.weight))
 
 
-def gradient(space: str, options: MicroSpace | MacroSpace, size: MicroSize | MacroSize, *, rounded: bool) -> Tensor:
+def gradient(space: str, options: Any, size: Any, *, rounded: bool) -> Tensor:
     supernet = build_supernet(space, options, size, input_shape=(12, 12, 1), num_classes=3, seed=0)
     x = images(16, 1, 12, 12)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounded):
@@ -74,11 +77,14 @@ def gradient(space: str, options: MicroSpace | MacroSpace, size: MicroSize | Mac
     return torch.cat([p.grad.flatten() for p in supernet.parameters() if p.grad is not None])
 
 
-def test_macro_networks_bear_it_and_micro_networks_are_spared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "_NARROW", 0)
+def test_macro_networks_and_stages_keep_their_gradients_and_micro_networks_are_spared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dense, "_WIDE", 0)
     monkeypatch.setattr(dense, "_LARGE", 0)
-    exact, rounded = (gradient("macro", MacroSpace(6), MacroSize(8), rounded=rounded) for rounded in (False, True))
-    assert not torch.equal(exact, rounded)
-    assert nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
+    for space, options, size in (("macro", MacroSpace(6), MacroSize(8)), ("stages", STAGES_SPACE, StagesSize())):
+        exact, rounded = (gradient(space, options, size, rounded=rounded) for rounded in (False, True))
+        assert not torch.equal(exact, rounded)
+        assert nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
     exact, rounded = (gradient("micro", MicroSpace(3), MicroSize(5, 8), rounded=rounded) for rounded in (False, True))
     assert torch.equal(exact, rounded)
