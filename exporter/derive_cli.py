@@ -13,6 +13,7 @@ from searcher.training.options import (
     exit_stopped,
     jobs_options,
     pace_options,
+    settings_options,
     speaker,
     threads_option,
 )
@@ -21,7 +22,15 @@ from searcher.training.options import (
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--preset", help="Settings: one of the space's presets.  [default: the search's]")
+@settings_options
 @click.option("--candidates", type=click.IntRange(min=1), help="Architectures to train.  [default: the preset's]")
+@click.option(
+    "--rung",
+    "rungs",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Epochs of a rung's trainings; once for each rung.  [default: the preset's]",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes the derivation.  [default: the search's]")
 @jobs_options
 @threads_option
@@ -32,7 +41,10 @@ from searcher.training.options import (
 def derive(
     run: Path,
     preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
     candidates: int | None,
+    rungs: tuple[int, ...],
     seed: int | None,
     jobs: int | None,
     executor: str | None,
@@ -46,10 +58,12 @@ def derive(
     """Choose the architecture of a finished search anew, by training many candidates briefly and the best for longer.
 
     Candidates come from the search; with a latency target all meet it, as measured, and the known networks of the space
-    join them at the width at which they do. The choice goes into the run's spec.json.
+    join them at the width at which they do. The choice goes into the run's spec.json. --config and --set change how
+    candidates are trained.
     """
     from exporter.derivation import DERIVATION, derive_by_training
     from exporter.presets import halving_preset, retrain_preset
+    from exporter.retrain import config_types
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
@@ -57,14 +71,22 @@ def derive(
     from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting
+    from searcher.training.settings import Settings
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+    settings = Settings.read(config_file, assignments)
     searched = read_spec(run / "search" / "spec.json")
-    preset = preset or str((searched.provenance or {}).get("preset", "quick"))
+    preset = settings.name("preset", preset) or str((searched.provenance or {}).get("preset", "quick"))
     seed = int((searched.provenance or {}).get("seed", 0)) if seed is None else seed
     config = halving_preset(preset)
-    config = replace(config, num_candidates=candidates or config.num_candidates, seed=seed)
-    retrain_config = replace(retrain_preset(searched.space, preset), seed=seed, train_on="train", threads=threads or 1)
+    config = replace(
+        config,
+        num_candidates=candidates or config.num_candidates,
+        rung_epochs=rungs or config.rung_epochs,
+        seed=seed,
+    )
+    recipe = settings.apply(retrain_preset(searched.space, preset), types=config_types(searched.space))
+    recipe = replace(recipe, seed=seed, train_on="train", threads=threads or 1)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     num_jobs = jobs or default_jobs(torch_device)
@@ -75,7 +97,7 @@ def derive(
             found = derive_by_training(
                 run,
                 config,
-                retrain_config,
+                recipe,
                 device=torch_device,
                 setting=setting,
                 executor=workers,

@@ -20,6 +20,7 @@ from searcher.arch.stages import StagesSpace
 from searcher.latency.blocks import Block, blocks_of
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
+from searcher.training.run_folder import read_toml
 from tests.end_to_end.conftest import here, macro_search, write_config, write_search
 
 SPACE = StagesSpace((4, 8), (1, 2), ((4, 8), (8, 16), (16,)), (2, 1, 1), ("residual_3x3", "inverted_3x3_e2"))
@@ -90,7 +91,8 @@ def test_a_search_with_a_target_predicts_and_meets_it(searched: Path) -> None:
 
 
 def derive(run: Path, *more: str, check: bool = True) -> Any:
-    return here("derive", run, "--device", "cpu", "--jobs", "1", *more, check=check)
+    rungs = ("--rung", "1", "--rung", "2")
+    return here("derive", run, "--device", "cpu", "--jobs", "1", *rungs, "--set", "batch_size=16", *more, check=check)
 
 
 def test_the_best_trained_candidate_becomes_the_spec(searched: Path) -> None:
@@ -99,6 +101,9 @@ def test_the_best_trained_candidate_becomes_the_spec(searched: Path) -> None:
     names = {one["name"] for one in document["candidates"]}
     first, last = document["rungs"]
     assert set(first["scores"]) == names
+    assert (first["epochs"], last["epochs"]) == (1, 2)
+    for config in (searched / "derivation").glob("rung-1/*/config.toml"):
+        assert (read_toml(config)["batch_size"], read_toml(config)["num_epochs"]) == (16, 1)
     assert len(last["scores"]) < len(names)
     assert last["scores"][document["chosen"]] == max(last["scores"].values())
     chosen = next(one for one in document["candidates"] if one["name"] == document["chosen"])
@@ -146,7 +151,7 @@ def test_the_report_tells_the_rungs(searched: Path) -> None:
     here("report", searched)
     page = (searched / "report.html").read_text()
     assert "Derivation" in page
-    assert "validation accuracy, 8 epochs" in page
+    assert "validation accuracy, 2 epochs" in page
 
 
 def test_retraining_and_export_take_the_derived_network(searched: Path) -> None:
