@@ -2,8 +2,8 @@
 
 On CUDA autocast decides. A CPU takes in bfloat16 what is faster so and where a network allows it: convolutions of 16
 channels and more on large maps. All else stays float32: narrow convolutions, depthwise ones, norms, logits. Macro
-networks and stages allow it: their first gradients have a cosine of 0.94 to 0.999 with float32's, and steps take 5 to
-30 % less time. The gradient of a micro cell, with its many small layers, turns away several times as far.
+networks, residual and fused stages allow it: their first gradients have a cosine of 0.99 and more with float32's, and
+steps take 5 to 30 % less time. Those of micro cells and of inverted residuals turn away further (0.86 to 0.98).
 """
 
 # B batch, C channels, H height, W width

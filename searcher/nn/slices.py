@@ -26,9 +26,22 @@ class SlicedConv(DenseConv):
     Padding keeps the size of the map at stride 1. A pass may take another stride than the layer's own.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        allow_bfloat16: bool = False,
+    ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, allow_bfloat16=True
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            allow_bfloat16=allow_bfloat16,
         )
 
     def forward(self, x: Tensor, out_channels: int, *, stride: int | None = None) -> Tensor:  # type: ignore[override]

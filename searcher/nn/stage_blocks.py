@@ -54,12 +54,12 @@ class Residual(nn.Module):
         super().__init__()
         most_in, most_out = widths.most_in, widths.most_out
         self._stride = stride
-        self.conv1 = SlicedConv(most_in, most_out, kernel_size, stride=stride)
+        self.conv1 = SlicedConv(most_in, most_out, kernel_size, stride=stride, allow_bfloat16=True)
         self.norm1 = norm(most_out)
-        self.conv2 = SlicedConv(most_out, most_out, kernel_size)
+        self.conv2 = SlicedConv(most_out, most_out, kernel_size, allow_bfloat16=True)
         self.norm2 = norm(most_out)
         if stride > 1 or widths.may_change:
-            self.shortcut = SlicedConv(most_in, most_out, 1, stride=stride)
+            self.shortcut = SlicedConv(most_in, most_out, 1, stride=stride, allow_bfloat16=True)
             self.shortcut_norm = norm(most_out)
 
     @property
@@ -85,9 +85,9 @@ class Fused(nn.Module):
         super().__init__()
         inner = expansion * widths.most_in
         self._stride = stride
-        self.expand = SlicedConv(widths.most_in, inner, kernel_size, stride=stride)
+        self.expand = SlicedConv(widths.most_in, inner, kernel_size, stride=stride, allow_bfloat16=True)
         self.expand_norm = norm(inner)
-        self.project = SlicedConv(inner, widths.most_out, 1)
+        self.project = SlicedConv(inner, widths.most_out, 1, allow_bfloat16=True)
         self.project_norm = norm(widths.most_out)
 
     @property
