@@ -63,7 +63,8 @@ def draw(generator: np.random.Generator, augmentation: Augmentation, shape: Sequ
     if augmentation.erase_prob:
         erased = generator.random(batch) < augmentation.erase_prob
         area = generator.uniform(*ERASED_AREA, batch) * height * width
-        aspect = np.exp(generator.uniform(*np.log(ERASED_ASPECT), batch))
+        low, high = np.log(ERASED_ASPECT)
+        aspect = np.exp(generator.uniform(low, high, batch))
         tall = np.clip(np.rint(np.sqrt(area * aspect)), 1, height)
         wide = np.clip(np.rint(np.sqrt(area / aspect)), 1, width)
         choices[5] = generator.random(batch) * (height - tall + 1)

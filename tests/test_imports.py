@@ -125,7 +125,7 @@ ALLOWED = {
         "searcher.training.metrics",
         "datasets.files",
     },
-    "searcher.presets": {"searcher", "datasets.batches"},
+    "searcher.presets": {"searcher", "datasets.augmentation"},
     "searcher.cli": {"searcher", "datasets"},
     "exporter": {
         "searcher.arch",
