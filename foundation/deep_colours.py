@@ -23,8 +23,8 @@ _GREY_WITH_ALPHA = "LA;16B"
 _PREMULTIPLIED = "RGBa"
 _PLANES = ("R", "G", "B", "A")
 _BITS_PER_SAMPLE, _PLANAR_CONFIGURATION = 258, 284
-_ROWS = 256
-"""Worked on at a time, so that memory holds no second and third copy of a picture."""
+_PIXELS_AT_ONCE = 1 << 16
+"""Worked on together, in whole rows, so that memory holds no second and third copy of a picture."""
 
 
 def raw_mode(file: Image.Image) -> str | None:
@@ -81,8 +81,9 @@ def to_eight_bits(
         return upper, None
     shifts = [bits - 8 if top < 1 << (bits - 8) else 8 for top in tops]
     lower, largest = load_lower(), 0
-    for top in range(0, upper.height, _ROWS):
-        box = (0, top, upper.width, min(top + _ROWS, upper.height))
+    num_rows = max(1, _PIXELS_AT_ONCE // upper.width)
+    for row in range(0, upper.height, num_rows):
+        box = (0, row, upper.width, min(row + num_rows, upper.height))
         high = np.asarray(upper.crop(box)).astype(np.uint16)
         if lower is None:
             # The most that is known: a value keeps its place between the smallest and the largest.

@@ -49,12 +49,18 @@ def _from_floats(values: np.ndarray) -> tuple[np.ndarray, str | None]:
     if low < 0 or high > 255:
         return _stretched(values, low, high)
     if high > 1:
-        return np.rint(values).astype(np.uint8), "floating-point values: read as 0 to 255"
-    return np.rint(values * 255).astype(np.uint8), "floating-point values: read as 0 to 1"
+        return _rounded(values.copy()), "floating-point values: read as 0 to 255"
+    return _rounded(values * 255), "floating-point values: read as 0 to 1"
 
 
 def _stretched(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, str]:
     scale = 255 / (high - low) if high > low else 0.0
-    # Halves, whose difference cannot overflow.
-    pixels = np.rint((values / 2 - values.dtype.type(low / 2)) * (2 * scale)).astype(np.uint8)
-    return pixels, f"values from {low:g} to {high:g}: scaled to that range"
+    halves = values / 2  # whose difference cannot overflow
+    halves -= values.dtype.type(low / 2)
+    halves *= 2 * scale
+    return _rounded(halves), f"values from {low:g} to {high:g}: scaled to that range"
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """As uint8. `values` is overwritten: there may be many of them."""
+    return np.rint(values, out=values).astype(np.uint8)

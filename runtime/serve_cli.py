@@ -40,7 +40,7 @@ _TOKEN = "ENAS_TOKEN"
     "--max-picture-pixels",
     type=click.IntRange(1, MAX_PIXELS),
     default=MAX_PIXELS,
-    help="Each takes 13 bytes of memory.",
+    help="Each takes up to 17 bytes of memory.",
 )
 @click.option("--poll-s", type=_SECONDS, default=0.0, help="How often to look for changed models; 0 is never.")
 @click.option("--lame-duck-s", type=_SECONDS, default=5.0, help="After SIGTERM: not ready, but still serving.")

@@ -1,9 +1,9 @@
 """Clients' pictures made into models' inputs, within limits of time and memory.
 
 A picture's file says little of what it costs: 300 kB of progressive JPEG may hold a thousand scans, each of which goes
-over all pixels, and a picture takes up to 13 bytes a pixel while it is decoded. So pixels, scans and segments are
+over all pixels, and a picture takes up to 17 bytes a pixel while it is decoded. So pixels, scans and segments are
 limited, large pictures are decoded one after the other, and none for longer than a deadline. What is decoded at one
-time takes 4 x 104 MB, and 13 bytes for each of `Settings.max_picture_pixels`: 1 GB, if it is not lowered.
+time takes 4 x 136 MB, and 17 bytes for each of `Settings.max_picture_pixels`: 1.4 GB, if it is not lowered.
 """
 
 from __future__ import annotations

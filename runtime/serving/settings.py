@@ -50,8 +50,8 @@ class Settings:
     send_timeout_s: float = 30.0
     """For a client to take something of its answers."""
     max_picture_pixels: int = MAX_PIXELS
-    """A picture of more is refused. The default is what import and `predict` take, and nothing can raise it; where 1 GB
-    for the largest one is too much, a lower number bounds what pictures take (`runtime.serving.pictures`)."""
+    """A picture of more is refused. The default is what import and `predict` take, and nothing can raise it; where 1.4
+    GB for the largest one are too much, a lower number bounds what pictures take (`runtime.serving.pictures`)."""
     decode_timeout_s: float = 10.0
     """For a picture to be decoded, its wait included."""
     keep_alive_s: int = 75

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.foundation import sixteen_bits
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 HEIGHT, WIDTH = 2000, 2500
-_BYTES_A_PIXEL = 16
+_BYTES_A_PIXEL = 17
 """Of a picture with transparency while it is put on white: RGBA, its alpha, the RGB ground (4 bytes in Pillow), and
-what the decoder holds."""
+what the decoder holds. Of one of 16 bits while both its bytes are held, 8, and then as the other."""
 _PROGRAM = """
 import pathlib, sys
 import enas
@@ -42,9 +44,11 @@ def test_memory_at_import_is_bounded_by_the_pictures_that_are_unfolded_at_once(
     small = tmp_path / "small.png"
     Image.fromarray(large[:16, :16]).save(small)
     Image.fromarray(large).save(tmp_path / "large.png", compress_level=1)
-    for kind in ("small", "large"):
-        data = (tmp_path / f"{kind}.png").read_bytes()
+    files = {kind: (tmp_path / f"{kind}.png").read_bytes() for kind in ("small", "large")}
+    deep = sixteen_bits.png(large.astype(np.uint16) << 4)
+    for kind in files:
         for number in range(8):
+            data = deep if kind == "large" and number >= 4 else files[kind]
             path = tmp_path / kind / f"class-{number % 2}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data + bytes([number]))  # no two files alike
