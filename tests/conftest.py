@@ -6,6 +6,7 @@ And what no test hands on to the next.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ import pytest
 # A busy machine takes its time; pytest-timeout is what ends a test that hangs.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
+
+# The tests' networks are so small that a second thread only waits, and a hundred times as long once anything else runs.
+# Before torch is imported, for it reads this once; what tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -26,7 +26,9 @@ def test_members_together_are_held_to_the_limit() -> None:
         inflated(gzip.compress(b"a" * 600) * 2, limit=1000)
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"one")[:-1], gzip.compress(b"one") + b"x", b""])
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b"one")[:-1], gzip.compress(b"one") + b"x", b""], ids=["cut short", "goes on", "empty"]
+)
 def test_what_is_cut_short_or_goes_on_as_something_else_is_refused(body: bytes) -> None:
     with pytest.raises(RequestError):
         inflated(body)
