@@ -19,7 +19,8 @@ from foundation.depth import bits_that_hold, remark_on_bits
 _ORDERS = (";16B", ";16L", ";16N")
 """How Pillow's names of raw pixels end: big endian, little endian, as the machine has it."""
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_GREY_WITH_ALPHA = "LA;16B"
+GREY_WITH_ALPHA = "LA;16B"
+"""Of a PNG: Pillow makes it RGBA."""
 _PREMULTIPLIED = "RGBa"
 _PLANES = ("R", "G", "B", "A")
 _BITS_PER_SAMPLE, _PLANAR_CONFIGURATION = 258, 284
@@ -56,7 +57,7 @@ def read_lower_bytes(file: Image.Image) -> bool:
         _rename(file, lambda plane: f"{plane};16{_OTHER_ORDER[_byte_order(file)]}")
     elif name.startswith(_PREMULTIPLIED) or _has_planes(file):
         return False
-    elif name == _GREY_WITH_ALPHA:
+    elif name == GREY_WITH_ALPHA:
         _rename(file, lambda _: "RGBA")
     else:
         _rename(file, lambda pixels: pixels[:-1] + _OTHER_ORDER[pixels[-1]])
@@ -90,7 +91,7 @@ def to_eight_bits(
             low = high * 255 // max(1, (1 << (bits - 8)) - 1)
         else:
             low = np.asarray(lower.crop(box))
-            low = low[..., [1, 1, 1, 3]] if raw_mode == _GREY_WITH_ALPHA else low
+            low = low[..., [1, 1, 1, 3]] if raw_mode == GREY_WITH_ALPHA else low
         values = high << 8 | low
         largest = max(largest, int(values[..., :3].max()))
         pixels = (values >> shifts).astype(np.uint8)

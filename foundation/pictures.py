@@ -141,7 +141,8 @@ def _header(data: bytes) -> Header:
         # Of a TIFF Pillow gives the size upright.
         if not isinstance(file, TiffImagePlugin.TiffImageFile) and _orientation(file, data) >= 5:
             height, width = width, height
-        return Header((height, width), file.mode in _GREY_MODES)
+        is_grey = file.mode in _GREY_MODES or deep_colours.raw_mode(file) == deep_colours.GREY_WITH_ALPHA
+        return Header((height, width), is_grey)
 
 
 def _picture(data: bytes, *, size: tuple[int, int], channels: int, resize: Resize) -> Picture:

@@ -252,8 +252,10 @@ def test_alpha_of_as_many_bits_as_the_colours_is_scaled_with_them(way: Callable,
 
 
 def test_grey_of_twelve_bits_with_alpha_is_scaled() -> None:
-    values = np.array([[[0x7FF, 0xFFFF], [0xFFF, 0xFFFF], [0, 0]]], np.uint16)
-    assert deep_colours(sixteen_bits.png(values)) == ([[[127] * 3, [255] * 3, [255] * 3]], _TWELVE_BITS)
+    data = sixteen_bits.png(np.array([[[0x7FF, 0xFFFF], [0xFFF, 0xFFFF], [0, 0]]], np.uint16))
+    assert deep_colours(data) == ([[[127] * 3, [255] * 3, [255] * 3]], _TWELVE_BITS)
+    assert read_header(data).is_grey
+    assert not read_header(sixteen_bits.png(COLOURS)).is_grey
 
 
 def test_where_only_the_upper_bytes_can_be_read_they_are_scaled() -> None:
