@@ -45,7 +45,7 @@ async function classify(file) {
     const { decode, queue, infer, total } = answer.ms;
     $("latency").textContent = `${milliseconds(elapsed)} to and fro; in the server ${milliseconds(total)}: ` +
       `picture ${milliseconds(decode)}, queue ${milliseconds(queue)}, model ${milliseconds(infer)}` +
-      (answer.remark ? `; the picture ${answer.remark}` : "");
+      (answer.remark ? `; about the picture: ${answer.remark}` : "");
   } catch (error) {
     $("classes").replaceChildren();
     $("latency").textContent = "";
