@@ -63,7 +63,7 @@ def _whole_float32_on_a_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _processor_and_signals() -> Iterator[None]:
+def _signals_and_denormals() -> Iterator[None]:
     """Ctrl-C interrupts, also where the tests were started with it ignored; denormal numbers stay numbers.
 
     Training in the tests' own process switches the latter off, and other tests do not expect that.

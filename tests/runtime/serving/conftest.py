@@ -136,6 +136,30 @@ def serving(
         process.stderr.close()
 
 
+@contextmanager
+def serving_with(models: Path, *, first: str = "", **settings: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server's process and port, with settings that no option gives. Args: first: a line of Python to begin with."""
+    script = f"""
+from pathlib import Path
+from runtime.serving import pictures, server
+from runtime.serving.listener import listen
+from runtime.serving.settings import Settings
+{first}
+settings = Settings(Path({str(models)!r}), port=0, provider="cpu", lame_duck_s=0, **{settings!r})
+listener = listen(settings)
+print(listener.getsockname()[1], flush=True)
+server.run(settings, listener=listener)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def pixels(*values: int) -> np.ndarray:
     """Images of even brightness: [B, H, W, C]."""
     return np.stack([np.full(SHAPE, value, dtype=np.uint8) for value in values])

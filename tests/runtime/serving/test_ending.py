@@ -8,51 +8,23 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.conftest import metadata, save, tiny_graph
 from tests.runtime.serving.clients import REQUEST, until
-from tests.runtime.serving.conftest import INFER, ROOT, ask, serving
+from tests.runtime.serving.conftest import INFER, ask, serving, serving_with
 from tests.runtime.serving.test_operations import TOKEN
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 
 
-@contextmanager
-def hanging(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server whose decoder does not come back; it gives requests a second at its end."""
-    script = f"""
-import time
-from pathlib import Path
-from runtime.serving import pictures, server
-from runtime.serving.listener import listen
-from runtime.serving.server import run
-from runtime.serving.settings import Settings
-server._EXIT_GRACE_S = 0.5
-pictures.prepare_file = lambda *args, **options: time.sleep(600)
-settings = Settings(Path({str(save(folder / "tiny.onnx", tiny_graph(), metadata()))!r}), port=0, provider="cpu",
-                    lame_duck_s=0, exit_timeout_s=1, decode_timeout_s=0.5)
-listener = listen(settings)
-print(listener.getsockname()[1], flush=True)
-run(settings, listener=listener)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield process, int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 def test_a_decoder_that_hangs_keeps_neither_its_client_nor_the_end_waiting(tmp_path: Path) -> None:
     request = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
-    with hanging(tmp_path) as (process, port):
+    hang = "import time; server._EXIT_GRACE_S = 0.5; pictures.prepare_file = lambda *args, **options: time.sleep(600)"
+    path = save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    with serving_with(path, first=hang, exit_timeout_s=1, decode_timeout_s=0.5) as (process, port):
 
         def answer() -> bytes:
             with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.runtime.conftest import metadata, save, tiny_graph
 from tests.runtime.serving.clients import REQUEST, Load, until
-from tests.runtime.serving.conftest import INFER, ROOT, Server, ask, binary_request, pixels, serving
+from tests.runtime.serving.conftest import INFER, ROOT, Server, ask, binary_request, pixels, serving, serving_with
 from tests.runtime.serving.test_repository import good, wrong
 
 TOKEN = "a token of enough characters"
@@ -236,26 +236,11 @@ def test_only_our_own_failures_are_logged_unless_all_are_asked_for(model_path: P
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that waits 0.3 s for a request and takes three connections."""
     path = save(tmp_path_factory.mktemp("impatient") / "tiny.onnx", tiny_graph(), metadata())
-    script = f"""
-import sys
-from pathlib import Path
-from runtime.serving.listener import listen
-from runtime.serving.server import run
-from runtime.serving.settings import Settings
-settings = Settings(Path({str(path)!r}), port=0, provider="cpu", receive_timeout_s=0.3,
-                    max_connections=3, lame_duck_s=0)
-listener = listen(settings)
-print(listener.getsockname()[1], flush=True)
-run(settings, listener=listener)
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    port = int(process.stdout.readline())
-    until(lambda: status_of(port, b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n") == b"200")
-    yield port
-    process.terminate()
-    assert process.wait(20) == 0
-    process.stdout.close()
+    with serving_with(path, receive_timeout_s=0.3, max_connections=3) as (process, port):
+        until(lambda: status_of(port, b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n") == b"200")
+        yield port
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 def status_of(port: int, data: bytes, *, then: Callable[[], object] = lambda: None) -> bytes:
