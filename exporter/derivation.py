@@ -31,7 +31,7 @@ from exporter.halving import HalvingConfig
 from exporter.latency import CAREFUL, measure
 from exporter.profiling import references_of
 from exporter.retrain import RetrainConfig, score_text
-from exporter.scaling import fit_widths, has_width, shares_of_time
+from exporter.scaling import fit_widths, shares_of_time
 from exporter.searches import FinishedSearch, finished_search
 from exporter.trainings import begin_training, validate_job
 from searcher.arch.document import ConfigError, read_json
@@ -48,6 +48,8 @@ from searcher.training.run_folder import RunFolder
 DERIVATION = "derivation.json"
 _FOLDER = "derivation"
 _CANDIDATES = "candidates.json"
+# Of a target: what measuring a network twice may differ by.
+_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,16 @@ def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callabl
     if target is None:
         unmeasured = [Candidate(one.name, one.spec, None, one.reward) for one in samples[: config.num_candidates]]
         return unmeasured + [Candidate(name, spec, None, None) for name, spec in known.items()]
-    # Half as many again as are wanted, for predictions err.
+    # Half as many again as are wanted, for not all have a width that meets the target.
     tried = samples[: math.ceil(1.5 * config.num_candidates)]
-    given = [one.spec for one in tried]
     shares = shares_of_time(target.target_ms, batch=target.batch, threads=target.threads)
-    if has_width(finished.spec):
-        given = [fit.spec for fit in fit_widths(given, shares=shares)]
+
+    def meets(share: float) -> bool:
+        """With a margin, for they are measured once more."""
+        return target.miss(share * target.target_ms) == target.miss((share + _MARGIN) * target.target_ms) == 0
+
+    fits = fit_widths([one.spec for one in tried], shares=shares, is_enough=meets)
+    given = [fit.spec for fit in fits]
     scaled = [fit.spec for fit in fit_widths(list(known.values()), shares=shares)]
     times = measure([*given, *scaled], batch=target.batch, threads=target.threads, effort=CAREFUL).ms
     measured = [estimate.value for estimate in times]

@@ -51,12 +51,18 @@ def scaled(spec: Spec, factor: float) -> Spec:
     return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
 
 
-def fit_widths(specs: Sequence[Spec], *, shares: Shares) -> list[Fitted]:
+def is_near(ratio: float) -> bool:
+    """Whether a network takes what it is to take, give or take half the tolerance."""
+    return abs(ratio - 1) <= TOLERANCE / 2
+
+
+def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Callable[[float], bool] = is_near) -> list[Fitted]:
     """Each network at the width at which its latency is nearest to the wanted one; whether near enough, it says.
 
-    Args: shares: measures the networks of a round, all in one sitting.
+    Args: shares: measures the networks of a round, all in one sitting. is_enough: whether a network that takes such a
+    share of the time is left at its width.
     """
-    searches = [_Widths(spec) for spec in specs]
+    searches = [_Widths(spec, is_enough) for spec in specs]
     for _ in range(_MOST_ROUNDS):
         asked = [(search, factor) for search in searches if (factor := search.next_factor()) is not None]
         if not asked:
@@ -92,6 +98,7 @@ class _Widths:
     """The widths tried of one network."""
 
     spec: Spec
+    is_enough: Callable[[float], bool]
     tried: dict[float, Fitted] = field(default_factory=dict)
     """By factor."""
 
@@ -109,7 +116,7 @@ class _Widths:
         """The next one to try; None where one fits well, or none is left that is nearer."""
         if not self.tried:
             return 1.0
-        if abs(self.best.ratio - 1) <= TOLERANCE / 2:
+        if self.is_enough(self.best.ratio):
             return None
         below = max((factor for factor, one in self.tried.items() if one.ratio < 1), default=None)
         above = min((factor for factor, one in self.tried.items() if one.ratio >= 1), default=None)

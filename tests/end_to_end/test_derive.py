@@ -129,6 +129,21 @@ def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_widt
     assert all(stage["channels"] % 4 == 0 for architecture in known.values() for stage in architecture["stages"])
 
 
+def test_where_predictions_err_widths_make_up_for_it(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slower(networks: Any, **settings: Any) -> Latencies:
+        times = [1.2 * one.value for one in pretend(networks, **settings).ms]
+        estimates = tuple(Estimate(ms, Interval(ms, ms)) for ms in times)
+        return replace(pretend(networks, **settings), ms=estimates)
+
+    for module in (derivation, scaling):
+        monkeypatch.setattr(module, "measure", slower)
+    derive(searched)
+    candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
+    found = [one for one in candidates if one["name"].startswith(("favoured", "random"))]
+    assert found
+    assert all(-0.1 - 1e-9 <= one["latency_ms"] / TARGET_MS - 1 <= 0.03 + 1e-9 for one in found)
+
+
 def test_a_derivation_goes_on_with_what_is_trained(searched: Path) -> None:
     derive(searched)
     whole = json.loads((searched / "derivation.json").read_text())
