@@ -16,10 +16,11 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ import torch
 from datasets.files import write_text
 from datasets.seeds import numpy_generator, stream_seed
 from exporter.halving import HalvingConfig
-from exporter.latency import CAREFUL, measure
+from exporter.latency import CAREFUL, FITTING, measure_at_pace
 from exporter.profiling import references_of
 from exporter.retrain import RetrainConfig, score_text
-from exporter.scaling import fit_widths, shares_of_time
+from exporter.scaling import fit_widths
 from exporter.searches import FinishedSearch, finished_search
 from exporter.trainings import begin_training, validate_job
 from searcher.arch.document import ConfigError, read_json
@@ -198,17 +199,20 @@ def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callabl
         return unmeasured + [Candidate(name, spec, None, None) for name, spec in known.items()]
     # Half as many again as are wanted, for not all have a width that meets the target.
     tried = samples[: math.ceil(1.5 * config.num_candidates)]
-    shares = shares_of_time(target.target_ms, batch=target.batch, threads=target.threads)
+    assert finished.table is not None
+    paced = [(spec, finished.table.references[name]) for name, spec in known.items()]
+    ms_of = partial(measure_at_pace, paced=paced, batch=target.batch, threads=target.threads)
+
+    def shares(networks: Sequence[Spec]) -> list[float]:
+        return [ms / target.target_ms for ms in ms_of(networks, effort=FITTING)]
 
     def meets(share: float) -> bool:
         """With a margin, for they are measured once more."""
         return target.miss(share * target.target_ms) == target.miss((share + _MARGIN) * target.target_ms) == 0
 
-    fits = fit_widths([one.spec for one in tried], shares=shares, is_enough=meets)
-    given = [fit.spec for fit in fits]
+    given = [fit.spec for fit in fit_widths([one.spec for one in tried], shares=shares, is_enough=meets)]
     scaled = [fit.spec for fit in fit_widths(list(known.values()), shares=shares)]
-    times = measure([*given, *scaled], batch=target.batch, threads=target.threads, effort=CAREFUL).ms
-    measured = [estimate.value for estimate in times]
+    measured = ms_of([*given, *scaled], effort=CAREFUL)
     found = [
         Candidate(one.name, spec, ms, one.reward)
         for one, spec, ms in zip(tried, given, measured, strict=False)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -77,6 +78,8 @@ class Effort:
 
 QUICK = Effort()
 """A few per cent: tens of networks in as many half seconds."""
+FITTING = Effort(seconds=0.2, sittings=3)
+"""For networks that are measured again and again until one takes a given time."""
 CAREFUL = Effort(seconds=1.0, sittings=8)
 """A per cent or less where the machine is quiet."""
 
@@ -136,6 +139,26 @@ def measure(
         machine=machine,
         disturbances=(*activity.disturbances(), *drift(measurement.calibration_ms)),
     )
+
+
+def measure_at_pace(
+    networks: Sequence[Untrained | bytes],
+    *,
+    paced: Sequence[tuple[Untrained, float]],
+    batch: int,
+    threads: int,
+    effort: Effort = QUICK,
+) -> list[float]:
+    """What networks take, ms, at the pace that the machine had when others were measured, which are measured again.
+
+    Beside other work, at another clock or with a cold cache a machine takes 5 to 20 % longer for all networks alike.
+    Args: paced: networks, and what they took in ms. Raises: as `measure`.
+    """
+    everything = [*(network for network, _ in paced), *networks]
+    found = [estimate.value for estimate in measure(everything, batch=batch, threads=threads, effort=effort).ms]
+    paces = [now / before for now, (_, before) in zip(found, paced, strict=False)]
+    pace = float(np.median(paces)) if paces else 1.0
+    return [ms / pace for ms in found[len(paced) :]]
 
 
 def _ratio(series: Series, first: Series) -> Estimate:

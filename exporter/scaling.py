@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.latency import Effort, measure
+from exporter.latency import FITTING, measure
 from searcher.arch.spec import Spec, parse_spec
 
 Shares = Callable[[Sequence[Spec]], Sequence[float]]
@@ -22,7 +22,6 @@ TOLERANCE = 0.03
 """How far from the time it is to take a network may lie, as a share of it."""
 _MULTIPLE = 4
 _MOST_ROUNDS = 14
-_EFFORT = Effort(seconds=0.2, sittings=3)
 # What a step outside of all widths tried may multiply a factor by, and how many factors are looked at in between.
 _LONGEST_STEP = 3.0
 _NUM_FACTORS = 48
@@ -77,18 +76,8 @@ def shares_of(like: Spec | bytes, *, batch: int, threads: int) -> Shares:
     """Latencies as shares of that of a network which is measured with them, so that the machine's pace cancels."""
 
     def shares(networks: Sequence[Spec]) -> list[float]:
-        found = measure([like, *networks], batch=batch, threads=threads, effort=_EFFORT)
+        found = measure([like, *networks], batch=batch, threads=threads, effort=FITTING)
         return [ratio.value for ratio in found.ratios[1:]]
-
-    return shares
-
-
-def shares_of_time(target_ms: float, *, batch: int, threads: int) -> Shares:
-    """Latencies as shares of a time."""
-
-    def shares(networks: Sequence[Spec]) -> list[float]:
-        found = measure(networks, batch=batch, threads=threads, effort=_EFFORT)
-        return [estimate.value / target_ms for estimate in found.ms]
 
     return shares
 

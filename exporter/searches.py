@@ -30,6 +30,8 @@ class FinishedSearch:
     """What it came to."""
     profiled: Profiled | None
     """What its latency table is of; None for text."""
+    table: LatencyTable | None
+    """That it predicted with; None without a latency target."""
 
 
 def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
@@ -51,13 +53,14 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
     profiled = None
     if isinstance(task, ImageClassification):
         profiled = Profiled(space, config.search_space, config.final_network, task)
-    latency = None
+    latency, table = None, None
     if config.latency is not None:
         assert profiled is not None
-        latency = partial(_predicted_ms, _table(config, profiled), profiled)
+        table = _table(config, profiled)
+        latency = partial(_predicted_ms, table, profiled)
     search = Search(config, store=store, device=device, latency=latency)
     search.load(load_checkpoint(folder.checkpoint_path, required=("supernet",)))
-    return FinishedSearch(search, store, spec, profiled)
+    return FinishedSearch(search, store, spec, profiled, table)
 
 
 def _table(config: SearchConfig, profiled: Profiled) -> LatencyTable:
