@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -57,7 +55,7 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
     if config.latency is not None:
         assert profiled is not None
         table = _table(config, profiled)
-        latency = partial(_predicted_ms, table, profiled)
+        latency = table.predictor(profiled.network, profiled.task)
     search = Search(config, store=store, device=device, latency=latency)
     search.load(load_checkpoint(folder.checkpoint_path, required=("supernet",)))
     return FinishedSearch(search, store, spec, profiled, table)
@@ -73,7 +71,3 @@ def _table(config: SearchConfig, profiled: Profiled) -> LatencyTable:
     if table.digest != config.latency.table_sha256:
         raise TableError("latency table", ["the search was made with another one; search again on this machine"])
     return table
-
-
-def _predicted_ms(table: LatencyTable, profiled: Profiled, architecture: Any) -> float:
-    return table.predict(Spec(profiled.space_name, architecture, profiled.network, profiled.task))

@@ -187,7 +187,7 @@ def search(
                 interrupt=interrupt,
                 pace=pace,
                 graphs=graphs,
-                latency=None if table is None else partial(_predicted_ms, table, config, task),
+                latency=None if table is None else table.predictor(config.final_network, task),
             )
         except Stopped as stopped:
             exit_stopped(stopped, again=again, say=say)
@@ -219,17 +219,11 @@ def _with_latency(
     assert asked is not None
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
-    least = fastest(config.search_space, partial(_predicted_ms, table, config, task))
+    least = fastest(config.search_space, table.predictor(config.final_network, task))
     # A width that the space does not decide on is fitted to the target afterwards.
     if asked.target_ms < least and not hasattr(config.final_network, "channels"):
         raise ConfigError(f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms")
     return replace(config, latency=replace(asked, table_sha256=table.digest)), table
-
-
-def _predicted_ms(table: LatencyTable, config: SearchConfig, task: Task, architecture: Any) -> float:
-    from searcher.arch.spec import Spec
-
-    return table.predict(Spec(config.space, architecture, config.final_network, task))
 
 
 def _name_of(dataset: str) -> str:

@@ -13,15 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from datasets.files import write_text
 from searcher.arch.document import DocumentError, Problems, check_keys, read_dataclass, read_json
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import Task
 from searcher.latency.blocks import Block, blocks_of
 
 SCHEMA = 1
@@ -98,6 +100,10 @@ class LatencyTable:
             raise TableError("latency table", [f"no row for {missing[0]}, which the network has"])
         rows = sum(self.rows[block].ms for block in blocks)
         return self.fit.intercept_ms + self.fit.per_block_ms * len(blocks) + rows
+
+    def predictor(self, network: Any, task: Task) -> Callable[[Any], float]:
+        """What an architecture of the table's space takes, ms, deployed at the size `network` for `task`."""
+        return lambda architecture: self.predict(Spec(self.space, architecture, network, task))
 
     def write(self, path: Path) -> None:
         """Write the table, whole or not at all."""
