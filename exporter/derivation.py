@@ -29,7 +29,7 @@ import torch
 from datasets.files import write_text
 from datasets.seeds import numpy_generator, stream_seed
 from exporter.halving import HalvingConfig
-from exporter.latency import CAREFUL, FITTING, measure_at_pace
+from exporter.latency import CAREFUL, FITTING, measure_at_pace, onnx_of
 from exporter.profiling import references_of
 from exporter.retrain import RetrainConfig, score_text
 from exporter.scaling import fit_widths
@@ -200,7 +200,7 @@ def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callabl
     # Half as many again as are wanted, for not all have a width that meets the target.
     tried = samples[: math.ceil(1.5 * config.num_candidates)]
     assert finished.table is not None
-    paced = [(spec, finished.table.references[name]) for name, spec in known.items()]
+    paced = [(onnx_of(spec), finished.table.references[name]) for name, spec in known.items()]
     ms_of = partial(measure_at_pace, paced=paced, batch=target.batch, threads=target.threads)
 
     def shares(networks: Sequence[Spec]) -> list[float]:

@@ -144,7 +144,7 @@ def measure(
 def measure_at_pace(
     networks: Sequence[Untrained | bytes],
     *,
-    paced: Sequence[tuple[Untrained, float]],
+    paced: Sequence[tuple[bytes, float]],
     batch: int,
     threads: int,
     effort: Effort = QUICK,
@@ -152,9 +152,9 @@ def measure_at_pace(
     """What networks take, ms, at the pace that the machine had when others were measured, which are measured again.
 
     Beside other work, at another clock or with a cold cache a machine takes 5 to 20 % longer for all networks alike.
-    Args: paced: networks, and what they took in ms. Raises: as `measure`.
+    Args: paced: ONNX files, and what they took in ms. Raises: as `measure`.
     """
-    everything = [*(network for network, _ in paced), *networks]
+    everything = [*(file for file, _ in paced), *networks]
     found = [estimate.value for estimate in measure(everything, batch=batch, threads=threads, effort=effort).ms]
     paces = [now / before for now, (_, before) in zip(found, paced, strict=False)]
     pace = float(np.median(paces)) if paces else 1.0

@@ -285,7 +285,7 @@ def retrain_preset(space: str, name: str) -> RetrainConfig:
 
 
 _HALVING: dict[str, HalvingConfig] = {
-    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 5), keep=0.4),
+    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 5), keep=0.28),
     "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exporter import latency, profiling, scaling
+from exporter import derivation, latency, profiling, scaling
 from exporter.latency import Latencies, Untrained
 from runtime.machine import Machine
 from runtime.statistics import Estimate, Interval
@@ -52,6 +52,7 @@ def _tiny_and_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ENAS_DATA", str(tmp_path / "data"))
     for module in (latency, profiling, scaling):
         monkeypatch.setattr(module, "measure", pretend)
+    monkeypatch.setattr(derivation, "onnx_of", lambda spec: spec)
     original = profiling.probe
 
     def probe(space: str, block: Block) -> Any:
