@@ -167,7 +167,7 @@ def quick_stages() -> RetrainConfig:
     """Minutes on two CPU cores."""
     return RetrainConfig(
         preset="quick",
-        num_epochs=32,
+        num_epochs=28,
         batch_size=64,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True), label_smoothing=0.1),
@@ -285,7 +285,7 @@ def retrain_preset(space: str, name: str) -> RetrainConfig:
 
 
 _HALVING: dict[str, HalvingConfig] = {
-    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 5), keep=0.28),
+    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 4), keep=0.28),
     "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
 }
 

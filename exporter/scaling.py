@@ -21,7 +21,7 @@ Shares = Callable[[Sequence[Spec]], Sequence[float]]
 TOLERANCE = 0.03
 """How far from the time it is to take a network may lie, as a share of it."""
 _MULTIPLE = 4
-_MOST_ROUNDS = 14
+_MOST_ROUNDS = 8
 # What a step outside of all widths tried may multiply a factor by, and how many factors are looked at in between.
 _LONGEST_STEP = 3.0
 _NUM_FACTORS = 48
