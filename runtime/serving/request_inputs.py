@@ -142,7 +142,7 @@ def _of_json(
     """The values of `data`, flat or nested as the shape is; they are taken out of `lists`."""
     data = entry.get("data")
     if isinstance(data, list):
-        # Its key was spelt with escapes, or holds what is no number.
+        # Its key was spelt with escapes, or it holds something other than a number.
         text = memoryview(orjson.dumps(data))
     elif isinstance(data, str) and data in lists:
         text = lists.pop(data)

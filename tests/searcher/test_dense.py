@@ -101,4 +101,4 @@ def test_networks_that_keep_their_gradients_allow_it_and_others_are_spared(
         assert torch.equal(exact, rounded)
     else:
         assert not torch.equal(exact, rounded)
-        assert nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.98
+        assert nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
