@@ -8,13 +8,15 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self, TypeVar
 
 from datasets.store import StoreError
+
+T = TypeVar("T")
 
 _LEFT_OVER = re.compile(r"\.(.+\.h5)\.([0-9a-f]{8}\.tmp|lock)")
 """What `whole_file` calls a store that is not whole yet, and the lock beside it."""
@@ -114,3 +116,52 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+class DeferredSignals:
+    """In the block SIGINT and SIGTERM wait for its end: HDF5 loses what a handler raises while it calls back.
+
+    Without effect outside the main thread, where no handler is ever called.
+    """
+
+    def __init__(self) -> None:
+        self._came: list[int] = []
+        self._handlers: dict[int, Any] = {}
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(handler := signal.getsignal(number)):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handle()
+
+    def handled_between(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; while one is made signals are handled at once."""
+        iterator = iter(items)
+        while True:
+            self._is_open = True
+            self._handle()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._is_open = False
+            yield item
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._came.append(number)
+        if self._is_open:
+            self._handle()
+
+    def _handle(self) -> None:
+        while self._came:
+            number = self._came.pop(0)
+            self._handlers[number](number, None)

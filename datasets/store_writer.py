@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
+from datasets.claims import DeferredSignals
 from datasets.files import whole_file
 from datasets.store import CHUNK_BYTES, FORMAT, SPLITS, VERSION, StoreError, chunk_length_of, shape_text
 from datasets.tokens import Tokens
@@ -44,7 +45,8 @@ def write_image_store(
     """
     _check_strings("classes", classes)
     _check_split_names(splits)
-    with _writing(path, kind="images", name=name, source=source, licence=licence, resize=resize) as (file, sink):
+    with _writing(path, kind="images", name=name, source=source, licence=licence, resize=resize) as writing:
+        file, sink, signals = writing
         file.create_dataset("classes", data=list(classes), dtype=h5py.string_dtype("utf-8"))
         shape: tuple[int, ...] | None = None
         for split in (split for split in SPLITS if split in splits):
@@ -52,7 +54,7 @@ def write_image_store(
             shape = _write_images(
                 file.create_group(split),
                 split=split,
-                chunks=[chunks] if isinstance(chunks, tuple) else chunks,
+                chunks=signals.handled_between([chunks] if isinstance(chunks, tuple) else chunks),
                 shape=shape,
                 classes=classes,
                 sink=sink,
@@ -136,7 +138,7 @@ def write_text_store(
     _check_strings("vocabulary", vocabulary)
     _check_split_names(splits)
     dtype = np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32
-    with _writing(path, kind="text", name=name, source=source, licence=licence, tokens=tokens) as (file, _):
+    with _writing(path, kind="text", name=name, source=source, licence=licence, tokens=tokens) as (file, _, _):
         file.create_dataset(
             "vocabulary", data=list(vocabulary), dtype=h5py.string_dtype("utf-8"), chunks=True, compression="gzip"
         )
@@ -159,14 +161,14 @@ def write_text_store(
 
 
 @contextmanager
-def _writing(path: Path, **attributes: str) -> Iterator[tuple[h5py.File, _Sink]]:
+def _writing(path: Path, **attributes: str) -> Iterator[tuple[h5py.File, _Sink, DeferredSignals]]:
     """A new store under a temporary name, which is marked complete and renamed when the block ends well."""
     try:
-        with whole_file(path) as temporary, _Sink(temporary) as sink:
+        with whole_file(path) as temporary, DeferredSignals() as signals, _Sink(temporary) as sink:
             # A compressed chunk is written once only if the chunk cache can hold it until it is full.
             with h5py.File(sink, "w", rdcc_nbytes=8 * CHUNK_BYTES) as file:
                 file.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
-                yield file, sink
+                yield file, sink, signals
                 file.attrs["complete"] = True
             sink.raise_failure()
     except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets import store_writer
 from datasets.claims import claimed
 from datasets.files import whole_file
 from datasets.store import StoreError, StoreInUseError, open_store
@@ -46,7 +47,6 @@ def begin(folder: Path, *, name: str = "pets") -> subprocess.Popen[str]:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.5)  # HDF5 has begun the file by then; it swallows an interruption in the middle of that
     return process
 
 
@@ -61,6 +61,29 @@ def test_a_stopped_import_leaves_nothing(data_folder: Path, tmp_path: Path, numb
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "Traceback" not in said
+    assert names(data_folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("method", ["seek", "tell", "write", "flush"])
+def test_a_signal_that_comes_while_hdf5_calls_back_is_not_lost(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: signal.Signals
+) -> None:
+    called = getattr(store_writer._Sink, method)
+    calls = 0
+
+    def interrupted(self: object, *arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            signal.raise_signal(number)
+        return called(self, *arguments)
+
+    monkeypatch.setattr(store_writer._Sink, method, interrupted)
+    path = data_folder / "pets.h5"
+    with pytest.raises((SystemExit, KeyboardInterrupt)), claimed(path, force=False):
+        write_small_store(path)
+    assert calls
     assert names(data_folder) == []
 
 
