@@ -10,3 +10,5 @@ GB at this limit. Phones and cameras make 12 to 60 million pixels.
 """
 MAX_FILE_BYTES = 1 << 29
 """A larger file is no picture of that many pixels."""
+MAX_STORED_PIXELS = 1 << 22
+"""Of an image of a data set: bringing pictures to 2048×2048 takes 1.7 GB, to 4096×4096 6.7 GB (measured)."""

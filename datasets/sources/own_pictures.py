@@ -11,6 +11,7 @@ workers.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -31,6 +32,7 @@ from datasets.store import CHUNK_BYTES, SPLITS, StoreError
 from datasets.store_writer import ImageChunk, write_image_store
 from foundation import parallel
 from foundation.file_tree import File, Problem, TreeError, read_tree
+from foundation.limits import MAX_STORED_PIXELS
 from foundation.parallel import Workers, in_order
 from foundation.pictures import PictureError, Resize, read_header, read_picture
 from foundation.text import listed, printable
@@ -92,7 +94,7 @@ def build(
         labels = {split: [picture.label for picture in members] for split, members in pictures.items()}
         report.doubtful += lacking(labels, classes)
         everything = [picture for split in pictures.values() for picture in split]
-        size = size or _common_size(everything)
+        size = _checked(size or _common_size(everything))
         channels = channels or (1 if all(picture.is_grey for picture in everything) else 3)
         looks: dict[int, Looks] = defaultdict(Looks)
 
@@ -130,6 +132,16 @@ def build(
         )
     report.doubtful += doubts(looks, classes)
     return report
+
+
+def _checked(size: tuple[int, int]) -> tuple[int, int]:
+    """Raises: StoreError: nobody has the memory for images of that size."""
+    if math.prod(size) > MAX_STORED_PIXELS:
+        raise StoreError(
+            f"images of {size[0]}×{size[1]} have {math.prod(size):,} pixels, {MAX_STORED_PIXELS:,} at most are stored; "
+            "bring them to a smaller size with --size"
+        )
+    return size
 
 
 def find_pictures(

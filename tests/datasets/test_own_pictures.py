@@ -207,6 +207,13 @@ def test_a_folder_of_mostly_unreadable_files_is_refused(tmp_path: Path) -> None:
         build(folder)
 
 
+def test_a_size_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pets", count=6)
+    with pytest.raises(StoreError, match=r"99999×99999 have 9,999,800,001 pixels, 4,194,304 at most .* --size"):
+        build(folder, size=(99_999, 99_999))
+    assert not (tmp_path / "x.h5").exists()
+
+
 def test_mixed_sizes_without_a_size_are_refused_with_both(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pets")
     save(folder / "dog" / "wide.png", size=(8, 16))
