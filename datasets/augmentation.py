@@ -47,6 +47,11 @@ class Augmentation:
         if not 0 <= self.erase_prob <= 1:
             raise AugmentationError(f"erase_prob is {self.erase_prob}, expected a probability, 0 to 1")
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every epoch shows an image as it is."""
+        return self == Augmentation()
+
 
 def draw(generator: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]) -> Tensor:
     """What each image of a batch of `shape` [B, H, W, C] draws: int64 [10, B].

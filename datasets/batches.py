@@ -63,6 +63,13 @@ class ImageBatches:
         """Batches in an epoch; the last one may be smaller unless it is dropped."""
         return self.num_images // batch_size if drop_last else -(-self.num_images // batch_size)
 
+    def order(
+        self, *, batch_size: int, seed: int, epoch: int, shuffle: bool = True, drop_last: bool = False
+    ) -> np.ndarray:
+        """The numbers of the images [N] in the order in which an epoch shows them."""
+        order = self._images.order(numpy_generator(seed, "order", epoch) if shuffle else None, batch_size)
+        return order[: self.num_steps(batch_size, drop_last) * batch_size] if drop_last else order
+
     def epoch(
         self,
         *,
@@ -78,10 +85,7 @@ class ImageBatches:
 
         Returns: images float32 [B, C, H, W], normalised, channels_last; labels int64 [B].
         """
-        generator = numpy_generator(seed, "order", epoch) if shuffle else None
-        order = self._images.order(generator, batch_size)  # [N]
-        if drop_last:
-            order = order[: self.num_steps(batch_size, drop_last) * batch_size]
+        order = self.order(batch_size=batch_size, seed=seed, epoch=epoch, shuffle=shuffle, drop_last=drop_last)
         labels = self._labels[torch.from_numpy(order).to(self._labels.device)]
         augment = None
         if augmentation is not None:

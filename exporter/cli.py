@@ -55,6 +55,14 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
     type=click.Choice(["sum", "concat", "residual"]),
     help="How macro layers join their skips; residual is the fastest in a runtime.  [default: the spec's]",
 )
+@click.option(
+    "--teacher",
+    "teachers",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="MODEL",
+    help="For images: an ONNX classifier to learn from beside the labels; of several, from their mean.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes the run.  [default: the search's, or 0]")
 @click.option(
@@ -87,6 +95,7 @@ def retrain(
     cells: int | None,
     hidden_size: int | None,
     skip_merge: str | None,
+    teachers: tuple[Path, ...],
     epochs: int | None,
     seed: int | None,
     class_weights: Literal["none", "balanced"] | None,
@@ -108,7 +117,7 @@ def retrain(
     The epoch is chosen on the valid split, the last that is no worse than the best; test is scored once, at the end.
     """
     from exporter.presets import retrain_preset
-    from exporter.retrain import check_task, config_types, result_text, task_text
+    from exporter.retrain import check_task, config_types, open_teachers, result_text, task_text
     from exporter.trainings import begin_training, retrain_job
     from searcher.arch.retarget import retarget
     from searcher.arch.spec import spec_digest
@@ -164,6 +173,13 @@ def retrain(
     devices.prepare(torch_device)
     if cuda_graphs:
         graphs_of(torch_device)  # before there is a run
+    if teachers:
+        config = replace(config, teacher=replace(config.teacher, models=tuple(map(str, teachers)), sha256=()))
+    examined = open_teachers(config, store, device=torch_device)
+    if examined is not None:
+        config = replace(config, teacher=examined.config)
+        for one in examined.examined:
+            tell(str(one))
     graphs = partial(graphs_of, torch_device) if cuda_graphs else None
     folders = {"spec": run_path / "retrain"}
     if lstm and spec.task.kind == LANGUAGE_MODELLING:

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from datasets.seeds import numpy_generator, stream_seed
-from datasets.store import StoreError, shape_text
+from datasets.store import ImageStore, StoreError, shape_text
 from datasets.tokens import UNITS
 from exporter.lstm import build_lstm
+from exporter.teacher import TeacherConfig, Teachers
 from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import ImageClassification, Task
@@ -58,6 +59,8 @@ class RetrainConfig:
     sgd: SgdConfig
     training: Any
     """How the task is learnt: `ImageTraining` or `TextTraining`."""
+    teacher: TeacherConfig = TeacherConfig()  # noqa: RUF009 - frozen, so one serves all
+    """For images: models whose answers are learnt beside the labels."""
     seed: int = 0
     """Fixes the run: on a CPU to the bit, for the same machine, versions and threads."""
     model: Literal["spec", "lstm"] = "spec"
@@ -95,6 +98,8 @@ class RetrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if isinstance(self.training, TextTraining) and self.training.batch_norm:
             raise ConfigError("batch_norm is for the search alone; here it must be false")
+        if isinstance(self.training, TextTraining) and self.teacher.models:
+            raise ConfigError("a teacher is for images; language models learn without one")
         if self.average_patience and (self.average_share or self.train_on != "train"):
             raise ConfigError("average_patience needs a valid split to watch, and no average_share beside it")
 
@@ -131,10 +136,12 @@ class Retraining:
         device: torch.device,
         world: World = ALONE,
         graphs: Graphs | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
-        """graphs: what the network's training passes are to be recorded in."""
+        """graphs: what the network's training passes are to be recorded in. teachers: the configuration's, open."""
         self.config = config
         self.world = world
+        self.teachers = teachers
         self._device = device
         # Of the search's own seed, so that retraining does not replay the search's order and crops.
         seed = stream_seed(config.seed, "retrain")
@@ -150,6 +157,7 @@ class Retraining:
             memory_budget_mb=config.memory_budget_mb,
             precision=config.precision,
             world=world,
+            **({} if teachers is None else {"distillation": teachers.distillation}),
         )
         self.epoch = 0
         self.step = 0
@@ -302,7 +310,7 @@ def retrain(
     Writes `spec.json` and `best.pt`, the weights of the epoch chosen, into the folder. All ranks of its world run
     it together. graphs: makes what training passes are to be recorded in.
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
-    CheckpointError, DivergedError, StoreError.
+    CheckpointError, DivergedError, StoreError; of a teacher, see `Teachers`.
     """
     title = "retrain" if config.model == "spec" else f"train {config.model}"
     run = train(
@@ -336,6 +344,8 @@ def retrain(
         summary |= {f"valid_{metric}": run.best.value, "valid_loss": run.best.loss}
     if run.weights.rate_scale < 1:
         summary["rate_scale"] = run.weights.rate_scale
+    if run.teachers is not None:
+        summary["teachers"] = run.teachers.summary()
     folder.finish(summary)
     return summary
 
@@ -362,9 +372,11 @@ def train(
     if world.leads:
         write_spec(folder.path / "spec.json", spec)
 
+    teachers = open_teachers(config, store, device=device)
+
     def begin() -> Retraining:
         recorded = None if graphs is None else graphs()
-        return Retraining(spec, config, store=store, device=device, world=world, graphs=recorded)
+        return Retraining(spec, config, store=store, device=device, world=world, graphs=recorded, teachers=teachers)
 
     run = begin()
     checkpoint = folder.restore()
@@ -433,6 +445,14 @@ def _train_epochs(
             if run.best is not None:
                 progress.show(best=score_text(metric, run.best.value))
         checkpointer.save()
+
+
+def open_teachers(config: RetrainConfig, store: Store, *, device: torch.device) -> Teachers | None:
+    """The teachers of a retraining, if it has any. Raises: as `Teachers`."""
+    if not config.teacher.models:
+        return None
+    assert isinstance(store, ImageStore)
+    return Teachers(config.teacher, store=store, device=device)
 
 
 def load_best(folder: RunFolder, spec: Spec, *, device: torch.device, model: Literal["spec", "lstm"] = "spec") -> Any:

@@ -22,6 +22,7 @@ from datasets.store import ImageStore
 from foundation import balance
 from searcher.arch.document import ConfigError
 from searcher.training.device import Precision, computing, products_precision
+from searcher.training.distillation import Distillation
 from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Half, Network, Score, StepLoss
 
@@ -56,7 +57,8 @@ class ImageTraining:
 
 
 class ImageLearner:
-    """A store's images. Batches are pairs of images [B, C, H, W] and labels [B]; a reward is an accuracy in [0, 1].
+    """A store's images. Batches are images [B, C, H, W] and labels [B], and a teacher's answers [M, B, K], if any; a
+    reward is an accuracy in [0, 1].
 
     Networks give logits [B, classes] and those of an auxiliary head, or None.
     """
@@ -76,6 +78,7 @@ class ImageLearner:
         memory_budget_mb: int,
         precision: Precision,
         world: World = ALONE,
+        distillation: Distillation | None = None,
     ) -> None:
         """Bring train and valid to the device; whichever does not fit its share of the budget streams from the store.
 
@@ -87,6 +90,7 @@ class ImageLearner:
         self._device = device
         self._precision = products_precision(device, precision)
         self._world = world
+        self._distillation = distillation
         budget = memory_budget_mb << 20
         for_valid = min(store.nbytes("valid"), budget // _VALID_SHARE)
         self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
@@ -108,28 +112,39 @@ class ImageLearner:
             "auxiliary": training.auxiliary_weight > 0,
         }
 
-    def batches(self, *, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, *, epoch: int, start_step: int) -> Iterator[tuple[Tensor, ...]]:
         """The training batches of an epoch from a step on, of each this rank's part."""
-        batches = self._train.epoch(
-            batch_size=self._batch_size,
-            seed=self._seed,
-            epoch=epoch,
-            augmentation=self._training.augmentation,
-            drop_last=self._drop_last,
-            start_step=start_step,
-        )
-        for images, labels in batches:
+        which: dict[str, Any] = {
+            "batch_size": self._batch_size,
+            "seed": self._seed,
+            "epoch": epoch,
+            "drop_last": self._drop_last,
+        }
+        augmentation, teacher = self._training.augmentation, self._distillation
+        order = None
+        if teacher is not None and augmentation.changes_nothing and teacher.keep(self._train):
+            order = self._train.order(**which)
+        batches = self._train.epoch(**which, augmentation=augmentation, start_step=start_step)
+        for step, (images, labels) in enumerate(batches, start_step):
             part = self._world.part(len(labels))
-            yield images[part], labels[part]
+            images, labels = images[part], labels[part]
+            if teacher is None:
+                yield images, labels
+            else:
+                numbers = None if order is None else order[step * self._batch_size :][part]
+                yield images, labels, teacher.answers(images, numbers)
 
-    def loss(self, network: Network, batch: tuple[Tensor, Tensor], *, progress: float) -> StepLoss:
-        """Cross entropy of a batch, with the auxiliary head's."""
-        images, labels = batch
+    def loss(self, network: Network, batch: tuple[Tensor, ...], *, progress: float) -> StepLoss:
+        """Cross entropy of a batch, with the auxiliary head's, and what a teacher adds."""
+        images, labels, *answers = batch
         with computing(self._device, self._precision):
             logits, auxiliary_logits = network(images, drop_path_prob=self._training.drop_path_prob * progress)
         loss = classification_loss(
             logits, auxiliary_logits, labels, training=self._training, class_weights=self._class_weights
         )
+        if self._distillation is not None and answers:
+            weight = self._distillation.weight
+            loss = (1 - weight) * loss + weight * self._distillation.loss(logits, answers[0])
         correct = (logits.detach().argmax(1) == labels).sum()
         return StepLoss(loss, correct, len(labels))
 

@@ -1,0 +1,220 @@
+"""An ONNX classifier of any origin that teaches: pictures of our data set in, logits in our order of classes out.
+
+What it takes is read from the file, its graph first and its metadata, and from settings where the file leaves it open.
+Whether it is a good teacher is for `teacher.py` to find out.
+"""
+
+# B batch, C channels, H height, W width, K classes
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from runtime.artifact import Artifact, load, read_model
+from runtime.providers import Provider, Tuning
+
+Layout = Literal["auto", "nchw", "nhwc"]
+
+_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+_LUMINANCE = (0.299, 0.587, 0.114)
+"""ITU-R BT.601, as Pillow makes colour grey."""
+_LEAST_PROBABILITY = 1e-7
+
+
+class TeacherError(ValueError):
+    """A model cannot teach this data set."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How a model of whole numbers or floats wants its pictures."""
+
+    dtype: type[np.generic]
+    layout: Literal["nchw", "nhwc"]
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    """Of pixels from 0 to 1; empty for uint8, which has its normalisation in the graph."""
+    std: tuple[float, ...]
+
+    def of(self, pixels: Tensor) -> np.ndarray:
+        """Pictures from 0 to 1, [B, C, H, W], in this form."""
+        pixels = pixels.float()
+        if pixels.shape[1] != self.channels:
+            luminance = pixels.new_tensor(_LUMINANCE).view(1, 3, 1, 1)
+            pixels = pixels.expand(-1, 3, -1, -1) if self.channels == 3 else (pixels * luminance).sum(1, keepdim=True)
+        if pixels.shape[2:] != (self.height, self.width):
+            size = (self.height, self.width)
+            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+        if self.dtype is np.uint8:
+            pixels = (255 * pixels).round().clamp(0, 255).byte()
+        else:
+            mean, std = (pixels.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+            pixels = (pixels - mean) / std
+        ordered = pixels if self.layout == "nchw" else pixels.permute(0, 2, 3, 1)
+        return np.ascontiguousarray(ordered.cpu().numpy().astype(self.dtype, copy=False))
+
+
+@dataclass(frozen=True)
+class TeacherModel:
+    """A classifier, open. Called with pictures from 0 to 1, [B, C, H, W], it gives logits float32 [B, K]."""
+
+    artifact: Artifact
+    view: View
+    output: str
+    columns: np.ndarray | None
+    """Where our classes stand in its answers, [K]; None where the file names none."""
+    gives_probabilities: bool = False
+    """Whether its output is one softmax has been applied to, so that its logarithm is to be taken."""
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        classes: Sequence[str],
+        image_shape: tuple[int, int, int],
+        provider: Provider,
+        threads: int,
+        layout: Layout,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> TeacherModel:
+        """Args: classes, image_shape: of the data set, H, W, C. layout, size, mean, std: see `TeacherConfig`.
+
+        Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had. TeacherError: it takes no
+        pictures, or its classes are not the data set's, or what it takes is not known.
+        """
+        found, data = read_model(Path(path))
+        # Idle threads that spin would take the cores from torch, which computes while this does not.
+        artifact, _ = load(data, path=found, provider=provider, threads=threads, tuning=Tuning(spinning=False))
+        view = _view(artifact, image_shape=image_shape, layout=layout, size=size, mean=mean, std=std)
+        output = _output(artifact)
+        columns = _columns(artifact, classes)
+        count = next(o.shape[1] for o in artifact.session.ort.get_outputs() if o.name == output)
+        if isinstance(count, int) and count != len(classes):
+            raise TeacherError(f"{found}: it knows {count:,} classes, but the data set has {len(classes):,}")
+        return cls(artifact, view, output, columns)
+
+    def with_output_of(self, answers: np.ndarray, *, num_classes: int) -> TeacherModel:
+        """The same, with what its first answers tell of its output. Raises: TeacherError: another number of classes."""
+        if answers.ndim != 2 or answers.shape[1] != num_classes:
+            raise TeacherError(
+                f"{self.artifact.path}: its answers are {list(answers.shape)}, expected [batch, {num_classes}]"
+            )
+        sums = answers.sum(1)
+        return replace(self, gives_probabilities=bool((answers >= 0).all() and np.allclose(sums, 1, atol=1e-2)))
+
+    def raw(self, pixels: Tensor) -> np.ndarray:
+        """Its output, as it is, to pictures from 0 to 1, [B, C, H, W]."""
+        ort, pictures = self.artifact.session.ort, self.view.of(pixels)
+        (taken,) = ort.get_inputs()
+        batch = taken.shape[0] if isinstance(taken.shape[0], int) else len(pictures)
+        found = []
+        for start in range(0, len(pictures), batch):
+            part = pictures[start : start + batch]
+            whole = part if len(part) == batch else np.concatenate([part, part[:1].repeat(batch - len(part), 0)])
+            try:
+                (answers,) = ort.run([self.output], {taken.name: whole})
+            except Exception as error:  # onnxruntime's errors derive from Exception alone
+                reason = str(error).rpartition(" : ")[2].splitlines()[0]
+                raise TeacherError(
+                    f"{self.artifact.path}: it fails on pictures {list(whole.shape)}: {reason}"
+                ) from error
+            found.append(answers[: len(part)])
+        return np.concatenate(found).astype(np.float32)
+
+    def __call__(self, pixels: Tensor) -> np.ndarray:
+        """Raises: TeacherError: an answer is not a finite number."""
+        answers = self.raw(pixels)
+        if not np.isfinite(answers).all():
+            raise TeacherError(f"{self.artifact.path}: it answers with numbers that are not finite")
+        if self.gives_probabilities:
+            answers = np.log(np.maximum(answers, _LEAST_PROBABILITY))
+        return answers if self.columns is None else answers[:, self.columns]
+
+
+def _view(
+    artifact: Artifact,
+    *,
+    image_shape: tuple[int, int, int],
+    layout: Layout,
+    size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> View:
+    inputs = artifact.session.ort.get_inputs()
+    said = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+    if len(inputs) != 1 or inputs[0].type not in _TYPES or len(inputs[0].shape) != 4:
+        raise TeacherError(f"{artifact.path}: it takes {said}; a teacher takes pictures: uint8 or float, four axes")
+    dtype, shape = _TYPES[inputs[0].type], inputs[0].shape
+    fits = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if shape[axis] in (1, 3)]
+    if layout == "auto":
+        if len(fits) != 1:
+            raise TeacherError(f"{artifact.path}: it takes {said}; say which axis is colour: --set teacher.layout=nchw")
+        (layout,) = fits  # type: ignore[assignment]
+    height, width, channels = (shape[2], shape[3], shape[1]) if layout == "nchw" else shape[1:]
+    if channels not in (1, 3):
+        raise TeacherError(f"{artifact.path}: it takes {said}; a teacher takes pictures of 1 or 3 channels")
+    sides = [
+        side if isinstance(side, int) else size or ours
+        for side, ours in zip((height, width), image_shape, strict=False)
+    ]
+    if size and sides != [size, size]:
+        raise TeacherError(f"{artifact.path}: teacher.size is {size}, but it takes {said}")
+    if dtype is np.uint8:
+        mean, std = (), ()
+    elif {len(mean), len(std)} - {1, channels} or not (mean and std):
+        raise TeacherError(
+            f"{artifact.path}: it takes floats; say how pixels from 0 to 1 are normalised, with a number for each of "
+            f"its {channels} channels: --set teacher.mean=[0.485,0.456,0.406] --set teacher.std=[0.229,0.224,0.225]"
+        )
+    return View(dtype, layout, sides[0], sides[1], channels, mean, std)  # type: ignore[arg-type]
+
+
+def _output(artifact: Artifact) -> str:
+    """The logits, or else the first output that can be some."""
+    outputs = [one for one in artifact.session.ort.get_outputs() if len(one.shape) == 2 and "float" in one.type]
+    if not outputs:
+        raise TeacherError(f"{artifact.path}: none of its outputs is [batch, classes]")
+    return next((one.name for one in outputs if one.name == "logits"), outputs[0].name)
+
+
+def _columns(artifact: Artifact, classes: Sequence[str]) -> np.ndarray | None:
+    """Where the classes stand among the model's, by name. Raises: TeacherError: it has others."""
+    theirs = _names(artifact)
+    if theirs is None:
+        return None
+    if len(theirs) != len(classes):
+        raise TeacherError(f"{artifact.path}: it knows {len(theirs):,} classes, but the data set has {len(classes):,}")
+    missing = [name for name in classes if name not in theirs]
+    if missing or len(set(theirs)) < len(theirs):
+        wanted = ", ".join(map(repr, missing[:3])) + (", …" if len(missing) > 3 else "")
+        raise TeacherError(
+            f"{artifact.path}: it knows other classes: {wanted or 'a name twice'} "
+            f"{'is' if len(missing) < 2 else 'are'} not among {', '.join(map(repr, theirs[:3]))}, …"
+        )
+    return np.array([theirs.index(name) for name in classes])
+
+
+def _names(artifact: Artifact) -> list[str] | None:
+    """The classes as the file names them: `enas.classes`, or the `names` that ultralytics writes."""
+    names: Any = artifact.metadata.get("classes")
+    if names is None:
+        text = artifact.session.ort.get_modelmeta().custom_metadata_map.get("names", "")
+        try:
+            names = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return None
+        names = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+    return list(map(str, names)) if isinstance(names, list | tuple) else None

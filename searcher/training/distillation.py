@@ -1,0 +1,67 @@
+"""Learning from a teacher's answers beside the labels: knowledge distillation.
+
+Knows of answers and losses; what a teacher is, and how it is run, is for others to say.
+
+Source: Hinton et al. 2015, arXiv:1503.02531. The teacher sees the very view of an image that the network sees: Beyer et
+al. 2022, "Knowledge distillation: a good teacher is patient and consistent", arXiv:2106.05237.
+"""
+
+# M models of a teacher, N images of the split, B batch, C channels, H height, W width, K classes
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datasets.batches import ImageBatches
+
+Teacher = Callable[[Tensor], Tensor]
+"""Normalised images [B, C, H, W] as the network sees them -> logits [M, B, K], float32, on the images' device."""
+
+_BATCH_SIZE = 250
+_MOST_KEPT_BYTES = 1 << 28
+
+
+class Distillation:
+    """A teacher and how much it counts."""
+
+    def __init__(self, teacher: Teacher, *, temperature: float, weight: float) -> None:
+        """temperature: of both softmaxes, above 0. weight: of the teacher's part in the loss, in (0, 1]."""
+        self._teacher = teacher
+        self._temperature = temperature
+        self.weight = weight
+        self._kept: Tensor | None = None  # [M, N, K]
+
+    def keep(self, images: ImageBatches) -> bool:
+        """Ask for the answers to all images of a split as they are, once. Returns False where those are too many.
+
+        In the split's order, so that a training that goes on finds the same answers to the bit.
+        """
+        if self._kept is None:
+            first, _ = images.batch(np.arange(min(_BATCH_SIZE, images.num_images)))
+            answers = self._teacher(first)
+            if answers.nbytes // len(first) * images.num_images > _MOST_KEPT_BYTES:
+                return False
+            rest = images.epoch(batch_size=_BATCH_SIZE, seed=0, epoch=0, shuffle=False, start_step=1)
+            self._kept = torch.cat([answers, *(self._teacher(batch) for batch, _ in rest)], dim=1)
+        return True
+
+    def answers(self, images: Tensor, numbers: np.ndarray | None) -> Tensor:
+        """The teacher's logits [M, B, K]. numbers: of the images [B], where answers to them are kept."""
+        if numbers is None:
+            return self._teacher(images)
+        assert self._kept is not None
+        return self._kept[:, torch.from_numpy(numbers).to(self._kept.device)]
+
+    def loss(self, logits: Tensor, answers: Tensor) -> Tensor:
+        """How far softened answers [B, K] are from the mean of the teacher's [M, B, K], in nats: scalar, mean over B.
+
+        Times the square of the temperature, so that its gradients stay as large as those of the labels' loss.
+        """
+        wanted = (answers / self._temperature).softmax(-1).mean(0)
+        found = (logits.float() / self._temperature).log_softmax(-1)
+        return self._temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")
