@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from foundation.cores import usable_cores
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -23,9 +25,8 @@ _FILES_AT_ONCE = 64
 
 
 def num_workers() -> int:
-    """Threads or processes worth starting: one for each core that this process may run on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_WORKERS)
+    """Threads or processes worth starting: one for each core that this process may use."""
+    return min(usable_cores(), _MOST_WORKERS)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ Artifact            what every exported model has
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from runtime.onnx_file import OnnxFile, PartError
 from runtime.providers import DEFAULT_TUNING, Provider, Session, Tuning, open_session
 
 Kind: TypeAlias = Literal[
@@ -26,6 +27,8 @@ MODEL = "model.onnx"
 SEQUENCE_MODEL = "model-sequence.onnx"
 """Beside `model.onnx` where that is a language model of single steps: the same network over whole sequences."""
 _PREFIX = "enas."
+_CODES = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_CODE_PLACE = re.compile(r"\S+\.(?:cc|h):\d+ ")
 
 
 class ArtifactError(ValueError):
@@ -52,6 +55,7 @@ class Artifact:
 
     path: Path
     sha256: str
+    """Of the file, and of those beside it that hold its weights."""
     num_bytes: int
     session: Session
     metadata: Mapping[str, Any]
@@ -71,40 +75,40 @@ def open_artifact(
 ) -> tuple[Artifact, Sequence[str]]:
     """Open a model file, or the one called `file` in a run directory.
 
-    The session is made of the very bytes that `sha256` is of.
+    Unless weights are in files beside it, the session is made of the very bytes that `sha256` is of.
 
     Returns: the artifact, and what is wrong with its metadata.
     Raises: ArtifactError: not a whole ONNX file, or not one of ours. ProviderError: CUDA cannot be had.
     """
-    path, data = read_model(Path(path), file=file)
-    artifact, problems = load(data, path=path, provider=provider, threads=threads)
+    artifact, problems = load(read_model(Path(path), file=file), provider=provider, threads=threads)
     if not artifact.metadata and not problems:
-        raise ArtifactError(f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
+        raise ArtifactError(f"{artifact.path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata")
     return artifact, problems
 
 
 def load(
-    data: bytes, *, path: Path, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING
+    file: OnnxFile, *, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING
 ) -> tuple[Artifact, Sequence[str]]:
-    """A model file's bytes, of any origin, as a session; errors name it `path`.
+    """A model file of any origin as a session.
 
     Returns: the artifact, and what is wrong with its metadata.
     Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had.
     """
     try:
-        session = open_session(data, provider=provider, threads=threads, tuning=tuning)
+        session = open_session(file.source, provider=provider, threads=threads, tuning=tuning)
+    except PartError as error:
+        raise ArtifactError(f"{file.path}: {error}") from error
     except Exception as error:
         # onnxruntime's errors derive from Exception alone.
         if type(error).__module__.startswith("onnxruntime"):
-            raise ArtifactError(f"{path}: {_explain(error, num_bytes=len(data))}") from error
+            raise ArtifactError(f"{file.path}: {_explain(error, num_bytes=len(file.data))}") from error
         raise
     metadata, problems = _parse_metadata(session.ort.get_modelmeta().custom_metadata_map)
-    sha256 = hashlib.sha256(data).hexdigest()
-    return Artifact(path=path, sha256=sha256, num_bytes=len(data), session=session, metadata=metadata), problems
+    return Artifact(file.path, file.sha256, file.num_bytes, session, metadata), problems
 
 
-def read_model(path: Path, *, file: str = MODEL) -> tuple[Path, bytes]:
-    """The path and the bytes of a model file, or of the one called `file` in a run directory.
+def read_model(path: Path, *, file: str = MODEL) -> OnnxFile:
+    """A model file, or the one called `file` in a run directory.
 
     Raises: ArtifactError: there is none.
     """
@@ -113,7 +117,7 @@ def read_model(path: Path, *, file: str = MODEL) -> tuple[Path, bytes]:
             raise ArtifactError(f"{path}: no {file} in this directory; `enas export` writes it")
         path = path / file
     try:
-        return path, path.read_bytes()
+        return OnnxFile(path, path.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file or directory") from None
 
@@ -136,8 +140,21 @@ def _explain(error: Exception, *, num_bytes: int) -> str:
         return "the file is empty"
     if "INVALID_PROTOBUF" in message or "No graph was found" in message:
         return f"not an ONNX file, or one cut short ({num_bytes:,} bytes)"
-    # `[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model. …`: what follows the codes is for people.
-    return f"onnxruntime cannot load it: {message.rpartition(' : ')[2].splitlines()[0]}"
+    # `[ONNXRuntimeError] : 10 : INVALID_GRAPH : …`: what follows the codes is for people.
+    return f"onnxruntime cannot load it: {_without_code(_CODES.sub('', message, count=1)).splitlines()[0]}"
+
+
+def _without_code(message: str) -> str:
+    """A message without the C++ function that it comes from, `/…/model.cc:256 a::Model(const b&, int) …`."""
+    found = _CODE_PLACE.search(message)
+    if found is None or "(" not in message[found.end() :]:
+        return message
+    depth = 0
+    for place in range(message.index("(", found.end()), len(message)):
+        depth += {"(": 1, ")": -1}.get(message[place], 0)
+        if depth == 0:
+            return message[place + 1 :].removeprefix(" const").strip() or message
+    return message
 
 
 def _parse_metadata(entries: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

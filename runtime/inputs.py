@@ -6,7 +6,7 @@ is called after its place, `images.2`, and must be given a size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ _DTYPES: dict[str, Any] = {
     "bool": np.bool_,
     **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}").type for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+_WITHOUT_NUMPY = ("bfloat16", "int4", "uint4", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
 # Whole numbers of these widths are indices, lengths or masks: 0 and 1 are valid wherever anything is.
 _INDEX_BITS = 32
 
@@ -44,8 +45,14 @@ class TensorSpec:
         return f"{self.name} {self.dtype} [{', '.join(map(str, self.shape))}]"
 
 
-def inputs_of(ort: Any) -> tuple[TensorSpec, ...]:
-    """The inputs of an onnxruntime session. Raises: ShapeError: one is not a tensor of numbers."""
+def inputs_of(ort: Any, *, unranked: Collection[str] = ()) -> tuple[TensorSpec, ...]:
+    """The inputs of an onnxruntime session.
+
+    Args: unranked: inputs whose number of dimensions is open, of which a session says that there is none.
+    Raises: ShapeError: one is not a tensor of numbers, or is unranked.
+    """
+    if open_ones := [value.name for value in ort.get_inputs() if value.name in unranked]:
+        raise ShapeError(f"{open_ones[0]} has no stated number of dimensions, so no value can be made for it")
     return tuple(tensor_spec(value.name, _dtype(value.name, value.type), value.shape) for value in ort.get_inputs())
 
 
@@ -119,6 +126,10 @@ def _names(spec: TensorSpec) -> Iterable[str]:
 
 def _dtype(name: str, type_name: str) -> np.dtype:
     element = type_name.removeprefix("tensor(").removesuffix(")")
+    if element in _WITHOUT_NUMPY:
+        raise ShapeError(
+            f"{name} is {type_name}, numbers that numpy does not have; give it a float input, and cast inside"
+        )
     if not type_name.startswith("tensor(") or element not in _DTYPES:
         raise ShapeError(f"{name} is {type_name}; only tensors of numbers are supported")
     return np.dtype(_DTYPES[element])

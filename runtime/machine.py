@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from foundation.cores import usable_cores
+
 # Other processes' share of the usable cores, and the hypervisor's, beyond which a run is called noisy.
 _NOISY_OTHERS = 0.05
 _NOISY_STEAL = 0.01
@@ -27,7 +29,7 @@ class Machine:
     cpu: str
     cores: int
     usable_cores: int
-    """Those this process may run on."""
+    """Those this process may run on, and has the CPU time of."""
     memory_bytes: int | None
     system: str
     versions: dict[str, str]
@@ -134,11 +136,6 @@ def drift(calibration_ms: Sequence[float]) -> list[str]:
     if not calibration_ms or max(calibration_ms) <= (1 + _NOISY_CALIBRATION) * min(calibration_ms):
         return []
     return [f"a fixed loop took between {min(calibration_ms):.2f} and {max(calibration_ms):.2f} ms"]
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

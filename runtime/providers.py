@@ -82,10 +82,12 @@ class Session:
         return f"CUDA ({self.nodes.get(_CUDA, 0)} nodes{''.join(elsewhere)})"
 
 
-def open_session(model: bytes, *, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING) -> Session:
+def open_session(
+    model: bytes | Path, *, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING
+) -> Session:
     """A session on `provider`; `auto` takes CUDA if it really works.
 
-    Args: threads: intra-op threads; None leaves the number to onnxruntime.
+    Args: model: a file's bytes, or its path. threads: intra-op threads; None leaves the number to onnxruntime.
     Raises: ProviderError: CUDA, or a CUDA graph, was asked for and cannot be had. onnxruntime's own errors: the model
         cannot be loaded.
     """
@@ -172,7 +174,7 @@ def _cuda_options(tuning: Tuning) -> dict[str, str]:
 
 
 def _create(
-    model: bytes,
+    model: bytes | Path,
     providers: Sequence[str | tuple[str, dict[str, str]]],
     *,
     threads: int | None,
@@ -187,7 +189,9 @@ def _create(
         options.intra_op_num_threads = threads
     start = time.perf_counter()
     with _silence():
-        ort = onnxruntime.InferenceSession(model, options, providers=list(providers))
+        ort = onnxruntime.InferenceSession(
+            str(model) if isinstance(model, Path) else model, options, providers=list(providers)
+        )
     load_ms = (time.perf_counter() - start) * 1e3
     nodes: Counter[str] = Counter()
     if hasattr(ort, "get_provider_graph_assignment_info"):

@@ -245,7 +245,7 @@ def _most(answer: Answer) -> str:
 def _remarks(sweep: Sweep) -> list[str]:
     lines = ["PARTIAL: interrupted; these are the samples taken until then."] if sweep.is_partial else []
     if sweep.failures:
-        lines.append(f"FAILED: {'; '.join(dict.fromkeys(sweep.failures))}.")
+        lines.append(f"FAILED: {'; '.join(sweep.failures)}.")
     if sweep.remarks:
         lines.append(f"CAUTION: {'; '.join(sweep.remarks)}.")
     if disturbances := sweep.disturbances():

@@ -107,9 +107,14 @@ class Sweep:
 
     @property
     def failures(self) -> list[str]:
-        """What could not be measured, and why."""
-        failed = [point for point in self.points if point.series.failure is not None]
-        return [f"{point.series.name} at batch {point.batch_size}: {point.series.failure}" for point in failed]
+        """What could not be measured, and why, each reason once."""
+        batches: dict[tuple[str, str], list[str]] = {}
+        for point in self.points:
+            if point.series.failure is not None:
+                batches.setdefault((point.series.name, point.series.failure), []).append(str(point.batch_size))
+        return [
+            f"{name} at batch {', '.join(dict.fromkeys(sizes))}: {reason}" for (name, reason), sizes in batches.items()
+        ]
 
     @property
     def remarks(self) -> list[str]:

@@ -79,7 +79,7 @@ def run_sweep(
             break
     sweep.activity = Activity.between(before, Reading.take(), cores=sweep.machine.usable_cores)
     if sweep.failures and not any(point.series.samples_ms.size for point in sweep.points):
-        raise BenchmarkError("; ".join(dict.fromkeys(sweep.failures)))
+        raise BenchmarkError("; ".join(sweep.failures))
     return sweep
 
 

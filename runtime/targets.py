@@ -14,8 +14,13 @@ import numpy as np
 from runtime.artifact import ArtifactError, load, read_model
 from runtime.benchmark import Call, Opened, Seen
 from runtime.inputs import ShapeError, TensorSpec, inputs_of
+from runtime.kinds import model_of
+from runtime.onnx_file import OnnxFile
 from runtime.ort import onnxruntime
 from runtime.providers import Provider, Session, Tuning, open_session
+
+# What a file says of itself, and holds only for the weights and the precision that its golden samples are of.
+_CLAIMS = {"accuracy", "precision"}
 
 Feed = Mapping[str, np.ndarray]
 """Input -> its value; the first dimension is the batch."""
@@ -84,7 +89,7 @@ class OnnxTarget:
     """An ONNX file of any origin, in sessions of this process."""
 
     name: str
-    data: bytes
+    file: OnnxFile
     inputs: Sequence[TensorSpec]
     limits: Mapping[str, int]
     facts: Facts
@@ -113,31 +118,32 @@ class OnnxTarget:
         Raises: ArtifactError: not a whole ONNX file, or one whose inputs are no tensors of numbers. ProviderError: the
             provider cannot be had.
         """
-        path, data = (Path(name), source) if isinstance(source, bytes) else read_model(source)
-        artifact, _ = load(data, path=path, provider=provider, threads=threads, tuning=tuning)
+        file = OnnxFile(Path(name), source) if isinstance(source, bytes) else read_model(source)
+        artifact, _ = load(file, provider=provider, threads=threads, tuning=tuning)
         session, metadata = artifact.session, artifact.metadata
         try:
-            inputs = inputs_of(session.ort)
+            inputs = inputs_of(session.ort, unranked=file.unranked_inputs)
         except ShapeError as error:
-            raise ArtifactError(f"{path}: {error}") from error
+            raise ArtifactError(f"{file.path}: {error}") from error
+        doubt = _doubt(file) if metadata.keys() & _CLAIMS else None
         return cls(
             name=name,
-            data=data,
+            file=file,
             inputs=inputs,
             limits=_limits(metadata),
             facts=Facts(
-                file=None if isinstance(source, bytes) else str(path),
+                file=None if isinstance(source, bytes) else str(file.path),
                 sha256=artifact.sha256,
                 num_bytes=artifact.num_bytes,
                 providers=session.providers,
                 nodes=dict(session.nodes),
                 runs_on=session.describe(),
                 provider_remark=session.remark,
-                precision=_of_type(metadata.get("precision"), str),
-                accuracy=_of_type(metadata.get("accuracy"), dict),
+                precision=None if doubt else _of_type(metadata.get("precision"), str),
+                accuracy=None if doubt else _of_type(metadata.get("accuracy"), dict),
                 producer=_of_type(metadata.get("producer"), dict),
                 settings={"intra_op_threads": threads, **asdict(tuning), **asdict(transfer)},
-                note=note,
+                note=doubt or note,
             ),
             provider=session.device,
             threads=threads,
@@ -148,7 +154,7 @@ class OnnxTarget:
 
     @contextmanager
     def open(self, feed: Feed, other: Feed | None) -> Iterator[Opened]:
-        session = open_session(self.data, provider=self.provider, threads=self.threads, tuning=self.tuning)
+        session = open_session(self.file.source, provider=self.provider, threads=self.threads, tuning=self.tuning)
         yield Opened(
             connect=lambda: self._call(session, feed),
             other_shape=None if other is None else lambda: self._call(session, other)(),
@@ -233,6 +239,23 @@ def _bound_call(session: Session, feed: Feed, *, copies: bool) -> Call:
         return outputs
 
     return call_with_copies if copies else call_alone
+
+
+def _doubt(file: OnnxFile) -> str | None:
+    """Why a file's claims about itself do not count, for instance since another tool has quantised it; else None.
+
+    Told on the CPU, whose arithmetic the recorded outputs are of.
+    """
+    unproven = "its accuracy and precision are not stated"
+    try:
+        check = model_of(*load(file, provider="cpu", threads=1)).check_golden()
+    except ArtifactError as error:
+        return f"{unproven}: {str(error).removeprefix(f'{file.path}: ')}"
+    except Exception as error:
+        if type(error).__module__.startswith("onnxruntime"):
+            return f"{unproven}: the samples that it carries do not run"
+        raise
+    return None if check.passed else f"{unproven}: it does not give the outputs that it carries"
 
 
 def _limits(metadata: Mapping[str, Any]) -> Mapping[str, int]:

@@ -7,7 +7,6 @@ files. Clients name models, never paths: a name that was not found there is unkn
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.artifact import MODEL, SEQUENCE_MODEL, ArtifactError
+from runtime.artifact import MODEL, SEQUENCE_MODEL, ArtifactError, read_model
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
 from runtime.serving.metrics import Metrics
 from runtime.serving.served import ServedModel
@@ -250,12 +249,10 @@ class Repository:
 
     def _open(self, present: ServedModel | None, path: Path, name: str, version: str) -> ServedModel | None:
         """The file as a served model; None if it is the very file that serves already."""
-        data = path.read_bytes()
-        if present is not None and present.model.sha256 == hashlib.sha256(data).hexdigest():
+        file = read_model(path)
+        if present is not None and present.model.sha256 == file.sha256:
             return None
-        return ServedModel.open(
-            data, path=path, name=name, version=version, settings=self._settings, metrics=self._metrics
-        )
+        return ServedModel.open(file, name=name, version=version, settings=self._settings, metrics=self._metrics)
 
     def _drop(self, entry: _Entry, version: str) -> None:
         """Take a version out of service; it finishes what it was asked."""

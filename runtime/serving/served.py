@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from runtime.inputs import batch_size_of
 from runtime.kinds import AnyModel, model_of
 from runtime.language_model import LanguageModel
 from runtime.model import Model
+from runtime.onnx_file import OnnxFile
 from runtime.providers import Tuning
 from runtime.serving.batches import Done
 from runtime.serving.batching import Batcher
@@ -66,25 +66,24 @@ class ServedModel:
     users: Users
 
     @classmethod
-    def open(
-        cls, data: bytes, *, path: Path, name: str, version: str, settings: Settings, metrics: Metrics
-    ) -> ServedModel:
-        """Open a model file's bytes, replay the samples it carries, and run every batch size once.
+    def open(cls, file: OnnxFile, *, name: str, version: str, settings: Settings, metrics: Metrics) -> ServedModel:
+        """Open a model file, replay the samples it carries, and run every batch size once.
 
         Raises: ArtifactError: not a whole model of ours, or it does not give the outputs that it carries.
             ProviderError: CUDA was asked for and cannot be had.
         """
         start = time.perf_counter()
-        artifact, problems = load(data, path=path, provider=settings.provider, threads=settings.threads, tuning=_TUNING)
+        artifact, problems = load(file, provider=settings.provider, threads=settings.threads, tuning=_TUNING)
         model = model_of(artifact, problems)
         check = model.check_golden()
         if not check.passed:
             raise ArtifactError(
-                f"{path}: it does not give the outputs that it carries: they differ by up to {check.max_difference:.3g}"
+                f"{file.path}: it does not give the outputs that it carries: "
+                f"they differ by up to {check.max_difference:.3g}"
             )
         signature = Signature.of(model.session.ort, model=name, max_batch_size=settings.limits.max_batch_size)
         if batch_size_of(signature.inputs, {}) is not None:
-            raise ArtifactError(f"{path}: its batch size is fixed; a model of free batch size is needed")
+            raise ArtifactError(f"{file.path}: its batch size is fixed; a model of free batch size is needed")
         model_metrics = metrics.of(name, version)
         runner = _Runner(model.session.ort, signature, model_metrics)
         batcher: Batcher[Feed, Feed] = Batcher(runner, limits=settings.limits, name=f"{name}-{version}")

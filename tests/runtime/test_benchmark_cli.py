@@ -226,7 +226,9 @@ def test_a_model_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
 
 def test_a_model_of_somebody_else_is_measured(tmp_path: Path) -> None:
     path = foreign_model(tmp_path / "foreign.onnx")
-    assert "a free dimension needs a size, --shape NAME=SIZE: width" in mistake(benchmark, path, *QUICK)
+    mistaken = mistake(benchmark, path, *QUICK)  # told once, of all batch sizes
+    reason = "a free dimension needs a size, --shape NAME=SIZE: width (of x float32 [n, width])"
+    assert mistaken == f"{path} at batch 1, 8, 32: {reason}"
     document = document_of(benchmark, path, "--shape", "width=7", "-b", "1", *QUICK)
     assert document["unit"] == "items"
     assert document["points"][0]["count"] > 0

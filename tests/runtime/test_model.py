@@ -1,8 +1,10 @@
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from runtime.artifact import ArtifactError, InputError
@@ -140,6 +142,28 @@ def test_a_model_cut_short_anywhere_is_refused_in_one_line(model_path: Path) -> 
 def test_a_foreign_model_is_told(tmp_path: Path) -> None:
     path = save(tmp_path / "foreign.onnx", tiny_graph(), {})
     assert _message(path) == f"{path}: an ONNX model, but not one of `enas export`: it has no enas.* metadata"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"ir_version": 99},
+            "onnxruntime cannot load it: Unsupported model IR version: 99, max supported IR version: ",
+        ),
+        ({"opset": 99}, "onnxruntime cannot load it: ONNX Runtime only *guarantees* support for models stamped with "),
+        ({"op": "Nope"}, "onnxruntime cannot load it: This is an invalid model. "),
+    ],
+    ids=str,
+)
+def test_what_onnxruntime_says_begins_with_what_is_wrong(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = save(tmp_path / "m.onnx", tiny_graph(), metadata())
+    model = onnx.load(path)
+    model.ir_version = changes.get("ir_version", model.ir_version)
+    model.opset_import[0].version = changes.get("opset", model.opset_import[0].version)
+    model.graph.node[0].op_type = changes.get("op", model.graph.node[0].op_type)
+    onnx.save(model, path)
+    assert _message(path).startswith(f"{path}: {message}")
 
 
 def test_all_that_is_wrong_with_a_model_is_told_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from runtime.artifact import ArtifactError
 from runtime.benchmark import Contestant, Plan, measure
 from runtime.providers import DEFAULT_TUNING
 from runtime.targets import Facts, FunctionTarget, OnnxTarget, Transfer, remark_of
-from tests.runtime.conftest import SHAPE, expected_logits, metadata, save, tiny_graph
+from tests.runtime.conftest import SHAPE, WEIGHT, expected_logits, metadata, save, tiny_graph
 
 FEED = {"images": np.random.default_rng(0).integers(0, 256, (3, *SHAPE), dtype=np.uint8)}
 
@@ -59,6 +59,21 @@ def test_facts_come_from_the_file(model_path: Path) -> None:
     assert target.facts.accuracy == {"split": "test", "value": 0.9125, "count": 2000}
     assert target.num_classes == 3
     assert str(target.inputs[0]) == "images uint8 [batch, 6, 8, 1]"
+
+
+def test_a_file_that_no_longer_gives_its_outputs_states_neither_accuracy_nor_precision(tmp_path: Path) -> None:
+    """As one that another tool has quantised, which copies what the file says of itself."""
+    graph = tiny_graph()
+    graph.initializer[1].raw_data = (np.round(WEIGHT / 6) * 5).astype(np.float32).tobytes()
+    facts = load(save(tmp_path / "copy.onnx", graph, metadata())).facts
+    assert (facts.accuracy, facts.precision) == (None, None)
+    assert facts.note == "its accuracy and precision are not stated: it does not give the outputs that it carries"
+
+
+def test_claims_that_cannot_be_checked_are_not_stated(tmp_path: Path) -> None:
+    facts = load(save(tmp_path / "bare.onnx", tiny_graph(), metadata(golden=None))).facts
+    assert (facts.accuracy, facts.precision) == (None, None)
+    assert facts.note == "its accuracy and precision are not stated: enas.golden: 'golden' is missing"
 
 
 def test_any_onnx_file_can_be_measured(tmp_path: Path) -> None:
@@ -143,3 +158,18 @@ def test_every_way_of_transfer_gives_the_same_answer_on_cuda(model_path: Path, t
             logits, _ = call()  # type: ignore[misc]
     found = logits if transfer.copies else logits.numpy()
     assert np.allclose(found, expected_logits(FEED["images"]), atol=1e-2)
+
+
+def test_an_input_of_open_rank_is_told(tmp_path: Path) -> None:
+    path = foreign_model(tmp_path / "open.onnx")
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match="x has no stated number of dimensions, so no value can be made for it"):
+        load(path)
+
+
+def test_an_input_of_numbers_that_numpy_does_not_have_is_told(tmp_path: Path) -> None:
+    path = foreign_model(tmp_path / "brain.onnx", op="Identity", element=TensorProto.BFLOAT16)
+    with pytest.raises(ArtifactError, match=r"x is tensor\(bfloat16\), numbers that numpy does not have"):
+        load(path)

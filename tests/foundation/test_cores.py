@@ -1,0 +1,65 @@
+"""A container's CPU quota counts as the cores that it pays for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from foundation.cores import usable_cores
+
+
+@pytest.fixture(autouse=True)
+def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+def machine(root: Path, *, groups: str, files: dict[str, str]) -> Path:
+    """A folder with the files of `/proc` and `/sys` that tell of control groups."""
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
+    assert usable_cores(root=tmp_path) == 8
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("max 100000", 8),
+        ("9900000 100000", 8),
+        ("", 8),
+    ],
+)
+def test_the_quota_of_version_2(tmp_path: Path, limit: str, cores: int) -> None:
+    root = machine(tmp_path, groups="0::/\n", files={"sys/fs/cgroup/cpu.max": f"{limit}\n"})
+    assert usable_cores(root=root) == cores
+
+
+def test_the_least_quota_of_all_groups_around_a_process(tmp_path: Path) -> None:
+    files = {
+        "sys/fs/cgroup/a.slice/cpu.max": "300000 100000\n",
+        "sys/fs/cgroup/a.slice/b.scope/cpu.max": "max 100000\n",
+    }
+    root = machine(tmp_path, groups="0::/a.slice/b.scope\n", files=files)
+    assert usable_cores(root=root) == 3
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("400000", 4), ("-1", 8)])
+@pytest.mark.parametrize("folder", ["cpu,cpuacct", "cpu,cpuacct/docker/0123"])
+def test_the_quota_of_version_1(tmp_path: Path, folder: str, quota: str, cores: int) -> None:
+    """Of a container that sees its group under the host's path, and of one that sees it as the root."""
+    files = {
+        f"sys/fs/cgroup/{folder}/cpu.cfs_quota_us": quota,
+        f"sys/fs/cgroup/{folder}/cpu.cfs_period_us": "100000",
+    }
+    root = machine(tmp_path, groups="5:cpu,cpuacct:/docker/0123\n3:memory:/docker/0123\n", files=files)
+    assert usable_cores(root=root) == cores
