@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.files import strict_json
+from exporter.transforms.passes import drop_initializer_types, transform
 from runtime.machine import toolchain_version
 from searcher.arch.spec import Spec
 
@@ -66,19 +67,23 @@ class DeployedNetwork(nn.Module):
 
 
 def convert(network: DeployedNetwork, *, input_shape: tuple[int, ...], opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
-    """The network as ONNX, for any batch size; the exporter's notes about source files are stripped.
+    """The network as ONNX, for any batch size, after all passes of `transforms`.
 
     Args: input_shape: H, W, C.
     """
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, *input_shape, dtype=torch.uint8)
-    return to_onnx(network, (example,), inputs=["images"], outputs=["logits", "probabilities"], opset=opset)
+    model = to_onnx(network, (example,), inputs=["images"], outputs=["logits", "probabilities"], opset=opset)
+    return transform(model)
 
 
 def to_onnx(
     network: nn.Module, examples: tuple[Tensor, ...], *, inputs: list[str], outputs: list[str], opset: int
 ) -> onnx.ModelProto:
-    """A network as ONNX with float32 weights inside the file; the first axis of every input, the batch, is free."""
+    """A network as ONNX with float32 weights inside the file; the first axis of every input, the batch, is free.
+
+    The exporter's notes about source files are stripped.
+    """
     batch = torch.export.Dim("batch")
     with _quiet():
         program = torch.onnx.export(
@@ -99,6 +104,7 @@ def to_onnx(
         for node in function.node:
             del node.metadata_props[:]
     del model.metadata_props[:]
+    drop_initializer_types(model.graph)
     sign(model)
     return model
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from exporter.convert import DEFAULT_OPSET
+from exporter.transforms.passes import transform
 
 # That of the files that ship: an onnxruntime refuses files of a newer one than it knows.
 _IR_VERSION = 10
@@ -29,6 +30,14 @@ _SMALL = 1024
 
 def trace(network: nn.Module, *, input_shape: tuple[int, ...]) -> bytes:
     """A deployed network's ONNX file, with the inputs and outputs of an exported one; its norms use running averages.
+
+    Args and Raises: as `record`.
+    """
+    return transform(record(network, input_shape=input_shape)).SerializeToString()
+
+
+def record(network: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The same before `transforms`.
 
     Args: network: uint8 [B, H, W, C] -> logits and probabilities, as `DeployedNetwork`. input_shape: H, W, C.
     Raises: NotImplementedError: it has an operation that is not in the table.
@@ -52,8 +61,7 @@ def trace(network: nn.Module, *, input_shape: tuple[int, ...]) -> bytes:
         ],
         initializer=recorder.initializers,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", DEFAULT_OPSET)], ir_version=_IR_VERSION)
-    return model.SerializeToString()
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", DEFAULT_OPSET)], ir_version=_IR_VERSION)
 
 
 class _Recorder(TorchDispatchMode):
