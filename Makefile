@@ -71,15 +71,17 @@ serve: $(READY) ## Serve the run's model over HTTP, on port 8000 of this machine
 report: $(READY) ## Write the run's HTML page
 	$(ENAS) report $(RUN_DIR)
 
-# A process a core; a file's tests stay together, for they share what they set up.
-TESTS_SIDE_BY_SIDE := $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# A process a core; a file's tests stay together, for they share what they set up. In the order of folders, which has
+# the long files early: a long one at the end would leave the other cores idle.
+TESTS_SIDE_BY_SIDE := $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## Run the tests
 	$(TESTS_SIDE_BY_SIDE)
 
 # What depends on kernels: what layers and networks compute, what training does, and that it goes on exactly.
-NUMERICAL := $(addprefix tests/searcher/test_,operations.py dense.py fast_layers.py networks.py loss_traces.py flat_sgd.py) \
-	tests/test_parity.py tests/end_to_end/test_kill_and_resume.py tests/end_to_end/test_long_runs.py
+NUMERICAL := $(addprefix tests/end_to_end/test_,kill_and_resume.py stopped_at_any_step.py long_runs.py) \
+	$(addprefix tests/searcher/test_,operations.py dense.py fast_layers.py networks.py loss_traces.py flat_sgd.py) \
+	tests/test_parity.py
 
 test-avx2: $(READY) ## Run the numerical tests with the kernels of a CPU without AVX-512
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(TESTS_SIDE_BY_SIDE) $(NUMERICAL)

@@ -32,7 +32,7 @@ from exporter.halving import HalvingConfig
 from exporter.latency import CAREFUL, FITTING, measure_at_pace, onnx_of
 from exporter.profiling import references_of
 from exporter.retrain import RetrainConfig, score_text
-from exporter.scaling import fit_widths
+from exporter.scaling import fit_widths, is_near
 from exporter.searches import FinishedSearch, finished_search
 from exporter.trainings import begin_training, validate_job
 from searcher.arch.document import ConfigError, read_json
@@ -210,20 +210,25 @@ def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callabl
         """With a margin, for they are measured once more."""
         return target.miss(share * target.target_ms) == target.miss((share + _MARGIN) * target.target_ms) == 0
 
-    given = [fit.spec for fit in fit_widths([one.spec for one in tried], shares=shares, is_enough=meets)]
-    scaled = [fit.spec for fit in fit_widths(list(known.values()), shares=shares)]
-    measured = ms_of([*given, *scaled], effort=CAREFUL)
+    # All in the same sittings, for opening and pacing take longer than the calls.
+    fitted = fit_widths(
+        [*(one.spec for one in tried), *known.values()],
+        shares=shares,
+        is_enough=[meets] * len(tried) + [is_near] * len(known),
+    )
+    specs = [fit.spec for fit in fitted]
+    measured = ms_of(specs, effort=CAREFUL)
     found = [
         Candidate(one.name, spec, ms, one.reward)
-        for one, spec, ms in zip(tried, given, measured, strict=False)
+        for one, spec, ms in zip(tried, specs, measured, strict=False)
         if target.miss(ms) == 0
     ]
     if not found:
         asked = f"{target.target_ms:.3g} ms"
-        nearest = min(measured[: len(given)], key=target.miss)
-        raise ConfigError(f"of {len(given)} networks none takes {asked}; the nearest takes {nearest:.3g} ms")
+        nearest = min(measured[: len(tried)], key=target.miss)
+        raise ConfigError(f"of {len(tried)} networks none takes {asked}; the nearest takes {nearest:.3g} ms")
     references = []
-    for name, spec, ms in zip(known, scaled, measured[len(given) :], strict=True):
+    for name, spec, ms in zip(known, specs[len(tried) :], measured[len(tried) :], strict=True):
         if target.miss(ms) == 0:
             references.append(Candidate(name, spec, ms, None))
         else:

@@ -18,6 +18,7 @@ from searcher.arch.spec import Spec, parse_spec
 
 Shares = Callable[[Sequence[Spec]], Sequence[float]]
 """What networks take, measured, as shares of the time that they are to take."""
+IsEnough = Callable[[float], bool]
 TOLERANCE = 0.03
 """How far from the time it is to take a network may lie, as a share of it."""
 _MULTIPLE = 4
@@ -55,13 +56,14 @@ def is_near(ratio: float) -> bool:
     return abs(ratio - 1) <= TOLERANCE / 2
 
 
-def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Callable[[float], bool] = is_near) -> list[Fitted]:
+def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Sequence[IsEnough] | None = None) -> list[Fitted]:
     """Each network at the width at which its latency is nearest to the wanted one; whether near enough, it says.
 
-    Args: shares: measures the networks of a round, all in one sitting. is_enough: whether a network that takes such a
-    share of the time is left at its width.
+    Args: shares: measures the networks of a round, all in one sitting. is_enough: of each network, whether it is left
+    at a width at which it takes such a share of the time; by default where that is near 1.
     """
-    searches = [_Widths(spec, is_enough) for spec in specs]
+    checks = [is_near] * len(specs) if is_enough is None else is_enough
+    searches = [_Widths(spec, check) for spec, check in zip(specs, checks, strict=True)]
     for _ in range(_MOST_ROUNDS):
         asked = [(search, factor) for search in searches if (factor := search.next_factor()) is not None]
         if not asked:
@@ -87,7 +89,7 @@ class _Widths:
     """The widths tried of one network."""
 
     spec: Spec
-    is_enough: Callable[[float], bool]
+    is_enough: IsEnough
     tried: dict[float, Fitted] = field(default_factory=dict)
     """By factor."""
 

@@ -23,8 +23,8 @@ from exporter import trainings
 from exporter.agreement import mean_tau, seed_tau
 from searcher.training.epoch import DivergedError
 from searcher.training.executors import ExecutorError
+from tests.end_to_end.comparing import assert_equal_stages
 from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here
-from tests.end_to_end.test_kill_and_resume import assert_equal_stages
 from tests.searcher.test_jobs import until
 
 OPTIONS = ("--count", "3", "--epochs", "1", "--device", "cpu", "--jobs", "1")
