@@ -117,7 +117,7 @@ def measure(
         min_samples=3 * effort.sittings,
         patience=_PATIENCE,
         warmup_s=0.1,
-        window_s=0.004,
+        window_s=min(0.004, effort.seconds / effort.sittings / 5),
         turn_s=0.01,
         settle_s=0.002,
     )

@@ -18,7 +18,7 @@ from typing import Any
 from datasets.catalog import data_folder
 from datasets.files import write_text
 from datasets.seeds import stream_seed
-from exporter.latency import Effort, Latencies, Untrained, measure
+from exporter.latency import Effort, Latencies, Untrained, measure, onnx_of
 from exporter.probes import frame, frame_key, probe
 from runtime.machine import Machine
 from runtime.ort import onnxruntime
@@ -124,8 +124,8 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
                 rows[block] = row
                 progress.step()
             partial.write()
-        networks: list[Untrained] = [*specs, *references.values()]
-        measured = _quietly(networks, setting, _NETWORKS, log=log)
+        files = [onnx_of(spec) for spec in (*specs, *references.values())]
+        measured = _quietly(files, setting, _NETWORKS, log=log)
         for _ in specs:
             progress.step()
     times = [estimate.value for estimate in measured.ms]
@@ -156,9 +156,7 @@ def _measure_rows(space: str, blocks: Sequence[Block], setting: Setting) -> Iter
         yield block, Row(*(max(ms, 0.0) for ms in times))
 
 
-def _quietly(
-    networks: Sequence[Untrained], setting: Setting, effort: Effort, *, log: Callable[[str], None]
-) -> Latencies:
+def _quietly(networks: Sequence[bytes], setting: Setting, effort: Effort, *, log: Callable[[str], None]) -> Latencies:
     """Measured again where the machine was noisy; the last try counts, with its label."""
     for again in reversed(range(_TRIES_WHEN_NOISY)):
         found = measure(networks, batch=setting.batch, threads=setting.threads, effort=effort)

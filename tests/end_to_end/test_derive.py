@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +24,7 @@ from searcher.latency.blocks import Block, blocks_of
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
 from searcher.training.run_folder import read_toml
-from tests.end_to_end.conftest import here, macro_search, write_config, write_search
+from tests.end_to_end.conftest import command, environment, here, macro_search, write_config, write_search
 
 SPACE = StagesSpace((4, 8), (1, 2), ((4, 8), (8, 16), (16,)), (2, 1, 1), ("residual_3x3", "inverted_3x3_e2"))
 TARGET_MS = 0.5
@@ -181,6 +184,26 @@ def test_a_derivation_goes_on_with_what_is_trained(searched: Path) -> None:
     assert trained[0].stat().st_mtime_ns == kept
     derive(searched, "--force")
     assert json.loads((searched / "derivation.json").read_text()) == whole
+
+
+@pytest.mark.slow
+def test_a_derivation_killed_in_every_rung_makes_the_same_choice(store_path: Path, tmp_path: Path) -> None:
+    path, run = write_search(tmp_path, macro_search, store_path), tmp_path / "run"
+    here("search", "--space", "macro", "--config", path, "--run", run, "--device", "cpu")
+    whole = shutil.copytree(run, tmp_path / "whole")
+    options = ("--candidates", "4", "--rung", "3", "--rung", "4", "--jobs", "2", "--device", "cpu", "--resume")
+    for rung in (1, 2):
+        process = subprocess.Popen(command("derive", str(run), *options), env=environment(), stderr=subprocess.DEVNULL)
+        while not list((run / f"derivation/rung-{rung}").glob("*/checkpoint.pt")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        assert not (run / "derivation.json").exists()
+    for folder in (run, whole):
+        subprocess.run(command("derive", str(folder), *options), env=environment(), check=True)
+    for name in ("derivation.json", "spec.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_the_report_tells_the_rungs(searched: Path) -> None:
