@@ -13,8 +13,8 @@ from torch.nn import functional
 from datasets.seeds import stream_seed
 from searcher.arch.spec import Spec
 from searcher.nn.complexity import complexity_of
+from searcher.nn.kernels.tied_softmax import negative_log_likelihood
 from searcher.nn.recurrent import Dropout, Scores, draw_mask
-from searcher.nn.tied_softmax import negative_log_likelihood
 
 
 class LstmNetwork(nn.Module):

@@ -15,8 +15,8 @@ from exporter.latency import Sized
 from searcher.arch.stages import OPERATIONS as STAGES_OPERATIONS
 from searcher.latency.blocks import CONCAT, HALVE, HEAD, PROJECT, STEM, SUM, Block
 from searcher.nn.blocks import FactorizedReduction, ReluConvNorm, Stem
-from searcher.nn.concat import concat
-from searcher.nn.norm import batch_norm
+from searcher.nn.kernels.concat import concat
+from searcher.nn.kernels.norm import batch_norm
 from searcher.nn.operations import make_cell_operation, make_layer_operation
 from searcher.nn.stage_blocks import make_block
 

@@ -32,6 +32,7 @@ ALLOWED = {
     },
     "searcher.arch": {"datasets.files"},
     "searcher.nn": {"searcher.arch", "datasets.seeds"},
+    "searcher.nn.kernels": set(),
     # The registry names what lies above it and loads it when asked; build, complexity and graph ask.
     "searcher.spaces": {"searcher.arch"},
     "searcher.nn.build": {"searcher.arch", "searcher.nn", "searcher.spaces", "datasets.seeds"},

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.nn.concat import concat
-from searcher.nn.dense import Classifier, DenseConv, pointwise_conv
-from searcher.nn.norm import Norm
+from searcher.nn.kernels.concat import concat
+from searcher.nn.kernels.dense import Classifier, DenseConv, pointwise_conv
+from searcher.nn.kernels.norm import Norm
 
 
 class ReluConvNorm(nn.Module):

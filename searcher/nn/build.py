@@ -13,7 +13,7 @@ from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task
 from searcher.nn import recurrent
 from searcher.nn.blocks import initialise
-from searcher.nn.norm import batch_norm
+from searcher.nn.kernels.norm import batch_norm
 from searcher.spaces import search_space
 
 

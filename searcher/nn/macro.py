@@ -31,9 +31,9 @@ from searcher.arch.macro import (
 )
 from searcher.nn.banks import Alternatives, Bank, FixedOps, SharedOps
 from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
-from searcher.nn.concat import concat
-from searcher.nn.dense import Classifier
-from searcher.nn.norm import Norm
+from searcher.nn.kernels.concat import concat
+from searcher.nn.kernels.dense import Classifier
+from searcher.nn.kernels.norm import Norm
 from searcher.nn.operations import make_layer_operation
 
 Form = Literal["search", "final"]

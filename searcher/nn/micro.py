@@ -39,9 +39,9 @@ from searcher.nn.blocks import (
     Stem,
     drop_path,
 )
-from searcher.nn.concat import concat
-from searcher.nn.dense import Classifier
-from searcher.nn.norm import Norm
+from searcher.nn.kernels.concat import concat
+from searcher.nn.kernels.dense import Classifier
+from searcher.nn.kernels.norm import Norm
 from searcher.nn.operations import make_cell_operation
 
 Form = Literal["search", "final"]

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from searcher.nn.blocks import FactorizedReduction
-from searcher.nn.dense import DenseConv
-from searcher.nn.depthwise import DepthwiseConv
-from searcher.nn.norm import Norm
-from searcher.nn.pooling import AvgPool3x3, MaxPool3x3
+from searcher.nn.kernels.dense import DenseConv
+from searcher.nn.kernels.depthwise import DepthwiseConv
+from searcher.nn.kernels.norm import Norm
+from searcher.nn.kernels.pooling import AvgPool3x3, MaxPool3x3
 
 
 class SepConv(nn.Module):

@@ -22,8 +22,8 @@ from torch.nn import functional
 from searcher.arch.document import ConfigError
 from searcher.arch.recurrent import ACTIVATIONS, STATE, RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.nn.banks import Bank, FixedOps, SharedOps
-from searcher.nn.recurrence import CellPlan, StateNorm, run, step
-from searcher.nn.tied_softmax import negative_log_likelihood
+from searcher.nn.kernels.recurrence import CellPlan, StateNorm, run, step
+from searcher.nn.kernels.tied_softmax import negative_log_likelihood
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searcher.nn.dense import Classifier, DenseConv
-from searcher.nn.depthwise import DepthwiseConv
+from searcher.nn.kernels.dense import Classifier, DenseConv
+from searcher.nn.kernels.depthwise import DepthwiseConv
 
 
 class SlicedConv(DenseConv):

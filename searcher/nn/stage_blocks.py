@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from searcher.arch.stages import Family
-from searcher.nn.norm import Norm
+from searcher.nn.kernels.norm import Norm
 from searcher.nn.slices import SlicedConv, SlicedDepthwiseConv
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from searcher.arch.document import ConfigError
 from searcher.arch.stages import OPERATIONS, Operation, StagesArchitecture, StagesSize, StagesSpace, Stem, stage_stride
 from searcher.nn.banks import Bank, FixedOps, SharedOps
-from searcher.nn.norm import Norm
+from searcher.nn.kernels.norm import Norm
 from searcher.nn.slices import SlicedClassifier, SlicedConv
 from searcher.nn.stage_blocks import make_block
 

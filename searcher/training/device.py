@@ -105,7 +105,7 @@ def products_precision(device: torch.device, precision: Precision) -> Precision:
     """The precision of a training's products: auto is bfloat16 wherever those are faster for it.
 
     On processors with AVX512_BF16 or AMX a product of large matrices takes half the time. What gains nothing by it
-    stays float32 all the same, see `nn/dense.py`.
+    stays float32 all the same, see `nn/kernels/dense.py`.
     """
     if precision == "auto" and device.type == "cpu" and _cpu_has_bfloat16():
         return "bfloat16"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from searcher.nn.build import build_supernet
 from searcher.nn.graphs import Graphs, Part, graph_operations
-from searcher.nn.norm import batch_norm
+from searcher.nn.kernels.norm import batch_norm
 from searcher.nn.operations import SepConv
 from searcher.nn.tapes import Computation
 from searcher.presets.catalog import search_preset

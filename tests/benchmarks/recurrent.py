@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.nn.build import build_supernet
-from searcher.nn.recurrence import step as cell_step
+from searcher.nn.kernels.recurrence import step as cell_step
 from searcher.nn.recurrent import RecurrentNetwork, plan_of
 from searcher.training.device import computing, prepare, products_precision
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd

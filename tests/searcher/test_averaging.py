@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
-from searcher.nn.norm import batch_norm
+from searcher.nn.kernels.norm import batch_norm
 from searcher.training.averaging import WeightAverage, estimate_norms, has_norms, horizon
 from searcher.training.image_learner import ImageLearner, ImageTraining
 

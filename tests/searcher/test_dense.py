@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.stages import StagesSize
-from searcher.nn import dense
 from searcher.nn.build import build_supernet
-from searcher.nn.dense import Classifier, DenseConv, pointwise_conv
-from searcher.nn.depthwise import DepthwiseConv
-from searcher.nn.norm import BatchNorm
+from searcher.nn.kernels import dense
+from searcher.nn.kernels.dense import Classifier, DenseConv, pointwise_conv
+from searcher.nn.kernels.depthwise import DepthwiseConv
+from searcher.nn.kernels.norm import BatchNorm
 from tests.searcher.conftest import STAGES_SPACE
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.nn import depthwise, norm, pooling
-from searcher.nn.concat import concat
-from searcher.nn.depthwise import DepthwiseConv
-from searcher.nn.norm import BatchNorm
-from searcher.nn.pooling import AvgPool3x3, MaxPool3x3
+from searcher.nn.kernels import depthwise, norm, pooling
+from searcher.nn.kernels.concat import concat
+from searcher.nn.kernels.depthwise import DepthwiseConv
+from searcher.nn.kernels.norm import BatchNorm
+from searcher.nn.kernels.pooling import AvgPool3x3, MaxPool3x3
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -18,7 +18,7 @@ KERNELS = {
 PROGRAM = """
 import torch
 from searcher.nn.blocks import FactorizedReduction
-from searcher.nn.dense import DenseConv
+from searcher.nn.kernels.dense import DenseConv
 
 for width in range(1, 10):
     for layer in (DenseConv(width, 2, 1, stride=2), FactorizedReduction(width, 4, norm=torch.nn.Identity)):

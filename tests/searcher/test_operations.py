@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from searcher.arch import macro, micro
 from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem, drop_path
-from searcher.nn.norm import batch_norm
+from searcher.nn.kernels.norm import batch_norm
 from searcher.nn.operations import (
     CELL_OPERATIONS,
     LAYER_OPERATIONS,

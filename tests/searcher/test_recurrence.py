@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from searcher.nn.recurrence import ACTIVATION_FUNCTIONS, CellPlan, StateNorm, run, step
+from searcher.nn.kernels.recurrence import ACTIVATION_FUNCTIONS, CellPlan, StateNorm, run, step
 
 ACTIVATIONS = tuple(ACTIVATION_FUNCTIONS)
 HIDDEN = 3

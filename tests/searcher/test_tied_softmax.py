@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from searcher.nn import tied_softmax
-from searcher.nn.tied_softmax import negative_log_likelihood
+from searcher.nn.kernels import tied_softmax
+from searcher.nn.kernels.tied_softmax import negative_log_likelihood
 
 
 class Case(NamedTuple):

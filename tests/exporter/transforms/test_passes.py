@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exporter.convert import DeployedNetwork, check
 from exporter.transforms.passes import transform
 from searcher.nn.blocks import FactorizedReduction
-from searcher.nn.norm import batch_norm
+from searcher.nn.kernels.norm import batch_norm
 from tests.exporter.transforms.networks import SPACES, as_recorded, deployed, images, random_spec
 
 
