@@ -460,7 +460,7 @@ def _or_dash(value: float | None, form: str) -> str:
 
 @click.command()
 @_RUN
-@click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset.")
+@click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset; from 22 on a newer onnxruntime.")
 @click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
 @click.option("--rtol", type=float, default=1e-4, help="See --atol.")
 @click.option("--resume", is_flag=True, help="Do nothing where the run's model is already that of its weights.")
@@ -469,7 +469,7 @@ def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> Non
 
     Exits 1, writing no model, if the two differ on the test split or on edge cases.
     """
-    from exporter.convert import Tolerance
+    from exporter.convert import Tolerance, least_onnxruntime
     from exporter.export import VerificationError, is_current
     from exporter.export import export as run_export
     from exporter.verify import describe
@@ -492,7 +492,11 @@ def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> Non
     click.echo(describe(verification))
     written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
     sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
-    click.echo(f"wrote {sizes}; next: enas benchmark {shlex.quote(str(run))}", err=True)
+    click.echo(
+        f"wrote {sizes}; opset {opset} opens in onnxruntime {least_onnxruntime(opset)} and later; "
+        f"next: enas benchmark {shlex.quote(str(run))}",
+        err=True,
+    )
 
 
 @click.command()

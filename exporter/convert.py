@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -25,11 +26,16 @@ from torch import Tensor, nn
 
 from datasets.files import strict_json
 from exporter.transforms.passes import drop_initializer_types, transform
+from runtime.images import PIXELS
 from runtime.machine import toolchain_version
 from searcher.arch.spec import Spec
 
 DEFAULT_OPSET = 18
 NUM_GOLDEN = 4
+_MOST_GOLDEN_BYTES = 64 * 1024
+# The first onnxruntime that loads files of an opset, as tried; the oldest that the runtime allows loads earlier ones.
+_FIRST_ONNXRUNTIME = {22: "1.21", 23: "1.23"}
+OLDEST_ONNXRUNTIME = "1.20"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,16 @@ class Tolerance:
     def bound(self, logits: np.ndarray) -> np.ndarray:
         """The difference allowed for each image: logits [N, classes] -> [N]."""
         return self.atol + self.rtol * np.abs(logits).max(axis=1)
+
+
+def least_onnxruntime(opset: int) -> str:
+    """The oldest onnxruntime in which files of an opset are known to load."""
+    return _FIRST_ONNXRUNTIME.get(opset, OLDEST_ONNXRUNTIME)
+
+
+def num_golden(input_shape: Sequence[int]) -> int:
+    """How many images a model carries to be checked with: fewer of large ones, which would outweigh its weights."""
+    return max(1, min(NUM_GOLDEN, _MOST_GOLDEN_BYTES // math.prod(input_shape)))
 
 
 class DeployedNetwork(nn.Module):
@@ -143,6 +159,7 @@ def describe(
             "width": width,
             "channels": channels,
         },
+        "enas.pixels": PIXELS,
         "enas.golden": {
             "images": base64.b64encode(golden_images.tobytes()).decode(),
             "shape": golden_images.shape,

@@ -20,7 +20,7 @@ import torch
 from datasets.files import strict_json, whole_file, write_text
 from datasets.store import ImageStore, StoreError, TextStore
 from datasets.token_batches import TokenBatches
-from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Tolerance, check, convert, describe
+from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Tolerance, check, convert, describe, num_golden
 from exporter.convert_text import StepNetwork, convert_sequence, convert_step, describe_text, golden_log_probs
 from exporter.retrain import BEST, check_task, load_best
 from exporter.verify import Verification, torch_logits, verify
@@ -174,11 +174,12 @@ def _image_model(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> I
     images, labels = store.images("test"), store.labels("test")
     logits = torch_logits(network, images)
     proto = convert(network, input_shape=spec.task.input_shape, opset=opset)
+    count = num_golden(spec.task.input_shape)
     describe(
         proto,
         spec,
-        golden_images=images[:NUM_GOLDEN],
-        golden_logits=logits[:NUM_GOLDEN],
+        golden_images=images[:count],
+        golden_logits=logits[:count],
         tolerance=tolerance,
         accuracy={"split": "test", "value": float((logits.argmax(1) == labels).mean()), "count": len(labels)},
         drawing=draw_spec(spec),

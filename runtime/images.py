@@ -14,6 +14,21 @@ from foundation.pictures import MODES, Picture, PictureError, Resize, read_file,
 # H height, W width, C channels
 
 
+PIXELS = {
+    "version": 1,
+    "orientation": "the EXIF orientation is applied",
+    "transparency": "pasted on white",
+    "order": "RGB",
+    "luminance": "ITU-R 601: (19595 R + 38470 G + 7471 B + 32768) >> 16",
+    "filter": "triangle over two pixels of the coarser side, antialiased: Pillow's BILINEAR",
+    "rounding": "weights to 22 bits; pixels to 8 bits after the width, and again after the height",
+}
+"""What an exported model says of a picture's way to its size, as `enas.pixels`, beside `enas.preprocess`.
+
+A runtime passes over keys that it does not know. A step that changes makes a new version, which older runtimes refuse.
+"""
+
+
 class ImageError(ValueError):
     """A picture file cannot be used."""
 
@@ -48,6 +63,21 @@ class Preprocess:
             return cls(**document)
         except TypeError as error:
             raise ImageError(str(error).replace("Preprocess.__init__() ", "")) from error
+
+
+def check_pixels(document: object) -> None:
+    """Make sure that pictures are prepared here as a model's `enas.pixels` says; it may be absent.
+
+    Raises: ImageError: it is of a later version, or no such entry.
+    """
+    match document:
+        case None:
+            return
+        case {"version": int(version)} if version <= PIXELS["version"]:  # type: ignore[operator]
+            return
+        case {"version": int(version)}:
+            raise ImageError(f"version {version} is of a newer enas-toolchain; this one knows {PIXELS['version']}")
+    raise ImageError("it has no version")
 
 
 def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:

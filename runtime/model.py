@@ -20,7 +20,7 @@ from runtime.artifact import (
     require_kind,
     require_sound,
 )
-from runtime.images import ImageError, Preprocess
+from runtime.images import ImageError, Preprocess, check_pixels
 from runtime.providers import Provider
 
 # B batch, H height, W width, C channels, K classes
@@ -116,6 +116,10 @@ def _metadata_problems(metadata: Mapping[str, Any]) -> list[str]:
         Preprocess.from_json(metadata["preprocess"])
     except ImageError as error:
         problems.append(f"enas.preprocess: {error}")
+    try:
+        check_pixels(metadata.get("pixels"))
+    except ImageError as error:
+        problems.append(f"enas.pixels: {error}")
     return problems
 
 

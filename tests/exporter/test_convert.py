@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnxruntime.quantization import quantize_dynamic
 
-from exporter.convert import DeployedNetwork, check, convert, sign
+from exporter.convert import DeployedNetwork, check, convert, least_onnxruntime, num_golden, sign
 from runtime import machine
 from searcher.arch.macro import OPERATIONS, Layer, MacroArchitecture, MacroSize
 from searcher.nn.build import build_network
@@ -56,3 +56,11 @@ def test_a_model_made_in_a_checkout_that_is_not_installed_says_so(monkeypatch: p
     model = onnx.ModelProto()
     sign(model)
     assert (model.producer_name, model.producer_version) == ("enas-toolchain", "unknown")
+
+
+def test_large_images_are_carried_in_smaller_numbers() -> None:
+    assert [num_golden(shape) for shape in ((28, 28, 1), (32, 32, 3), (128, 128, 3), (224, 224, 3))] == [4, 4, 1, 1]
+
+
+def test_the_least_onnxruntime_of_every_opset_that_can_be_asked_for() -> None:
+    assert [least_onnxruntime(opset) for opset in range(18, 24)] == ["1.20", "1.20", "1.20", "1.20", "1.21", "1.23"]

@@ -182,6 +182,24 @@ def test_all_that_is_wrong_with_a_model_is_told_at_once(tmp_path: Path) -> None:
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        ({"version": 2}, "enas.pixels: version 2 is of a newer enas-toolchain; this one knows 1"),
+        ({"order": "BGR"}, "enas.pixels: it has no version"),
+    ],
+)
+def test_a_model_for_pictures_prepared_otherwise_is_refused(
+    tmp_path: Path, pixels: dict[str, Any], message: str
+) -> None:
+    path = save(tmp_path / "m.onnx", tiny_graph(), metadata(pixels=pixels))
+    assert _message(path) == f"{path}: not a whole model of `enas export`: {message}"
+
+
+def test_what_a_model_says_of_pixels_beyond_what_is_known_is_passed_over(tmp_path: Path) -> None:
+    _open(save(tmp_path / "m.onnx", tiny_graph(), metadata(pixels={"version": 1, "gamut": "sRGB"})))
+
+
 def test_metadata_that_contradict_the_graph_are_told(tmp_path: Path) -> None:
     entries = metadata((6, 8, 3), classes=["dark", "bright"])
     path = save(tmp_path / "m.onnx", tiny_graph(), entries)
