@@ -5,11 +5,11 @@ that a thread reads ahead. Nothing random is remembered: an epoch's order and a 
 (seed, epoch, step), drawn on the CPU, so an epoch can start at any step, and looks the same on every device.
 """
 
-# N images of the split, B batch, H W C an image's height, width and channels
+# N images of the split, B batch, H W C an image's height, width and channels, K classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.augmentation import Augmentation, crop_and_flip, cut_out, draw, draw_noise, erase
+from datasets.augmentation import Augmentation
+from datasets.augmenter import Augmenter
 from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 
@@ -27,10 +28,13 @@ DEFAULT_MEMORY_BUDGET_BYTES = 2 << 30
 class ImageBatches:
     """The images and labels of one split, handed out in batches on one device."""
 
-    def __init__(self, images: _Images, *, labels: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, images: _Images, *, labels: Tensor, num_classes: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         self.num_images = len(labels)
         self._images = images
         self._labels = labels
+        self._num_classes = num_classes
         # One row of an image, [W*C], so that the innermost loop is long even with a single channel.
         width = images.shape[1]
         mean_row, std_row = (torch.tensor(values, dtype=torch.float64).repeat(width) for values in (mean, std))
@@ -57,7 +61,7 @@ class ImageBatches:
         else:
             images = _Streaming(store, split, device=device, memory_budget_bytes=memory_budget_bytes)
         labels = torch.from_numpy(store.labels(split)).to(device)
-        return cls(images, labels=labels, mean=store.mean, std=store.std)
+        return cls(images, labels=labels, num_classes=len(store.classes), mean=store.mean, std=store.std)
 
     def num_steps(self, batch_size: int, drop_last: bool = False) -> int:
         """Batches in an epoch; the last one may be smaller unless it is dropped."""
@@ -83,57 +87,40 @@ class ImageBatches:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in batches, from `start_step` on as if the steps before it had been taken.
 
-        Returns: images float32 [B, C, H, W], normalised, channels_last; labels int64 [B].
+        Returns: images float32 [B, C, H, W], normalised, channels_last; labels int64 [B], or shares of the classes
+        float32 [B, K] where the augmentation mixes images.
         """
         order = self.order(batch_size=batch_size, seed=seed, epoch=epoch, shuffle=shuffle, drop_last=drop_last)
         labels = self._labels[torch.from_numpy(order).to(self._labels.device)]
-        augment = None
+        augmenter = None
         if augmentation is not None:
-            augment = self._augmenter(augmentation, batch_size=batch_size, count=len(order), seed=seed, epoch=epoch)
+            augmenter = Augmenter(
+                augmentation,
+                image_shape=self._images.shape,
+                num_classes=self._num_classes,
+                batch_size=batch_size,
+                count=len(order),
+                seed=seed,
+                epoch=epoch,
+                device=self._labels.device,
+            )
         for step, pixels in enumerate(self._images.walk(order, batch_size, start_step), start_step):
-            here = slice(step * batch_size, (step + 1) * batch_size)
-            images = self._normalise(pixels) if augment is None else augment(pixels, here)
-            yield images, labels[here]
+            shown = labels[step * batch_size : (step + 1) * batch_size]
+            if augmenter is None:
+                yield self._normalise(pixels), shown
+            else:
+                images = augmenter.images(pixels, step, normalise=self._normalise)
+                yield augmenter.mixed(images, shown, step)
 
     def batch(self, indices: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """The images of the split at `indices` [B], unaugmented, in the form that `epoch` yields."""
         numbers = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         return self._normalise(self._images.pick(numbers.numpy())), self._labels[numbers.to(self._labels.device)]
 
-    def _augmenter(
-        self, augmentation: Augmentation, *, batch_size: int, count: int, seed: int, epoch: int
-    ) -> Callable[[Tensor, slice], Tensor]:
-        """What augments the images of an epoch: uint8 [B, H, W, C] and their places -> float32 [B, C, H, W].
-
-        All is drawn at once, for a copy to the device at every step would wait there for the step before.
-        """
-        device = self._labels.device
-        parts = [
-            draw(
-                numpy_generator(seed, "augment", epoch, step),
-                augmentation,
-                (min(batch_size, count - step * batch_size), *self._images.shape),
-            )
-            for step in range(-(-count // batch_size))
-        ]
-        drawn = torch.cat(parts, dim=1).to(device)
-        noise = draw_noise(numpy_generator(seed, "noise", epoch), self._images.shape).to(device)
-
-        def augment(pixels: Tensor, here: slice) -> Tensor:
-            choices = drawn[:, here]
-            images = self._normalise(crop_and_flip(pixels, choices, augmentation))
-            if augmentation.cutout:
-                cut_out(images, choices, augmentation.cutout)
-            if augmentation.erase_prob:
-                erase(images, choices, noise)
-            return images
-
-        return augment
-
     def _normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, H, W, C] -> float32 [B, C, H, W], channels_last: the memory stays as it was."""
+        """Pixels [B, H, W, C], 0 to 255 -> float32 [B, C, H, W], channels_last: the memory stays as it was."""
         rows = pixels.flatten(2)  # [B, H, W*C]
-        rows = rows.float().mul_(self._scale).add_(self._shift)
+        rows = (rows if rows.is_floating_point() else rows.float()).mul_(self._scale).add_(self._shift)
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
 

@@ -136,16 +136,37 @@ def fetch(name: str, originals: Path | None, out: Path | None, force: bool) -> N
 )
 @click.option("--split", type=click.Choice(SPLITS), default="train", show_default=True, help="Where to take them from.")
 @click.option("--columns", type=click.IntRange(1, 50), default=8, show_default=True, help="Images of each class.")
-def show(name_or_path: str, out: Path, split: str, columns: int) -> None:
+@click.option(
+    "--augmented", is_flag=True, help="Each kind of augmentation, a row each; with --set, that one on classes."
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="With --augmented: a setting of training.augmentation, as rotation=15; may be given many times.",
+)
+def show(name_or_path: str, out: Path, split: str, columns: int, augmented: bool, assignments: tuple[str, ...]) -> None:
     """Draw a contact sheet: a few images of each class, as a network will see them."""
-    from datasets.contact_sheet import contact_sheet
-
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise StoreError(f"{out}: a sheet is a PNG or a JPEG file, so its name ends in .png or .jpg")
-    sheet = contact_sheet(catalog.load_images(name_or_path), split, num_columns=columns)
+    if assignments and not augmented:
+        raise click.UsageError("--set is for --augmented")
+    store = catalog.load_images(name_or_path)
+    if augmented:
+        from datasets.augmented_sheet import augmentation_of, augmented_sheet
+
+        augmentation = augmentation_of(assignments) if assignments else None
+        sheet = augmented_sheet(store, split, augmentation=augmentation, num_columns=columns)
+        told = f"{columns} images of {split}, augmented"
+    else:
+        from datasets.contact_sheet import contact_sheet
+
+        sheet = contact_sheet(store, split, num_columns=columns)
+        told = f"{columns} images of each class of {split}"
     with whole_file(out) as temporary:
         sheet.save(temporary, "PNG" if out.suffix.lower() == ".png" else "JPEG")
-    click.echo(f"{out}: {columns} images of each class of {split}")
+    click.echo(f"{out}: {told}")
 
 
 @data.command()

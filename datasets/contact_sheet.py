@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,30 +27,35 @@ def contact_sheet(store: ImageStore, split: str, *, num_columns: int, max_classe
     labels = store.labels(split)
     counts = np.bincount(labels, minlength=len(store.classes))  # [K]
     shown = np.flatnonzero(counts)[:max_classes]
-    rows = {label: np.flatnonzero(labels == label)[:num_columns] for label in shown.tolist()}
-    images = _images_at(store, split, np.concatenate(list(rows.values())))
-    width, height = _tile_size(store)
+    numbers = {label: np.flatnonzero(labels == label)[:num_columns] for label in shown.tolist()}
+    images = images_at(store, split, np.concatenate(list(numbers.values())))
+    rows = [
+        (f"{short_name(store.classes[label])}  {counts[label]:,}", [images[number] for number in found.tolist()])
+        for label, found in numbers.items()
+    ]
+    return draw_rows(rows, image_shape=store.image_shape)
+
+
+def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, image_shape: tuple[int, int, int]) -> Image.Image:
+    """A sheet of images uint8 [H, W, C], each row under its title."""
+    width, height = _tile_size(image_shape)
     font = ImageFont.load_default(_FONT_SIZE)
     line = _FONT_SIZE + _GAP
-    sheet = Image.new(
-        "RGB",
-        (_GAP + num_columns * (width + _GAP), _GAP + len(rows) * (line + height + _GAP)),
-        _BACKGROUND,
-    )
+    num_columns = max(len(images) for _, images in rows)
+    size = (_GAP + num_columns * (width + _GAP), _GAP + len(rows) * (line + height + _GAP))
+    sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    for row, (label, numbers) in enumerate(rows.items()):
+    for row, (title, images) in enumerate(rows):
         top = _GAP + row * (line + height + _GAP)
-        name = printable(store.classes[label])
-        name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-        draw.text((_GAP, top), f"{name}  {counts[label]:,}", fill=_INK, font=font)
-        for column, number in enumerate(numbers.tolist()):
-            tile = Image.fromarray(images[number].squeeze()).convert("RGB")
+        draw.text((_GAP, top), title, fill=_INK, font=font)
+        for column, image in enumerate(images):
+            tile = Image.fromarray(image.squeeze()).convert("RGB")
             resample = Image.Resampling.NEAREST if width >= tile.width else Image.Resampling.BILINEAR
             sheet.paste(tile.resize((width, height), resample), (_GAP + column * (width + _GAP), top + line))
     return sheet
 
 
-def _images_at(store: ImageStore, split: str, numbers: np.ndarray) -> dict[int, np.ndarray]:
+def images_at(store: ImageStore, split: str, numbers: np.ndarray) -> dict[int, np.ndarray]:
     """The images at those numbers, by number; each of the file's chunks is read once."""
     images: dict[int, np.ndarray] = {}
     for chunk in np.unique(numbers // store.chunk_length).tolist():
@@ -59,9 +66,15 @@ def _images_at(store: ImageStore, split: str, numbers: np.ndarray) -> dict[int, 
     return images
 
 
-def _tile_size(store: ImageStore) -> tuple[int, int]:
+def short_name(name: str) -> str:
+    """A class's name as a sheet shows it."""
+    name = printable(name)
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def _tile_size(image_shape: tuple[int, int, int]) -> tuple[int, int]:
     """Width, height."""
-    height, width, _ = store.image_shape
+    height, width, _ = image_shape
     longer = max(height, width)
     scale = -(-_SMALLEST // longer) if longer < _SMALLEST else min(1.0, _LARGEST / longer)
     return max(1, round(width * scale)), max(1, round(height * scale))

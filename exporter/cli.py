@@ -129,7 +129,7 @@ def retrain(
     from searcher.training.executors import executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting, run_jobs
-    from searcher.training.learners import check_training, load_store, task_of
+    from searcher.training.learners import check_images, check_training, load_store, task_of
     from searcher.training.mirroring import FLIP, decide_flip
     from searcher.training.run_folder import RunFolder
     from searcher.training.settings import Settings
@@ -169,6 +169,7 @@ def retrain(
         say=tell,
     )
     check_training(spec.space, config.training)
+    check_images(config.training, store)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     if cuda_graphs:

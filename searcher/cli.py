@@ -128,7 +128,7 @@ def search(
     from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
     from searcher.training.distributed import joined
     from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.learners import load_store, task_of
+    from searcher.training.learners import check_images, load_store, task_of
     from searcher.training.loop import search as run_search
     from searcher.training.mirroring import FLIP, decide_flip
     from searcher.training.run_folder import RunFolder
@@ -160,6 +160,7 @@ def search(
     elif derivation == "thorough" and config.derivation == PAPER_DERIVATION:
         config = replace(config, derivation=DeriveConfig())
     config = decide_flip(config, store, flip=flip, is_own=settings.has(FLIP), say=partial(leading_speaker(), err=True))
+    check_images(config.training, store)
 
     run_path = run_path or Path("runs") / f"{config.space}-{_name_of(dataset)}-{config.preset}"
     torch_device = devices.resolve_device(device)

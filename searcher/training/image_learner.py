@@ -57,8 +57,8 @@ class ImageTraining:
 
 
 class ImageLearner:
-    """A store's images. Batches are images [B, C, H, W] and labels [B], and a teacher's answers [M, B, K], if any; a
-    reward is an accuracy in [0, 1].
+    """A store's images. Batches are images [B, C, H, W] and labels [B], or shares of classes [B, K] where images are
+    mixed, and a teacher's answers [B, M, K], if any; a reward is an accuracy in [0, 1].
 
     Networks give logits [B, classes] and those of an auxiliary head, or None.
     """
@@ -83,7 +83,9 @@ class ImageLearner:
         """Bring train and valid to the device; whichever does not fit its share of the budget streams from the store.
 
         Raises: StoreError: the store has no such split, or is damaged. ConfigError: a batch has no image for some rank.
+        AugmentationError: its images cannot be augmented so.
         """
+        training.augmentation.check(image_shape=store.image_shape, num_classes=len(store.classes))
         self._training = training
         self._store = store
         self._seed = seed
@@ -145,7 +147,8 @@ class ImageLearner:
         if self._distillation is not None and answers:
             weight = self._distillation.weight
             loss = (1 - weight) * loss + weight * self._distillation.loss(logits, answers[0])
-        correct = (logits.detach().argmax(1) == labels).sum()
+        shown = labels if labels.ndim == 1 else labels.argmax(1)
+        correct = (logits.detach().argmax(1) == shown).sum()
         return StepLoss(loss, correct, len(labels))
 
     def record(self, mean_loss: float, mean_measured: float) -> dict[str, float]:
@@ -251,7 +254,8 @@ def classification_loss(
 ) -> Tensor:
     """Cross entropy of logits [B, classes], plus the auxiliary head's with its weight: scalar.
 
-    class_weights: [classes], what an image of each counts.
+    labels: int64 [B], or shares of the classes, float [B, classes]. class_weights: [classes], what an image of each
+    counts.
     """
 
     def cross_entropy(of: Tensor) -> Tensor:

@@ -46,6 +46,12 @@ def check_training(space: str, training: Training) -> None:
             raise ConfigError(f"{name} is {getattr(training, name)}, but {space} networks have no {missing}")
 
 
+def check_images(training: Training, store: Store) -> None:
+    """Raises: AugmentationError: the store's images cannot be shown as the training says."""
+    if isinstance(training, ImageTraining) and isinstance(store, ImageStore):
+        training.augmentation.check(image_shape=store.image_shape, num_classes=len(store.classes))
+
+
 def make_learner(task: Task, training: Training, **options: Any) -> Learner:
     """The learner of a task. options: see `ImageLearner` and `TextLearner`, whose options are the same."""
     return _KINDS[task.kind].learner(training, **options)

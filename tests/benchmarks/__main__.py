@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from runtime.machine import Machine
 from tests.benchmarks import (
+    augmentations,
     batches,
     benchmark_harness,
     graphs,
@@ -21,6 +22,7 @@ from tests.benchmarks import (
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "sampling": sampling.main,
     "batches": batches.main,
+    "augmentations": augmentations.main,
     "supernet": supernet.main,
     "graphs": graphs.main,
     "recurrent": recurrent.main,

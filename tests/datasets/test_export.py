@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.augmentation import Augmentation
+from datasets.augmented_sheet import augmented_sheet, kinds
 from datasets.contact_sheet import contact_sheet
 from datasets.export import export
 from datasets.sources import own_pictures, own_text
@@ -59,6 +63,43 @@ def test_show_writes_the_sheet(run: Run, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "sheet.png").format == "PNG"
     assert "its name ends in .png or .jpg" in run("show", store.path, "--out", tmp_path / "sheet.h5").stderr
     assert "holds text, but images are needed" in run("show", "shakespeare", "--out", tmp_path / "s.png").stderr
+
+
+def test_the_augmented_sheet_has_a_row_for_each_kind_or_for_each_class(run: Run, tmp_path: Path) -> None:
+    store = coloured(tmp_path / "x.h5")
+    tile, line = 64, 28
+    every = np.asarray(augmented_sheet(store, "train", augmentation=None, num_columns=4))
+    assert every.shape[:2] == (6 + (1 + len(kinds(store.image_shape))) * (tile + line), 6 + 4 * (tile + 6))
+    fields = {name for kind in kinds(store.image_shape) for name in re.findall(r"(\w+)=", kind)}
+    assert fields == {field.name for field in dataclasses.fields(Augmentation)} - {"erase_area"}
+    out = tmp_path / "sheet.png"
+    options = ["--set", "training.augmentation.cutout=8", "--set", "flip=true"]
+    done = run("show", store.path, "--augmented", *options, "--out", out)
+    assert (done.status, done.stdout) == (0, f"{out}: 8 images of train, augmented\n")
+    sheet = np.asarray(Image.open(out))
+    for row, colour in enumerate(COLOURS):
+        tiles = sheet[6 + row * (tile + line) + 22 :][:tile, 6:]
+        first, others = tiles[:, :tile], tiles[:, tile:]
+        assert (first == colour).all()  # as it is, and then with a hole
+        assert 0.2 < (others == colour).all(axis=2).mean() < 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--augmented", "--set", "rotaton=3"], "--set rotaton=3: unknown augmentation; did you mean 'rotation'?"),
+        (["--augmented", "--set", "flip=3"], "--set flip=3: expected true or false"),
+        (["--augmented", "--set", "rotation=far"], "--set rotation=far: expected a number"),
+        (["--augmented", "--set", "cutout=99"], "cutout is 99, larger than the pictures of 8×6"),
+        (["--set", "flip=true"], "--set is for --augmented"),
+    ],
+)
+def test_a_sheet_that_cannot_be_drawn_says_why(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    store = write_small_store(tmp_path / "x.h5")
+    done = run("show", store.path, *arguments, "--out", tmp_path / "sheet.png")
+    assert done.status == 2
+    assert message in done.stderr
+    assert not (tmp_path / "sheet.png").exists()
 
 
 # --- export ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datasets.augmentation import Augmentation
+from datasets.augmentation import Augmentation, AugmentationError
 from datasets.catalog import load_images
 from datasets.seeds import stream_seed
 from datasets.store_writer import write_image_store
@@ -222,6 +222,29 @@ def test_a_balanced_loss_lets_every_class_count_alike(tmp_path: Path) -> None:
     pull = [logits.grad[labels == label, label].sum().item() for label in range(3)]
     assert pull == pytest.approx([pull[0]] * 3)
     assert sum(pull) == pytest.approx(-2 / 3)  # as without weights: 12 images of weight 1 on the mean
+
+
+def test_mixed_images_count_for_each_class_by_its_share(tmp_path: Path) -> None:
+    training = ImageTraining(augmentation=Augmentation(mixup=1.0))
+    images, shares = next(iter(noise_learner(tmp_path, training=training).batches(epoch=0, start_step=0)))
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    learner = noise_learner(tmp_path, training=ImageTraining(label_smoothing=0.1))
+    found = learner.loss(lambda x, **_: (logits, None), (images, shares), progress=0.0)
+    each = nn.functional.cross_entropy(logits, shares, label_smoothing=0.1, reduction="none")
+    torch.testing.assert_close(found.loss, each.mean())
+    labels = torch.tensor([0, 1, 2, 1])
+    whole = nn.functional.one_hot(labels, 3).float()
+    losses = [learner.loss(lambda x, **_: (logits, None), (images, of), progress=0.0).loss for of in (labels, whole)]
+    torch.testing.assert_close(*losses)
+    assert found.measured == (logits.argmax(1) == shares.argmax(1)).sum()
+
+
+def test_mixing_images_of_one_class_is_refused(tmp_path: Path) -> None:
+    chunk = (np.zeros((8, 12, 12, 1), np.uint8), np.zeros(8, np.int64))
+    splits = {"train": chunk, "valid": chunk, "test": chunk}
+    write_image_store(tmp_path / "one.h5", name="one", splits=splits, classes=("a",), source="", licence="")
+    with pytest.raises(AugmentationError, match="mixup mixes images of different classes, but the data set has 1"):
+        learner_of(tmp_path / "one.h5", training=ImageTraining(augmentation=Augmentation(mixup=0.2)))
 
 
 @pytest.fixture

@@ -1,0 +1,126 @@
+"""Images as training shows them, on one sheet: under one augmentation, or under each kind there is, one a row."""
+
+# B images of the sheet, H W C an image
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import typing
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.augmentation import Augmentation, AugmentationError
+from datasets.augmenter import Augmenter
+from datasets.contact_sheet import draw_rows, images_at, short_name
+from datasets.store import ImageStore
+
+_PREFIX = "training.augmentation."
+_MOST_ROWS = 20
+
+
+def augmentation_of(assignments: Sequence[str]) -> Augmentation:
+    """The augmentation that KEY=VALUE pairs make, with keys as `enas retrain --set` has them, or without their tables.
+
+    Raises: AugmentationError: an unknown key, or a value of the wrong type or out of range.
+    """
+    types, values = typing.get_type_hints(Augmentation), {}
+    for assignment in assignments:
+        key, _, text = assignment.partition("=")
+        name = key.strip().removeprefix(_PREFIX)
+        if name not in types:
+            close = difflib.get_close_matches(name, types, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else f"; expected one of {', '.join(types)}"
+            raise AugmentationError(f"--set {assignment}: unknown augmentation{hint}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        if types[name] is float and type(value) is int:
+            value = float(value)
+        if type(value) is not types[name]:
+            kind = {int: "a whole number", float: "a number", bool: "true or false"}[types[name]]
+            raise AugmentationError(f"--set {assignment}: expected {kind}")
+        values[name] = value
+    return Augmentation(**values)
+
+
+def augmented_sheet(
+    store: ImageStore, split: str, *, augmentation: Augmentation | None, num_columns: int
+) -> Image.Image:
+    """A row for each class: its first image as it is, and augmented. Without an augmentation, a row for each kind.
+
+    Raises: AugmentationError: it cannot be done to these images. StoreError: the store has no such split.
+    """
+    labels = store.labels(split)
+    classes = np.unique(labels)
+    first = [int(np.flatnonzero(labels == label)[0]) for label in classes]
+    found = images_at(store, split, np.array(first))
+    if augmentation is None:
+        several = [found[number] for number in np.resize(first, num_columns).tolist()]
+        rows = [("as they are", several)]
+        for name, kind in kinds(store.image_shape).items():
+            rows.append((name, _augmented(several, kind, store)))
+        return draw_rows(rows, image_shape=store.image_shape)
+    shown, num_views = first[:_MOST_ROWS], max(1, num_columns - 1)
+    repeated = [found[number] for number in shown for _ in range(num_views)]
+    views = _augmented(repeated, augmentation, store)
+    rows = []
+    for row, (label, number) in enumerate(zip(classes.tolist(), shown, strict=False)):
+        start = row * num_views
+        rows.append((short_name(store.classes[label]), [found[number], *views[start : start + num_views]]))
+    return draw_rows(rows, image_shape=store.image_shape)
+
+
+def kinds(image_shape: tuple[int, int, int]) -> dict[str, Augmentation]:
+    """Each kind of augmentation alone, at a usual strength for images [H, W, C], by its settings."""
+    side = min(image_shape[:2])
+    alone = [
+        Augmentation(crop_padding=max(1, side // 8)),
+        Augmentation(flip=True),
+        Augmentation(trivial_augment=True),
+        Augmentation(resized_crop=0.25),
+        Augmentation(rotation=15.0),
+        Augmentation(shear=15.0),
+        Augmentation(scale=0.25),
+        Augmentation(brightness=0.4),
+        Augmentation(contrast=0.4),
+        Augmentation(colour=0.8),
+        Augmentation(cutout=max(1, side // 4)),
+        Augmentation(erase_prob=1.0),
+        Augmentation(mixup=1.0),
+        Augmentation(cutmix=1.0),
+    ]
+    plain = asdict(Augmentation())
+    settings = [{key: value for key, value in asdict(one).items() if value != plain[key]} for one in alone]
+    texts = [" ".join(f"{key}={str(value).lower()}" for key, value in one.items()) for one in settings]
+    return dict(zip(texts, alone, strict=True))
+
+
+def _augmented(pictures: Sequence[np.ndarray], augmentation: Augmentation, store: ImageStore) -> list[np.ndarray]:
+    """The pictures uint8 [H, W, C], as a training would show them in one batch."""
+    augmentation.check(image_shape=store.image_shape, num_classes=len(store.classes))
+    mean, std = (torch.tensor(values, dtype=torch.float32) for values in (store.mean, store.std))
+
+    def normalise(pixels: Tensor) -> Tensor:
+        return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+    augmenter = Augmenter(
+        augmentation,
+        image_shape=store.image_shape,
+        num_classes=len(store.classes),
+        batch_size=len(pictures),
+        count=len(pictures),
+        seed=0,
+        epoch=0,
+        device=torch.device("cpu"),
+    )
+    images = augmenter.images(torch.from_numpy(np.stack(pictures)), 0, normalise=normalise)
+    images, _ = augmenter.mixed(images, torch.zeros(len(images), dtype=torch.int64), 0)
+    pixels = (images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255).byte()
+    return list(pixels.numpy())

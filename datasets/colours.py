@@ -1,0 +1,108 @@
+"""What changes the colours of pictures and leaves everything where it is, a batch at once.
+
+Pictures are float32 [B, H, W, C], 0 to 255, and stay so. Grey ones have one channel. What each does is Pillow's
+`ImageEnhance` or `ImageOps`, without rounding in between.
+"""
+
+# B batch, H W C a picture's height, width and channels
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datasets.augmentation import Augmentation
+
+_LUMINANCE = (0.299, 0.587, 0.114)
+"""ITU-R BT.601."""
+
+
+def recolours(augmentation: Augmentation) -> bool:
+    """Whether factors are drawn at all."""
+    return any((augmentation.brightness, augmentation.contrast, augmentation.colour))
+
+
+def draw_factors(generator: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]) -> Tensor:
+    """Factors of brightness, contrast and colour for a batch of `shape` [B, H, W, C]: float32 [3, B]."""
+    bounds = np.array([[augmentation.brightness], [augmentation.contrast], [augmentation.colour]])
+    return torch.from_numpy(generator.uniform(1 - bounds, 1 + bounds, (3, shape[0])).astype(np.float32))
+
+
+def recolour(pixels: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, contrast and colour in turn, by factors [3, B]."""
+    brightness, contrast, colour = factors
+    return saturate(stretch(brighten(pixels, brightness), contrast), colour)
+
+
+def brighten(pixels: Tensor, factor: Tensor) -> Tensor:
+    """factor: [B], 0 for black."""
+    return (pixels * _each(factor)).clamp_(0, 255)
+
+
+def stretch(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Contrast. factor: [B], 0 for the mean grey."""
+    return _blend(_grey(pixels).mean((1, 2, 3), keepdim=True), pixels, factor)
+
+
+def saturate(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Colour. factor: [B], 0 for grey."""
+    return pixels if pixels.shape[3] == 1 else _blend(_grey(pixels), pixels, factor)
+
+
+def sharpen(pixels: Tensor, factor: Tensor) -> Tensor:
+    """factor: [B], 0 for a blurred picture, in which a pixel has 5 parts and its neighbours one; the border stays."""
+    planes = pixels.permute(0, 3, 1, 2)
+    blurred = planes.clone()
+    if min(planes.shape[2:]) > 2:
+        inner = planes[:, :, 1:-1, 1:-1]
+        blurred[:, :, 1:-1, 1:-1] = (9 * functional.avg_pool2d(planes, 3, stride=1) + 4 * inner) / 13
+    return _blend(blurred.permute(0, 2, 3, 1), pixels, factor)
+
+
+def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
+    """Keep the highest bits of whole numbers. bits: [B], 1 to 8."""
+    step = _each(2 ** (8 - bits))
+    return (pixels / step).floor_() * step
+
+
+def solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
+    """Invert what is not below a threshold [B]."""
+    return torch.where(pixels < _each(threshold), pixels, 255 - pixels)
+
+
+def autocontrast(pixels: Tensor) -> Tensor:
+    """Stretch each channel to 0 to 255; one of a single value stays."""
+    low, high = pixels.amin((1, 2), keepdim=True), pixels.amax((1, 2), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (pixels - low) * (255 / span.clamp_min(1e-6)), pixels)
+
+
+def equalize(pixels: Tensor) -> Tensor:
+    """Give each channel of whole numbers as many pixels of each value as can be."""
+    batch, height, width, channels = pixels.shape
+    values = pixels.permute(0, 3, 1, 2).reshape(batch * channels, height * width).long()
+    counts = values.new_zeros(batch * channels, 256).scatter_add_(1, values, torch.ones_like(values))
+    highest = 255 - (counts.flip(1) > 0).int().argmax(1, keepdim=True)
+    step = (height * width - counts.gather(1, highest)) // 255  # [B*C, 1]
+    before = counts.cumsum(1) - counts
+    table = ((step // 2 + before) // step.clamp_min(1)).clamp_(max=255)
+    found = torch.where(step > 0, table.gather(1, values), values)
+    return found.view(batch, channels, height, width).permute(0, 2, 3, 1).float()
+
+
+def _blend(base: Tensor, pixels: Tensor, factor: Tensor) -> Tensor:
+    return (base + (pixels - base) * _each(factor)).clamp_(0, 255)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    """[B, H, W, 1]"""
+    return pixels if pixels.shape[3] == 1 else (pixels * pixels.new_tensor(_LUMINANCE)).sum(3, keepdim=True)
+
+
+def _each(values: Tensor) -> Tensor:
+    """[B] -> [B, 1, 1, 1]"""
+    return values.view(-1, 1, 1, 1)
