@@ -19,6 +19,7 @@ from datasets.seeds import numpy_generator, stream_seed
 from datasets.store import ImageStore, StoreError, shape_text
 from datasets.tokens import UNITS
 from exporter.lstm import build_lstm
+from exporter.overfitting import Overfitting
 from exporter.teacher import TeacherConfig, Teachers
 from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
@@ -33,7 +34,7 @@ from searcher.training.distributed import ALONE, World
 from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network, Score, is_better, is_no_worse
-from searcher.training.learners import Store, make_learner, task_of, training_type
+from searcher.training.learners import Store, check_steps, make_learner, task_of, training_type
 from searcher.training.optim import SgdConfig
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
@@ -100,6 +101,7 @@ class RetrainConfig:
             raise ConfigError("batch_norm is for the search alone; here it must be false")
         if isinstance(self.training, TextTraining) and self.teacher.models:
             raise ConfigError("a teacher is for images; language models learn without one")
+        check_steps(self.sgd, self.training, batch_size=self.batch_size)
         if self.average_patience and (self.average_share or self.train_on != "train"):
             raise ConfigError("average_patience needs a valid split to watch, and no average_share beside it")
 
@@ -178,6 +180,7 @@ class Retraining:
             world=world,
             replicated=True,
         )
+        self.overfitting = Overfitting()
         self.highest: Score | None = None  # of all epochs
         self.highest_epoch = 0
         self.best: Score | None = None  # of the epoch that is kept: the last that is no worse than the highest
@@ -192,6 +195,7 @@ class Retraining:
             "network": self.network.state_dict(),
             "average": self.average.state() if self.average else {},
             "weights": self.weights.state(),
+            "overfitting": self.overfitting.state(),
             "highest": astuple(self.highest) if self.highest else (),
             "highest_epoch": self.highest_epoch,
             "best": astuple(self.best) if self.best else (),
@@ -208,6 +212,8 @@ class Retraining:
                 self.average = self.average or WeightAverage(self.network, share=1.0)
                 self.average.load(state["average"])
             self.weights.load(state["weights"])
+            if "overfitting" in state:  # earlier checkpoints have none
+                self.overfitting.load(state["overfitting"])
             self.highest = Score(*state["highest"]) if state["highest"] else None
             self.highest_epoch = state["highest_epoch"]
             self.best = Score(*state["best"]) if state["best"] else None
@@ -439,7 +445,13 @@ def _train_epochs(
             record["step_ms"] = 1e3 * seconds / steps
         record["threads"] = threads.count
         folder.append(record)
-        progress.line(_line(record, config, metric))
+        best = ""
+        if run.highest is not None and run.highest_epoch < run.epoch:
+            best = f", best {score_text(metric, run.highest.value)} (epoch {run.highest_epoch})"
+        progress.line(_line(record, config, metric) + best + progress.time_left)
+        warning = run.overfitting.look(record)
+        if warning is not None:
+            progress.line(warning)
         if kept is not None:
             folder.write(BEST, {"network": kept.state_dict(), "epoch": run.best_epoch, "kept": run.best_kept})
             if run.best is not None:

@@ -126,7 +126,7 @@ class Teachers:
     def __call__(self, images: Tensor) -> Tensor:
         """See `distillation.Teacher`."""
         pixels = self._pixels(images)
-        return torch.from_numpy(np.stack([model(pixels) for model in self._models])).to(images.device)
+        return torch.from_numpy(np.stack([model(pixels) for model in self._models], axis=1)).to(images.device)
 
     @property
     def config(self) -> TeacherConfig:

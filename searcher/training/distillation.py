@@ -20,7 +20,7 @@ from torch.nn import functional
 from datasets.batches import ImageBatches
 
 Teacher = Callable[[Tensor], Tensor]
-"""Normalised images [B, C, H, W] as the network sees them -> logits [M, B, K], float32, on the images' device."""
+"""Normalised images [B, C, H, W] as the network sees them -> logits [B, M, K], float32, on the images' device."""
 
 _BATCH_SIZE = 250
 _MOST_KEPT_BYTES = 1 << 28
@@ -34,7 +34,7 @@ class Distillation:
         self._teacher = teacher
         self._temperature = temperature
         self.weight = weight
-        self._kept: Tensor | None = None  # [M, N, K]
+        self._kept: Tensor | None = None  # [N, M, K]
 
     def keep(self, images: ImageBatches) -> bool:
         """Ask for the answers to all images of a split as they are, once. Returns False where those are too many.
@@ -47,21 +47,21 @@ class Distillation:
             if answers.nbytes // len(first) * images.num_images > _MOST_KEPT_BYTES:
                 return False
             rest = images.epoch(batch_size=_BATCH_SIZE, seed=0, epoch=0, shuffle=False, start_step=1)
-            self._kept = torch.cat([answers, *(self._teacher(batch) for batch, _ in rest)], dim=1)
+            self._kept = torch.cat([answers, *(self._teacher(batch) for batch, _ in rest)])
         return True
 
     def answers(self, images: Tensor, numbers: np.ndarray | None) -> Tensor:
-        """The teacher's logits [M, B, K]. numbers: of the images [B], where answers to them are kept."""
+        """The teacher's logits [B, M, K]. numbers: of the images [B], where answers to them are kept."""
         if numbers is None:
             return self._teacher(images)
         assert self._kept is not None
-        return self._kept[:, torch.from_numpy(numbers).to(self._kept.device)]
+        return self._kept[torch.from_numpy(numbers).to(self._kept.device)]
 
     def loss(self, logits: Tensor, answers: Tensor) -> Tensor:
-        """How far softened answers [B, K] are from the mean of the teacher's [M, B, K], in nats: scalar, mean over B.
+        """How far softened answers [B, K] are from the mean of the teacher's [B, M, K], in nats: scalar, mean over B.
 
         Times the square of the temperature, so that its gradients stay as large as those of the labels' loss.
         """
-        wanted = (answers / self._temperature).softmax(-1).mean(0)
+        wanted = (answers / self._temperature).softmax(-1).mean(1)
         found = (logits.float() / self._temperature).log_softmax(-1)
         return self._temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")

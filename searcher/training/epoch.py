@@ -5,7 +5,7 @@ Knows of a learner, which turns a network and a batch into a loss, and of nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from datasets.seeds import stream_seed
 from searcher.training.distributed import ALONE, World
 from searcher.training.flat_sgd import FlatSgd
 from searcher.training.learner import Learner, Network, StepLoss
-from searcher.training.optim import EachSgd, SgdConfig, learning_rate
+from searcher.training.optim import EachParameter, SgdConfig, learning_rate
+from searcher.training.sharpness import climbed
 
 # More would show each example of a tiny data set hundreds of times over a training.
 _MOST_ROUNDS = 8
@@ -104,7 +105,7 @@ class WeightsTrainer:
         self.steps_per_epoch = self.rounds * learner.steps_per_epoch
         self.rate_scale = 1.0
         """Factor of the learning rate, of a training that began again with a smaller one."""
-        self.optimizer = FlatSgd(network, sgd) if sgd.update_unused else EachSgd(network, sgd)
+        self.optimizer = FlatSgd(network, sgd) if sgd.update_unused else EachParameter(network, sgd)
         self.totals = Totals(device, world=world)
 
     def epoch(self, network_of: Callable[[int], Network], *, epoch: int, start_step: int) -> Iterator[int]:
@@ -116,19 +117,36 @@ class WeightsTrainer:
             self._network.train()
             self._set_rate(epoch + step / self.steps_per_epoch)
             progress = (epoch + (step + 1) / self.steps_per_epoch) / self._num_epochs
-            # Dropout and drop path draw from the global generator.
-            torch.manual_seed(stream_seed(self._seed, "noise", epoch, step, *self._world.stream))
-            self.optimizer.zero_grad()
-            for index in range(step * self._passes, (step + 1) * self._passes):
-                result = self._learner.loss(network_of(index), batch, progress=progress)
-                (result.loss / self._passes).backward()
+            noise = stream_seed(self._seed, "noise", epoch, step, *self._world.stream)
+            networks = [network_of(index) for index in range(step * self._passes, (step + 1) * self._passes)]
+            for result in self._gradients(networks, batch, progress=progress, noise=noise):
                 self.totals.add(result)
-            if not self._replicated:
-                self._world.average_gradients(self._parameters)
+            if self._sgd.sharpness:
+                with climbed(self._parameters, radius=self._sgd.sharpness):
+                    self._gradients(networks, batch, progress=progress, noise=noise)
             norm = self.optimizer.step()
             if norm is not None:
                 self.totals.watch(norm)
             yield step + 1
+
+    def _gradients(self, networks: Sequence[Network], batch: Any, *, progress: float, noise: int) -> list[StepLoss]:
+        """Give the parameters the gradients of a batch, averaged over networks; what each pass gave.
+
+        noise: seeds what the passes draw.
+        """
+        # Dropout and drop path draw from the global generator.
+        torch.manual_seed(noise)
+        self.optimizer.zero_grad()
+        parts = _parts(batch, self._sgd.accumulation)
+        results = []
+        for network in networks:
+            for part, share in parts:
+                result = self._learner.loss(network, part, progress=progress)
+                (result.loss / (len(networks) / share)).backward()
+                results.append(result)
+        if not self._replicated:
+            self._world.average_gradients(self._parameters)
+        return results
 
     @property
     def rounds_text(self) -> str:
@@ -165,6 +183,15 @@ class WeightsTrainer:
         rate = self.rate_scale * learning_rate(self._sgd, epoch, num_epochs=self._num_epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+
+def _parts(batch: Any, count: int) -> list[tuple[Any, float]]:
+    """A batch, a tuple of tensors whose first axis is the batch's, in parts, each with its share of it."""
+    if count == 1:
+        return [(batch, 1.0)]
+    size = len(batch[0])
+    parts = zip(*(tensor.tensor_split(min(count, size)) for tensor in batch), strict=True)
+    return [(part, len(part[0]) / size) for part in parts]
 
 
 def rounds_of(steps: int, *, num_epochs: int, min_steps: int) -> int:

@@ -17,6 +17,7 @@ from searcher.arch.tasks import (
 )
 from searcher.training.image_learner import ImageLearner, ImageTraining
 from searcher.training.learner import Learner
+from searcher.training.optim import SgdConfig
 from searcher.training.text_learner import TextLearner, TextTraining
 
 Store = ImageStore | TextStore
@@ -44,6 +45,15 @@ def check_training(space: str, training: Training) -> None:
     for name, missing in space_module(space).LACKS.items():
         if getattr(training, name) > 0:
             raise ConfigError(f"{name} is {getattr(training, name)}, but {space} networks have no {missing}")
+
+
+def check_steps(sgd: SgdConfig, training: Training, *, batch_size: int) -> None:
+    """Raises: ConfigError: steps of such batches cannot be taken as the optimiser is set."""
+    if batch_size % sgd.accumulation:
+        raise ConfigError(f"accumulation is {sgd.accumulation}, which does not divide batch_size, {batch_size}")
+    if isinstance(training, TextTraining) and (sgd.accumulation > 1 or sgd.sharpness):
+        # A text's state is carried from window to window, and a pass moves it on.
+        raise ConfigError("accumulation and sharpness are for images; a text's steps are taken whole, and once")
 
 
 def check_images(training: Training, store: Store) -> None:

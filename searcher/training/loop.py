@@ -332,7 +332,7 @@ def search(
                 record["step_ms"] = step_ms
             record["threads"] = threads.count
             folder.append(record)
-            progress.line(_line(record, config))
+            progress.line(_line(record, config) + progress.time_left)
             checkpointer.save()
 
         def on_score() -> None:

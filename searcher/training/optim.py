@@ -1,11 +1,11 @@
-"""The weights' optimiser, SGD, and its learning-rate schedule."""
+"""The weights' optimiser, SGD or AdamW, and its learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from searcher.arch.document import ConfigError
 
 @dataclass(frozen=True)
 class SgdConfig:
-    """SGD, with Nesterov's momentum if with any, on a cosine schedule, or one that decays by epochs."""
+    """SGD, with Nesterov's momentum if with any, or AdamW, on a cosine schedule, or one that decays by epochs."""
 
     learning_rate: float
     """At the start, and of each cosine."""
@@ -44,6 +44,16 @@ class SgdConfig:
     clip_norm: float = 5.0
     """Bound on the global norm of the gradient; 0 for none. Paper: 5 for images, 0.25 for text; in the authors' code
     for images without effect."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """adamw wants a learning rate near 0.001 and a weight decay near 0.05. Source: Loshchilov and Hutter 2019,
+    arXiv:1711.05101."""
+    adam_betas: tuple[float, ...] = (0.9, 0.999)
+    """AdamW's, two in [0, 1), in momentum's place."""
+    sharpness: float = 0.0
+    """Radius, 0.05 to 0.2, of sharpness-aware steps, which take twice the time: each follows the gradient at that
+    distance uphill; 0 for plain ones. Source: Foret et al. 2021, arXiv:2010.01412."""
+    accumulation: int = 1
+    """Parts into which a batch is split, for less memory, and whose gradients are added up. Batch norm sees a part."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.final_learning_rate <= self.learning_rate or self.learning_rate <= 0:
@@ -56,7 +66,13 @@ class SgdConfig:
             raise ConfigError("decay and restart_epochs exclude each other")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum is {self.momentum}; expected 0 up to, not including, 1")
-        for name in ("warmup_epochs", "weight_decay", "clip_norm"):
+        if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ConfigError(f"adam_betas are {list(self.adam_betas)}; expected two from 0 up to, not including, 1")
+        if self.accumulation < 1:
+            raise ConfigError(f"accumulation is {self.accumulation}; at least 1 is needed")
+        if self.update_unused and (self.optimizer != "sgd" or self.sharpness):
+            raise ConfigError("update_unused is for plain steps of SGD; with adamw or sharpness it must be false")
+        for name in ("warmup_epochs", "weight_decay", "clip_norm", "sharpness"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
 
@@ -82,17 +98,21 @@ def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:
     return config.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
 
 
+def make_optimizer(network: nn.Module, config: SgdConfig) -> torch.optim.SGD | torch.optim.AdamW:
+    """The configuration's; parameters that a step gave no gradient are left alone."""
+    return make_sgd(network, config) if config.optimizer == "sgd" else make_adamw(network, config)
+
+
+def make_adamw(network: nn.Module, config: SgdConfig) -> torch.optim.AdamW:
+    """AdamW over all parameters; those a step gave no gradient are left alone, without decay."""
+    beta1, beta2 = config.adam_betas
+    return torch.optim.AdamW(_groups(network, config), lr=config.learning_rate, betas=(beta1, beta2), fused=True)
+
+
 def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
     """SGD over all parameters; those a step gave no gradient are left alone, without decay or momentum."""
-    # The scales and shifts of norms, and biases, are vectors; nothing else is.
-    decayed = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
-    spared = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
     optimizer = torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        _groups(network, config),
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
@@ -105,12 +125,24 @@ def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
     return optimizer
 
 
-class EachSgd:
-    """`make_sgd`, clipping before each step; parameters without a gradient are left alone."""
+def _groups(network: nn.Module, config: SgdConfig) -> list[dict[str, Any]]:
+    """The parameters that decay, and those that are spared, with their decay."""
+    # The scales and shifts of norms, and biases, are vectors; nothing else is.
+    decayed = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
+    spared = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class EachParameter:
+    """`make_optimizer`, clipping before each step; parameters without a gradient are left alone."""
 
     def __init__(self, network: nn.Module, config: SgdConfig) -> None:
         self._parameters = list(network.parameters())
-        self._optimizer = make_sgd(network, config)
+        self._optimizer = make_optimizer(network, config)
         self._clip_norm = config.clip_norm
 
     @property

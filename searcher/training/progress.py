@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 
 from tqdm import tqdm
@@ -16,6 +17,8 @@ class Progress:
         self._shown = shown
         self._title, self._total, self._unit = title, total, unit
         self._tenths = 0  # of the total, told so far
+        self._done = self._done_before = done
+        self._started = time.perf_counter()
         self._figures: dict[str, str] = {}
         # disable=None switches the bar off where stderr is not a terminal.
         self._bar = tqdm(
@@ -34,6 +37,7 @@ class Progress:
         self._figures |= figures
         self._bar.set_postfix(self._figures, refresh=False)
         self._bar.update(1)
+        self._done += 1
 
     def reach(self, done: int, **figures: str) -> None:
         """So many steps done in all, more than before or fewer; without a terminal a line tells of every tenth."""
@@ -54,6 +58,19 @@ class Progress:
         """Back to no steps."""
         self._bar.initial = 0  # of a run that was gone on with
         self._bar.reset()
+        self._done = self._done_before = 0
+        self._started = time.perf_counter()
+
+    @property
+    def time_left(self) -> str:
+        """`, 12 min left`, by the pace so far; nothing at the end, and on a terminal, where the bar tells it."""
+        taken, left = self._done - self._done_before, self._total - self._done
+        if not self._bar.disable or taken == 0 or left <= 0:
+            return ""
+        seconds = left * (time.perf_counter() - self._started) / taken
+        if seconds < 100:
+            return f", {seconds:.0f} s left"
+        return f", {seconds / 60:.0f} min left" if seconds < 6000 else f", {seconds / 3600:.1f} h left"
 
     def line(self, text: str) -> None:
         """A line that stays."""

@@ -13,7 +13,7 @@ from searcher.controller.reinforce import ReinforceConfig
 from searcher.latency.target import LatencyTarget
 from searcher.training.derive import DeriveConfig
 from searcher.training.device import Precision
-from searcher.training.learners import check_training, training_type
+from searcher.training.learners import check_steps, check_training, training_type
 from searcher.training.optim import SgdConfig
 
 
@@ -98,6 +98,7 @@ class SearchConfig:
             raise ConfigError("the leave_one_out baseline needs policy_samples of at least 2")
         check_policy(self.policy, self.search_space.steps())
         check_training(self.space, self.training)
+        check_steps(self.sgd, self.training, batch_size=self.batch_size)
 
     @staticmethod
     def upgraded(table: Mapping[str, Any]) -> dict[str, Any]:

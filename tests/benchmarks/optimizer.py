@@ -15,7 +15,7 @@ from searcher.nn.build import build_supernet
 from searcher.presets.catalog import search_preset
 from searcher.training.device import prepare
 from searcher.training.flat_sgd import FlatSgd
-from searcher.training.optim import EachSgd
+from searcher.training.optim import EachParameter
 from tests.benchmarks.side_by_side import side_by_side
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def gradients(network: nn.Module) -> dict[nn.Parameter, Tensor]:
 
 
 def parameter_by_parameter(network: nn.Module) -> Callable[[], object]:
-    optimizer, found, parameters = EachSgd(network, CONFIG.sgd), gradients(network), list(network.parameters())
+    optimizer, found, parameters = EachParameter(network, CONFIG.sgd), gradients(network), list(network.parameters())
     zeros = [torch.zeros_like(parameter) for parameter in parameters]
 
     def step() -> None:

@@ -71,8 +71,8 @@ def test_a_teacher_sees_the_augmented_view_to_the_pixel(store: ImageStore, teach
     whole = np.rint(pixels)
     assert np.abs(pixels - whole).max() < 1e-3
     answers = opened(store, teacher)(images)
-    assert answers.shape == (1, 48, 3)
-    np.testing.assert_allclose(answers[0], logits_of(whole / 255, fitted(store)), atol=1e-4)
+    assert answers.shape == (48, 1, 3)
+    np.testing.assert_allclose(answers[:, 0], logits_of(whole / 255, fitted(store)), atol=1e-4)
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("nchw", ("batch", 3, 12, 12)), ("nhwc", ("batch", 12, 12, 3))])
@@ -89,7 +89,7 @@ def test_a_foreign_teacher_gets_its_own_size_layout_colours_and_normalisation(
     weights = np.linalg.lstsq(design, np.eye(3)[store.labels("valid")], rcond=0.05)[0].astype(np.float32)
     path = write_teacher(tmp_path / "foreign.onnx", weights, dtype=dtype, shape=shape)
     teachers = opened(store, path, mean=mean, std=std)
-    answers = teachers(ImageBatches.load(store, "valid", device="cpu").batch(np.arange(90))[0])[0]
+    answers = teachers(ImageBatches.load(store, "valid", device="cpu").batch(np.arange(90))[0])[:, 0]
     np.testing.assert_allclose(answers, design @ weights, atol=1e-4 if dtype == "float32" else 1e-2)
     assert teachers.examined[0].accuracy == 1
 
@@ -99,7 +99,7 @@ def test_a_model_of_single_pictures_teaches_batches(tmp_path: Path, store: Image
     path = write_teacher(tmp_path / "four.onnx", weights, shape=(4, 8, 8, 1))
     images, _ = ImageBatches.load(store, "valid", device="cpu").batch(np.arange(10))
     expected = logits_of(store.images("valid")[:10] / 255, weights)
-    np.testing.assert_allclose(opened(store, path)(images)[0], expected, atol=1e-4)
+    np.testing.assert_allclose(opened(store, path)(images)[:, 0], expected, atol=1e-4)
 
 
 def test_classes_are_put_in_our_order_by_name(tmp_path: Path, store: ImageStore, teacher: Path) -> None:
@@ -113,7 +113,7 @@ def test_classes_are_put_in_our_order_by_name(tmp_path: Path, store: ImageStore,
 def test_probabilities_teach_as_their_logits_do(tmp_path: Path, store: ImageStore, teacher: Path) -> None:
     path = write_teacher(tmp_path / "soft.onnx", fitted(store), softmax=True)
     images, _ = ImageBatches.load(store, "valid", device="cpu").batch(np.arange(10))
-    logits, logs = opened(store, teacher, path)(images)
+    logits, logs = opened(store, teacher, path)(images).unbind(1)
     torch.testing.assert_close(logs, logits.log_softmax(1), atol=1e-4, rtol=0)
 
 
@@ -122,14 +122,14 @@ def test_probabilities_teach_as_their_logits_do(tmp_path: Path, store: ImageStor
 
 def test_the_loss_is_hintons_over_the_mean_of_the_teachers_probabilities() -> None:
     generator = torch.Generator().manual_seed(0)
-    logits, answers = torch.randn(5, 3, generator=generator), torch.randn(2, 5, 3, generator=generator)
+    logits, answers = torch.randn(5, 3, generator=generator), torch.randn(5, 2, 3, generator=generator)
     distillation = Distillation(lambda _: answers, temperature=4.0, weight=0.5)
     expected = 0.0
-    for student, *teachers in zip(logits, *answers, strict=True):
+    for student, teachers in zip(logits, answers, strict=True):
         wanted = sum((one / 4).softmax(0) for one in teachers) / 2
         expected += 16 * float((wanted * (wanted.log() - (student / 4).log_softmax(0))).sum()) / 5
     assert distillation.loss(logits, answers).item() == pytest.approx(expected, rel=1e-5)
-    assert distillation.loss(answers[0], answers[:1]).item() == pytest.approx(0, abs=1e-6)
+    assert distillation.loss(answers[:, 0], answers[:, :1]).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_answers_to_fixed_views_are_asked_for_once(store: ImageStore, teacher: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from searcher.training.distributed import ALONE, World
 from searcher.training.flat_sgd import FlatSgd
-from searcher.training.optim import EachSgd, SgdConfig
+from searcher.training.optim import EachParameter, SgdConfig
 from tests.end_to_end.two_processes import in_two_processes
 
 PLAIN = SgdConfig(learning_rate=0.05, momentum=0.0, weight_decay=0.0, clip_norm=0.0, update_unused=True)
@@ -51,7 +51,7 @@ def take_gradients(network: nn.Module, step: int) -> None:
     nn.functional.cross_entropy(logits, torch.arange(8) % 3).backward()
 
 
-def each_step(network: nn.Module, optimizer: EachSgd, step: int, *, world: World = ALONE) -> Tensor | None:
+def each_step(network: nn.Module, optimizer: EachParameter, step: int, *, world: World = ALONE) -> Tensor | None:
     """The same as a step of the other, with gradients of zero spelt out."""
     optimizer.zero_grad()
     take_gradients(network, step + 100 * world.rank)
@@ -79,7 +79,7 @@ def assert_same(first: nn.Module, second: nn.Module) -> None:
 def test_both_agree_over_twenty_steps_and_go_on_from_each_others_states(name: str) -> None:
     config = SETTINGS[name]
     each, flat = Choices(), Choices()
-    by_each, by_flat = EachSgd(each, config), FlatSgd(flat, config)
+    by_each, by_flat = EachParameter(each, config), FlatSgd(flat, config)
     for step in range(NUM_STEPS):
         if step == NUM_STEPS // 2:  # each goes on from what the other would have written
             states = by_each.state_dict(), by_flat.state_dict()
@@ -88,7 +88,7 @@ def test_both_agree_over_twenty_steps_and_go_on_from_each_others_states(name: st
                 for state in states:
                     momenta = [state["state"][number]["momentum_buffer"] for number in range(len(shapes))]
                     assert [momentum.shape for momentum in momenta] == shapes
-            by_each, by_flat = EachSgd(each, config), FlatSgd(flat, config)
+            by_each, by_flat = EachParameter(each, config), FlatSgd(flat, config)
             by_each.load_state_dict(states[1])
             by_flat.load_state_dict(states[0])
         norms = each_step(each, by_each, step), flat_step(flat, by_flat, step)
@@ -100,7 +100,7 @@ def test_both_agree_over_twenty_steps_and_go_on_from_each_others_states(name: st
 def in_a_world(world: World) -> dict[str, Any]:
     """Where twenty steps of both lead a rank."""
     each, flat = Choices(), Choices()
-    by_each, by_flat = EachSgd(each, SETTINGS["all"]), FlatSgd(flat, SETTINGS["all"])
+    by_each, by_flat = EachParameter(each, SETTINGS["all"]), FlatSgd(flat, SETTINGS["all"])
     for step in range(NUM_STEPS):
         each_step(each, by_each, step, world=world)
         flat_step(flat, by_flat, step, world=world)
@@ -151,4 +151,4 @@ def test_parameters_keep_values_shapes_strides_and_the_rate_that_is_set() -> Non
 def test_a_state_of_other_parameters_is_refused(make: Callable[[], nn.Module]) -> None:
     config = SETTINGS["all"]
     with pytest.raises((ValueError, RuntimeError)):
-        FlatSgd(nn.Linear(4, 3), config).load_state_dict(EachSgd(make(), config).state_dict())
+        FlatSgd(nn.Linear(4, 3), config).load_state_dict(EachParameter(make(), config).state_dict())

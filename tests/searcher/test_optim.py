@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from searcher.arch.document import ConfigError
-from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_sgd
+from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_optimizer, make_sgd
+from searcher.training.sharpness import climbed
 from tests.searcher.toy import PLAIN, Toy
 
 
@@ -82,3 +84,57 @@ def test_the_clipped_norm_equals_the_bound() -> None:
 
 def test_no_bound_leaves_gradients_alone() -> None:
     assert clip_gradients(Toy().parameters(), 0.0) is None
+
+
+def test_adamw_takes_torchs_plain_steps_and_spares_norms_and_what_got_no_gradient() -> None:
+    config = replace(PLAIN, optimizer="adamw", learning_rate=0.01, weight_decay=0.5, adam_betas=(0.8, 0.9))
+    first, second = Toy(), Toy()
+    second.load_state_dict(first.state_dict())
+    before = first.unused.weight.detach().clone()
+    ours = make_optimizer(first, config)
+    options = {"lr": 0.01, "betas": (0.8, 0.9), "foreach": False}
+    spared = [second.linear.bias, *second.norm.parameters()]
+    plain = [
+        torch.optim.AdamW([second.linear.weight], weight_decay=0.5, **options),
+        torch.optim.AdamW(spared, weight_decay=0.0, **options),
+    ]
+    for step in range(5):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        for network, optimizers in ((first, [ours]), (second, plain)):
+            network.zero_grad()
+            network(x)[:, 0].square().sum().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    assert torch.equal(first.unused.weight, before)
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def test_a_climb_moves_weights_by_its_radius_uphill_and_back_to_the_bit() -> None:
+    network = Toy()
+    (3 * network(torch.randn(8, 4)).square().sum() * network.linear.weight.sum()).backward()
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    with climbed(list(network.parameters()), radius=0.25):
+        steps = {name: p.detach() - before[name] for name, p in network.named_parameters()}
+    moved = torch.cat([steps[name].flatten() for name, p in network.named_parameters()])
+    uphill = torch.cat([(p.grad if p.grad is not None else 0 * p).flatten() for p in network.parameters()])
+    assert moved.norm().item() == pytest.approx(0.25, rel=1e-4)
+    assert torch.cosine_similarity(moved, uphill, dim=0).item() == pytest.approx(1, abs=1e-5)
+    for name, p in network.named_parameters():
+        assert torch.equal(p, before[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"adam_betas": (0.9,)}, r"adam_betas are \[0.9\]; expected two from 0 up to, not including, 1"),
+        ({"adam_betas": (0.9, 1.0)}, r"adam_betas are \[0.9, 1.0\]; expected two"),
+        ({"accumulation": 0}, "accumulation is 0; at least 1 is needed"),
+        ({"sharpness": -0.1}, "sharpness is -0.1; it must not be negative"),
+        ({"update_unused": True, "sharpness": 0.1}, "update_unused is for plain steps of SGD"),
+        ({"update_unused": True, "optimizer": "adamw"}, "update_unused is for plain steps of SGD"),
+    ],
+)
+def test_settings_that_no_optimiser_has_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(PLAIN, **changes)

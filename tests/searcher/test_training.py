@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterator
@@ -161,6 +162,78 @@ def test_unused_parameters_decay_only_if_told_to(update_unused: bool) -> None:
     sgd = replace(PLAIN, weight_decay=0.5, update_unused=update_unused)
     run_epoch(network, make_trainer(network, FewPoints(8), sgd))
     assert torch.equal(network.unused.weight, before) is not update_unused
+
+
+def test_parts_of_a_batch_add_up_to_the_gradient_of_the_whole() -> None:
+    """Without norms, whose statistics are a part's."""
+    networks = [nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(4, 3)]
+    for network in networks[1:]:
+        network.load_state_dict(networks[0].state_dict())
+    trainers = [
+        make_trainer(network, FewPoints(80), replace(PLAIN, accumulation=parts))
+        for network, parts in zip(networks, (1, 2, 8), strict=True)
+    ]
+    for network, trainer in zip(networks, trainers, strict=True):
+        run_epoch(network, trainer)
+        torch.testing.assert_close(network.weight, networks[0].weight)
+        torch.testing.assert_close(trainer.totals.sums, trainers[0].totals.sums)
+    assert not torch.equal(networks[0].weight, nn.Linear(4, 3).weight)
+
+
+def test_a_sharpness_aware_step_follows_the_gradient_uphill_of_the_weights() -> None:
+    network, twin = nn.Linear(4, 3), nn.Linear(4, 3)
+    twin.load_state_dict(network.state_dict())
+    learner = FewPoints(8)
+    trainer = make_trainer(network, learner, replace(PLAIN, sharpness=0.3, momentum=0.0))
+    run_epoch(network, trainer)
+
+    def gradients() -> list[Tensor]:
+        twin.zero_grad()
+        nn.functional.cross_entropy(twin(learner.points), learner.labels).backward()
+        return [p.grad.clone() for p in twin.parameters() if p.grad is not None]
+
+    first = gradients()
+    norm = torch.cat([gradient.flatten() for gradient in first]).norm()
+    start = [p.detach().clone() for p in twin.parameters()]
+    with torch.no_grad():
+        for p, gradient in zip(twin.parameters(), first, strict=True):
+            p += 0.3 * gradient / norm
+    for p, before, gradient in zip(network.parameters(), start, gradients(), strict=True):
+        torch.testing.assert_close(p, before - 0.1 * gradient)
+    assert trainer.totals.sums[2] == 8  # what is measured is measured once, at the weights themselves
+
+
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "adamw", "learning_rate": 0.01}, {"sharpness": 0.1, "accumulation": 2}]
+)
+def test_other_steps_go_on_where_they_stopped(changes: dict[str, Any]) -> None:
+    sgd = replace(PLAIN, **changes)
+    networks = [Toy(), Toy()]
+    networks[1].load_state_dict(networks[0].state_dict())
+    through, first = (make_trainer(network, FewPoints(80), sgd) for network in networks)
+    run_epoch(networks[0], through)
+    steps = first.epoch(lambda _: networks[1], epoch=0, start_step=0)
+    for _ in range(4):
+        next(steps)
+    second = make_trainer(networks[1], FewPoints(80), sgd)
+    second.load(copy.deepcopy(first.state()))
+    run_epoch(networks[1], second, start_step=4)
+    for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("space", "changes", "message"),
+    [
+        ("stages", {"accumulation": 3}, "accumulation is 3, which does not divide batch_size, 64"),
+        ("recurrent", {"accumulation": 2}, "accumulation and sharpness are for images"),
+        ("recurrent", {"sharpness": 0.1}, "accumulation and sharpness are for images"),
+    ],
+)
+def test_steps_that_cannot_be_taken_are_refused(space: str, changes: dict[str, Any], message: str) -> None:
+    config = search_preset(space, "quick", image_size=None if space == "recurrent" else 28)
+    with pytest.raises(ConfigError, match=message):
+        replace(config, batch_size=64, sgd=replace(config.sgd, **changes))
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 5.0])
