@@ -45,5 +45,5 @@ class Overfitting:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self._lowest = tuple(state["lowest"]) or None  # type: ignore[assignment]
+        self._lowest = tuple(state["lowest"]) or None
         self._epochs_above, self._has_warned = state["epochs_above"], state["has_warned"]
