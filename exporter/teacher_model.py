@@ -95,15 +95,15 @@ class TeacherModel:
         Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had. TeacherError: it takes no
         pictures, or its classes are not the data set's, or what it takes is not known.
         """
-        found, data = read_model(Path(path))
+        file = read_model(Path(path))
         # Idle threads that spin would take the cores from torch, which computes while this does not.
-        artifact, _ = load(data, path=found, provider=provider, threads=threads, tuning=Tuning(spinning=False))
+        artifact, _ = load(file, provider=provider, threads=threads, tuning=Tuning(spinning=False))
         view = _view(artifact, image_shape=image_shape, layout=layout, size=size, mean=mean, std=std)
         output = _output(artifact)
         columns = _columns(artifact, classes)
         count = next(o.shape[1] for o in artifact.session.ort.get_outputs() if o.name == output)
         if isinstance(count, int) and count != len(classes):
-            raise TeacherError(f"{found}: it knows {count:,} classes, but the data set has {len(classes):,}")
+            raise TeacherError(f"{file.path}: it knows {count:,} classes, but the data set has {len(classes):,}")
         return cls(artifact, view, output, columns)
 
     def with_output_of(self, answers: np.ndarray, *, num_classes: int) -> TeacherModel:
