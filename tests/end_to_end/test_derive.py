@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from exporter import derivation, latency, profiling, scaling
@@ -197,8 +198,10 @@ def test_a_derivation_killed_in_every_rung_makes_the_same_choice(store_path: Pat
         while not list((run / f"derivation/rung-{rung}").glob("*/checkpoint.pt")):
             assert process.poll() is None
             time.sleep(0.02)
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()
+        psutil.wait_procs(workers, timeout=60)
         assert not (run / "derivation.json").exists()
     for folder in (run, whole):
         subprocess.run(command("derive", str(folder), *options), env=environment(), check=True)
