@@ -237,7 +237,7 @@ class Retraining:
 
         for done in self.weights.epoch(network_of, epoch=self.epoch, start_step=self.step):
             self.step = done
-            # Trainings that diverge mostly do so at once; a processor finds out for nothing.
+            # Trainings that diverge mostly do so at once; a CPU finds out at no cost.
             if self.epoch == 0 and self._device.type == "cpu" and self.world.size == 1:
                 self.weights.totals.check()
             if self.average:

@@ -25,8 +25,8 @@ class DeviceError(ValueError):
 def resolve_device(name: str) -> torch.device:
     """The device called auto, cpu or cuda; auto takes CUDA where it works.
 
-    Of the processes that torchrun starts on a machine each gets a card of its own.
-    Raises: DeviceError: cuda was asked for by name and does not work here, or there are fewer cards than processes.
+    Of the processes that torchrun starts on a machine each gets a GPU of its own.
+    Raises: DeviceError: cuda was asked for by name and does not work here, or there are fewer GPUs than processes.
     """
     if name == "cpu":
         return torch.device("cpu")
@@ -84,7 +84,7 @@ def describe(device: torch.device, *, count: int = 1) -> str:
 def computing(device: torch.device, precision: Precision) -> Iterator[None]:
     """The context for forward passes.
 
-    auto: bfloat16 on CUDA cards that compute with it, else float32 (on CUDA with TF32, 10 bits of mantissa). float32 by
+    auto: bfloat16 on GPUs that compute with it, else float32 (on CUDA with TF32, 10 bits of mantissa). float32 by
     name is whole float32 everywhere, though CUDA's backward passes, which run outside, keep TF32.
     """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and _has_bfloat16()):
@@ -104,7 +104,7 @@ def computing(device: torch.device, precision: Precision) -> Iterator[None]:
 def products_precision(device: torch.device, precision: Precision) -> Precision:
     """The precision of a training's products: auto is bfloat16 wherever those are faster for it.
 
-    On processors with AVX512_BF16 or AMX a product of large matrices takes half the time. What gains nothing by it
+    On CPUs with AVX512_BF16 or AMX a product of large matrices takes half the time. What gains nothing by it
     stays float32 all the same, see `nn/kernels/dense.py`.
     """
     if precision == "auto" and device.type == "cpu" and _cpu_has_bfloat16():

@@ -73,7 +73,7 @@ class World:
         return total
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
-        """Of each flag, whether it is set on any rank. Between processors, so that no device is waited for."""
+        """Of each flag, whether it is set on any rank. Between CPUs, so that no device is waited for."""
         if self.size == 1:
             return list(flags)
         found = torch.tensor(flags, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Batch norm, depthwise convolution and pooling as we compute them on a processor, beside torch's own."""
+"""Batch norm, depthwise convolution and pooling as we compute them on a CPU, beside torch's own."""
 
 from __future__ import annotations
 

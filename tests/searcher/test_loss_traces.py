@@ -21,7 +21,7 @@ from searcher.nn.build import build_supernet
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 
 VOCABULARY_SIZE, WINDOW, BATCH_SIZE = 23, 6, 16
-# Sums in another order, as on another processor, move them by less.
+# Sums in another order, as on another CPU, move them by less.
 TOLERANCE = 2e-3
 
 

@@ -1,6 +1,6 @@
 """Concatenation along channels, whose gradients come as whole tensors.
 
-torch hands each input a slice of the output's gradient. Its batch norm for processors is nine times as slow on such
+torch hands each input a slice of the output's gradient. Its CPU batch norm is nine times as slow on such
 slices, and where a node's sum is concatenated, two norms get the same one.
 """
 

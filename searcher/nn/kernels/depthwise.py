@@ -1,4 +1,4 @@
-"""Depthwise convolution, with the gradient of wide kernels' weights taken in parts on a processor.
+"""Depthwise convolution, with the gradient of wide kernels' weights taken in parts on a CPU.
 
 oneDNN's kernel for that gradient takes at most three columns of weights; for more it computes a whole convolution in
 blocks of 16 × 16 channels, and throws all but the diagonals away.
@@ -35,7 +35,7 @@ class DepthwiseConv(nn.Conv2d):
         if x.device.type != "cpu":
             return self._plain(x, weight)
         in_parts = self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > _NARROW
-        with torch.autocast("cpu", enabled=False):  # a processor is slower at it in bfloat16
+        with torch.autocast("cpu", enabled=False):  # a CPU is slower at it in bfloat16
             if in_parts and self.training and torch.is_grad_enabled():
                 return _WideDepthwiseConv.apply(x, weight, self.stride[0])
             return self._plain(x, weight)

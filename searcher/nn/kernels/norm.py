@@ -1,4 +1,4 @@
-"""Batch norm: torch's own, computed in whole vectors where torch's kernel for processors does not."""
+"""Batch norm: torch's own, computed in whole vectors where torch's CPU kernel does not."""
 
 # B batch, C channels, H height, W width, M = B·H·W pixels
 
@@ -32,8 +32,8 @@ def batch_norm(*, running_statistics: bool) -> Norm:
 class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d`: [B, C, H, W] -> [B, C, H, W], several times as fast where C is no multiple of 16.
 
-    There, on a processor and in channels_last, the statistics of the batch are those of rows that hold several pixels.
-    A processor gives float32 whatever it is given. On the batch's own statistics narrower inputs are taken, too: with
+    There, on a CPU and in channels_last, the statistics of the batch are those of rows that hold several pixels.
+    A CPU gives float32 whatever it is given. On the batch's own statistics narrower inputs are taken, too: with
     the scales and shifts of the first channels.
     """
 

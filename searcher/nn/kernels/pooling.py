@@ -1,4 +1,4 @@
-"""Pooling 3×3, computed in whole vectors where torch's kernels for processors do not.
+"""Pooling 3×3, computed in whole vectors where torch's CPU kernels do not.
 
 In channels_last those take a pixel's channels at a time, and so leave lanes empty where C is no multiple of 16. Here
 sums and maxima of neighbours are taken over rows of all pixels and channels, down and then across.

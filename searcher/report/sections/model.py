@@ -51,7 +51,7 @@ def benchmark_section(run: Path) -> Iterator[str]:
     machine = table_in(document, "machine")
     yield html.facts(
         [
-            ("processor", machine.get("cpu")),
+            ("CPU", machine.get("cpu")),
             ("cores", machine.get("usable_cores")),
             ("measured", document.get("started")),
             *table_in(machine, "versions").items(),

@@ -4,7 +4,7 @@
 
 `request` is the bytes of a whole HTTP request. Without a rate each connection asks again as soon as it is answered;
 with one, requests are due at equal distances, and a latency counts from the moment its request was due. Prints JSON:
-the latencies of answered requests, counts of statuses (0: the connection was lost), and the processor time that this
+the latencies of answered requests, counts of statuses (0: the connection was lost), and the CPU time that this
 process took from the machine it shares with the server.
 """
 
