@@ -7,6 +7,8 @@ DEVICE  ?= auto
 SEED    ?= 0
 DATASET ?=
 LATENCY ?=
+# FLIP=no where left and right matter: pictures are not mirrored in training. Retraining does as the search did.
+FLIP    ?=
 RUN     ?=
 
 PYTHON ?= python3
@@ -35,7 +37,7 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY)"
+	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY) FLIP=$(FLIP)"
 
 install: $(READY) ## Make .venv and install the pinned packages
 
@@ -47,7 +49,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 search: $(READY) ## Find an architecture with ENAS and write the run's spec.json
-	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') --resume
+	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') $(if $(filter no,$(FLIP)),--no-flip) --resume
 	$(if $(filter stages,$(SPACE))$(LATENCY),$(ENAS) derive $(RUN_DIR) --device $(DEVICE) --resume)
 
 retrain: $(READY) ## Train the network of the run's spec.json from scratch
