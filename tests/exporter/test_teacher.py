@@ -30,8 +30,9 @@ from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt
 from searcher.training.learners import task_of
 from searcher.training.run_folder import RunFolder
+from tests.end_to_end.comparing import assert_equal_states
 from tests.end_to_end.conftest import CLASSES, here
-from tests.end_to_end.test_kill_and_resume import StopAfter, assert_equal_states, stop_again_and_again
+from tests.end_to_end.test_stopped_at_any_step import StopAfter, stop_again_and_again
 from tests.exporter.teachers import fitted, write_store, write_teacher
 from tests.searcher.conftest import random_stages
 
