@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    path, _ = read_model(arguments.model)
+    path = read_model(arguments.model).path
     model = Model.open(path, provider="cpu", threads=arguments.threads)
     wide = Model.open(path, provider="cpu", threads=usable_cores())
     image = np.random.default_rng(0).integers(0, 256, (1, *model.image_shape), dtype=np.uint8)

@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--attackers", type=int, default=2)
     parser.add_argument("--rate", type=float, default=200.0)
     arguments = parser.parse_args()
-    path, _ = read_model(arguments.model)
+    path = read_model(arguments.model).path
     images = np.zeros((1, *Model.open(path, provider="cpu").image_shape), np.uint8)
     print(Machine.inspect().describe())
     with serving(path) as server:

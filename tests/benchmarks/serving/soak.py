@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
-    path, _ = read_model(arguments.model)
+    path = read_model(arguments.model).path
     images = np.zeros((1, *Model.open(path, provider="cpu").image_shape), np.uint8)
     print(Machine.inspect().describe())
     with serving(path, "--workers", str(arguments.workers)) as server:
