@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from searcher.training.options import (
+from searcher.cli_options import (
     command_again,
     exit_stopped,
     flip_option,
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from exporter.retrain import RetrainConfig
     from searcher.arch.spec import Spec
     from searcher.nn.graphs import Graphs
-    from searcher.training.checkpointer import Pace
     from searcher.training.distributed import World
-    from searcher.training.learners import Store
+    from searcher.training.pacing import Pace
     from searcher.training.run_folder import RunFolder
+    from searcher.training.task_kinds import Store
 
 T = TypeVar("T")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -124,15 +124,15 @@ def retrain(
     from searcher.arch.tasks import LANGUAGE_MODELLING
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.training import device as devices
-    from searcher.training.checkpointer import pace_of
     from searcher.training.distributed import joined
     from searcher.training.executors import executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting, run_jobs
-    from searcher.training.learners import check_images, check_training, load_store, task_of
     from searcher.training.mirroring import FLIP, decide_flip
+    from searcher.training.pacing import pace_of
     from searcher.training.run_folder import RunFolder
     from searcher.training.settings import Settings
+    from searcher.training.task_kinds import check_images, check_training, load_store, task_of
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec, run_path = _spec_and_run(source, run_path)
@@ -389,10 +389,10 @@ def rank(
     from searcher.arch.catalog import find_spec
     from searcher.arch.document import ConfigError
     from searcher.training import device as devices
-    from searcher.training.checkpointer import pace_of
     from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting
+    from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searcher.training.options import (
+from searcher.cli_options import (
     command_again,
     exit_stopped,
     jobs_options,
@@ -92,12 +92,12 @@ def compare(
     from exporter.comparison import compare as run_compare
     from exporter.retrain import config_types
     from searcher.training import device as devices
-    from searcher.training.checkpointer import pace_of
     from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting
-    from searcher.training.learners import load_store
+    from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
+    from searcher.training.task_kinds import load_store
 
     say = partial(click.echo, err=True)
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)

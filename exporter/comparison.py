@@ -29,12 +29,12 @@ from exporter.retrain import RetrainConfig, load_best, train
 from exporter.trainings import Training, begin_training
 from exporter.verdict import Result, verdict
 from searcher.arch.spec import Spec, spec_digest
-from searcher.training.checkpointer import Pace
-from searcher.training.epoch import DivergedError
 from searcher.training.image_learner import correct_answers
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Job, Setting, run_jobs
+from searcher.training.pacing import Pace
 from searcher.training.run_folder import RunError, RunFolder
+from searcher.training.weights_trainer import DivergedError
 
 COMPARISON = "comparison.json"
 FOLDER = "comparison"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from searcher.training.options import (
+from searcher.cli_options import (
     command_again,
     exit_stopped,
     jobs_options,
@@ -67,10 +67,10 @@ def derive(
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
-    from searcher.training.checkpointer import pace_of
     from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
     from searcher.training.jobs import Setting
+    from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)

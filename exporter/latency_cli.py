@@ -43,7 +43,7 @@ def profile(
     from searcher.arch.document import ConfigError
     from searcher.arch.tasks import ImageClassification, image_size_of
     from searcher.presets.catalog import default_dataset, search_preset
-    from searcher.training.learners import load_store, task_of
+    from searcher.training.task_kinds import load_store, task_of
 
     dataset = dataset or default_dataset(space, preset)
     task = task_of(load_store(dataset, space=space), dataset=dataset)

@@ -35,7 +35,6 @@ from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.complexity import complexity_of
 from searcher.training import device as devices
-from searcher.training.checkpointer import Pace
 from searcher.training.derive import bind
 from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt
@@ -43,6 +42,7 @@ from searcher.training.jobs import Setting, run_jobs
 from searcher.training.learner import more_is_better
 from searcher.training.loop import Search
 from searcher.training.mirroring import with_flip
+from searcher.training.pacing import Pace
 
 RANKING = "ranking.json"
 _FOLDER = "ranking"

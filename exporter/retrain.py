@@ -28,18 +28,18 @@ from searcher.nn.build import build_network
 from searcher.nn.graphs import GraphedNetwork, Graphs
 from searcher.training.averaging import WeightAverage, estimate_norms, has_norms
 from searcher.training.checkpoint import loading
-from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.device import Precision, describe
 from searcher.training.distributed import ALONE, World
-from searcher.training.epoch import DivergedError, WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network, Score, is_better, is_no_worse
-from searcher.training.learners import Store, check_steps, make_learner, task_of, training_type
 from searcher.training.optim import SgdConfig
+from searcher.training.pacing import Checkpointer, Pace
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
+from searcher.training.task_kinds import Store, check_steps, make_learner, task_of, training_type
 from searcher.training.text_learner import TextTraining
 from searcher.training.threads import Threads, threads_for
+from searcher.training.weights_trainer import DivergedError, WeightsTrainer
 
 BEST = "best.pt"
 _LEAST_RATE_SCALE = 1 / 32

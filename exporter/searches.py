@@ -13,10 +13,10 @@ from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.table import LatencyTable, TableError
 from searcher.training.checkpoint import load_checkpoint
-from searcher.training.learners import Store, load_store
 from searcher.training.loop import Search
 from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.search_config import SearchConfig, config_types
+from searcher.training.task_kinds import Store, load_store
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import torch
 from datasets.store import StoreError
 from exporter.retrain import RetrainConfig, Retraining, retrain, train
 from searcher.arch.spec import Spec, spec_digest
-from searcher.training.checkpointer import Pace
 from searcher.training.device import threads
-from searcher.training.epoch import DivergedError
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Job
-from searcher.training.learners import Store, load_store
+from searcher.training.pacing import Pace
 from searcher.training.run_folder import RunFolder
+from searcher.training.task_kinds import Store, load_store
+from searcher.training.weights_trainer import DivergedError
 
 # A job that a cluster has started again may find the one before it writing its last checkpoint.
 _WAIT_FOR_LOCK_S = 30.0

@@ -17,8 +17,7 @@ import click
 from click.core import ParameterSource
 
 from datasets.files import write_text
-from searcher.latency.options import latency_options
-from searcher.training.options import (
+from searcher.cli_options import (
     command_again,
     exit_stopped,
     flip_option,
@@ -29,6 +28,7 @@ from searcher.training.options import (
     speaker,
     threads_option,
 )
+from searcher.latency.options import latency_options
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
@@ -124,16 +124,16 @@ def search(
     from searcher.presets.catalog import default_dataset, default_latency, default_space, search_preset
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
-    from searcher.training.checkpointer import pace_of
     from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
     from searcher.training.distributed import joined
     from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.learners import check_images, load_store, task_of
     from searcher.training.loop import search as run_search
     from searcher.training.mirroring import FLIP, decide_flip
+    from searcher.training.pacing import pace_of
     from searcher.training.run_folder import RunFolder
     from searcher.training.search_config import config_types
     from searcher.training.settings import Settings
+    from searcher.training.task_kinds import check_images, load_store, task_of
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     settings = Settings.read(config_file, assignments)
@@ -405,7 +405,7 @@ def export(source: Path) -> None:
 def _retargeted(found: Spec, dataset: str) -> Spec:
     """The spec's architecture for another data set."""
     from searcher.arch.retarget import retarget
-    from searcher.training.learners import load_store, task_of
+    from searcher.training.task_kinds import load_store, task_of
 
     return retarget(found, task_of(load_store(dataset, space=found.space), dataset=dataset))
 
@@ -448,7 +448,7 @@ def _make_spec(
     from searcher.arch.spec import Spec
     from searcher.arch.tasks import image_size_of
     from searcher.presets.catalog import default_dataset, search_preset
-    from searcher.training.learners import load_store, task_of
+    from searcher.training.task_kinds import load_store, task_of
 
     dataset = dataset or default_dataset(space, preset)
     task = task_of(load_store(dataset, space=space), dataset=dataset)

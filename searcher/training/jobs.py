@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from searcher.training import device as devices
-from searcher.training.checkpointer import Pace
 from searcher.training.interrupt import Interrupt, Stopped
 from searcher.training.metrics import count_records
+from searcher.training.pacing import Pace
 from searcher.training.progress import Progress
 from searcher.training.run_folder import LOG, lock_file
 

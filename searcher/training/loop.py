@@ -25,18 +25,18 @@ from searcher.controller.reinforce import Baseline, reinforce_loss
 from searcher.nn.build import build_supernet, task_options
 from searcher.nn.graphs import Graphs, graph_operations
 from searcher.training.checkpoint import loading
-from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.derive import Derived, bind, derive, num_scorings, score
 from searcher.training.device import describe
 from searcher.training.distributed import ALONE, World
-from searcher.training.epoch import WeightsTrainer
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network
-from searcher.training.learners import Store, make_learner, task_of
+from searcher.training.pacing import Checkpointer, Pace
 from searcher.training.progress import Progress
 from searcher.training.run_folder import RunFolder, versions
 from searcher.training.search_config import SearchConfig
+from searcher.training.task_kinds import Store, make_learner, task_of
 from searcher.training.threads import threads_for
+from searcher.training.weights_trainer import WeightsTrainer
 
 _MOST_DRAWS = 30
 _NEAR_TARGET = 0.4

@@ -13,8 +13,8 @@ from searcher.controller.reinforce import ReinforceConfig
 from searcher.latency.target import LatencyTarget
 from searcher.training.derive import DeriveConfig
 from searcher.training.device import Precision
-from searcher.training.learners import check_steps, check_training, training_type
 from searcher.training.optim import SgdConfig
+from searcher.training.task_kinds import check_steps, check_training, training_type
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 
 from datasets.files import write_text
 from searcher.training.distributed import World
-from searcher.training.epoch import DivergedError
+from searcher.training.weights_trainer import DivergedError
 
 _CHOICE = "threads.json"
 _GLANCE_S, _WINDOW_S = 0.3, 3.0

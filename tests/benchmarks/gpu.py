@@ -31,10 +31,10 @@ from searcher.nn.graphs import GraphedNetwork, Graphs, graph_operations, recorda
 from searcher.nn.tapes import CudaTapes, EagerTape
 from searcher.presets.catalog import search_preset
 from searcher.training.device import Precision, computing, describe, prepare, resolve_device
-from searcher.training.epoch import WeightsTrainer
 from searcher.training.image_learner import ImageTraining, classification_loss, correct_answers
 from searcher.training.learner import StepLoss
 from searcher.training.optim import SgdConfig
+from searcher.training.weights_trainer import WeightsTrainer
 
 Call = Callable[[], object]
 _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")

@@ -55,7 +55,7 @@ def measure(count: int) -> None:
     from searcher.presets.catalog import search_preset
     from searcher.training import device as devices
     from searcher.training.distributed import ALONE
-    from searcher.training.learners import load_store, task_of
+    from searcher.training.task_kinds import load_store, task_of
     from searcher.training.threads import threads_for, usable_cores
 
     device = torch.device("cpu")

@@ -21,8 +21,8 @@ import pytest
 
 from exporter import trainings
 from exporter.agreement import mean_tau, seed_tau
-from searcher.training.epoch import DivergedError
 from searcher.training.executors import ExecutorError
+from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages
 from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here
 from tests.searcher.test_jobs import until

@@ -28,8 +28,8 @@ from searcher.training.checkpoint import load_checkpoint
 from searcher.training.distillation import Distillation
 from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt
-from searcher.training.learners import task_of
 from searcher.training.run_folder import RunFolder
+from searcher.training.task_kinds import task_of
 from tests.end_to_end.comparing import assert_equal_states
 from tests.end_to_end.conftest import CLASSES, here
 from tests.end_to_end.test_stopped_at_any_step import StopAfter, stop_again_and_again

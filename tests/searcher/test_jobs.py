@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from searcher.training.checkpointer import Pace
 from searcher.training.executors import LoneProcesses
 from searcher.training.interrupt import Interrupt, Stopped
 from searcher.training.jobs import Job, JobsError, Leash, Leashed, Setting, run_jobs
+from searcher.training.pacing import Pace
 from searcher.training.run_folder import RunError, lock_file
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from searcher.training.checkpoint import CheckpointError, load_checkpoint
-from searcher.training.checkpointer import Checkpointer, Pace
 from searcher.training.interrupt import Interrupt, Stopped, catch_signals
 from searcher.training.metrics import read_metrics
 from searcher.training.optim import SgdConfig
+from searcher.training.pacing import Checkpointer, Pace
 from searcher.training.run_folder import RunFolder
 
 CONFIG = SgdConfig(learning_rate=0.1)

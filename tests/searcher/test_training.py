@@ -27,13 +27,13 @@ from searcher.nn.graphs import Graphs, graph_operations
 from searcher.nn.tapes import CudaTapes
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
-from searcher.training.epoch import DivergedError, WeightsTrainer, rounds_of
 from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
 from searcher.training.interrupt import Interrupt
 from searcher.training.learner import StepLoss
 from searcher.training.loop import search
 from searcher.training.optim import SgdConfig
 from searcher.training.run_folder import RunFolder
+from searcher.training.weights_trainer import DivergedError, WeightsTrainer, rounds_of
 from tests.searcher.conftest import random_architecture
 from tests.searcher.toy import PLAIN, Toy
 

@@ -20,7 +20,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def pace_options(command: _Command) -> _Command:
-    """--checkpoint-minutes and --max-hours, as the parameters of `checkpointer.pace_of`."""
+    """--checkpoint-minutes and --max-hours, as the parameters of `pacing.pace_of`."""
     for option in (
         click.option(
             "--max-hours",
