@@ -15,7 +15,7 @@ from searcher.training.optim import SgdConfig
 from searcher.training.text_learner import TextTraining
 
 
-def quick_micro() -> RetrainConfig:
+def quick_images() -> RetrainConfig:
     """Minutes on two CPU cores."""
     return RetrainConfig(
         preset="quick",
@@ -28,7 +28,7 @@ def quick_micro() -> RetrainConfig:
     )
 
 
-def standard_micro() -> RetrainConfig:
+def standard_images() -> RetrainConfig:
     """In between: an hour or so on a GPU."""
     return RetrainConfig(
         preset="standard",
@@ -36,15 +36,17 @@ def standard_micro() -> RetrainConfig:
         batch_size=128,
         sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=2, weight_decay=3e-4),
         training=ImageTraining(
-            augmentation=Augmentation(crop_padding=4, flip=True, cutout=8),
-            auxiliary_weight=0.4,
-            label_smoothing=0.1,
-            drop_path_prob=0.2,
-            dropout_prob=0.1,
+            augmentation=Augmentation(crop_padding=4, flip=True, cutout=8), label_smoothing=0.1, dropout_prob=0.1
         ),
         average_share=0.1,
         min_steps=10_000,
     )
+
+
+def standard_micro() -> RetrainConfig:
+    """That of all images, with what cells have besides."""
+    config = standard_images()
+    return replace(config, training=replace(config.training, auxiliary_weight=0.4, drop_path_prob=0.2))
 
 
 def paper_micro() -> RetrainConfig:
@@ -96,34 +98,6 @@ def reference_micro() -> RetrainConfig:
     )
 
 
-def quick_macro() -> RetrainConfig:
-    """Minutes on two CPU cores."""
-    return RetrainConfig(
-        preset="quick",
-        num_epochs=16,
-        batch_size=64,
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
-        training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
-        average_share=0.1,
-        min_steps=1_200,
-    )
-
-
-def standard_macro() -> RetrainConfig:
-    """In between: an hour or so on a GPU."""
-    return RetrainConfig(
-        preset="standard",
-        num_epochs=150,
-        batch_size=128,
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=2, weight_decay=3e-4),
-        training=ImageTraining(
-            augmentation=Augmentation(crop_padding=4, flip=True, cutout=8), label_smoothing=0.1, dropout_prob=0.1
-        ),
-        average_share=0.1,
-        min_steps=10_000,
-    )
-
-
 def paper_macro() -> RetrainConfig:
     """The paper's text on CIFAR-10; the dropout, on which it is silent, is the authors' script's.
 
@@ -164,32 +138,22 @@ def reference_macro() -> RetrainConfig:
 
 
 def quick_stages() -> RetrainConfig:
-    """Minutes on two CPU cores."""
-    return RetrainConfig(
-        preset="quick",
-        num_epochs=28,
-        batch_size=64,
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
-        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True), label_smoothing=0.1),
-        average_share=0.1,
-        min_steps=1_200,
-    )
-
-
-def standard_stages() -> RetrainConfig:
-    """In between: an hour or so on a GPU."""
-    return replace(standard_macro(), preset="standard")
+    """Longer than the other spaces, whose steps take longer."""
+    augmentation = Augmentation(crop_padding=2, flip=True)
+    config = quick_images()
+    return replace(config, num_epochs=28, training=replace(config.training, augmentation=augmentation))
 
 
 def deploy_stages() -> RetrainConfig:
     """An hour or so on two CPU cores with a full data set of 60,000 small images."""
-    return RetrainConfig(
+    augmentation = Augmentation(crop_padding=2, flip=True, cutout=8)
+    config = quick_images()
+    return replace(
+        config,
         preset="deploy",
         num_epochs=30,
         batch_size=128,
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
-        training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True, cutout=8), label_smoothing=0.1),
-        average_share=0.1,
+        training=replace(config.training, augmentation=augmentation),
         min_steps=2_000,
     )
 
@@ -265,9 +229,9 @@ def reference_recurrent() -> RetrainConfig:
 
 
 PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
-    "micro": {"quick": quick_micro, "standard": standard_micro, "paper": paper_micro, "reference": reference_micro},
-    "macro": {"quick": quick_macro, "standard": standard_macro, "paper": paper_macro, "reference": reference_macro},
-    "stages": {"quick": quick_stages, "standard": standard_stages, "deploy": deploy_stages},
+    "micro": {"quick": quick_images, "standard": standard_micro, "paper": paper_micro, "reference": reference_micro},
+    "macro": {"quick": quick_images, "standard": standard_images, "paper": paper_macro, "reference": reference_macro},
+    "stages": {"quick": quick_stages, "standard": standard_images, "deploy": deploy_stages},
     "recurrent": {
         "quick": quick_recurrent,
         "small": small_recurrent,
