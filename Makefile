@@ -106,7 +106,7 @@ lint: $(READY) ## Check style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: $(READY) ## Measure what the README claims is fast
+bench: $(READY) ## Measure what docs/results.md claims is fast
 	$(VENV)/bin/python -m tests.benchmarks $(ONLY)
 
 bench-gpu: $(READY) ## Measure what each lever is worth on a CUDA device

@@ -1,4 +1,4 @@
-"""`make bench`: what the README claims is fast, measured beside its plain twin. `make bench ONLY=sampling` runs one."""
+"""`make bench`: what docs/results.md says is fast, beside its plain twin. `make bench ONLY=sampling` runs one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make bench-gpu`: what each lever of the CUDA path is worth, one left out at a time, as a table for the README.
+"""`make bench-gpu`: what each lever of the CUDA path is worth, one left out at a time, as a table for docs/gpu.md.
 
 Steps of shared weights and the scoring of architectures over random architectures, and steps of retraining.
 """

@@ -120,7 +120,7 @@ def memory_of(config: SearchConfig, *, side: int, dtype: torch.dtype) -> Memory:
 
 
 def main() -> None:
-    """Print both, for the README."""
+    """Print both, for docs/gpu.md."""
     forward, backward = host_cost()
     print(f"\nreplay of a separable convolution, host: {forward:.0f} µs forward, {backward:.0f} µs backward")
     config = search_preset("micro", "reference", image_size=32)

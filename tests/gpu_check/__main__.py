@@ -22,7 +22,7 @@ from tests.gpu_check import results as documents
 from tests.gpu_check.render import results_page, with_section
 from tests.gpu_check.stages import STAGES, USERS_MISTAKE, Stage, command, missing_packages, not_run, run_stage
 
-_README = documents.ROOT / "README.md"
+_PAGE = documents.ROOT / "docs" / "gpu.md"
 _WHEELS = documents.ROOT / ".whl"
 
 
@@ -51,7 +51,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="every stage at sizes for a CPU, to try the check itself")
     parser.add_argument(
-        "--render", type=Path, metavar="FILE", help="keep a results.json and write the README's section"
+        "--render", type=Path, metavar="FILE", help="keep a results.json and write the section of docs/gpu.md"
     )
     return parser
 
@@ -87,18 +87,18 @@ def check(
 
 
 def render(path: Path) -> int:
-    """Keep results and write the README's section from the newest that are kept."""
+    """Keep results and write the section of docs/gpu.md from the newest that are kept."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         text = documents.to_json(results)
         kept = documents.KEPT / documents.kept_name(results)
-        readme = with_section(_README.read_text(encoding="utf-8"), results)
+        page = with_section(_PAGE.read_text(encoding="utf-8"), results)
     except (OSError, ValueError, KeyError, TypeError) as error:
         fail(f"{path}: {error if isinstance(error, OSError | ValueError) else 'not the results of a check'}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     write(kept, text)
-    write(_README, readme)
-    print(f"{kept.relative_to(documents.ROOT)} and README.md are written")
+    write(_PAGE, page)
+    print(f"{kept.relative_to(documents.ROOT)} and {_PAGE.name} are written")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Results as Markdown: the README's section, and `results.md`, which holds all tables."""
+"""Results as Markdown: the section of `docs/gpu.md`, and `results.md`, which holds all tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOTHING_YET = (
 
 
 def section(results: dict[str, Any] | None) -> str:
-    """What stands between the README's markers."""
+    """What stands between the markers in `docs/gpu.md`."""
     return NOTHING_YET if results is None else "\n\n".join([*_head(results), *_summary(results), _counts(results)])
 
 
@@ -37,12 +37,12 @@ def results_page(results: dict[str, Any]) -> str:
     return "\n\n".join([*_head(results), *_summary(results), *_tables(results), _counts(results)]) + "\n"
 
 
-def with_section(readme: str, results: dict[str, Any] | None) -> str:
-    """A README with its section written anew. Raises: ValueError: it has not one pair of markers."""
-    before, begin, rest = readme.partition(BEGIN)
+def with_section(page: str, results: dict[str, Any] | None) -> str:
+    """The page with its section written anew. Raises: ValueError: it has not one pair of markers."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in after:
-        raise ValueError(f"README.md: expected one pair of markers {BEGIN} and {END}")
+        raise ValueError(f"docs/gpu.md: expected one pair of markers {BEGIN} and {END}")
     return f"{before}{BEGIN}\n{section(results)}\n{END}{after}"
 
 

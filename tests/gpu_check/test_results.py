@@ -1,4 +1,4 @@
-"""What follows from results: the rule for `--cuda-graphs`, the files that are kept, and the README's section."""
+"""What follows from results: the rule for `--cuda-graphs`, the files that are kept, the section of docs/gpu.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.gpu_check import results as documents
 from tests.gpu_check.render import BEGIN, END, NOTHING_YET, results_page, section, with_section
 from tests.gpu_check.work.tests import files_with_gpu_tests, graph_tests, read_cases, run_and_show
 
-README = documents.ROOT / "README.md"
+PAGE = documents.ROOT / "docs" / "gpu.md"
 
 
 def stage(name: str, *, status: str = "ended", **figures: Any) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def newest() -> dict[str, Any] | None:
     return json.loads(documents.kept()[-1].read_text()) if documents.kept() else None
 
 
-def test_the_readmes_section_is_that_of_the_newest_results() -> None:
-    readme = README.read_text()
-    assert with_section(readme, newest()) == readme
+def test_the_section_of_the_page_is_that_of_the_newest_results() -> None:
+    page = PAGE.read_text()
+    assert with_section(page, newest()) == page
 
 
 def test_the_default_of_cuda_graphs_is_what_the_newest_results_say() -> None:
@@ -116,11 +116,11 @@ def test_what_is_kept_is_small_and_can_be_read() -> None:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A README and a folder of kept results that a test may write."""
+    """A page and a folder of kept results that a test may write."""
     monkeypatch.setattr(documents, "ROOT", tmp_path)
     monkeypatch.setattr(documents, "KEPT", tmp_path / "gpu")
-    monkeypatch.setattr(gpu_check, "_README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\n{NOTHING_YET}\n{END}\nafter\n")
+    monkeypatch.setattr(gpu_check, "_PAGE", tmp_path / "gpu.md")
+    (tmp_path / "gpu.md").write_text(f"before\n{BEGIN}\n{NOTHING_YET}\n{END}\nafter\n")
     return tmp_path
 
 
@@ -128,30 +128,30 @@ def test_rendering_keeps_the_results_and_writes_the_section(elsewhere: Path) -> 
     found = results()
     (elsewhere / "results.json").write_text(json.dumps(found))
     assert gpu_check.main(["--render", str(elsewhere / "results.json")]) == 0
-    readme = (elsewhere / "README.md").read_text()
-    assert readme == f"before\n{BEGIN}\n{section(found)}\n{END}\nafter\n"
-    assert NOTHING_YET not in readme
+    page = (elsewhere / "gpu.md").read_text()
+    assert page == f"before\n{BEGIN}\n{section(found)}\n{END}\nafter\n"
+    assert NOTHING_YET not in page
     kept = elsewhere / "gpu" / "2026-11-27-nvidia-h100-80gb-hbm3.json"
     assert json.loads(kept.read_text()) == found
     assert documents.kept() == [kept]
-    assert with_section(readme, None) != readme  # so a README that lags behind is found out
+    assert with_section(page, None) != page  # so a page that lags behind is found out
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_what_is_no_result_is_refused_in_one_line(
     elsewhere: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    before = (elsewhere / "README.md").read_text()
+    before = (elsewhere / "gpu.md").read_text()
     (elsewhere / "results.json").write_text(text)
     with pytest.raises(SystemExit) as caught:
         gpu_check.main(["--render", str(elsewhere / "results.json")])
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert (elsewhere / "README.md").read_text() == before
+    assert (elsewhere / "gpu.md").read_text() == before
 
 
-def test_a_readme_without_markers_is_refused() -> None:
+def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one pair of markers"):
         with_section("nothing", None)
 
