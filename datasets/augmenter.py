@@ -74,7 +74,7 @@ class Augmenter:
         if self._warps is not None:
             pixels = warp(pixels, self._warps[here])
         if self._factors is not None:
-            pixels = recolour(pixels.float(), self._factors[:, here])
+            pixels = recolour(pixels.float(), self._factors[:, here], augmentation)
         images = normalise(pixels)
         if augmentation.cutout:
             cut_out(images, choices, augmentation.cutout)

@@ -32,10 +32,16 @@ def draw_factors(generator: np.random.Generator, augmentation: Augmentation, sha
     return torch.from_numpy(generator.uniform(1 - bounds, 1 + bounds, (3, shape[0])).astype(np.float32))
 
 
-def recolour(pixels: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast and colour in turn, by factors [3, B]."""
-    brightness, contrast, colour = factors
-    return saturate(stretch(brighten(pixels, brightness), contrast), colour)
+def recolour(pixels: Tensor, factors: Tensor, augmentation: Augmentation) -> Tensor:
+    """Brightness, contrast and colour in turn, each by its factors [3, B] unless the augmentation leaves it alone."""
+    for change, bound, factor in (
+        (brighten, augmentation.brightness, factors[0]),
+        (stretch, augmentation.contrast, factors[1]),
+        (saturate, augmentation.colour, factors[2]),
+    ):
+        if bound:
+            pixels = change(pixels, factor)
+    return pixels
 
 
 def brighten(pixels: Tensor, factor: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Training images a second with each kind of augmentation, beside the default: crop, mirroring and cutout."""
+"""Training images a second with each kind of augmentation, beside the default: crop, mirroring and cutout.
+
+On one thread, for several would wait for one another wherever other work has a core.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from datasets.augmentation import Augmentation
 from datasets.augmented_sheet import kinds
@@ -22,6 +26,15 @@ DEFAULT = Augmentation(crop_padding=4, flip=True, cutout=8)
 
 
 def main() -> None:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _measure()
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _measure() -> None:
     with tempfile.TemporaryDirectory() as folder:
         batches = ImageBatches.load(noise(Path(folder)), "train", device="cpu")
 

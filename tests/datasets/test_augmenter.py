@@ -158,7 +158,7 @@ def test_factors_are_drawn_for_each_picture_and_in_turn_applied() -> None:
     assert factors.amin(1).tolist() == pytest.approx([0.5, 0.75, 0.0], abs=0.01)
     assert factors.amax(1).tolist() == pytest.approx([1.5, 1.25, 2.0], abs=0.01)
     batch = pictures(5, (4, 4, 3))
-    found = colours.recolour(torch.from_numpy(batch).float(), factors[:, :5])
+    found = colours.recolour(torch.from_numpy(batch).float(), factors[:, :5], augmentation)
     for picture, result, (brightness, contrast, colour) in zip(batch, found, factors[:, :5].T.tolist(), strict=True):
         expected = picture
         for operation, strength in (("brightness", brightness), ("contrast", contrast), ("colour", colour)):
