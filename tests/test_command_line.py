@@ -86,6 +86,22 @@ def run(
         ("retrain enas-recurrent-published --channels 8 --run x", "--channels is not for recurrent networks"),
         ("retrain enas-micro-published --hidden-size 64 --run x", "--hidden-size is not for micro networks"),
         ("retrain enas-macro-published --cells 5 --run x", "--cells is not for macro networks"),
+        (
+            "retrain enas-recurrent-published --dataset shakespeare --run x --teacher a.onnx",
+            "a teacher is for images; language models learn without one",
+        ),
+        (
+            "search --space stages --set sgd.accumulation=3",
+            "accumulation is 3, which does not divide batch_size, 64",
+        ),
+        (
+            "search --dataset fashion-mnist-mini --set training.augmentation.cutout=99",
+            "cutout is 99, larger than the pictures of 28×28",
+        ),
+        (
+            "search --space stages --set training.augmentation.mixup=-1",
+            "mixup is -1.0, expected an α, 0 to 100",
+        ),
         ("export nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
         ("verify nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
         ("evaluate nowhere", "nowhere: no such file or directory"),

@@ -270,6 +270,15 @@ def test_an_epoch_of_all_of_them_goes_on_at_any_step_to_the_bit(store: ImageStor
         assert torch.equal(labels, shares)
 
 
+@pytest.mark.gpu
+def test_an_epoch_of_all_of_them_on_cuda_is_that_on_the_cpu(store: ImageStore) -> None:
+    options: dict[str, Any] = {"batch_size": 16, "seed": 3, "epoch": 5, "augmentation": ALL}
+    on_cuda = ImageBatches.load(store, "train", device="cuda").epoch(**options)
+    for (images, labels), (expected, shares) in zip(on_cuda, epoch(store, ALL), strict=True):
+        torch.testing.assert_close(images.cpu(), expected, atol=1e-2, rtol=0)
+        torch.testing.assert_close(labels.cpu(), shares)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
