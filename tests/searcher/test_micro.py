@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from searcher.arch.decisions import num_tokens
 from searcher.arch.document import ArchitectureError
-from searcher.arch.micro import MicroArchitecture, MicroSpace, Node, from_published, loose_ends, to_published
+from searcher.arch.micro import (
+    OPERATIONS,
+    MicroArchitecture,
+    MicroSpace,
+    Node,
+    from_published,
+    loose_ends,
+    to_published,
+)
 
 seeds = st.integers(min_value=0, max_value=2**32)
 node_counts = st.integers(min_value=1, max_value=8)
@@ -54,7 +62,7 @@ def test_the_published_cells_read_as_described() -> None:
     [
         ("0 0 x", "published encoding: expected whole numbers separated by blanks"),
         ("0 0 1", "published encoding: 3 numbers; expected 4 for each node of both cells, e.g. 40 for 5 nodes a cell"),
-        ("0 0 1 5 0 0 0 0", "published encoding: row 1: operation 5; expected 0 to 4"),
+        ("0 0 1 99 0 0 0 0", f"published encoding: row 1: operation 99; expected 0 to {len(OPERATIONS) - 1}"),
         (
             "0 0 2 0 0 0 0 0",
             "architecture: normal[0].inputs[1] is 2, but node 2 can only read nodes 0 to 1",

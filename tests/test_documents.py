@@ -1,0 +1,325 @@
+"""What the documents promise: their links lead somewhere, their commands exist, their code runs, their recipes work."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+import enas
+from tests.datasets.conftest import idx
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("foundation", "charts", "datasets", "searcher", "exporter", "runtime")
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", *(f"{package}/**/*.md" for package in PACKAGES))
+    for path in ROOT.glob(pattern)
+)
+SCRIPTS = sorted((ROOT / "examples").rglob("*.sh"))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, flags=re.MULTILINE))
+VARIABLES = set(re.findall(r"^([A-Z]+) *\?=", MAKEFILE, flags=re.MULTILINE)) | set(
+    re.findall(r"\$\(([A-Z]+)\)", MAKEFILE)
+)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+# Where a command may begin: `enas`, `make`, or one started by torchrun or by an example.
+_COMMAND = re.compile(
+    r"^(?:.*-m enas -- |enas |python examples/custom_operation\.py )(?P<enas>[a-z].*)|^make (?P<make>.*)"
+)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+documents = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+
+
+def blocks(path: Path, *languages: str) -> list[str]:
+    """The text of a document's code blocks in one of these languages."""
+    return [text for language, text in _FENCE.findall(path.read_text(encoding="utf-8")) if language in languages]
+
+
+def anchors(path: Path) -> set[str]:
+    """The names by which a link can lead to a heading, as GitHub makes them."""
+    prose = _FENCE.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.*)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The program, `enas` or `make`, and the words of every command in a text; a comment or a pipe ends one."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for part in re.split(r"&& |\|\|? |; ", re.sub(r"(^|\s)# .*", "", line)):
+            if found := _COMMAND.match(part.strip().removeprefix("exec ")):
+                yield str(found.lastgroup), shlex.split(found[str(found.lastgroup)], comments=True)
+
+
+def in_the_open(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The commands of a document: lines of its code blocks, and what stands in the text as `enas …` or `make …`."""
+    text = path.read_text(encoding="utf-8")
+    for block in blocks(path, "", "bash", "sh"):
+        yield from commands(block)
+    for quoted in re.findall(r"`((?:enas|make) [^`]+)`", _FENCE.sub("", text)):
+        # `a \| b` in a table names several commands; `…` and capitals stand for anything.
+        for alternative in alternatives(" ".join(quoted.split())):
+            yield from commands(alternative)
+
+
+def alternatives(quoted: str) -> list[str]:
+    """`enas data list \\| info` is `enas data list` and `enas data info`."""
+    first, *others = re.split(r" \\\| ", quoted)
+    return [first, *(f"{first.rpartition(' ')[0]} {other}" for other in others)]
+
+
+@cache
+def known_command(words: tuple[str, ...]) -> tuple[click.Command, int]:
+    """The command that words begin with, and how many of them name it."""
+    command: click.Command = enas.build_group()
+    context = click.Context(command)
+    for count, word in enumerate(words):
+        if not isinstance(command, click.Group):
+            return command, count
+        found = command.get_command(context, word)
+        assert found is not None, f"enas {' '.join(words[: count + 1])}: no such command"
+        command = found
+    return command, len(words)
+
+
+def check_enas(words: list[str]) -> None:
+    """Fail where a command or one of its options does not exist."""
+    leading = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    command, _ = known_command(tuple(words[: min(leading, 2)]))
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help", "-h"}
+    for word in words:
+        if word.startswith("-") and not re.fullmatch(r"-\d.*", word):
+            assert word.partition("=")[0] in known, f"enas {shlex.join(words)}: no option {word}"
+
+
+def check_make(words: list[str]) -> None:
+    """Fail where a target or a variable does not exist."""
+    for word in words:
+        name, is_variable, _ = word.partition("=")
+        assert name in (VARIABLES if is_variable else TARGETS), f"make {shlex.join(words)}: no {name}"
+
+
+def test_the_commands_of_a_document_are_found() -> None:
+    found = list(in_the_open(ROOT / "README.md"))
+    assert ("make", ["search", "retrain", "export"]) in found
+    assert ("enas", ["data", "import", "photos/", "--name", "flowers", "--size", "64"]) in found
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("serch", "no such command"),
+        ("data improt", "no such command"),
+        ("search --sede 3", "no option --sede"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_noticed(words: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_enas(words.split())
+
+
+def test_a_target_or_variable_that_does_not_exist_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="no serch"):
+        check_make(["serch"])
+    with pytest.raises(AssertionError, match="no SEDE"):
+        check_make(["search", "SEDE=1"])
+
+
+@documents
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    for link in _LINK.findall(_FENCE.sub("", path.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), f"{name_of(path)}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{name_of(path)}: {link}"
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *SCRIPTS], ids=name_of)
+def test_every_command_exists_with_its_options(path: Path) -> None:
+    found = commands(path.read_text(encoding="utf-8")) if path in SCRIPTS else in_the_open(path)
+    for program, words in found:
+        {"enas": check_enas, "make": check_make}[program](words)
+
+
+def test_every_command_and_document_can_be_found_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    linked = set(_LINK.findall(readme))
+    assert pages | {"CONTRIBUTING.md", "CHANGELOG.md", "examples/"} <= linked
+    table = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    missing = [
+        name for name in enas.build_group().list_commands(click.Context(enas.build_group())) if name not in table
+    ]
+    assert not missing
+
+
+@documents
+def test_python_in_documents_compiles(path: Path) -> None:
+    for block in blocks(path, "python"):
+        compile(block, name_of(path), "exec")
+
+
+def test_json_of_the_contracts_is_a_spec(tmp_path: Path) -> None:
+    from searcher.arch.spec import read_spec
+
+    (block,) = blocks(ROOT / "docs" / "architecture.md", "json")
+    (tmp_path / "spec.json").write_text(block, encoding="utf-8")
+    assert read_spec(tmp_path / "spec.json").space == "stages"
+
+
+def test_the_container_files_copy_every_package() -> None:
+    for path in (ROOT / "runtime" / "examples").glob("Dockerfile*"):
+        copied = set(re.findall(r"^COPY (\w+) \1/$", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
+        assert copied == set(PACKAGES), name_of(path)
+
+
+# --- the recipes of CONTRIBUTING.md ---
+
+
+def apply(change: str, folder: Path) -> None:
+    """Apply a `diff` block: `--- file`, then `@@` before each place, whose old lines must occur exactly once."""
+    for part in re.split(r"^--- ", change, flags=re.MULTILINE)[1:]:
+        name, _, rest = part.partition("\n")
+        path = folder / name
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for place in re.split(r"^@@\n", rest, flags=re.MULTILINE)[1:]:
+            lines = place.splitlines(keepends=True)
+            old = "".join(line[1:] or "\n" for line in lines if not line.startswith("+"))
+            new = "".join(line[1:] or "\n" for line in lines if not line.startswith("-"))
+            assert text.count(old) == 1 if old else not text, f"{name}: not once in it:\n{old}"
+            text = text.replace(old, new) if old else new
+        path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code after all recipes."""
+    folder = tmp_path_factory.mktemp("changed")
+    leave_out = shutil.ignore_patterns("__pycache__", "*.h5")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=leave_out)
+    shutil.copy(ROOT / "enas.py", folder)
+    contributing = ROOT / "CONTRIBUTING.md"
+    (copies,) = (block for block in blocks(contributing, "") if block.startswith("for room"))
+    subprocess.run(["sh", "-ec", copies], cwd=folder, check=True)
+    for change in blocks(contributing, "diff"):
+        apply(change, folder)
+    return folder
+
+
+def python(script: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
+    """What a script says of the code in a folder, as JSON."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    words = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def said(changed: Path) -> dict[str, Any]:
+    """What the changed code does, asked in one process, for importing torch takes seconds."""
+    return python(
+        """
+import json, random
+from dataclasses import replace
+import numpy as np, onnx.helper as h, torch
+from onnx import TensorProto
+from exporter.presets import retrain_preset
+from exporter.transforms.passes import transform
+from runtime import cli
+from runtime.calibration import Calibration
+from runtime.evaluate import Evaluation
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
+from searcher.nn.build import build_network
+from searcher.nn.complexity import complexity_of
+from searcher.presets.catalog import search_preset
+
+def build(name, operations):
+    config = search_preset(name, retrain_preset(name, "quick").preset)
+    space = replace(config.search_space, operations=operations)
+    task = ImageClassification(dataset="x", input_shape=(12, 12, 1), classes=("a", "b"))
+    spec = Spec(name, space.random(random.Random(0)), replace(config.final_network, channels=4), task)
+    network = build_network(spec)
+    logits, _ = network(torch.zeros(2, 1, 12, 12))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return [list(logits.shape), weights, complexity_of(spec).total.parameters]
+
+def value(name):
+    return h.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+
+nodes = [h.make_node("Relu", ["x"], ["between"]), h.make_node("Relu", ["between"], ["y"])]
+graph = h.make_graph(nodes, "g", [value("x")], [value("y")])
+left = transform(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)])).graph.node
+scores = Evaluation(("a", "b"), np.array([[3, 1], [0, 4]]), Calibration.of(np.ones(8), np.ones(8, bool)))
+print(json.dumps({
+    "operation": build("micro", ("sep_conv_7x7",)),
+    "space": build("minicells", ("sep_conv_3x3", "identity")),
+    "pass": [node.op_type for node in left],
+    "metric": cli._image_fields(scores)["macro_f1"],
+    "line": cli._image_text(scores).splitlines()[0],
+}))
+""",
+        changed,
+    )
+
+
+@pytest.mark.parametrize("recipe", ["operation", "space"])
+def test_an_added_operation_or_space_builds_networks_that_cost_what_it_says(said: dict[str, Any], recipe: str) -> None:
+    shape, weights, counted = said[recipe]
+    assert shape == [2, 2]
+    assert weights == counted
+
+
+def test_an_added_pass_is_applied(said: dict[str, Any]) -> None:
+    assert said["pass"] == ["Relu"]
+
+
+def test_an_added_metric_is_in_both_outputs(said: dict[str, Any]) -> None:
+    # F1 is 6/7 of a and 8/9 of b.
+    assert said["metric"] == pytest.approx((6 / 7 + 8 / 9) / 2)
+    assert "macro F1 87.30%" in said["line"]
+
+
+def test_an_added_data_source_builds_its_store(changed: Path, tmp_path: Path) -> None:
+    for part, count in (("train", 200), ("t10k", 20)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = np.broadcast_to(labels[:, None, None], (count, 4, 4)).copy()
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    built = python(
+        """
+import json, sys
+from pathlib import Path
+from datasets import catalog
+folder = Path(sys.argv[1])
+store = catalog.open_store(catalog.fetch("kmnist", originals=folder, out=folder / "x.h5"))
+print(json.dumps({"counts": dict(store.counts), "classes": store.classes}))
+""",
+        changed,
+        tmp_path,
+    )
+    assert built == {"counts": {"train": 180, "valid": 20, "test": 20}, "classes": list("おきすつなはまやれを")}
