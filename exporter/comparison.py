@@ -208,10 +208,10 @@ def train_and_answer(trial: Trial, *, device: torch.device, interrupt: Interrupt
                     np.save(file, np.packbits(answers))
                 folder.finish(
                     {
-                        "valid_accuracy": done.best.value if done.best else None,
+                        "valid_accuracy": done.kept.value if done.kept else None,
                         "test_accuracy": float(answers.mean()),
                         "test_count": len(answers),
-                        "best_epoch": done.best_epoch,
+                        "best_epoch": done.kept_epoch,
                         "rate_scale": done.weights.rate_scale,
                         "seconds": round(folder.seconds, 1),
                     }

@@ -181,11 +181,11 @@ class Retraining:
             replicated=True,
         )
         self.overfitting = Overfitting()
-        self.highest: Score | None = None  # of all epochs
-        self.highest_epoch = 0
-        self.best: Score | None = None  # of the epoch that is kept: the last that is no worse than the highest
+        self.best: Score | None = None  # of all epochs
         self.best_epoch = 0
-        self.best_kept = ""  # which of the candidates
+        self.kept: Score | None = None  # of the epoch that is kept: the last that is no worse than the best
+        self.kept_epoch = 0
+        self.kept_form = ""  # which of the candidates
 
     def state(self) -> dict[str, Any]:
         """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
@@ -196,11 +196,11 @@ class Retraining:
             "average": self.average.state() if self.average else {},
             "weights": self.weights.state(),
             "overfitting": self.overfitting.state(),
-            "highest": astuple(self.highest) if self.highest else (),
-            "highest_epoch": self.highest_epoch,
-            "best": astuple(self.best) if self.best else (),
-            "best_epoch": self.best_epoch,
-            "best_kept": self.best_kept,
+            "highest": astuple(self.best) if self.best else (),
+            "highest_epoch": self.best_epoch,
+            "best": astuple(self.kept) if self.kept else (),
+            "best_epoch": self.kept_epoch,
+            "best_kept": self.kept_form,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -214,10 +214,10 @@ class Retraining:
             self.weights.load(state["weights"])
             if "overfitting" in state:  # earlier checkpoints have none
                 self.overfitting.load(state["overfitting"])
-            self.highest = Score(*state["highest"]) if state["highest"] else None
-            self.highest_epoch = state["highest_epoch"]
-            self.best = Score(*state["best"]) if state["best"] else None
-            self.best_epoch, self.best_kept = state["best_epoch"], state["best_kept"]
+            self.best = Score(*state["highest"]) if state["highest"] else None
+            self.best_epoch = state["highest_epoch"]
+            self.kept = Score(*state["best"]) if state["best"] else None
+            self.kept_epoch, self.kept_form = state["best_epoch"], state["best_kept"]
 
     @property
     def steps_done(self) -> int:
@@ -266,13 +266,13 @@ class Retraining:
                 record |= {"kept": kept, **{f"valid_{metric}_{name}": each.value for name, each in scores.items()}}
         self.epoch, self.step = self.epoch + 1, 0
         self.weights.totals.sums.zero_()
-        is_kept = score is None or is_no_worse(self.learner.metric, score, self.highest)
+        is_kept = score is None or is_no_worse(self.learner.metric, score, self.best)
         if is_kept:
-            self.best, self.best_epoch, self.best_kept = score, self.epoch, kept
-        if score is not None and is_better(self.learner.metric, score, self.highest):
-            self.highest, self.highest_epoch = score, self.epoch
+            self.kept, self.kept_epoch, self.kept_form = score, self.epoch, kept
+        if score is not None and is_better(self.learner.metric, score, self.best):
+            self.best, self.best_epoch = score, self.epoch
         patience = self.config.average_patience
-        if patience and self.average is None and self.epoch - self.highest_epoch >= patience:
+        if patience and self.average is None and self.epoch - self.best_epoch >= patience:
             self.average = WeightAverage(self.network, share=1.0)
         return record, candidates[kept] if is_kept else None
 
@@ -336,8 +336,8 @@ def retrain(
     summary = {
         f"test_{metric}": test.value,
         "test_count": test.count,
-        "best_epoch": run.best_epoch,
-        "kept": run.best_kept,
+        "best_epoch": run.kept_epoch,
+        "kept": run.kept_form,
         "epochs": config.num_epochs,
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": round(folder.seconds, 1),
@@ -346,8 +346,8 @@ def retrain(
     }
     if test.balanced is not None:
         summary["test_balanced_accuracy"] = test.balanced
-    if run.best is not None:
-        summary |= {f"valid_{metric}": run.best.value, "valid_loss": run.best.loss}
+    if run.kept is not None:
+        summary |= {f"valid_{metric}": run.kept.value, "valid_loss": run.kept.loss}
     if run.weights.rate_scale < 1:
         summary["rate_scale"] = run.weights.rate_scale
     if run.teachers is not None:
@@ -446,16 +446,16 @@ def _train_epochs(
         record["threads"] = threads.count
         folder.append(record)
         best = ""
-        if run.highest is not None and run.highest_epoch < run.epoch:
-            best = f", best {score_text(metric, run.highest.value)} (epoch {run.highest_epoch})"
+        if run.best is not None and run.best_epoch < run.epoch:
+            best = f", best {score_text(metric, run.best.value)} (epoch {run.best_epoch})"
         progress.line(_line(record, config, metric) + best + progress.time_left)
         warning = run.overfitting.look(record)
         if warning is not None:
             progress.line(warning)
         if kept is not None:
-            folder.write(BEST, {"network": kept.state_dict(), "epoch": run.best_epoch, "kept": run.best_kept})
-            if run.best is not None:
-                progress.show(best=score_text(metric, run.best.value))
+            folder.write(BEST, {"network": kept.state_dict(), "epoch": run.kept_epoch, "kept": run.kept_form})
+            if run.kept is not None:
+                progress.show(best=score_text(metric, run.kept.value))
         checkpointer.save()
 
 

@@ -125,11 +125,11 @@ def score_job(
                     {
                         "valid_score": score if math.isfinite(score) else None,
                         "rate_scale": done.weights.rate_scale,
-                        "best_epoch": done.best_epoch,
+                        "best_epoch": done.kept_epoch,
                     }
                 )
         return folder.summary()
 
 
 def _best_score(done: Retraining) -> float:
-    return done.best.value if done.best else math.nan
+    return done.kept.value if done.kept else math.nan
