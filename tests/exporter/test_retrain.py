@@ -85,8 +85,8 @@ def test_the_least_perplexity_is_kept(store: TextStore, monkeypatch: pytest.Monk
         list(run.train_epoch())
         kept.append(run.end_epoch()[1] is run.network)
     assert kept == [True, True, False, False, True]
-    assert run.best is not None
-    assert (run.best.value, run.best_epoch, run.best_kept) == (7.0, 5, "weights")
+    assert run.kept is not None
+    assert (run.kept.value, run.kept_epoch, run.kept_form) == (7.0, 5, "weights")
 
 
 @pytest.mark.parametrize(
