@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -464,40 +464,107 @@ def _or_dash(value: float | None, form: str) -> str:
 @click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset; from 22 on a newer onnxruntime.")
 @click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
 @click.option("--rtol", type=float, default=1e-4, help="See --atol.")
+@click.option("--int8", is_flag=True, help="Try model-int8.onnx, calibrated on training pictures, too.")
+@click.option("--half", is_flag=True, help="Try model-fp16.onnx, for CUDA, too.")
+@click.option(
+    "--for",
+    "goal",
+    type=click.Choice(["speed", "size", "elsewhere"]),
+    default="speed",
+    help="What --int8 and --half must gain: 5 % of time here, bytes, or, for another machine, nothing.",
+)
+@click.option(
+    "--max-accuracy-loss",
+    "points",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    metavar="POINTS",
+    help="Accuracy on valid that --int8 and --half may cost.",
+)
 @click.option("--resume", is_flag=True, help="Do nothing where the run's model is already that of its weights.")
-def export(run: Path, opset: int, atol: float, rtol: float, resume: bool) -> None:
+def export(
+    run: Path,
+    opset: int,
+    atol: float,
+    rtol: float,
+    int8: bool,
+    half: bool,
+    goal: Literal["speed", "size", "elsewhere"],
+    points: float,
+    resume: bool,
+) -> None:
     """Convert a run's retrained network to model.onnx, verified against torch.
 
-    Exits 1, writing no model, if the two differ on the test split or on edge cases.
+    Exits 1, writing no model, if the two differ on the test split or on edge cases. With --int8 and --half other forms
+    are tried, and kept beside it where they lose little accuracy and pay; variants.json holds all that was tried.
     """
     from exporter.convert import Tolerance, least_onnxruntime
     from exporter.export import VerificationError, is_current
     from exporter.export import export as run_export
+    from exporter.variants import remove_stale
     from exporter.verify import describe
     from runtime.artifact import MODEL, SEQUENCE_MODEL
 
     tolerance = Tolerance(atol, rtol)
+    forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
+    if forms:
+        _check_is_of_images(run)
+    log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance):
-        click.echo(f"{run}: {MODEL} is verified and up to date", err=True)
+        log(f"{run}: {MODEL} is verified and up to date")
+    else:
+        try:
+            verification = run_export(run, opset=opset, tolerance=tolerance, log=log)
+        except VerificationError as error:
+            click.echo(describe(error.verification))
+            log(f"error: {error}")
+            click.get_current_context().exit(1)
+        finally:
+            remove_stale(run)
+        click.echo(describe(verification))
+        written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
+        sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
+        log(
+            f"wrote {sizes}; opset {opset} opens in onnxruntime {least_onnxruntime(opset)} and later; "
+            f"next: enas benchmark {shlex.quote(str(run))}"
+        )
+    if forms:
+        _try_variants(run, forms, points=points, goal=goal, resume=resume)
+
+
+def _check_is_of_images(run: Path) -> None:
+    """Raises: ConfigError: the run is one of text, whose models have one form alone."""
+    from searcher.arch.catalog import find_spec
+    from searcher.arch.document import ConfigError
+    from searcher.arch.tasks import IMAGE_CLASSIFICATION
+
+    if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
+        raise ConfigError("--int8 and --half are for image classifiers; a language model has float32 files alone")
+
+
+def _try_variants(
+    run: Path,
+    forms: Sequence[Literal["int8", "fp16"]],
+    *,
+    points: float,
+    goal: Literal["speed", "size", "elsewhere"],
+    resume: bool,
+) -> None:
+    from datasets.store import ImageStore
+    from exporter import variants
+    from searcher.arch.spec import read_spec
+    from searcher.training.learners import load_store
+
+    if resume and variants.is_current(run, forms, points=points, goal=goal):
+        click.echo(f"{run}: {variants.VARIANTS} is up to date", err=True)
         return
-
-    def log(line: str) -> None:
-        click.echo(line, err=True)
-
-    try:
-        verification = run_export(run, opset=opset, tolerance=tolerance, log=log)
-    except VerificationError as error:
-        click.echo(describe(error.verification))
-        click.echo(f"error: {error}", err=True)
-        click.get_current_context().exit(1)
-    click.echo(describe(verification))
-    written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
-    sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
-    click.echo(
-        f"wrote {sizes}; opset {opset} opens in onnxruntime {least_onnxruntime(opset)} and later; "
-        f"next: enas benchmark {shlex.quote(str(run))}",
-        err=True,
+    spec = read_spec(run / "retrain" / "spec.json")
+    store = load_store(spec.task.dataset, space=spec.space)
+    assert isinstance(store, ImageStore)
+    trials = variants.make_variants(
+        run, store, forms, points=points, goal=goal, log=lambda line: click.echo(line, err=True)
     )
+    click.echo(variants.describe(trials))
 
 
 @click.command()
