@@ -553,7 +553,7 @@ def _try_variants(
     from datasets.store import ImageStore
     from exporter import variants
     from searcher.arch.spec import read_spec
-    from searcher.training.learners import load_store
+    from searcher.training.task_kinds import load_store
 
     if resume and variants.is_current(run, forms, points=points, goal=goal):
         click.echo(f"{run}: {variants.VARIANTS} is up to date", err=True)

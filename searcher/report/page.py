@@ -19,7 +19,7 @@ from searcher.report.run_files import Stage
 from searcher.report.sections.comparison import comparison_section
 from searcher.report.sections.derivation import derivation_section
 from searcher.report.sections.elements import quoted
-from searcher.report.sections.model import benchmark_section, verification_section
+from searcher.report.sections.model import benchmark_section, variants_section, verification_section
 from searcher.report.sections.ranking import ranking_section
 from searcher.report.sections.retraining import retraining_section
 from searcher.report.sections.search import search_section
@@ -59,6 +59,7 @@ def _page(run: Path) -> str:
             *ranking_section(run, spec, figures),
             *comparison_section(run),
             html.section("Verification", verification_section(run)),
+            *variants_section(run),
             html.section("Benchmark", benchmark_section(run)),
         ],
     )

@@ -333,3 +333,24 @@ def test_a_damaged_file_is_named_and_no_page_is_written(run: Path, name: str, co
     with pytest.raises(DocumentError, match=f"^{re.escape(str(run / name))}: {re.escape(message)}"):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_the_forms_that_were_tried_are_shown_with_the_reason(tmp_path: Path) -> None:
+    _finish(tmp_path)
+    assert "Other forms" not in _page(tmp_path)
+    trial = {
+        "name": "int8",
+        "settings": "minmax, per channel",
+        "accuracy": 0.805,
+        "base_accuracy": 0.803,
+        "num_bytes": 283946,
+        "ms": 0.113,
+        "base_ms": 0.148,
+        "kept": False,
+        "test_accuracy": None,
+        "reason": "1.02 times as fast here; 1.05 is asked",
+    }
+    _write(tmp_path / "variants.json", {"trials": [trial, "not a trial"]})
+    page = _page(tmp_path)
+    for text in ("Other forms", "minmax, per channel", "80.50 %", "1.02 times as fast here; 1.05 is asked"):
+        assert text in page

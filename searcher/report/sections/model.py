@@ -36,6 +36,27 @@ def _verification_of(document: Mapping[str, Any]) -> Iterator[str]:
     yield table_of(rows)
 
 
+def variants_section(run: Path) -> Iterator[str]:
+    """The other forms of the model that were tried, and why each was kept or not; nothing where none was."""
+    trials = (read_object(run / "variants.json") or {}).get("trials", [])
+    if rows := [_trial_row(trial) for trial in trials if isinstance(trial, Mapping)]:
+        yield html.section("Other forms", [table_of(rows)])
+
+
+def _trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    shares = {"valid": "accuracy", "float32 on valid": "base_accuracy", "test": "test_accuracy"}
+    return {
+        "form": trial.get("name"),
+        "settings": trial.get("settings"),
+        **{title: values.percent(trial.get(key), digits=2) for title, key in shares.items()},
+        "bytes": trial.get("num_bytes"),
+        "ms": trial.get("ms"),
+        "float32's ms": trial.get("base_ms"),
+        "kept": "yes" if trial.get("kept") else "no",
+        "why": trial.get("reason"),
+    }
+
+
 def benchmark_section(run: Path) -> Iterator[str]:
     """What was measured of the model's speed."""
     document = read_object(run / "benchmark.json")
