@@ -146,7 +146,7 @@ def test_the_better_of_the_weights_and_their_average_is_kept_and_named(
         record, kept = run.end_epoch()
         named.append(record["kept"])
         assert kept is run.candidates[record["kept"]]
-        assert run.best_kept == record["kept"]
+        assert run.kept_form == record["kept"]
     assert named == ["weights", "average", "average", "weights"]
     assert record["valid_perplexity"] == record["valid_perplexity_weights"] == 5.0
     assert record["valid_perplexity_average"] == 8.0
