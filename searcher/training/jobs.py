@@ -137,8 +137,12 @@ def _side_by_side(
         leash=leash,
     )
     place = {executor.submit(do, job): index for index, job in enumerate(jobs)}
+
+    def num_epochs_done() -> int:
+        return sum(min(count_records(job.folder), job.num_epochs) for job in jobs)
+
     total = sum(job.num_epochs for job in jobs)
-    with Progress(title, total=total, unit="epoch") as progress:
+    with Progress(title, total=total, done=num_epochs_done(), unit="epoch") as progress:
         try:
             waiting = set(place)
             while waiting:
@@ -155,10 +159,7 @@ def _side_by_side(
                         failures[index] = outcome.failure
                         progress.line(f"{jobs[index].title} has failed: {outcome.failure}")
                 leash.tug()
-                progress.reach(
-                    sum(min(count_records(job.folder), job.num_epochs) for job in jobs),
-                    jobs=f"{len(results) + len(failures)}/{len(jobs)}",
-                )
+                progress.reach(num_epochs_done(), jobs=f"{len(results) + len(failures)}/{len(jobs)}")
                 out_of_time = setting.pace.now() >= setting.pace.deadline
                 if waiting and (setting.interrupt.requested or out_of_time):
                     raise Stopped(out_of_time=not setting.interrupt.requested)

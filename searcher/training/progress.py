@@ -45,10 +45,11 @@ class Progress:
         self._bar.set_postfix(self._figures, refresh=False)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
+        self._done = done
         if self._bar.disable and 10 * done // self._total > self._tenths:
             self._tenths = 10 * done // self._total
             words = "".join(f", {name} {value}" for name, value in self._figures.items())
-            self.line(f"{self._title}: {done} of {self._total} {self._unit}s{words}")
+            self.line(f"{self._title}: {done} of {self._total} {self._unit}s{words}{self.time_left}")
 
     def show(self, **figures: str) -> None:
         """Change figures without a step."""
@@ -65,7 +66,7 @@ class Progress:
     def time_left(self) -> str:
         """`, 12 min left`, by the pace so far; nothing at the end, and on a terminal, where the bar tells it."""
         taken, left = self._done - self._done_before, self._total - self._done
-        if not self._bar.disable or taken == 0 or left <= 0:
+        if not self._bar.disable or taken <= 0 or left <= 0:
             return ""
         seconds = left * (time.perf_counter() - self._started) / taken
         if seconds < 100:

@@ -27,6 +27,22 @@ def test_time_left_follows_the_pace_since_the_start(
     assert progress.time_left == ""
 
 
+def test_every_tenth_that_is_reached_tells_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("searcher.training.progress.time.perf_counter", lambda: now[0])
+    progress = Progress("rank", total=20, done=4, unit="epoch")
+    for done in (5, 8, 20):
+        now[0] += 300.0
+        progress.reach(done, jobs="1/2")
+    assert capsys.readouterr().err.splitlines() == [
+        "rank: 5 of 20 epochs, jobs 1/2, 75 min left",
+        "rank: 8 of 20 epochs, jobs 1/2, 30 min left",
+        "rank: 20 of 20 epochs, jobs 1/2",
+    ]
+
+
 def test_a_run_that_starts_over_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("searcher.training.progress.time.perf_counter", lambda: now[0])
