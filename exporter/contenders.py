@@ -5,6 +5,7 @@ What as fast means is measured: the rivals' latencies in onnxruntime are within 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from datasets.seeds import stream_seed
 from exporter.latency import CAREFUL, measure
-from exporter.scaling import TOLERANCE, Fitted, fit_widths, has_width, shares_of
+from exporter.scaling import TOLERANCE, Fitted, fit_widths, shares_of
 from runtime.statistics import Estimate, Interval
 from searcher.arch.catalog import find_spec, published_names, published_spec
 from searcher.arch.document import ArchitectureError, read_json
@@ -27,9 +28,9 @@ from searcher.training.search_config import SearchConfig, config_types
 Kind = Literal["found", "random", "reference"]
 _REFERENCE_SPACE = "stages"
 _STEM_STRIDES = (1, 2)
-# Random architectures drawn for each one wanted, at most, and measured at a time.
-_DRAWS_PER_NETWORK = 40
-_DRAWS_AT_A_TIME = 16
+# Random architectures drawn for each one wanted: at a time, for not all have a width that fits, and at most.
+_DRAWS_AT_A_TIME = 1.5
+_DRAWS_PER_NETWORK = 12
 
 Log = Callable[[str], None]
 
@@ -139,23 +140,18 @@ def space_of(run: Path, spec: Spec) -> Space:
 
 
 def _draw(found: Spec, space: Space, count: int, *, batch: int, threads: int, seed: int) -> list[Spec]:
-    """Different random architectures that take the found one's time, at widths that the space leaves open."""
+    """Different random architectures that take the found one's time, each at the width at which it does."""
     rng = random.Random(stream_seed(seed, "comparison"))
+    shares = shares_of(found, batch=batch, threads=threads)
+    draws_at_a_time = math.ceil(_DRAWS_AT_A_TIME * count)
     taken: list[Spec] = []
     seen = {found.architecture}
-    for _ in range(0, _DRAWS_PER_NETWORK * count, _DRAWS_AT_A_TIME):
-        draws = []
-        for _ in range(_DRAWS_AT_A_TIME):
-            architecture = space.random(rng)
-            if architecture not in seen:
-                seen.add(architecture)
-                draws.append(replace(found, architecture=architecture, provenance={"source": "uniformly random"}))
-        if draws and has_width(found):
-            fits = fit_widths(draws, shares=shares_of(found, batch=batch, threads=threads))
-        else:
-            ratios = measure([found, *draws], batch=batch, threads=threads).ratios[1:]
-            fits = [Fitted(spec, ratio.value) for spec, ratio in zip(draws, ratios, strict=True)]
-        taken += [fit.spec for fit in fits if fit.fits]
+    for _ in range(0, _DRAWS_PER_NETWORK * count, draws_at_a_time):
+        drawn = dict.fromkeys(space.random(rng) for _ in range(draws_at_a_time))
+        new = [architecture for architecture in drawn if architecture not in seen]
+        seen.update(new)
+        draws = [replace(found, architecture=one, provenance={"source": "uniformly random"}) for one in new]
+        taken += [fit.spec for fit in fit_widths(draws, shares=shares) if fit.fits]
         if len(taken) >= count or not draws:
             break
     return taken[:count]

@@ -41,11 +41,6 @@ class Fitted:
         return abs(self.ratio - 1) <= TOLERANCE
 
 
-def has_width(spec: Spec) -> bool:
-    """Whether the network has a width beside its architecture, as cells have, which its space leaves open."""
-    return hasattr(spec.network, "channels")
-
-
 def scaled(spec: Spec, factor: float) -> Spec:
     """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left."""
     return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
