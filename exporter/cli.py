@@ -464,6 +464,7 @@ def _or_dash(value: float | None, form: str) -> str:
 @click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset; from 22 on a newer onnxruntime.")
 @click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
 @click.option("--rtol", type=float, default=1e-4, help="See --atol.")
+@click.option("--resize-inside", is_flag=True, help="Write model-any-size.onnx, which resizes pictures itself, too.")
 @click.option("--int8", is_flag=True, help="Try model-int8.onnx, calibrated on training pictures, too.")
 @click.option("--half", is_flag=True, help="Try model-fp16.onnx, for CUDA, too.")
 @click.option(
@@ -487,6 +488,7 @@ def export(
     opset: int,
     atol: float,
     rtol: float,
+    resize_inside: bool,
     int8: bool,
     half: bool,
     goal: Literal["speed", "size", "elsewhere"],
@@ -498,6 +500,7 @@ def export(
     Exits 1, writing no model, if the two differ on the test split or on edge cases. With --int8 and --half other forms
     are tried, and kept beside it where they lose little accuracy and pay; variants.json holds all that was tried.
     """
+    from exporter.any_size import ANY_SIZE_MODEL, write_any_size
     from exporter.convert import Tolerance, least_onnxruntime
     from exporter.export import VerificationError, is_current
     from exporter.export import export as run_export
@@ -507,7 +510,7 @@ def export(
 
     tolerance = Tolerance(atol, rtol)
     forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
-    if forms:
+    if forms or resize_inside:
         _check_is_of_images(run)
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance):
@@ -521,6 +524,7 @@ def export(
             click.get_current_context().exit(1)
         finally:
             remove_stale(run)
+            (run / ANY_SIZE_MODEL).unlink(missing_ok=True)
         click.echo(describe(verification))
         written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
         sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
@@ -528,6 +532,8 @@ def export(
             f"wrote {sizes}; opset {opset} opens in onnxruntime {least_onnxruntime(opset)} and later; "
             f"next: enas benchmark {shlex.quote(str(run))}"
         )
+    if resize_inside:
+        log(f"wrote {write_any_size(run)}")
     if forms:
         _try_variants(run, forms, points=points, goal=goal, resume=resume)
 
@@ -539,7 +545,7 @@ def _check_is_of_images(run: Path) -> None:
     from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
     if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
-        raise ConfigError("--int8 and --half are for image classifiers; a language model has float32 files alone")
+        raise ConfigError("--int8, --half and --resize-inside are for image classifiers; this is a language model")
 
 
 def _try_variants(

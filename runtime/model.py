@@ -61,11 +61,12 @@ class Model(Artifact):
         ort, metadata = artifact.session.ort, artifact.metadata
         problems = [*problems, *_signature_problems(ort), *_metadata_problems(metadata)]
         require_sound(artifact, problems or _disagreements(ort, metadata))
+        preprocess = Preprocess.from_json(metadata["preprocess"])
         return cls(
             **vars(artifact),
-            image_shape=tuple(ort.get_inputs()[0].shape[1:]),
+            image_shape=(preprocess.height, preprocess.width, preprocess.channels),
             classes=tuple(metadata["classes"]),
-            preprocess=Preprocess.from_json(metadata["preprocess"]),
+            preprocess=preprocess,
         )
 
     def predict(self, images: np.ndarray) -> Prediction:
@@ -128,7 +129,7 @@ def _signature_problems(ort: Any) -> list[str]:
     problems = []
     if [i.name for i in inputs] != [_INPUT]:
         problems.append(f"its inputs are {', '.join(i.name for i in inputs) or 'none'}, expected {_INPUT}")
-    elif inputs[0].type != "tensor(uint8)" or [type(size) for size in inputs[0].shape[1:]] != [int, int, int]:
+    elif inputs[0].type != "tensor(uint8)" or len(inputs[0].shape) != 4 or not isinstance(inputs[0].shape[3], int):
         problems.append(
             f"{_INPUT} is {inputs[0].type} {inputs[0].shape}, expected tensor(uint8) [batch, height, width, channels]"
         )
@@ -140,7 +141,9 @@ def _disagreements(ort: Any, metadata: Mapping[str, Any]) -> list[str]:
     """Where the graph and the metadata, each sound, do not say the same."""
     problems = []
     prepared = [metadata["preprocess"][key] for key in ("height", "width", "channels")]
-    if prepared != (taken := ort.get_inputs()[0].shape[1:]):
+    taken = ort.get_inputs()[0].shape[1:]
+    # A model that resizes inside leaves height and width free.
+    if any(isinstance(size, int) and size != own for own, size in zip(prepared, taken, strict=True)):
         problems.append(f"enas.preprocess makes images of {prepared}, but the graph takes {taken}")
     logits = next(output for output in ort.get_outputs() if output.name == "logits")
     if logits.shape[-1] != len(metadata["classes"]):

@@ -15,6 +15,7 @@ from datasets.catalog import load
 from datasets.store import ImageStore
 from datasets.store_writer import write_image_store
 from exporter.acceptance import EQUALITY, AccuracyLoss
+from exporter.any_size import write_any_size
 from exporter.convert import Tolerance, check, describe
 from exporter.transforms.int8 import needs_reduced_range
 from exporter.transforms.passes import transform
@@ -138,6 +139,13 @@ def test_a_form_that_is_smaller_is_kept_for_size_though_it_is_slower(made: tuple
     assert trial.kept
     assert trial.num_bytes < (run / "model.onnx").stat().st_size
     assert Model.open(run / "model-fp16.onnx", provider="cpu").metadata["variant"]["ms"] == trial.ms
+
+
+def test_the_form_that_resizes_inside_says_all_that_the_model_says(run: Path) -> None:
+    any_size, own = (Model.open(path, provider="cpu") for path in (write_any_size(run), run / "model.onnx"))
+    assert any_size.metadata == own.metadata
+    assert any_size.check_golden().passed
+    np.testing.assert_array_equal(any_size.predict(images(SHAPE)).logits, own.predict(images(SHAPE)).logits)
 
 
 def test_forms_of_another_model_are_removed(run: Path) -> None:
