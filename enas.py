@@ -40,6 +40,7 @@ _COMMANDS = {
     "search": _LazyCommand("searcher", "search", "Search for an architecture with ENAS."),
     "spec": _LazyCommand("searcher", "spec", "Show, check, draw and convert architecture specs."),
     "report": _LazyCommand("searcher", "report", "Write a run's HTML page."),
+    "watch": _LazyCommand("searcher", "watch", "Follow a run in the terminal.", "watch_cli"),
     "retrain": _LazyCommand("exporter", "retrain", "Train the architecture of a spec from scratch."),
     "derive": _LazyCommand("exporter", "derive", "Choose a search's architecture by training many.", "derive_cli"),
     "latency": _LazyCommand(

@@ -49,6 +49,8 @@ ALLOWED = {
         "searcher.training.metrics",
         "datasets.files",
     },
+    "searcher.watch": {"searcher.arch.document", "searcher.report"},
+    "searcher.watch_cli": {"searcher.watch"},
     "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
     # What retraining shares with the search must not know the controller.
     "searcher.training.weights_trainer": {
@@ -290,7 +292,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import runtime.cli, runtime.sweep, runtime.clients, runtime.evaluate", {"torch", "onnx", "onnxscript"}),
         ("import datasets.cli, datasets.catalog, datasets.sources.own_pictures", {"torch", "onnx", "onnxruntime"}),
         (
-            "import searcher.arch.catalog, searcher.report.drawing, searcher.report.text, searcher.report.complexity",
+            "import searcher.arch.catalog, searcher.report.drawing, searcher.report.text, searcher.watch",
             {"torch", "onnx", "numpy", "h5py"},
         ),
         (
