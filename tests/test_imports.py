@@ -250,6 +250,13 @@ def test_package_files_are_empty(path: Path) -> None:
     assert path.read_text() == ""
 
 
+def test_every_folder_of_modules_is_a_package_and_so_installed() -> None:
+    folders = {path.parent for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert found == [f"{package}*" for package in PACKAGES]
+
+
 def test_the_runtime_alone_is_installed_without_torch() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = {re.split(r"[ ;<>=\[]", line)[0] for line in project["dependencies"]}
