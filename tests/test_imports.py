@@ -299,7 +299,8 @@ def loaded_by(statement: str) -> set[str]:
         ("import runtime.cli, runtime.sweep, runtime.clients, runtime.evaluate", {"torch", "onnx", "onnxscript"}),
         ("import datasets.cli, datasets.catalog, datasets.sources.own_pictures", {"torch", "onnx", "onnxruntime"}),
         (
-            "import searcher.arch.catalog, searcher.report.drawing, searcher.report.text, searcher.watch",
+            "import searcher.arch.catalog, searcher.report.drawing, searcher.report.text, searcher.report.complexity, "
+            "searcher.watch, searcher.watch_cli",
             {"torch", "onnx", "numpy", "h5py"},
         ),
         (
