@@ -136,6 +136,7 @@ ALLOWED = {
     "searcher.presets": {"searcher", "datasets.augmentation"},
     "searcher.cli": {"searcher", "datasets"},
     "exporter": {
+        "foundation",
         "searcher.arch",
         "searcher.latency",
         "searcher.nn",
