@@ -17,10 +17,13 @@ from typing import Any
 
 import click
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 import enas
 from tests.datasets.conftest import idx
+from tests.runtime.conftest import SHAPE, expected_logits, tiny_graph
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("foundation", "charts", "datasets", "searcher", "exporter", "runtime")
@@ -302,6 +305,20 @@ def test_an_added_metric_is_in_both_outputs(said: dict[str, Any]) -> None:
     # F1 is 6/7 of a and 8/9 of b.
     assert said["metric"] == pytest.approx((6 / 7 + 8 / 9) / 2)
     assert "macro F1 87.30%" in said["line"]
+
+
+def test_the_variant_halves_the_weights_and_keeps_the_answers() -> None:
+    (block,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "CONTRIBUTING.md", "exec"), namespace)
+    model = onnx.helper.make_model(tiny_graph(), opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    halved = namespace["to_half_weights"](model)
+    onnx.checker.check_model(halved, full_check=True)
+    (weight,) = (tensor for tensor in halved.graph.initializer if len(tensor.dims) > 1)
+    assert weight.data_type == onnx.TensorProto.FLOAT16
+    images = np.full((2, *SHAPE), 77, dtype=np.uint8)
+    session = onnxruntime.InferenceSession(halved.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["logits"], {"images": images})[0], expected_logits(images), atol=1e-2)
 
 
 def test_an_added_data_source_builds_its_store(changed: Path, tmp_path: Path) -> None:
