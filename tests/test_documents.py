@@ -220,7 +220,8 @@ def apply(change: str, folder: Path) -> None:
 def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code after all recipes."""
     folder = tmp_path_factory.mktemp("changed")
-    leave_out = shutil.ignore_patterns("__pycache__", "*.h5")
+    # With the compiled files, so that what is unchanged is not compiled again.
+    leave_out = shutil.ignore_patterns("*.h5")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=leave_out)
     shutil.copy(ROOT / "enas.py", folder)
