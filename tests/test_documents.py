@@ -178,6 +178,11 @@ def test_every_command_and_document_can_be_found_from_the_readme() -> None:
     assert not missing
 
 
+def test_the_readme_stays_a_page() -> None:
+    """Details belong into `docs/`, which it links."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8")) < 8_000
+
+
 @documents
 def test_python_in_documents_compiles(path: Path) -> None:
     for block in blocks(path, "python"):
