@@ -464,6 +464,12 @@ def _or_dash(value: float | None, form: str) -> str:
 @click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset; from 22 on a newer onnxruntime.")
 @click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
 @click.option("--rtol", type=float, default=1e-4, help="See --atol.")
+@click.option(
+    "--align",
+    type=click.Choice(["none", "auto"]),
+    default="none",
+    help="auto fills channels up to blocks of this CPU's kernels, measures, and keeps what is faster.",
+)
 @click.option("--resize-inside", is_flag=True, help="Write model-any-size.onnx, which resizes pictures itself, too.")
 @click.option("--int8", is_flag=True, help="Try model-int8.onnx, calibrated on training pictures, too.")
 @click.option("--half", is_flag=True, help="Try model-fp16.onnx, for CUDA, too.")
@@ -488,6 +494,7 @@ def export(
     opset: int,
     atol: float,
     rtol: float,
+    align: Literal["none", "auto"],
     resize_inside: bool,
     int8: bool,
     half: bool,
@@ -513,11 +520,11 @@ def export(
     if forms or resize_inside:
         _check_is_of_images(run)
     log = partial(click.echo, err=True)
-    if resume and is_current(run, opset=opset, tolerance=tolerance):
+    if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
         log(f"{run}: {MODEL} is verified and up to date")
     else:
         try:
-            verification = run_export(run, opset=opset, tolerance=tolerance, log=log)
+            verification = run_export(run, opset=opset, tolerance=tolerance, align=align, log=log)
         except VerificationError as error:
             click.echo(describe(error.verification))
             log(f"error: {error}")

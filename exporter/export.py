@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -22,7 +24,9 @@ from datasets.store import ImageStore, StoreError, TextStore
 from datasets.token_batches import TokenBatches
 from exporter.convert import DEFAULT_OPSET, NUM_GOLDEN, DeployedNetwork, Tolerance, check, convert, describe, num_golden
 from exporter.convert_text import StepNetwork, convert_sequence, convert_step, describe_text, golden_log_probs
+from exporter.latency import CAREFUL, measure
 from exporter.retrain import BEST, check_task, load_best
+from exporter.transforms.align import fastest_alignment
 from exporter.verify import Verification, torch_logits, verify
 from exporter.verify_text import verify_text
 from runtime.artifact import MODEL, SEQUENCE_MODEL
@@ -41,6 +45,7 @@ FAILED_VERIFICATION = "verification-failed.json"
 _GOLDEN_TOKENS = 9
 
 Log = Callable[[str], None]
+Align: TypeAlias = Literal["none", "auto"]
 
 
 class VerificationError(Exception):
@@ -103,14 +108,14 @@ def load_deployed(run: Path) -> DeployedNetwork | StepNetwork:
     return DeployedNetwork(retrained.network, mean=retrained.store.mean, std=retrained.store.std)
 
 
-def is_current(run: Path, *, opset: int, tolerance: Tolerance) -> bool:
+def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "none") -> bool:
     """Whether the run's model is verified, and is that of its retraining's weights as they are now."""
     try:
         document = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))
         spec = read_spec(run / "retrain" / "spec.json")
         return (
             document["passed"]
-            and document["opset"] == opset
+            and (document["opset"], document.get("align", "none")) == (opset, align)
             and document["tolerance"] == asdict(tolerance)
             and document["retraining_finished"] == RunFolder(run / "retrain").finished
             and document["weights_sha256"] == _sha256(run / "retrain" / BEST)
@@ -123,9 +128,16 @@ def is_current(run: Path, *, opset: int, tolerance: Tolerance) -> bool:
 
 
 def export(
-    run: Path, *, opset: int = DEFAULT_OPSET, tolerance: Tolerance | None = None, log: Log = print
+    run: Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    tolerance: Tolerance | None = None,
+    align: Align = "none",
+    log: Log = print,
 ) -> Verification:
     """Write the run's model, or its two of a language model, and `verification.json` into the run directory.
+
+    Args: align: whether channels of an image network are filled up to blocks of this CPU's kernels, where that gains.
 
     Raises: VerificationError: they differ; no model is written, and one of other weights is removed. RunError,
     StoreError.
@@ -135,7 +147,7 @@ def export(
     if not retrained.finished:
         log(f"the retraining is not finished: exporting the weights of {retrained.weights}")
     log("converting to ONNX")
-    make = _text_models if isinstance(retrained.store, TextStore) else _image_model
+    make = _text_models if isinstance(retrained.store, TextStore) else partial(_image_model, align=align, log=log)
     with ExitStack() as stack:
         paths = {}
         for name, proto in make(retrained, opset=opset, tolerance=tolerance):
@@ -145,11 +157,11 @@ def export(
         log("verifying against torch")
         verification = _verify(paths, retrained, tolerance=tolerance)
         if not verification.passed:
-            _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset)
+            _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset, align=align)
             _remove_stale(run, retrained)
             raise VerificationError(verification, run / FAILED_VERIFICATION)
     # After the model has its name: a kill in between leaves a model without a report, never a report of another model.
-    _write(run / VERIFICATION, verification, retrained, opset=opset)
+    _write(run / VERIFICATION, verification, retrained, opset=opset, align=align)
     (run / FAILED_VERIFICATION).unlink(missing_ok=True)
     return verification
 
@@ -163,17 +175,22 @@ def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification
     paths = {name: run / name for name in (MODEL, SEQUENCE_MODEL)}
     verification = _verify(paths, retrained, tolerance=tolerance or Tolerance())
     opset = next(entry.version for entry in onnx.load(run / MODEL).opset_import if not entry.domain)
-    _write(run / VERIFICATION, verification, retrained, opset=opset)
+    _write(run / VERIFICATION, verification, retrained, opset=opset, align=_align_of(run))
     return verification
 
 
-def _image_model(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> Iterator[tuple[str, onnx.ModelProto]]:
+def _image_model(
+    retrained: Retrained, *, opset: int, tolerance: Tolerance, align: Align, log: Log
+) -> Iterator[tuple[str, onnx.ModelProto]]:
     store, spec = retrained.store, retrained.spec
     assert isinstance(store, ImageStore)
     network = DeployedNetwork(retrained.network, mean=store.mean, std=store.std)
     images, labels = store.images("test"), store.labels("test")
     logits = torch_logits(network, images)
     proto = convert(network, input_shape=spec.task.input_shape, opset=opset)
+    if align == "auto":
+        proto, why = fastest_alignment(proto, _relative_times)
+        log(why)
     count = num_golden(spec.task.input_shape)
     describe(
         proto,
@@ -187,6 +204,10 @@ def _image_model(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> I
         resize=store.resize,
     )
     yield MODEL, proto
+
+
+def _relative_times(files: Sequence[bytes]) -> list[float]:
+    return [ratio.value for ratio in measure(files, effort=CAREFUL).ratios]
 
 
 def _text_models(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> Iterator[tuple[str, onnx.ModelProto]]:
@@ -234,10 +255,19 @@ def _verify(paths: dict[str, Path], retrained: Retrained, *, tolerance: Toleranc
     )
 
 
-def _write(path: Path, verification: Verification, retrained: Retrained, *, opset: int) -> None:
+def _align_of(run: Path) -> Align:
+    """What the run's last export was asked for."""
+    try:
+        return json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["align"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return "none"
+
+
+def _write(path: Path, verification: Verification, retrained: Retrained, *, opset: int, align: Align) -> None:
     document = {
         **verification.to_document(),
         "opset": opset,
+        "align": align,
         "weights": retrained.weights,
         "weights_sha256": retrained.weights_sha256,
         "dataset_sha256": retrained.store.digest,

@@ -2,6 +2,7 @@
 
     1  pool_means         a mean over a map is a GlobalAveragePool
     2  merge_reductions   a factorised reduction is one 2×2 convolution
+    3  align              channels in whole blocks of a CPU's kernels; asked for, and measured, by `enas export --align`
 
 Passes change how a model computes, never what: its answers are the same up to rounding, which the tests prove over
 random networks of every image space, and `enas export` on the whole test split.
