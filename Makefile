@@ -33,7 +33,7 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install search retrain export verify evaluate benchmark serve report test test-avx2 test-slow test-gpu test-clients gpu-check lint bench bench-gpu bench-serving bench-attacks clean
+.PHONY: help install search retrain export verify evaluate benchmark serve report test test-avx2 test-slow test-gpu test-clients test-interop gpu-check lint bench bench-gpu bench-serving bench-attacks clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,11 @@ gpu-check: ## Prove the GPU path on a CUDA device, in ten minutes (OUT=folder, A
 
 test-clients: $(READY) .venv-clients/.ready ## Try the server with tritonclient and schemathesis
 	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py
+
+INTEROP := opencv4 opencv5 openvino onnxruntime-oldest onnxruntime-newest
+
+test-interop: $(READY) $(INTEROP:%=.venv-%/.ready) ## Try exported models in OpenCV, OpenVINO, oldest and newest onnxruntime
+	$(VENV)/bin/python -m pytest tests/interop
 
 lint: $(READY) ## Check style and types
 	$(VENV)/bin/ruff check .
