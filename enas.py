@@ -52,11 +52,15 @@ _COMMANDS = {
     ),
     "export": _LazyCommand("exporter", "export", "Convert a retrained network to ONNX and verify it."),
     "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network."),
-    "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set."),
-    "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model."),
-    "generate": _LazyCommand("runtime", "generate", "Write text with an exported language model.", "generate_cli"),
-    "benchmark": _LazyCommand("runtime", "benchmark", "Measure inference latency and throughput.", "benchmark_cli"),
-    "serve": _LazyCommand("runtime", "serve", "Serve exported models over HTTP.", "serve_cli"),
+    "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set.", "commands.cli"),
+    "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model.", "commands.cli"),
+    "generate": _LazyCommand(
+        "runtime", "generate", "Write text with an exported language model.", "commands.generate_cli"
+    ),
+    "benchmark": _LazyCommand(
+        "runtime", "benchmark", "Measure inference latency and throughput.", "commands.benchmark_cli"
+    ),
+    "serve": _LazyCommand("runtime", "serve", "Serve exported models over HTTP.", "commands.serve_cli"),
 }
 _PACKAGES = ("foundation", "datasets", "searcher", "exporter", "runtime")
 # What an installation that only runs models does without.

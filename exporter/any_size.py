@@ -9,9 +9,9 @@ import onnx
 from datasets.files import whole_file
 from exporter.convert import check
 from exporter.transforms.resize_inside import resize_inside
-from runtime.artifact import MODEL, ArtifactError, load
-from runtime.model import Model
-from runtime.onnx_file import OnnxFile
+from runtime.models.artifact import MODEL, ArtifactError, load
+from runtime.models.model import Model
+from runtime.models.onnx_file import OnnxFile
 
 ANY_SIZE_MODEL = "model-any-size.onnx"
 

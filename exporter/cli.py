@@ -513,7 +513,7 @@ def export(
     from exporter.export import export as run_export
     from exporter.variants import remove_stale
     from exporter.verify import describe
-    from runtime.artifact import MODEL, SEQUENCE_MODEL
+    from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 
     tolerance = Tolerance(atol, rtol)
     forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from datasets.seeds import stream_seed
 from exporter.latency import CAREFUL, measure
 from exporter.scaling import TOLERANCE, Fitted, fit_widths, shares_of
-from runtime.statistics import Estimate, Interval
+from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import find_spec, published_names, published_spec
 from searcher.arch.document import ArchitectureError, read_json
 from searcher.arch.spaces import Space

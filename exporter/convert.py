@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from datasets.files import strict_json
 from exporter.transforms.passes import drop_initializer_types, transform
-from runtime.images import PIXELS
-from runtime.machine import toolchain_version
+from foundation.machine import toolchain_version
+from runtime.models.images import PIXELS
 from searcher.arch.spec import Spec
 
 DEFAULT_OPSET = 18

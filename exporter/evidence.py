@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.seeds import numpy_generator
-from runtime.statistics import Estimate, Interval
+from foundation.statistics import Estimate, Interval
 
 _CONFIDENCE = 0.95
 _NUM_DRAWS = 100_000

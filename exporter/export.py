@@ -29,9 +29,9 @@ from exporter.retrain import BEST, check_task, load_best
 from exporter.transforms.align import fastest_alignment
 from exporter.verify import Verification, torch_logits, verify
 from exporter.verify_text import verify_text
-from runtime.artifact import MODEL, SEQUENCE_MODEL
-from runtime.language_model import SequenceModel, StepModel
-from runtime.model import Model
+from runtime.models.artifact import MODEL, SEQUENCE_MODEL
+from runtime.models.language_model import SequenceModel, StepModel
+from runtime.models.model import Model
 from searcher.arch.spec import Spec, read_spec
 from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec

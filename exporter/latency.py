@@ -20,15 +20,15 @@ from torch import nn
 from datasets.seeds import stream_seed
 from exporter.convert import DeployedNetwork
 from exporter.trace import trace
-from runtime import statistics
-from runtime.benchmark import BenchmarkError, Contestant, Plan
-from runtime.benchmark import measure as run_benchmark
-from runtime.inputs import random_inputs
-from runtime.machine import Activity, Machine, Reading, drift
-from runtime.providers import DEFAULT_TUNING
-from runtime.samples import Series
-from runtime.statistics import Estimate
-from runtime.targets import OnnxTarget, Transfer
+from foundation import statistics
+from foundation.machine import Activity, Machine, Reading, drift
+from foundation.statistics import Estimate
+from runtime.benchmarking.benchmark import BenchmarkError, Contestant, Plan
+from runtime.benchmarking.benchmark import measure as run_benchmark
+from runtime.benchmarking.samples import Series
+from runtime.benchmarking.targets import OnnxTarget, Transfer
+from runtime.models.inputs import random_inputs
+from runtime.models.providers import DEFAULT_TUNING
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network

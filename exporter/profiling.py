@@ -20,9 +20,9 @@ from datasets.files import write_text
 from datasets.seeds import stream_seed
 from exporter.latency import Effort, Latencies, Untrained, measure, onnx_of
 from exporter.probes import frame, frame_key, probe
-from runtime.machine import Machine
-from runtime.ort import onnxruntime
-from runtime.statistics import Interval
+from foundation.machine import Machine
+from foundation.statistics import Interval
+from runtime.models.ort import onnxruntime
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import write_dataclass
 from searcher.arch.spec import Spec

@@ -18,7 +18,7 @@ from datasets.batches import ImageBatches
 from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from exporter.teacher_model import Layout, TeacherError, TeacherModel
-from runtime.providers import Provider
+from runtime.models.providers import Provider
 from searcher.arch.document import ConfigError
 from searcher.training.distillation import Distillation
 

@@ -18,8 +18,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from runtime.artifact import Artifact, load, read_model
-from runtime.providers import Provider, Tuning
+from runtime.models.artifact import Artifact, load, read_model
+from runtime.models.providers import Provider, Tuning
 
 Layout = Literal["auto", "nchw", "nhwc"]
 

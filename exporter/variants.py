@@ -27,10 +27,10 @@ from exporter.latency import Effort, measure
 from exporter.transforms import int8
 from exporter.transforms.float16 import to_float16
 from exporter.verify import Comparison, compare
-from runtime.artifact import MODEL, load
-from runtime.machine import Machine
-from runtime.model import Model
-from runtime.onnx_file import OnnxFile
+from foundation.machine import Machine
+from runtime.models.artifact import MODEL, load
+from runtime.models.model import Model
+from runtime.models.onnx_file import OnnxFile
 
 VARIANTS = "variants.json"
 Goal: TypeAlias = Literal["speed", "size", "elsewhere"]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from exporter.acceptance import EQUALITY
 from exporter.convert import DeployedNetwork, Tolerance
-from runtime.model import Model
+from runtime.models.model import Model
 
 BATCH_SIZES = (1, 2, 7, 64)
 _TORCH_BATCH_SIZE = 250

@@ -16,8 +16,8 @@ from datasets.token_batches import TokenBatches
 from exporter.convert import Tolerance
 from exporter.convert_text import golden_log_probs
 from exporter.verify import BATCH_SIZES, Comparison, PerplexityCheck, Verification, compare
-from runtime.language_model import SequenceModel, StepModel
-from runtime.perplexity import evaluate_text
+from runtime.models.language_model import SequenceModel, StepModel
+from runtime.scoring.perplexity import evaluate_text
 from searcher.nn.build import BoundNetwork
 from searcher.training.text_learner import perplexity
 

@@ -39,3 +39,18 @@ def steps(description: str, *, total: int, unit: str) -> Iterator[Callable[[], o
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+@contextmanager
+def progress(description: str, *, total: float) -> Iterator[Callable[[float], object]]:
+    """Yield a function to be told how much more is done, of `total`."""
+    if not sys.stderr.isatty():
+        print(description, file=sys.stderr, flush=True)
+        yield lambda amount: None
+        return
+    from tqdm import tqdm
+
+    layout = "{desc} {bar} {percentage:3.0f} %, {remaining} left"
+    with tqdm(total=total, desc=description, leave=False, bar_format=layout, dynamic_ncols=True) as bar:
+        # What takes longer than foreseen must not push the bar past its end.
+        yield lambda amount: bar.update(min(amount, total - bar.n))

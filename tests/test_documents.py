@@ -258,9 +258,9 @@ import numpy as np, onnx.helper as h, torch
 from onnx import TensorProto
 from exporter.presets import retrain_preset
 from exporter.transforms.passes import transform
-from runtime import cli
-from runtime.calibration import Calibration
-from runtime.evaluate import Evaluation
+from runtime.commands import cli
+from runtime.scoring.calibration import Calibration
+from runtime.scoring.evaluate import Evaluation
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network

@@ -20,14 +20,24 @@ ALLOWED = {
     "foundation": set(),
     "charts": set(),
     "datasets": {"foundation"},
-    "runtime": {
+    "runtime.models": {"foundation", "datasets.seeds", "datasets.tokens"},
+    "runtime.scoring": {
+        "foundation",
+        "runtime.models",
+        "datasets.store",
+        "datasets.seeds",
+        "datasets.streams",
+        "datasets.tokens",
+    },
+    "runtime.benchmarking": {"foundation", "charts", "runtime.models", "datasets.files", "datasets.seeds"},
+    "runtime.serving": {"foundation", "runtime.models"},
+    "runtime.commands": {
         "foundation",
         "charts",
+        "runtime",
         "datasets.store",
         "datasets.catalog",
         "datasets.files",
-        "datasets.seeds",
-        "datasets.streams",
         "datasets.tokens",
     },
     "searcher.arch": {"datasets.files"},
@@ -164,6 +174,7 @@ ALLOWED = {
         "searcher.training.settings",
         "searcher.training.threads",
         "datasets",
+        "foundation",
         "runtime",
     },
     # Judge a search by training, and so alone know both.
@@ -176,7 +187,7 @@ ALLOWED = {
         "searcher.training.search_config",
         "datasets.files",
         "datasets.seeds",
-        "runtime.statistics",
+        "foundation.statistics",
     },
     # Of a finished search these alone know: what judges it by training, and what chooses by training.
     "exporter.searches": {"exporter.profiling", "searcher", "datasets"},
@@ -297,7 +308,10 @@ def loaded_by(statement: str) -> set[str]:
             "import enas; enas.build_group().get_help(enas.click.Context(enas.build_group()))",
             {"torch", "onnx", "numpy"},
         ),
-        ("import runtime.cli, runtime.sweep, runtime.clients, runtime.evaluate", {"torch", "onnx", "onnxscript"}),
+        (
+            "import runtime.commands.cli, runtime.benchmarking.clients, runtime.scoring.evaluate",
+            {"torch", "onnx", "onnxscript"},
+        ),
         ("import datasets.cli, datasets.catalog, datasets.sources.own_pictures", {"torch", "onnx", "onnxruntime"}),
         (
             "import searcher.arch.catalog, searcher.report.drawing, searcher.report.text, searcher.report.complexity, "

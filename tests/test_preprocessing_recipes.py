@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.images import Preprocess, prepare
+from runtime.models.images import Preprocess, prepare
 
 PAGE = Path(__file__).parents[1] / "docs" / "preprocessing.md"
 SIZES = [(224, 224), (31, 17), (9, 40), (28, 28), (5, 4), (1, 3)]

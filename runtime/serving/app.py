@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 
-from runtime.machine import toolchain_version
-from runtime.model import Model
+from foundation.machine import toolchain_version
+from runtime.models.model import Model
 from runtime.serving.bodies import Budget, read_body
 from runtime.serving.classification import Classify
 from runtime.serving.entries import cut, parameters_of

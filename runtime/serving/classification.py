@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from foundation.pictures import Picture
-from runtime.model import Model
+from runtime.models.model import Model
 from runtime.serving.answers import top_classes
 from runtime.serving.batches import Done
 from runtime.serving.errors import RequestError

@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from foundation.limits import MAX_PIXELS
+from foundation.machine import usable_cores
 from foundation.pictures import Picture, PictureError, read_header
-from runtime.images import Preprocess, prepare_file
-from runtime.machine import usable_cores
+from runtime.models.images import Preprocess, prepare_file
 from runtime.serving.batches import Done
 from runtime.serving.batching import Batcher, BatchLimits
 from runtime.serving.errors import ExpiredError, RequestError

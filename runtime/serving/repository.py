@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.artifact import MODEL, SEQUENCE_MODEL, ArtifactError, read_model
+from runtime.models.artifact import MODEL, SEQUENCE_MODEL, ArtifactError, read_model
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
 from runtime.serving.metrics import Metrics
 from runtime.serving.served import ServedModel

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from runtime.inputs import TensorSpec
+from runtime.models.inputs import TensorSpec
 from runtime.serving.entries import cut, objects_of, tensor_parameters
 from runtime.serving.errors import RequestError
 from runtime.serving.json_objects import ValuesError, read_values

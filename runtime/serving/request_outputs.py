@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.inputs import TensorSpec
+from runtime.models.inputs import TensorSpec
 from runtime.serving.entries import cut, flag_of, objects_of, tensor_parameters
 from runtime.serving.errors import RequestError
 from runtime.serving.signature import Signature

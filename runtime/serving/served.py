@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.artifact import ArtifactError, load
-from runtime.inputs import batch_size_of
-from runtime.kinds import AnyModel, model_of
-from runtime.language_model import LanguageModel
-from runtime.model import Model
-from runtime.onnx_file import OnnxFile
-from runtime.providers import Tuning
+from runtime.models.artifact import ArtifactError, load
+from runtime.models.inputs import batch_size_of
+from runtime.models.kinds import AnyModel, model_of
+from runtime.models.language_model import LanguageModel
+from runtime.models.model import Model
+from runtime.models.onnx_file import OnnxFile
+from runtime.models.providers import Tuning
 from runtime.serving.batches import Done
 from runtime.serving.batching import Batcher
 from runtime.serving.errors import RequestError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from foundation.limits import MAX_PIXELS
-from runtime.providers import Provider
+from runtime.models.providers import Provider
 from runtime.serving.batching import BatchLimits
 from runtime.serving.hosts import host_name, is_loopback
 

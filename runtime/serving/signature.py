@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.inputs import TensorSpec, inputs_of, outputs_of
+from runtime.models.inputs import TensorSpec, inputs_of, outputs_of
 
 # The protocol's names of element types.
 DTYPES: Mapping[str, np.dtype] = {

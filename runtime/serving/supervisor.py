@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from runtime.artifact import ArtifactError
+from runtime.models.artifact import ArtifactError
 from runtime.serving.channel import Ask, Channel, Did, Do, Done, Drain, Failed, Ready, Reload
 from runtime.serving.errors import ServeError
 from runtime.serving.figures import Figures, Slot

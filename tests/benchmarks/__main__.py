@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from runtime.machine import Machine
+from foundation.machine import Machine
 from tests.benchmarks import (
     augmentations,
     batches,

@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime
 
 from exporter.peers import references
-from runtime.benchmark import Contestant, Plan, measure
-from runtime.inputs import random_inputs
-from runtime.providers import DEFAULT_TUNING
-from runtime.statistics import Estimate
-from runtime.targets import Feed, OnnxTarget, Transfer
+from foundation.statistics import Estimate
+from runtime.benchmarking.benchmark import Contestant, Plan, measure
+from runtime.benchmarking.targets import Feed, OnnxTarget, Transfer
+from runtime.models.inputs import random_inputs
+from runtime.models.providers import DEFAULT_TUNING
 from tests.benchmarks.side_by_side import contestant
 
 IMAGE_SHAPE = (28, 28, 1)

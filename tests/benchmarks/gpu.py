@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from runtime.machine import Machine
+from foundation.machine import Machine
 from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling

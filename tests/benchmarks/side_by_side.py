@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from runtime.benchmark import Contestant, Opened, Plan, measure
+from runtime.benchmarking.benchmark import Contestant, Opened, Plan, measure
 
 PLAN = Plan(duration_s=3.0, min_samples=10, sittings=6, patience=4.0, warmup_s=2.0)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.sources import own_pictures
 from datasets.sources.import_report import ImportReport
 from datasets.store import ImageStore, StoreError, open_store
-from runtime.images import Preprocess, prepare
+from runtime.models.images import Preprocess, prepare
 from tests.foundation import sixteen_bits
 from tests.foundation.test_parallel import killed
 

@@ -18,8 +18,8 @@ import pytest
 from datasets.store_writer import write_image_store
 from exporter import contenders
 from exporter.latency import Latencies
-from runtime.machine import Machine
-from runtime.statistics import Estimate, Interval
+from foundation.machine import Machine
+from foundation.statistics import Estimate, Interval
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import ImageClassification

@@ -16,8 +16,8 @@ import pytest
 
 from exporter import derivation, latency, profiling, scaling
 from exporter.latency import Latencies, Untrained
-from runtime.machine import Machine
-from runtime.statistics import Estimate, Interval
+from foundation.machine import Machine
+from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.stages import StagesSpace

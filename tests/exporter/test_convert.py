@@ -13,7 +13,7 @@ import torch
 from onnxruntime.quantization import quantize_dynamic
 
 from exporter.convert import DeployedNetwork, check, convert, least_onnxruntime, num_golden, sign
-from runtime import machine
+from foundation import machine
 from searcher.arch.macro import OPERATIONS, Layer, MacroArchitecture, MacroSize
 from searcher.nn.build import build_network
 from tests.searcher.conftest import make_spec

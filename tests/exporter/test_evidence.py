@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from exporter.evidence import Replicates, accuracy, difference, of_draws, of_networks, spread
-from runtime.statistics import Estimate
+from foundation.statistics import Estimate
 
 NUM_TRIALS = 500
 IMAGES = 300

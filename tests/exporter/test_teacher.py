@@ -20,7 +20,7 @@ from exporter.presets import retrain_preset
 from exporter.retrain import RetrainConfig, open_teachers, retrain
 from exporter.teacher import TeacherConfig, Teachers
 from exporter.teacher_model import TeacherError, TeacherModel
-from runtime.providers import ProviderError
+from runtime.models.providers import ProviderError
 from searcher.arch.document import ConfigError
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.stages import StagesSize

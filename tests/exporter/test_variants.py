@@ -21,9 +21,9 @@ from exporter.transforms.int8 import needs_reduced_range
 from exporter.transforms.passes import transform
 from exporter.variants import VARIANTS, Trial, is_current, make_variants, remove_stale
 from exporter.verify import compare
-from runtime.evaluate import evaluate
-from runtime.model import Model
-from runtime.targets import remark_of
+from runtime.benchmarking.targets import remark_of
+from runtime.models.model import Model
+from runtime.scoring.evaluate import evaluate
 from searcher.arch.spec import Spec
 from tests.exporter.transforms.networks import as_recorded, deployed, images, random_spec
 from tests.runtime.conftest import metadata, save, tiny_graph

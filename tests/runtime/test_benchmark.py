@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.benchmark import BenchmarkError, Contestant, Opened, Plan, measure
+from runtime.benchmarking.benchmark import BenchmarkError, Contestant, Opened, Plan, measure
 from tests.runtime.quiet import in_a_quiet_moment
 
 QUICK = Plan(duration_s=0.1, min_samples=10, sittings=2, warmup_s=0.05, window_s=0.005, turn_s=0.005, settle_s=0.001)

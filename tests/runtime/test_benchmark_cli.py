@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.benchmark_cli import benchmark
-from runtime.machine import usable_cores
+from foundation.machine import usable_cores
+from runtime.commands.benchmark_cli import benchmark
 from tests.runtime.commands import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 from tests.runtime.language_models import save_run

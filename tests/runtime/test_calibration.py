@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from runtime.calibration import Calibration
+from runtime.scoring.calibration import Calibration
 
 
 def test_a_classifier_that_is_right_as_often_as_it_is_sure_has_no_error() -> None:

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from runtime.benchmark import Contestant, Plan, measure
-from runtime.clients import ClientError, RemoteTarget, Server, outputs_of
-from runtime.inputs import TensorSpec
-from runtime.scenarios import SCENARIOS, Load
+from runtime.benchmarking.benchmark import Contestant, Plan, measure
+from runtime.benchmarking.clients import ClientError, RemoteTarget, Server, outputs_of
+from runtime.benchmarking.scenarios import SCENARIOS, Load
+from runtime.models.inputs import TensorSpec
 from tests.runtime.oip_server import Double, Reply, serving, stalling
 
 FEED = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}

@@ -5,9 +5,9 @@ import pytest
 
 from datasets.store import ImageStore, StoreError, open_store
 from datasets.store_writer import write_image_store
-from runtime.calibration import Calibration
-from runtime.evaluate import ClassScore, Evaluation, EvaluationError, evaluate
-from runtime.model import Model
+from runtime.models.model import Model
+from runtime.scoring.calibration import Calibration
+from runtime.scoring.evaluate import ClassScore, Evaluation, EvaluationError, evaluate
 from tests.runtime.conftest import BIAS, CLASSES, SHAPE, expected_logits, metadata, save, tiny_graph
 
 # Label and brightness of the test images: the model calls 0 dark, 128 grey, 255 bright.

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.artifact import InputError
-from runtime.generate import GenerationError, Sampling, generate
-from runtime.language_model import StepModel
+from runtime.models.artifact import InputError
+from runtime.models.language_model import StepModel
+from runtime.scoring.generate import GenerationError, Sampling, generate
 from tests.runtime.conftest import save
 from tests.runtime.language_models import CHARACTERS, DECODER, WORDS, expected_logits, metadata, step_graph
 

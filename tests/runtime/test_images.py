@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from foundation import pictures as decoder
-from runtime.images import ImageError, Preprocess, prepare
+from runtime.models.images import ImageError, Preprocess, prepare
 
 GREY = Preprocess(resize="squash", height=6, width=8, channels=1)
 COLOUR = Preprocess(resize="squash", height=6, width=8, channels=3)

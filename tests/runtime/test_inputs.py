@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.inputs import ShapeError, TensorSpec, batch_size_of, random_inputs, tensor_spec
+from runtime.models.inputs import ShapeError, TensorSpec, batch_size_of, random_inputs, tensor_spec
 
 FLOAT = np.dtype(np.float32)
 IMAGES = TensorSpec("images", np.dtype(np.uint8), ("batch", 4, 5, 3))

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.artifact import ArtifactError, InputError
-from runtime.kinds import open_model
-from runtime.language_model import LanguageModel, SequenceModel, StepModel
-from runtime.model import Model
+from runtime.models.artifact import ArtifactError, InputError
+from runtime.models.kinds import open_model
+from runtime.models.language_model import LanguageModel, SequenceModel, StepModel
+from runtime.models.model import Model
 from tests.runtime import conftest
 from tests.runtime.conftest import save
 from tests.runtime.language_models import (

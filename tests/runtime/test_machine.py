@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.machine import Activity, Machine, Reading, calibrate, drift
+from foundation.machine import Activity, Machine, Reading, calibrate, drift
 
 BEFORE = Reading(time_s=0, own_cpu_s=0, busy_cpu_s=100, stolen_cpu_s=0, involuntary_switches=5, load_average=0.5)
 

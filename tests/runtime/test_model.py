@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from runtime.artifact import ArtifactError, InputError
-from runtime.model import Model
+from runtime.models.artifact import ArtifactError, InputError
+from runtime.models.model import Model
 from tests.runtime.conftest import BIAS, CLASSES, SHAPE, expected_logits, metadata, save, tiny_graph
 
 

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.artifact import ArtifactError
-from runtime.model import Model
-from runtime.onnx_file import OnnxFile, PartError
+from runtime.models.artifact import ArtifactError
+from runtime.models.model import Model
+from runtime.models.onnx_file import OnnxFile, PartError
 from tests.runtime.conftest import SHAPE, expected_logits, metadata, save, tiny_graph
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), dtype=np.uint8)

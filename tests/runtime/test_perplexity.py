@@ -8,9 +8,9 @@ import pytest
 from datasets.store import StoreError, TextStore, open_store
 from datasets.store_writer import write_text_store
 from datasets.tokens import Tokens
-from runtime.evaluate import EvaluationError
-from runtime.language_model import LanguageModel, SequenceModel, StepModel
-from runtime.perplexity import evaluate_text
+from runtime.models.language_model import LanguageModel, SequenceModel, StepModel
+from runtime.scoring.evaluate import EvaluationError
+from runtime.scoring.perplexity import evaluate_text
 from tests.runtime.conftest import save
 from tests.runtime.language_models import (
     DECODER,
@@ -70,7 +70,7 @@ def test_the_length_of_the_windows_changes_nothing(
 ) -> None:
     store = _store(tmp_path / "s.h5", _text(1000))
     whole = evaluate_text(model, store=store, split="test")
-    monkeypatch.setattr("runtime.perplexity._WINDOW", 7)
+    monkeypatch.setattr("runtime.scoring.perplexity._WINDOW", 7)
     assert evaluate_text(model, store=store, split="test").nll == pytest.approx(whole.nll, rel=1e-7)
 
 

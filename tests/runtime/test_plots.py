@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from runtime.benchmark import Plan
-from runtime.machine import Machine
-from runtime.plots import accuracy_plot, batch_plot, write_plots
-from runtime.results import Point, Sweep
-from runtime.samples import Series, Sitting
-from runtime.scenarios import Load
-from runtime.targets import Facts
+from foundation.machine import Machine
+from runtime.benchmarking.benchmark import Plan
+from runtime.benchmarking.plots import accuracy_plot, batch_plot, write_plots
+from runtime.benchmarking.results import Point, Sweep
+from runtime.benchmarking.samples import Series, Sitting
+from runtime.benchmarking.scenarios import Load
+from runtime.benchmarking.targets import Facts
 
 
 def _target(name: str, accuracy: float | None) -> Any:

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import providers
-from runtime.artifact import ArtifactError
-from runtime.model import Model
-from runtime.providers import ProviderError, Tuning, open_session
+from runtime.models import providers
+from runtime.models.artifact import ArtifactError
+from runtime.models.model import Model
+from runtime.models.providers import ProviderError, Tuning, open_session
 
 
 def test_a_session_says_where_its_nodes_run(model_path: Path) -> None:

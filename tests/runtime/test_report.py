@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime import report
-from runtime.benchmark import Plan
-from runtime.machine import Activity, Machine
-from runtime.providers import DEFAULT_TUNING
-from runtime.results import Answer, Goal, Point, Sweep
-from runtime.samples import Series, Sitting, Traffic, WarmUp
-from runtime.scenarios import Load
-from runtime.statistics import Estimate, Interval
-from runtime.targets import OnnxTarget, Transfer
+from foundation.machine import Activity, Machine
+from foundation.statistics import Estimate, Interval
+from runtime.benchmarking import report
+from runtime.benchmarking.benchmark import Plan
+from runtime.benchmarking.results import Answer, Goal, Point, Sweep
+from runtime.benchmarking.samples import Series, Sitting, Traffic, WarmUp
+from runtime.benchmarking.scenarios import Load
+from runtime.benchmarking.targets import OnnxTarget, Transfer
+from runtime.models.providers import DEFAULT_TUNING
 
 MACHINE = Machine(
     "Test CPU", cores=4, usable_cores=2, memory_bytes=8 * 2**30, system="TestOS", versions={"python": "3"}

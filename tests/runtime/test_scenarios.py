@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.benchmark import Contestant, Opened, Plan, measure
-from runtime.samples import Series
-from runtime.scenarios import SCENARIOS, Load, arrival_times
+from runtime.benchmarking.benchmark import Contestant, Opened, Plan, measure
+from runtime.benchmarking.samples import Series
+from runtime.benchmarking.scenarios import SCENARIOS, Load, arrival_times
 from tests.runtime.quiet import in_a_quiet_moment
 
 PLAN = Plan(duration_s=0.4, min_samples=1, sittings=1, warmup_s=0, patience=3)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from runtime import statistics
-from runtime.statistics import Estimate, Interval
+from foundation import statistics
+from foundation.statistics import Estimate, Interval
 
 
 def spread_out(ordered: np.ndarray) -> np.ndarray:

@@ -5,11 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime import providers
-from runtime.artifact import ArtifactError
-from runtime.benchmark import Contestant, Plan, measure
-from runtime.providers import DEFAULT_TUNING
-from runtime.targets import Facts, FunctionTarget, OnnxTarget, Transfer, remark_of
+from runtime.benchmarking.benchmark import Contestant, Plan, measure
+from runtime.benchmarking.targets import Facts, FunctionTarget, OnnxTarget, Transfer, remark_of
+from runtime.models import providers
+from runtime.models.artifact import ArtifactError
+from runtime.models.providers import DEFAULT_TUNING
 from tests.runtime.conftest import SHAPE, WEIGHT, expected_logits, metadata, save, tiny_graph
 
 FEED = {"images": np.random.default_rng(0).integers(0, 256, (3, *SHAPE), dtype=np.uint8)}

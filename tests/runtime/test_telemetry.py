@@ -39,7 +39,7 @@ def test_onnxruntime_is_imported_in_one_place() -> None:
             modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             if any(module.partition(".")[0] == "onnxruntime" for module in modules):
                 importers.add(str(path.relative_to(ROOT)))
-    assert importers == {"runtime/ort.py"}
+    assert importers == {"runtime/models/ort.py"}
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])

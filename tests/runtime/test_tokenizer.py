@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from runtime.tokenizer import Tokenizer, TokenizerError
+from runtime.models.tokenizer import Tokenizer, TokenizerError
 
 WORDS = Tokenizer("word", ("<eos>", "the", "cat", "<unk>"), unknown="<unk>", end_of_line="<eos>")
 STRICT_WORDS = Tokenizer("word", ("<eos>", "the", "cat"), unknown=None, end_of_line="<eos>")

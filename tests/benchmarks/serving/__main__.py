@@ -33,10 +33,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from runtime.artifact import read_model
-from runtime.machine import Machine, usable_cores
-from runtime.model import Model
-from runtime.tables import ABSENT, aligned
+from foundation.machine import Machine, usable_cores
+from foundation.tables import ABSENT, aligned
+from runtime.models.artifact import read_model
+from runtime.models.model import Model
 from tests.runtime.serving.conftest import Server, binary_request, serving
 
 ROOT = Path(__file__).parents[3]

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.artifact import read_model
-from runtime.machine import Machine
-from runtime.model import Model
+from foundation.machine import Machine
+from runtime.models.artifact import read_model
+from runtime.models.model import Model
 from tests.benchmarks.serving.__main__ import http_request, run_load
 from tests.benchmarks.serving.soak import Memory
 from tests.runtime.serving.attacks import ATTACKS, fuzzed, say, status_of

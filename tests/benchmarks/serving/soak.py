@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.artifact import read_model
-from runtime.machine import Machine, usable_cores
-from runtime.model import Model
+from foundation.machine import Machine, usable_cores
+from runtime.models.artifact import read_model
+from runtime.models.model import Model
 from tests.benchmarks.serving.__main__ import http_request, run_load
 from tests.runtime.serving.conftest import Server, binary_request, serving
 

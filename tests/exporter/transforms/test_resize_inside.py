@@ -12,8 +12,8 @@ import pytest
 from exporter.convert import check
 from exporter.transforms.resize_inside import resize_inside
 from foundation.pictures import Resize
-from runtime.images import Preprocess, prepare
-from runtime.model import Model
+from runtime.models.images import Preprocess, prepare
+from runtime.models.model import Model
 from tests.runtime.conftest import metadata, save, tiny_graph
 from tests.test_preprocessing_recipes import noisy
 

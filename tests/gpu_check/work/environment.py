@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.machine import Machine
+from foundation.machine import Machine
 from searcher.training.device import describe
 from tests.benchmarks.gpu import ms_of
 from tests.gpu_check.job import Job, Record

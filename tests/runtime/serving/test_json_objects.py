@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 
-from runtime.inputs import tensor_spec
+from runtime.models.inputs import tensor_spec
 from runtime.serving.errors import RequestError, ServeError
 from runtime.serving.json_objects import ValuesError, read_values
 from runtime.serving.protocol import InferReader

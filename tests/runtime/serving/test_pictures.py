@@ -15,7 +15,7 @@ from PIL import Image
 
 from foundation.limits import MAX_PIXELS
 from foundation.pictures import Picture, PictureError, read_header
-from runtime.images import Preprocess
+from runtime.models.images import Preprocess
 from runtime.serving import pictures
 from runtime.serving.batches import Done
 from runtime.serving.errors import ExpiredError, RequestError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from runtime.inputs import tensor_spec
+from runtime.models.inputs import tensor_spec
 from runtime.serving.errors import RequestError, ServeError, TooLargeError, UnsupportedError
 from runtime.serving.protocol import InferReader, InferRequest, OutputWish
 from runtime.serving.signature import DTYPES, Signature

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.artifact import ArtifactError
+from runtime.models.artifact import ArtifactError
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository, find_models

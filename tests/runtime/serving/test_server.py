@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.clients import RemoteTarget
-from runtime.clients import outputs_of as outputs_in
-from runtime.inputs import random_inputs
+from runtime.benchmarking.clients import RemoteTarget
+from runtime.benchmarking.clients import outputs_of as outputs_in
+from runtime.models.inputs import random_inputs
 from tests.foundation import sixteen_bits
 from tests.runtime import language_models
 from tests.runtime.conftest import CLASSES, SHAPE, expected_logits

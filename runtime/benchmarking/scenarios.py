@@ -21,8 +21,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from datasets.seeds import numpy_generator
-from runtime.benchmark import Call, Plan, Play, Player, failure_of, reason_of, take_turns
-from runtime.samples import Traffic
+from runtime.benchmarking.benchmark import Call, Plan, Play, Player, failure_of, reason_of, take_turns
+from runtime.benchmarking.samples import Traffic
 
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 Arrivals = Literal["poisson", "constant"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from foundation.limits import MAX_PIXELS
-from runtime.options import PATH, provider_option
+from runtime.commands.options import PATH, provider_option
 
 if TYPE_CHECKING:
-    from runtime.providers import Provider
+    from runtime.models.providers import Provider
     from runtime.serving.settings import LogFormat, Settings
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -84,7 +84,7 @@ def serve(
     classified by `curl -T photo.jpg http://localhost:8000/v1/classify`, or on the page at /. Every option can come from
     the environment: ENAS_SERVE_MAX_BATCH_SIZE is --max-batch-size, ENAS_SERVE_MODELS is MODELS.
     """
-    from runtime.machine import usable_cores
+    from foundation.machine import usable_cores
     from runtime.serving.batching import BatchLimits
     from runtime.serving.logs import configure
     from runtime.serving.settings import Settings, read_token

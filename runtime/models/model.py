@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from runtime.artifact import (
+from runtime.models.artifact import (
     Artifact,
     ArtifactError,
     GoldenCheck,
@@ -20,8 +20,8 @@ from runtime.artifact import (
     require_kind,
     require_sound,
 )
-from runtime.images import ImageError, Preprocess, check_pixels
-from runtime.providers import Provider
+from runtime.models.images import ImageError, Preprocess, check_pixels
+from runtime.models.providers import Provider
 
 # B batch, H height, W width, C channels, K classes
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from runtime.artifact import Artifact, open_artifact
-from runtime.language_model import SequenceModel, StepModel
-from runtime.model import Model
-from runtime.providers import Provider
+from runtime.models.artifact import Artifact, open_artifact
+from runtime.models.language_model import SequenceModel, StepModel
+from runtime.models.model import Model
+from runtime.models.providers import Provider
 
 AnyModel: TypeAlias = Model | StepModel | SequenceModel
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from charts.marks import Group, Mark, mark_chart
 from datasets.files import write_text
-from runtime import statistics
-from runtime.results import Point, Sweep
-from runtime.statistics import Interval
-from runtime.targets import Target
+from foundation import statistics
+from foundation.statistics import Interval
+from runtime.benchmarking.results import Point, Sweep
+from runtime.benchmarking.targets import Target
 
 
 def write_plots(sweep: Sweep, folder: Path) -> list[Path]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime import statistics
-from runtime.statistics import Estimate
+from foundation import statistics
+from foundation.statistics import Estimate
 
 # n samples
 

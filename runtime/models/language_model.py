@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from runtime.artifact import (
+from runtime.models.artifact import (
     SEQUENCE_MODEL,
     Artifact,
     ArtifactError,
@@ -25,8 +25,8 @@ from runtime.artifact import (
     require_kind,
     require_sound,
 )
-from runtime.providers import Provider
-from runtime.tokenizer import Tokenizer, TokenizerError
+from runtime.models.providers import Provider
+from runtime.models.tokenizer import Tokenizer, TokenizerError
 
 _STEP_OUTPUTS = ("logits", "next_state")
 _SEQUENCE_OUTPUTS = ("log_probs", "next_state")

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from foundation import balance
-from runtime import statistics
-from runtime.calibration import Calibration
-from runtime.model import Model
-from runtime.statistics import Estimate
+from foundation import balance, statistics
+from foundation.statistics import Estimate
+from runtime.models.model import Model
+from runtime.scoring.calibration import Calibration
 
 if TYPE_CHECKING:
     from datasets.store import ImageStore

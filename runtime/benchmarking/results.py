@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from runtime import statistics
-from runtime.benchmark import Plan
-from runtime.machine import Activity, Machine, drift
-from runtime.samples import Series
-from runtime.scenarios import Load
-from runtime.statistics import Estimate
-from runtime.targets import Target
+from foundation import statistics
+from foundation.machine import Activity, Machine, drift
+from foundation.statistics import Estimate
+from runtime.benchmarking.benchmark import Plan
+from runtime.benchmarking.samples import Series
+from runtime.benchmarking.scenarios import Load
+from runtime.benchmarking.targets import Target
 
 # Beyond this spread of the middle half of its samples a series is called noisy.
 _NOISY_SPREAD = 0.10

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runtime.ort import onnxruntime
+from runtime.models.ort import onnxruntime
 
 Provider = Literal["auto", "cpu", "cuda"]
 ConvSearch = Literal["exhaustive", "heuristic", "default"]

@@ -22,9 +22,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from runtime import statistics
-from runtime.machine import calibrate
-from runtime.samples import Series, Sitting, WarmUp
+from foundation import statistics
+from foundation.machine import calibrate
+from runtime.benchmarking.samples import Series, Sitting, WarmUp
 
 Call = Callable[[], object]
 Seen = Literal["nothing", "other shapes", "this shape"]

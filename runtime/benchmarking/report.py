@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime import statistics
-from runtime.results import Answer, Point, Sweep
-from runtime.samples import Sitting
-from runtime.scenarios import SCENARIOS, Scenario
-from runtime.statistics import Estimate, Interval
-from runtime.tables import ABSENT, aligned
-from runtime.targets import Target
+from foundation import statistics
+from foundation.statistics import Estimate, Interval
+from foundation.tables import ABSENT, aligned
+from runtime.benchmarking.results import Answer, Point, Sweep
+from runtime.benchmarking.samples import Sitting
+from runtime.benchmarking.scenarios import SCENARIOS, Scenario
+from runtime.benchmarking.targets import Target
 
 _SCHEMA = 2
 # The percentiles of the tables; the document has all.

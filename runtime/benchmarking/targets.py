@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.artifact import ArtifactError, load, read_model
-from runtime.benchmark import Call, Opened, Seen
-from runtime.inputs import ShapeError, TensorSpec, inputs_of
-from runtime.kinds import model_of
-from runtime.onnx_file import OnnxFile
-from runtime.ort import onnxruntime
-from runtime.providers import Provider, Session, Tuning, open_session
+from runtime.benchmarking.benchmark import Call, Opened, Seen
+from runtime.models.artifact import ArtifactError, load, read_model
+from runtime.models.inputs import ShapeError, TensorSpec, inputs_of
+from runtime.models.kinds import model_of
+from runtime.models.onnx_file import OnnxFile
+from runtime.models.ort import onnxruntime
+from runtime.models.providers import Provider, Session, Tuning, open_session
 
 # What a file says of itself, and holds only for the weights and the precision that its golden samples are of.
 _CLAIMS = {"accuracy", "precision"}

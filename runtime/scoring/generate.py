@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.seeds import numpy_generator
-from runtime.language_model import StepModel
+from runtime.models.language_model import StepModel
 
 
 class GenerationError(ValueError):

@@ -19,8 +19,8 @@ from foundation.file_tree import File, Problem, TreeError, read_tree
 from foundation.parallel import in_order
 from foundation.pictures import Picture, PictureError, has_picture_suffix, read_file, read_header
 from foundation.text import is_utf8, printable
-from runtime.images import ImageError, Preprocess, prepare_file
-from runtime.model import Model
+from runtime.models.images import ImageError, Preprocess, prepare_file
+from runtime.models.model import Model
 
 _BATCH_SIZE = 64
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from runtime import statistics
-from runtime.benchmark import BenchmarkError, Contestant, Plan, longest_s, measure
-from runtime.inputs import ShapeError, batch_size_of, random_inputs
-from runtime.machine import Activity, Machine, Reading
-from runtime.progress import progress
-from runtime.results import Answer, Goal, Point, Sweep
-from runtime.samples import Series
-from runtime.scenarios import Load
-from runtime.targets import Target
+from foundation import statistics
+from foundation.machine import Activity, Machine, Reading
+from foundation.progress import progress
+from runtime.benchmarking.benchmark import BenchmarkError, Contestant, Plan, longest_s, measure
+from runtime.benchmarking.results import Answer, Goal, Point, Sweep
+from runtime.benchmarking.samples import Series
+from runtime.benchmarking.scenarios import Load
+from runtime.benchmarking.targets import Target
+from runtime.models.inputs import ShapeError, batch_size_of, random_inputs
 
 DEFAULT_BATCH_SIZES = (1, 8, 32)
 _LARGEST_BATCH = 1024

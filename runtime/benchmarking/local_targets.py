@@ -10,10 +10,10 @@ from typing import Protocol, TypeVar
 import click
 import numpy as np
 
-from runtime.inputs import TensorSpec
-from runtime.options import OptionError
-from runtime.providers import Provider, Tuning
-from runtime.targets import Facts, FunctionTarget, OnnxTarget, Target, Transfer
+from foundation.options import OptionError
+from runtime.benchmarking.targets import Facts, FunctionTarget, OnnxTarget, Target, Transfer
+from runtime.models.inputs import TensorSpec
+from runtime.models.providers import Provider, Tuning
 
 EAGER, COMPILED = "torch eager", "torch.compile"
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import click
 
 from datasets.files import write_text
-from runtime.options import FILE, OptionError, command_line, json_option, provider_option
-from runtime.parameters import Duration, Numbers, Size
+from foundation.options import OptionError
+from runtime.benchmarking.parameters import Duration, Numbers, Size
+from runtime.commands.options import FILE, command_line, json_option, provider_option
 
 if TYPE_CHECKING:
-    from runtime.providers import ConvSearch, Provider
-    from runtime.results import Sweep
-    from runtime.scenarios import Arrivals, Load, Scenario
-    from runtime.targets import Target
+    from runtime.benchmarking.results import Sweep
+    from runtime.benchmarking.scenarios import Arrivals, Load, Scenario
+    from runtime.benchmarking.targets import Target
+    from runtime.models.providers import ConvSearch, Provider
 
 _INTERRUPTED = 130
 _FAILED = 1
@@ -205,14 +206,15 @@ def benchmark(
     ratio holds on a noisy machine. A percentile is stated only where there are enough samples for it. Ctrl-C reports
     what was measured until then.
     """
-    from runtime import report, statistics
-    from runtime.benchmark import Plan
-    from runtime.local_targets import COMPILED, EAGER, LocalTargets, run_of
-    from runtime.machine import usable_cores
-    from runtime.providers import Tuning
-    from runtime.results import Goal
-    from runtime.sweep import Grid, run_sweep
-    from runtime.targets import Transfer
+    from foundation import statistics
+    from foundation.machine import usable_cores
+    from runtime.benchmarking import report
+    from runtime.benchmarking.benchmark import Plan
+    from runtime.benchmarking.local_targets import COMPILED, EAGER, LocalTargets, run_of
+    from runtime.benchmarking.results import Goal
+    from runtime.benchmarking.sweep import Grid, run_sweep
+    from runtime.benchmarking.targets import Transfer
+    from runtime.models.providers import Tuning
 
     loads = _loads(
         scenarios or ("single-stream",),
@@ -281,7 +283,7 @@ def _loads(
     is_remote: bool,
     seed: int,
 ) -> list[Load]:
-    from runtime.scenarios import Load
+    from runtime.benchmarking.scenarios import Load
 
     if concurrency is not None and not {"offline", "server"} & set(scenarios):
         raise OptionError("--concurrency belongs to the scenarios offline and server")
@@ -318,7 +320,7 @@ def _headers(headers: Sequence[str], *, token_file: Path | None) -> dict[str, st
 
 
 def _remote(models: Sequence[str], *, url: str, headers: Mapping[str, str]) -> list[Target]:
-    from runtime.clients import RemoteTarget
+    from runtime.benchmarking.clients import RemoteTarget
 
     return [RemoteTarget.find(name, url=url, headers=headers) for name in dict.fromkeys(models)]
 
@@ -328,7 +330,7 @@ def _keep(sweep: Sweep, document: str, *, output: Path | None, plots: Path | Non
 
     An interrupted benchmark takes the place of a whole one only where it is told to.
     """
-    from runtime.plots import write_plots
+    from runtime.benchmarking.plots import write_plots
 
     if run is not None and not sweep.is_partial:
         output, plots = output or run / "benchmark.json", plots or run

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.options import PATH, OptionError, announced, command_line, json_option, provider_option
+from foundation.options import OptionError
+from runtime.commands.options import PATH, announced, command_line, json_option, provider_option
 
 if TYPE_CHECKING:
-    from runtime.language_model import StepModel
-    from runtime.providers import Provider
-    from runtime.tokenizer import Tokenizer
+    from runtime.models.language_model import StepModel
+    from runtime.models.providers import Provider
+    from runtime.models.tokenizer import Tokenizer
 
 
 @click.command()
@@ -49,9 +50,9 @@ def generate(
     MODEL is a language model's file or a run directory. The text is printed as it comes.
     """
     from datasets.tokens import UNITS
-    from runtime.generate import Sampling
-    from runtime.generate import generate as sample
-    from runtime.progress import progress
+    from foundation.progress import progress
+    from runtime.scoring.generate import Sampling
+    from runtime.scoring.generate import generate as sample
 
     opened = announced(_open_step_model(model, provider=provider))
     tokenizer = opened.tokenizer
@@ -88,10 +89,10 @@ def generate(
 
 
 def _open_step_model(model: Path, *, provider: Provider) -> StepModel:
-    from runtime.artifact import MODEL
-    from runtime.kinds import open_model
-    from runtime.language_model import StepModel
-    from runtime.model import Model
+    from runtime.models.artifact import MODEL
+    from runtime.models.kinds import open_model
+    from runtime.models.language_model import StepModel
+    from runtime.models.model import Model
 
     opened = open_model(model, provider=provider)
     if isinstance(opened, StepModel):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from runtime.artifact import Artifact
+    from runtime.models.artifact import Artifact
 
 _Opened = TypeVar("_Opened", bound="Artifact")
 
@@ -24,10 +24,6 @@ provider_option = click.option(
     help="Where to run; auto takes CUDA if it works.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write a JSON document to stdout.")
-
-
-class OptionError(ValueError):
-    """Options that do not go together, or not with these files."""
 
 
 def command_line() -> list[str]:

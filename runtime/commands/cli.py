@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.options import PATH, OptionError, announced, command_line, json_option, provider_option
+from foundation.options import OptionError
+from runtime.commands.options import PATH, announced, command_line, json_option, provider_option
 
 if TYPE_CHECKING:
     from datasets.store import ImageStore, TextStore
-    from runtime.artifact import Artifact
-    from runtime.evaluate import Evaluation
-    from runtime.language_model import LanguageModel
-    from runtime.model import Model
-    from runtime.providers import Provider
+    from runtime.models.artifact import Artifact
+    from runtime.models.language_model import LanguageModel
+    from runtime.models.model import Model
+    from runtime.models.providers import Provider
+    from runtime.scoring.evaluate import Evaluation
 
 _BATCH_SIZE = 64
 
@@ -58,9 +59,9 @@ def evaluate(
     """
     from datasets import catalog
     from datasets.store import ImageStore, TextStore
-    from runtime.kinds import open_model
-    from runtime.language_model import LanguageModel
-    from runtime.model import Model
+    from runtime.models.kinds import open_model
+    from runtime.models.language_model import LanguageModel
+    from runtime.models.model import Model
 
     opened = announced(open_model(_file_to_score(model), provider=provider))
     store = catalog.load(dataset or _trained_on(opened))
@@ -95,7 +96,7 @@ def evaluate(
 
 def _file_to_score(model: Path) -> Path:
     """A run's file of whole sequences, if it has one: the same perplexity as of single steps, sooner."""
-    from runtime.artifact import SEQUENCE_MODEL
+    from runtime.models.artifact import SEQUENCE_MODEL
 
     return model / SEQUENCE_MODEL if (model / SEQUENCE_MODEL).exists() else model
 
@@ -108,8 +109,8 @@ def _trained_on(model: Artifact) -> str:
 
 
 def _score_images(model: Model, *, store: ImageStore, split: str, batch_size: int) -> Evaluation:
-    from runtime.evaluate import evaluate as score
-    from runtime.progress import progress
+    from foundation.progress import progress
+    from runtime.scoring.evaluate import evaluate as score
 
     count = store.counts.get(split, 0)
     with progress(f"scoring {count:,} images of {store.name}, {split}", total=count) as advance:
@@ -167,8 +168,8 @@ def _draw_confusion(result: Evaluation, path: Path, *, title: str) -> None:
 
 
 def _class_table(result: Evaluation) -> str:
+    from foundation.tables import ABSENT, aligned
     from foundation.text import printable
-    from runtime.tables import ABSENT, aligned
 
     def percent(value: float | None) -> str:
         return ABSENT if value is None else f"{value:.1%}"
@@ -185,9 +186,9 @@ def _class_table(result: Evaluation) -> str:
 def _score_text(model: LanguageModel, *, store: TextStore, split: str) -> tuple[dict[str, Any], str]:
     """What a program reads, and what a person reads."""
     from datasets.tokens import UNITS
-    from runtime.language_model import StepModel
-    from runtime.perplexity import evaluate_text
-    from runtime.progress import progress
+    from foundation.progress import progress
+    from runtime.models.language_model import StepModel
+    from runtime.scoring.perplexity import evaluate_text
 
     unit = UNITS[model.tokenizer.tokens]
     count = max(store.counts.get(split, 0) - 1, 0)
@@ -227,9 +228,9 @@ def predict(
     """
     from foundation.progress import steps
     from foundation.text import printable
-    from runtime.kinds import open_model
-    from runtime.model import Model
-    from runtime.predictions import Failure, as_table, as_text, document, find_pictures, predictions
+    from runtime.models.kinds import open_model
+    from runtime.models.model import Model
+    from runtime.scoring.predictions import Failure, as_table, as_text, document, find_pictures, predictions
 
     if as_json and as_csv:
         raise OptionError("--json and --csv: only one of them")

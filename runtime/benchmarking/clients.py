@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from runtime.benchmark import Call, Opened
-from runtime.inputs import TensorSpec, tensor_spec
-from runtime.targets import Facts, Feed, remark_of
+from runtime.benchmarking.benchmark import Call, Opened
+from runtime.benchmarking.targets import Facts, Feed, remark_of
+from runtime.models.inputs import TensorSpec, tensor_spec
 
 _TIMEOUT_S = 60.0
 # How a connection shows that its server has closed it. All are OSErrors too.

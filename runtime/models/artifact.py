@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from runtime.onnx_file import OnnxFile, PartError
-from runtime.providers import DEFAULT_TUNING, Provider, Session, Tuning, open_session
+from runtime.models.onnx_file import OnnxFile, PartError
+from runtime.models.providers import DEFAULT_TUNING, Provider, Session, Tuning, open_session
 
 Kind: TypeAlias = Literal[
     "an image classifier", "a language model of single steps", "a language model of whole sequences"

@@ -13,8 +13,8 @@ import numpy as np
 
 from datasets.streams import EVALUATION_STREAMS, split_streams
 from datasets.tokens import UNITS
-from runtime.evaluate import EvaluationError, first_difference
-from runtime.language_model import LanguageModel
+from runtime.models.language_model import LanguageModel
+from runtime.scoring.evaluate import EvaluationError, first_difference
 
 if TYPE_CHECKING:
     from datasets.store import TextStore
