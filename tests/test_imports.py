@@ -174,7 +174,6 @@ ALLOWED = {
         "searcher.training.settings",
         "searcher.training.threads",
         "datasets",
-        "foundation",
         "runtime",
     },
     # Judge a search by training, and so alone know both.

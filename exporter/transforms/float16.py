@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import onnx
+
+from runtime.models import ort  # noqa: F401 - it switches telemetry off before anything of onnxruntime is imported
+
+# isort: split
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 

@@ -17,6 +17,10 @@ from typing import Literal
 
 import numpy as np
 import onnx
+
+from runtime.models import ort  # noqa: F401 - it switches telemetry off before anything of onnxruntime is imported
+
+# isort: split
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.qdq_loss_debug import (
     collect_activations,
