@@ -98,8 +98,8 @@ test-gpu: $(READY) ## Run the tests that need a CUDA device
 gpu-check: ## Prove the GPU path on a CUDA device, in ten minutes (OUT=folder, ARGS=--full)
 	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -m tests.gpu_check $(if $(OUT),--out $(OUT)) $(ARGS)
 
-test-clients: $(READY) .venv-clients/.ready ## Try the server with tritonclient and schemathesis
-	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py
+test-clients: $(READY) .venv-clients/.ready .venv-triton/.ready ## Try the server with tritonclient and schemathesis
+	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py tests/exporter/test_triton.py
 
 INTEROP := opencv4 opencv5 openvino onnxruntime-oldest onnxruntime-newest
 

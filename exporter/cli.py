@@ -471,6 +471,12 @@ def _or_dash(value: float | None, form: str) -> str:
     help="auto fills channels up to blocks of this CPU's kernels, measures, and keeps what is faster.",
 )
 @click.option("--resize-inside", is_flag=True, help="Write model-any-size.onnx, which resizes pictures itself, too.")
+@click.option(
+    "--triton",
+    "repository",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the model into this folder as a Triton repository has it, too.",
+)
 @click.option("--int8", is_flag=True, help="Try model-int8.onnx, calibrated on training pictures, too.")
 @click.option("--half", is_flag=True, help="Try model-fp16.onnx, for CUDA, too.")
 @click.option(
@@ -496,6 +502,7 @@ def export(
     rtol: float,
     align: Literal["none", "auto"],
     resize_inside: bool,
+    repository: Path | None,
     int8: bool,
     half: bool,
     goal: Literal["speed", "size", "elsewhere"],
@@ -511,13 +518,14 @@ def export(
     from exporter.convert import Tolerance, least_onnxruntime
     from exporter.export import VerificationError, is_current
     from exporter.export import export as run_export
+    from exporter.triton import write_triton
     from exporter.variants import remove_stale
     from exporter.verify import describe
     from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 
     tolerance = Tolerance(atol, rtol)
     forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
-    if forms or resize_inside:
+    if forms or resize_inside or repository is not None:
         _check_is_of_images(run)
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
@@ -541,6 +549,8 @@ def export(
         )
     if resize_inside:
         log(f"wrote {write_any_size(run)}")
+    if repository is not None:
+        log(f"wrote {write_triton(run, repository)}; next: enas serve {shlex.quote(str(repository))}")
     if forms:
         _try_variants(run, forms, points=points, goal=goal, resume=resume)
 
@@ -552,7 +562,7 @@ def _check_is_of_images(run: Path) -> None:
     from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
     if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
-        raise ConfigError("--int8, --half and --resize-inside are for image classifiers; this is a language model")
+        raise ConfigError("--int8, --half, --resize-inside and --triton are for image classifiers")
 
 
 def _try_variants(

@@ -74,20 +74,28 @@ class Model(Artifact):
         self._check(images)
         return Prediction(*self.session.ort.run(_OUTPUTS, {_INPUT: images}))
 
-    def check_golden(self) -> GoldenCheck:
-        """Run the inputs that the model carries and compare with the logits it carries.
+    def golden_samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """The images that the model carries, uint8 [n, H, W, C], with their logits [n, K].
 
         Raises: ArtifactError: it carries none, or they cannot be read.
         """
         try:
             golden = self.metadata["golden"]
             pixels = np.frombuffer(base64.b64decode(golden["images"], validate=True), dtype=np.uint8)
-            images = pixels.reshape(golden["shape"])
-            expected = np.array(golden["logits"], dtype=np.float32)
-            atol, rtol = float(golden["atol"]), float(golden["rtol"])
+            return pixels.reshape(golden["shape"]), np.array(golden["logits"], dtype=np.float32)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise ArtifactError(f"{self.path}: enas.golden: {reason}") from error
+            raise self._unreadable_golden(error) from error
+
+    def check_golden(self) -> GoldenCheck:
+        """Run the inputs that the model carries and compare with the logits it carries.
+
+        Raises: as `golden_samples`.
+        """
+        images, expected = self.golden_samples()
+        try:
+            atol, rtol = (float(self.metadata["golden"][key]) for key in ("atol", "rtol"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unreadable_golden(error) from error
         logits = self.predict(images).logits
         if logits.shape != expected.shape:
             raise ArtifactError(f"{self.path}: enas.golden: logits of shape {expected.shape} for {len(images)} images")
@@ -96,6 +104,10 @@ class Model(Artifact):
         allowed = atol + rtol * np.abs(expected).max(axis=1, keepdims=True)  # [n, 1]
         passed = bool(np.all(difference <= allowed))
         return GoldenCheck(passed, len(images), float(difference.max()))
+
+    def _unreadable_golden(self, error: Exception) -> ArtifactError:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        return ArtifactError(f"{self.path}: enas.golden: {reason}")
 
     def _check(self, images: np.ndarray) -> None:
         expected = ", ".join(map(str, self.image_shape))

@@ -1,0 +1,122 @@
+"""A run's image classifier as a model of a Triton repository: `NAME/config.pbtxt`, `labels.txt`, `1/model.onnx`.
+
+Our own server serves the same folder. Source: Triton's `model_config.proto`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from exporter.latency import measure
+from runtime.models.artifact import MODEL, ArtifactError
+from runtime.models.inputs import inputs_of, outputs_of
+from runtime.models.model import Model
+from runtime.serving.signature import configured
+
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+_GAIN = 0.95
+"""A larger batch is preferred if it takes this part of the time an image, or less."""
+_QUEUE_DELAY_US = 100
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_ENUMS = ("data_type", "kind")
+
+
+def write_triton(run: Path, repository: Path) -> Path:
+    """Write the run's model into a repository, whole or not at all; its folder there, called as the run.
+
+    Raises: ArtifactError: there is no image classifier, or its run has a name that no model can have.
+    """
+    model = Model.open(run / MODEL, provider="cpu", threads=1)
+    name = run.absolute().name
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(f"{run}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
+    folder = repository / name
+    repository.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that a server which looks meanwhile passes it over.
+    unfinished, replaced = (repository / f".{name}.{secrets.token_hex(4)}.{end}" for end in ("tmp", "old"))
+    try:
+        (unfinished / "1").mkdir(parents=True)
+        shutil.copyfile(run / MODEL, unfinished / "1" / MODEL)
+        (unfinished / "labels.txt").write_text("".join(f"{label}\n" for label in model.classes), encoding="utf-8")
+        (unfinished / "warmup").mkdir()
+        images, _ = model.golden_samples()
+        (unfinished / "warmup" / "golden").write_bytes(images[0].tobytes())
+        (unfinished / "config.pbtxt").write_text(text_format(configuration(model, name)), encoding="utf-8")
+        if folder.exists():
+            folder.rename(replaced)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+    return folder
+
+
+def configuration(model: Model, name: str) -> dict[str, Any]:
+    """Triton's ModelConfig, as a document."""
+    ort = model.session.ort
+    images, *_ = configured(inputs_of(ort))
+    outputs = [{**output, "label_filename": "labels.txt"} for output in configured(outputs_of(ort))]
+    sizes = preferred_batch_sizes(model.path.read_bytes())
+    batching: dict[str, Any] = {"preferred_batch_size": sizes} if sizes else {}
+    return {
+        "name": name,
+        "platform": "onnxruntime_onnx",
+        "max_batch_size": _BATCH_SIZES[-1],
+        "input": [images],
+        "output": outputs,
+        "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
+        "dynamic_batching": {**batching, "max_queue_delay_microseconds": _QUEUE_DELAY_US},
+        "model_warmup": [
+            {
+                "name": "golden",
+                "batch_size": 1,
+                "inputs": [
+                    {
+                        "key": images["name"],
+                        "value": {
+                            "data_type": images["data_type"],
+                            "dims": images["dims"],
+                            "input_data_file": "golden",
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def preferred_batch_sizes(model: bytes) -> list[int]:
+    """The batches that take less time an image than smaller ones, measured on this machine's CPU, one thread."""
+    found: list[int] = []
+    least = float("inf")
+    for size in _BATCH_SIZES:
+        (ms,) = measure([model], batch=size).ms
+        if ms.value / size <= _GAIN * least:
+            if size > 1:
+                found.append(size)
+            least = ms.value / size
+    return found
+
+
+def text_format(document: Mapping[str, Any]) -> str:
+    """A document as protobuf's text format: names of enums bare, strings quoted."""
+    return "\n".join(_lines(document)) + "\n"
+
+
+def _lines(document: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for key, value in document.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Mapping):
+                yield f"{indent}{key} {{"
+                yield from _lines(one, indent + "  ")
+                yield f"{indent}}}"
+            elif isinstance(one, str) and key not in _ENUMS:
+                yield f"{indent}{key}: {json.dumps(one)}"
+            else:
+                yield f"{indent}{key}: {one}"
