@@ -22,8 +22,8 @@ from PIL import Image
 
 import enas
 from tests.runtime import language_models
+from tests.runtime.commands.test_cli import write_store
 from tests.runtime.conftest import CLASSES
-from tests.runtime.test_cli import write_store
 from tests.runtime.watched import ROOT, Watch
 
 PACKAGES = ("foundation", "charts", "datasets", "searcher", "exporter", "runtime")

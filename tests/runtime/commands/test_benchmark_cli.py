@@ -8,11 +8,11 @@ import pytest
 
 from foundation.machine import usable_cores
 from runtime.commands.benchmark_cli import benchmark
-from tests.runtime.commands import document_of, mistake, run
+from tests.runtime.benchmarking.test_targets import foreign_model
+from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 from tests.runtime.language_models import save_run
 from tests.runtime.oip_server import serving
-from tests.runtime.test_targets import foreign_model
 
 # Enough to see every path, too little to mean anything.
 QUICK = ["--provider", "cpu", "-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]

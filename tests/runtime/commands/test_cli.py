@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.store_writer import write_image_store
 from runtime.commands import cli
 from tests.foundation import sixteen_bits
-from tests.runtime.commands import document_of, mistake, run
+from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from datasets.store_writer import write_text_store
 from runtime.commands import cli, generate_cli
-from tests.runtime.commands import document_of, mistake, run
+from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import save
 from tests.runtime.language_models import CHARACTERS, WORDS, metadata, save_run, step_graph
 
