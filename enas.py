@@ -50,8 +50,8 @@ _COMMANDS = {
     "compare": _LazyCommand(
         "exporter", "compare", "Judge a network: is it better than others that are as fast?", "compare_cli"
     ),
-    "export": _LazyCommand("exporter", "export", "Convert a retrained network to ONNX and verify it."),
-    "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network."),
+    "export": _LazyCommand("exporter", "export", "Convert a retrained network to ONNX and verify it.", "export_cli"),
+    "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network.", "export_cli"),
     "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set.", "commands.cli"),
     "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model.", "commands.cli"),
     "generate": _LazyCommand(
