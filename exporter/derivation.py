@@ -16,7 +16,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -162,9 +162,12 @@ def derive_by_training(
             rungs.append(Rung(epochs, scores))
             ranked = sorted(alive, key=lambda name: _worth(scores[name], metric), reverse=True)
             log(f"{title}: the best is {ranked[0]}, valid {metric} {_text(scores[ranked[0]], metric)}")
-            is_last = number == len(config.rung_epochs)
-            count = 1 if is_last else max(2, math.ceil(config.keep * len(alive)))
-            alive = {name: alive[name] for name in ranked[:count]}
+            if number == len(config.rung_epochs):
+                kept = ranked[:1]
+            else:
+                count = max(2, math.ceil(config.keep * len(alive)))
+                kept = kept_of(ranked, count, known={name for name, one in alive.items() if one.reward is None})
+            alive = {name: alive[name] for name in kept}
         (chosen,) = alive.values()
         target = finished.search.config.latency
         derivation = Derivation(
@@ -178,6 +181,19 @@ def derive_by_training(
         write_text(run / DERIVATION, json.dumps(derivation.to_document(), indent=1) + "\n")
         begun.finish({"chosen": chosen.name, "candidates": len(candidates), "seconds": round(begun.seconds, 1)})
         return derivation
+
+
+def kept_of(ranked: Sequence[str], count: int, *, known: Collection[str]) -> list[str]:
+    """Who goes on to the next rung: the first `count`, of whom the last gives way to the best known network, should
+    none be among them.
+
+    A short training says little of a long one, and the choice must not be worse than what was known before the search.
+    """
+    kept = list(ranked[:count])
+    best_known = next((name for name in ranked if name in known), None)
+    if best_known is not None and best_known not in kept:
+        kept[-1] = best_known
+    return kept
 
 
 def read_derivation(run: Path) -> Derivation:

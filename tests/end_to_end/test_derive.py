@@ -56,7 +56,8 @@ def _tiny_and_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ENAS_DATA", str(tmp_path / "data"))
     for module in (latency, profiling, scaling):
         monkeypatch.setattr(module, "measure", pretend)
-    monkeypatch.setattr(derivation, "onnx_of", lambda spec: spec)
+    for module in (derivation, profiling):
+        monkeypatch.setattr(module, "onnx_of", lambda spec: spec)
     original = profiling.probe
 
     def probe(space: str, block: Block) -> Any:
@@ -185,6 +186,14 @@ def test_a_derivation_goes_on_with_what_is_trained(searched: Path) -> None:
     assert trained[0].stat().st_mtime_ns == kept
     derive(searched, "--force")
     assert json.loads((searched / "derivation.json").read_text()) == whole
+
+
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [({"b"}, ["a", "b"]), ({"c", "d"}, ["a", "c"]), (set(), ["a", "b"]), ({"a", "d"}, ["a", "b"])],
+)
+def test_the_best_known_network_stays_to_the_last_rung(known: set[str], kept: list[str]) -> None:
+    assert derivation.kept_of(["a", "b", "c", "d"], 2, known=known) == kept
 
 
 @pytest.mark.slow
