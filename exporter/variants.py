@@ -27,6 +27,7 @@ from exporter.transforms import int8
 from exporter.transforms.float16 import to_float16
 from exporter.verify import Comparison, compare
 from foundation.machine import Machine
+from foundation.tables import ABSENT, aligned
 from runtime.models.artifact import MODEL, load
 from runtime.models.model import Model
 from runtime.models.onnx_file import OnnxFile
@@ -258,12 +259,12 @@ def is_current(run: Path, names: Sequence[str], *, points: float, goal: Goal) ->
 
 def describe(trials: Sequence[Trial]) -> str:
     """All that was tried, as a table for a person."""
-    lines = [f"{'form':<6}{'settings':<46}{'valid':>9}{'float32':>9}{'bytes':>11}{'ms':>8}{'float32':>9}  "]
+    header = ["form", "settings", "valid", "float32", "bytes", "ms", "float32", ""]
+    rows = []
     for trial in trials:
-        times = [f"{value:.3f}" if value is not None else "–" for value in (trial.ms, trial.base_ms)]
+        times = [f"{value:.3f}" if value is not None else ABSENT for value in (trial.ms, trial.base_ms)]
         verdict = f"KEPT, {trial.test_accuracy:.2%} on test: " if trial.test_accuracy is not None else ""
-        lines.append(
-            f"{trial.name:<6}{trial.settings:<46}{trial.accuracy:>9.2%}{trial.base_accuracy:>9.2%}"
-            f"{trial.num_bytes:>11,}{times[0]:>8}{times[1]:>9}  {verdict}{trial.reason}"
-        )
-    return "\n".join(lines)
+        accuracies = [f"{trial.accuracy:.2%}", f"{trial.base_accuracy:.2%}"]
+        row = [trial.name, trial.settings, *accuracies, f"{trial.num_bytes:,}", *times, verdict + trial.reason]
+        rows.append(row)
+    return aligned(header, rows, left=(0, 1, 7))

@@ -207,7 +207,7 @@ def benchmark(
     what was measured until then.
     """
     from foundation import statistics
-    from foundation.machine import usable_cores
+    from foundation.cores import usable_cores
     from runtime.benchmarking import report
     from runtime.benchmarking.benchmark import Plan
     from runtime.benchmarking.local_targets import COMPILED, EAGER, LocalTargets, run_of

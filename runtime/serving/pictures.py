@@ -12,8 +12,8 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from foundation.cores import usable_cores
 from foundation.limits import MAX_PIXELS
-from foundation.machine import usable_cores
 from foundation.pictures import Picture, PictureError, read_header
 from runtime.models.images import Preprocess, prepare_file
 from runtime.serving.batches import Done

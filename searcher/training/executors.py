@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from foundation.cores import usable_cores
 from foundation.parallel import begin_process
-from searcher.training.threads import usable_cores
 
 R = TypeVar("R")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from datasets.files import write_text
+from foundation.cores import usable_cores
 from searcher.training.distributed import World
 from searcher.training.weights_trainer import DivergedError
 
@@ -58,11 +59,6 @@ def read_usage() -> Usage | None:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counts[:8])
             ticks += user + nice + system + irq + softirq + steal
     return Usage(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_cores(before: Usage, after: Usage, *, cores: int) -> float:

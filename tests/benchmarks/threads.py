@@ -51,12 +51,13 @@ def measure(count: int) -> None:
 
     from exporter.presets import retrain_preset
     from exporter.retrain import Retraining
+    from foundation.cores import usable_cores
     from searcher.arch.spec import Spec
     from searcher.presets.catalog import search_preset
     from searcher.training import device as devices
     from searcher.training.distributed import ALONE
     from searcher.training.task_kinds import load_store, task_of
-    from searcher.training.threads import threads_for, usable_cores
+    from searcher.training.threads import threads_for
 
     device = torch.device("cpu")
     devices.prepare(device)

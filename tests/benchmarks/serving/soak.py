@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from foundation.machine import Machine, usable_cores
+from foundation.cores import usable_cores
+from foundation.machine import Machine
 from runtime.models.artifact import read_model
 from runtime.models.model import Model
 from tests.benchmarks.serving.__main__ import http_request, run_load

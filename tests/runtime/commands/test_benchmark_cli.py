@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foundation.machine import usable_cores
+from foundation.cores import usable_cores
 from runtime.commands.benchmark_cli import benchmark
 from tests.runtime.benchmarking.test_targets import foreign_model
 from tests.runtime.command_runs import document_of, mistake, run
