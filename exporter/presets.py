@@ -141,7 +141,7 @@ def quick_stages() -> RetrainConfig:
     """Longer than the other spaces, whose steps take longer."""
     augmentation = Augmentation(crop_padding=2, flip=True)
     config = quick_images()
-    return replace(config, num_epochs=28, training=replace(config.training, augmentation=augmentation))
+    return replace(config, num_epochs=25, training=replace(config.training, augmentation=augmentation))
 
 
 def deploy_stages() -> RetrainConfig:
@@ -249,7 +249,7 @@ def retrain_preset(space: str, name: str) -> RetrainConfig:
 
 
 _HALVING: dict[str, HalvingConfig] = {
-    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 4), keep=0.28),
+    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 3), keep=0.28),
     "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
 }
 
