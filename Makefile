@@ -16,19 +16,10 @@ VENV   := .venv
 ENAS   := $(VENV)/bin/enas
 READY  := $(VENV)/.ready
 
-# A run's name is that of its space, data set and preset; the default data set is the space's and preset's own.
-images-of-quick     := fashion-mnist-mini
-images-of-standard  := fashion-mnist
-images-of-deploy    := fashion-mnist
-images-of-paper     := cifar10
-images-of-reference := cifar10
-text-of-quick       := shakespeare
-text-of-small       := shakespeare
-text-of-paper       := ptb
-text-of-reference   := ptb
-KIND         := $(if $(filter recurrent,$(SPACE)),text,images)
-DATASET_NAME := $(or $(DATASET),$($(KIND)-of-$(PRESET)),$(PRESET))
-RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRESET))
+# A run's name is that of its space, data set and preset. The default data set is the preset's own, which enas is asked
+# for once, when a recipe first needs the name. Of a preset that does not exist the search tells.
+OWN_DATASET = $(eval OWN_DATASET := $$(shell $(ENAS) data default --space $(SPACE) --preset $(PRESET) 2> /dev/null))$(OWN_DATASET)
+RUN_DIR = runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(or $(DATASET),$(OWN_DATASET),$(PRESET))))-$(PRESET))
 
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
@@ -37,7 +28,7 @@ RUN_DIR := runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(DATASET_NAME)))-$(PRE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: SPACE=$(SPACE) DATASET=$(DATASET_NAME) PRESET=$(PRESET) RUN=$(notdir $(RUN_DIR)) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY) FLIP=$(FLIP)"
+	@echo "Variables: SPACE=$(SPACE) DATASET=$(or $(DATASET),<the preset's>) PRESET=$(PRESET) RUN=$(or $(RUN),<space>-<dataset>-<preset>) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY) FLIP=$(FLIP)"
 
 install: $(READY) ## Make .venv and install the pinned packages
 

@@ -37,16 +37,18 @@ class _LazyCommand:
 
 _COMMANDS = {
     "data": _LazyCommand("datasets", "data", "List, inspect, fetch and import data sets."),
-    "search": _LazyCommand("searcher", "search", "Search for an architecture with ENAS."),
-    "spec": _LazyCommand("searcher", "spec", "Show, check, draw and convert architecture specs."),
-    "report": _LazyCommand("searcher", "report", "Write a run's HTML page."),
+    "search": _LazyCommand("searcher", "search", "Search for an architecture with ENAS.", "search_cli"),
+    "spec": _LazyCommand("searcher", "spec", "Show, check, draw and convert architecture specs.", "spec_cli"),
+    "report": _LazyCommand("searcher", "report", "Write a run's HTML page.", "report_cli"),
     "watch": _LazyCommand("searcher", "watch", "Follow a run in the terminal.", "watch_cli"),
-    "retrain": _LazyCommand("exporter", "retrain", "Train the architecture of a spec from scratch."),
+    "retrain": _LazyCommand("exporter", "retrain", "Train the architecture of a spec from scratch.", "retrain_cli"),
     "derive": _LazyCommand("exporter", "derive", "Choose a search's architecture by training many.", "derive_cli"),
     "latency": _LazyCommand(
         "exporter", "latency", "Measure what a space's blocks take on this machine.", "latency_cli"
     ),
-    "rank": _LazyCommand("exporter", "rank", "Judge a search: do its shared weights rank architectures rightly?"),
+    "rank": _LazyCommand(
+        "exporter", "rank", "Judge a search: do its shared weights rank architectures rightly?", "rank_cli"
+    ),
     "compare": _LazyCommand(
         "exporter", "compare", "Judge a network: is it better than others that are as fast?", "compare_cli"
     ),
@@ -71,8 +73,12 @@ class Peers:
     """What a package's commands need of packages that it must not import.
 
     `runtime` compares models with torch's networks and stays free of torch; `searcher` predicts with latencies, which
-    `exporter` measures.
+    `exporter` measures; `datasets` names the data set that a preset of `searcher` is meant for.
     """
+
+    def default_dataset(self, space: str, preset: str) -> str:
+        """The data set that presets of that name are meant for; loads no torch."""
+        return importlib.import_module("searcher.presets.datasets").default_dataset(space, preset)
 
     def latency_table(
         self, space_name: str, space: Any, network: Any, task: Any, *, batch: int, threads: int

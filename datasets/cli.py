@@ -11,12 +11,11 @@ import numpy as np
 
 from datasets import catalog
 from datasets.files import whole_file
-from datasets.import_cli import force_option, import_command
+from datasets.import_cli import import_command, store_force_option
 from datasets.store import SPLITS, ImageStore, StoreError, StoreInUseError, TextStore, open_store
 from datasets.summary import class_table, summary, token_table, unknown_counts
+from foundation.command_options import json_option
 from foundation.progress import steps
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
 
 
 @click.group()
@@ -25,7 +24,7 @@ def data() -> None:
 
 
 @data.command("list")
-@_json_option
+@json_option
 def list_command(as_json: bool) -> None:
     """All data sets: embedded, fetched or to be fetched, and your own."""
     rows = [_known_row(entry) for entry in catalog.entries()] + [_own_row(name) for name in catalog.imported()]
@@ -59,9 +58,18 @@ def _own_row(name: str) -> dict[str, Any]:
 
 
 @data.command()
+@click.option("--space", default="stages", help="Search space: micro, macro, stages or recurrent.")
+@click.option("--preset", default="quick", help="Settings: quick, paper, or another of the space's.")
+@click.pass_context
+def default(context: click.Context, space: str, preset: str) -> None:
+    """The data set that a search of a space is meant for."""
+    click.echo(context.obj.default_dataset(space, preset))
+
+
+@data.command()
 @click.argument("name_or_path", metavar="NAME|PATH")
 @click.option("--verify", is_flag=True, help="Read all of it and compare with its SHA-256.")
-@_json_option
+@json_option
 def info(name_or_path: str, verify: bool, as_json: bool) -> None:
     """What a data set holds."""
     store = catalog.load(name_or_path)
@@ -121,8 +129,10 @@ def _facts(store: ImageStore | TextStore) -> dict[str, Any]:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of the published files, instead of the network.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The store's path.  [default: by name]")
-@force_option
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), show_default="by name", help="The store's path."
+)
+@store_force_option
 def fetch(name: str, originals: Path | None, out: Path | None, force: bool) -> None:
     """Download a published data set and build its store."""
     path = catalog.fetch(name, originals=originals, out=out, force=force)

@@ -20,13 +20,14 @@ from datasets.sources.picture_table import SUFFIXES, Columns
 from datasets.store import ImageStore, StoreError, open_store
 from datasets.summary import class_table, summary, token_table
 from datasets.tokens import Tokens
+from foundation.command_options import force_option
 from foundation.progress import steps
 from foundation.text import printable
 
 _LISTED_FILES = 10
 _FOR_PICTURES = ("size", "fit", "colour", "seed", "columns", "as_classes", "list_copies")
 _PACKED = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-force_option = click.option("--force", is_flag=True, help="Replace a store that is there already.")
+store_force_option = force_option("Replace a store that is there already.")
 
 
 class _Size(click.ParamType):
@@ -80,15 +81,17 @@ class _Columns(click.ParamType):
 @click.option(
     "--tokens",
     type=click.Choice(["word", "char"]),
-    help="It is text; what is to be a token of it.  [default: word, if there are .txt files and nothing else]",
+    show_default="word, if there are .txt files and nothing else",
+    help="It is text; what is to be a token of it.",
 )
 @click.option(
     "--vocabulary",
     type=int,
     metavar="SIZE",
-    help="The most different tokens; rarer ones become <unk>.  [default: 10,000 words, or all characters]",
+    show_default="10,000 words, or all characters",
+    help="The most different tokens; rarer ones become <unk>.",
 )
-@force_option
+@store_force_option
 @click.pass_context
 def import_command(
     context: click.Context,

@@ -127,4 +127,5 @@ def _reduced(maps: np.ndarray, side: int) -> np.ndarray:
 def _unit(maps: np.ndarray) -> np.ndarray:
     vectors = maps.reshape(len(maps), -1)
     vectors = vectors - vectors.mean(1, keepdims=True)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return unit

@@ -326,7 +326,8 @@ def _read(store: ImageStore | TextStore, dataset: str, start: int = 0, stop: int
                 f"{store.path}: '{store.name}' was replaced by other data while it was in use; import the earlier data "
                 "again to go on with it, or start anew"
             )
-        return file[dataset][start:stop]
+        found: np.ndarray = file[dataset][start:stop]
+        return found
 
 
 def _read_joined(store: ImageStore | TextStore, split: str, dataset: str) -> np.ndarray:

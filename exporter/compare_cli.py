@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from foundation.command_options import device_option, json_option, seed_option
 from searcher.cli_options import (
     command_again,
     exit_stopped,
     jobs_options,
     pace_options,
+    resume_options,
     settings_options,
     threads_option,
 )
+from searcher.latency.options import latency_setting
 
 if TYPE_CHECKING:
     from exporter.retrain import RetrainConfig
@@ -36,27 +39,22 @@ if TYPE_CHECKING:
     "--references",
     multiple=True,
     metavar="SPEC",
-    help="Network to compare with, by name, file or run; may be given again.  [default: the published ones]",
+    show_default="the published ones",
+    help="Network to compare with, by name, file or run; may be given again.",
 )
-@click.option("--preset", help="Recipe of all trainings: one of the space's presets.  [default: the retraining's]")
+@click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
 @settings_options
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over train.  [default: the recipe's]")
-@click.option("--dataset", help="Name or path of what is trained on.  [default: the run's]")
-@click.option("--test-dataset", metavar="NAME|PATH", help="Score on its test split.  [default: the data set's own]")
-@click.option(
-    "--latency-batch", type=click.IntRange(min=1), default=1, help="Images a call, where latency is measured."
-)
-@click.option("--latency-threads", type=click.IntRange(min=1), default=1, help="Threads where latency is measured.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, help="Draws the random networks; the first training's seed."
-)
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Passes over train.")
+@click.option("--dataset", show_default="the run's", help="Name or path of what is trained on.")
+@click.option("--test-dataset", metavar="NAME|PATH", show_default="the data set's own", help="Score on its test split.")
+@latency_setting
+@seed_option("Draws the random networks; the first training's seed.", default=0)
 @jobs_options
 @threads_option
 @pace_options
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to train.")
-@click.option("--json", "as_json", is_flag=True, help="Write the result as JSON, for programs.")
-@click.option("--resume", is_flag=True, help="Go on with an unfinished comparison, or add seeds to a finished one.")
-@click.option("--force", is_flag=True, help="Delete an existing comparison first.")
+@device_option
+@json_option
+@resume_options("comparison", resume="Go on with an unfinished {stage}, or add seeds to a finished one.")
 def compare(
     run: Path,
     seeds: int,

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from foundation.command_options import device_option, seed_option
 from searcher.cli_options import (
     command_again,
     exit_stopped,
     jobs_options,
     pace_options,
+    resume_options,
     settings_options,
     speaker,
     threads_option,
@@ -21,23 +23,23 @@ from searcher.cli_options import (
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--preset", help="Settings: one of the space's presets.  [default: the search's]")
+@click.option("--preset", show_default="the search's", help="Settings: one of the space's presets.")
 @settings_options
-@click.option("--candidates", type=click.IntRange(min=1), help="Architectures to train.  [default: the preset's]")
+@click.option("--candidates", type=click.IntRange(min=1), show_default="the preset's", help="Architectures to train.")
 @click.option(
     "--rung",
     "rungs",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Epochs of a rung's trainings; once for each rung.  [default: the preset's]",
+    show_default="the preset's",
+    help="Epochs of a rung's trainings; once for each rung.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Fixes the derivation.  [default: the search's]")
+@seed_option("Fixes the derivation.", default="the search's")
 @jobs_options
 @threads_option
 @pace_options
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
-@click.option("--resume", is_flag=True, help="Go on with an unfinished derivation; do nothing where it is finished.")
-@click.option("--force", is_flag=True, help="Delete an existing derivation first.")
+@device_option
+@resume_options("derivation", resume="Go on with an unfinished {stage}; do nothing where it is finished.")
 def derive(
     run: Path,
     preset: str | None,

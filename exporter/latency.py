@@ -29,7 +29,7 @@ from runtime.benchmarking.samples import Series
 from runtime.benchmarking.targets import OnnxTarget, Transfer
 from runtime.models.inputs import random_inputs
 from runtime.models.providers import DEFAULT_TUNING
-from searcher.arch.spec import Spec
+from searcher.arch.spec import Spec, SpecOf
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network
 
@@ -86,7 +86,7 @@ CAREFUL = Effort(seconds=1.0, sittings=8)
 
 def onnx_of(untrained: Untrained, *, seed: int = 0) -> bytes:
     """The network's ONNX file, as fast as the one that is exported after training. Knows nothing of a data set."""
-    if isinstance(untrained, Spec):
+    if isinstance(untrained, SpecOf):
         assert isinstance(untrained.task, ImageClassification)
         untrained = Sized(build_network(untrained, seed=seed), untrained.task.input_shape)
     channels = untrained.input_shape[-1]

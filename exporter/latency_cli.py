@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from foundation.command_options import force_option, json_option
 from searcher.latency.options import latency_setting
 
 
@@ -24,8 +25,8 @@ def latency() -> None:
 @click.option("--preset", default="quick", help="Whose space and network size: one of the space's presets.")
 @click.option("--dataset", show_default="the preset's own", help="Name of a data set, or path of a store.")
 @latency_setting
-@click.option("--force", is_flag=True, help="Measure again where there is a table.")
-@click.option("--json", "as_json", is_flag=True, help="Write the path and the fit as JSON, for programs.")
+@force_option("Measure again where there is a table.")
+@json_option
 def profile(
     space: str,
     preset: str,
@@ -60,7 +61,7 @@ def profile(
 
 @latency.command()
 @click.argument("table", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
+@json_option
 def show(table: Path, as_json: bool) -> None:
     """Tell what a table holds for, and how well it predicts."""
     _tell(table, as_json=as_json)

@@ -63,4 +63,5 @@ def _stretched(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray,
 
 def _rounded(values: np.ndarray) -> np.ndarray:
     """As uint8. `values` is overwritten: there may be many of them."""
-    return np.rint(values, out=values).astype(np.uint8)
+    rounded: np.ndarray = np.rint(values, out=values).astype(np.uint8)
+    return rounded

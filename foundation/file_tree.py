@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from foundation.pictures import MAX_FILE_BYTES, PictureError, read_file
+from foundation.limits import MAX_FILE_BYTES
+from foundation.pictures import PictureError, read_file
 from foundation.text import printable
 
 _NOT_OURS = ("__MACOSX", "Thumbs.db", "desktop.ini")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from foundation import deep_colours, depth
 from foundation.limits import MAX_FILE_BYTES, MAX_PIXELS
@@ -173,7 +173,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError:
         raise PictureError(_TOO_LARGE) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PictureError(_what_else(data)) from None
     # Decoders of damaged files raise errors of any kind, and all concern this one file.
     except Exception as error:

@@ -141,7 +141,7 @@ def _independent_count(hits: np.ndarray) -> int:
     By batch means: the shares of `_BATCHES` stretches scatter by what independent samples would, or by more.
     """
     length = hits.size // _BATCHES
-    mean = hits.mean()
+    mean = float(hits.mean())
     if length < _SHORTEST_BATCH or mean in (0, 1):
         return hits.size
     shares = hits[: length * _BATCHES].reshape(_BATCHES, length).mean(axis=1)

@@ -7,19 +7,18 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import click
 
+from foundation.command_options import Command, force_option
 from searcher.training.interrupt import Stopped
 
 _INTERRUPTED = 130
 _OUT_OF_TIME = 75  # sysexits.h: try again later
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
-
-def pace_options(command: _Command) -> _Command:
+def pace_options(command: Command) -> Command:
     """--checkpoint-minutes and --max-hours, as the parameters of `pacing.pace_of`."""
     for option in (
         click.option(
@@ -41,7 +40,7 @@ def pace_options(command: _Command) -> _Command:
     return command
 
 
-def settings_options(command: _Command) -> _Command:
+def settings_options(command: Command) -> Command:
     """--config and --set, as the parameters of `settings.Settings.read`."""
     for option in (
         click.option(
@@ -63,7 +62,7 @@ def settings_options(command: _Command) -> _Command:
     return command
 
 
-def threads_option(command: _Command) -> _Command:
+def threads_option(command: Command) -> Command:
     """--threads, as the parameter threads."""
     return click.option(
         "--threads",
@@ -73,7 +72,31 @@ def threads_option(command: _Command) -> _Command:
     )(command)
 
 
-def jobs_options(command: _Command) -> _Command:
+def memory_budget_option(command: Command) -> Command:
+    """--memory-budget, as the parameter memory_budget_mb."""
+    return click.option(
+        "--memory-budget",
+        "memory_budget_mb",
+        type=click.IntRange(min=1),
+        metavar="MB",
+        show_default="2048",
+        help="Images beyond it stream.",
+    )(command)
+
+
+def resume_options(
+    stage: str, *, resume: str = "Go on with an unfinished {stage}, if there is one."
+) -> Callable[[Command], Command]:
+    """--resume and --force, as for `RunFolder.open`. stage: what the command makes. resume: the help."""
+
+    def decorate(command: Command) -> Command:
+        command = force_option(f"Delete an existing {stage} first.")(command)
+        return click.option("--resume", is_flag=True, help=resume.format(stage=stage))(command)
+
+    return decorate
+
+
+def jobs_options(command: Command) -> Command:
     """--jobs and --executor, as the parameters of `executors.executor_for`."""
     for option in (
         click.option(
@@ -94,17 +117,17 @@ def jobs_options(command: _Command) -> _Command:
     return command
 
 
-def flip_option(command: _Command) -> _Command:
+def flip_option(command: Command) -> Command:
     """--flip/--no-flip, as the parameter flip, None where neither is given."""
     return click.option(
         "--flip/--no-flip",
         default=None,
-        help="Mirror training pictures left to right at random.  [default: the preset's, unless mirrored pictures of "
-        "a class look like another's]",
+        show_default="the preset's, unless mirrored pictures of a class look like another's",
+        help="Mirror training pictures left to right at random.",
     )(command)
 
 
-def graphs_option(command: _Command) -> _Command:
+def graphs_option(command: Command) -> Command:
     """--cuda-graphs, as the parameter cuda_graphs."""
     return click.option(
         "--cuda-graphs",

@@ -48,11 +48,6 @@ class Presets(Protocol):
         ...
 
     @property
-    def DATASETS(self) -> Mapping[str, str]:  # noqa: N802
-        """What each preset is meant for, when the user names no data set."""
-        ...
-
-    @property
     def LATENCY(self) -> str | None:  # noqa: N802
         """What a deployed network is to take when the user does not say, see `latency/target.py`; None for any."""
         ...

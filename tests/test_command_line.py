@@ -16,6 +16,7 @@ from datasets.store_writer import write_image_store
 from searcher.arch import catalog
 from searcher.arch.spaces import SPACES
 from searcher.arch.spec import read_spec, write_spec
+from searcher.presets.datasets import default_dataset
 from searcher.spaces import search_space
 from tests.end_to_end import conftest as tiny
 
@@ -294,7 +295,8 @@ enas.main()
 
 @pytest.mark.parametrize("space", sorted(SPACES))
 def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
-    for preset, dataset in search_space(space).presets.DATASETS.items():
+    for preset in search_space(space).presets.PRESETS:
+        dataset = default_dataset(space, preset)
         done = subprocess.run(
             ["make", "-n", "search", "retrain", f"SPACE={space}", f"PRESET={preset}"],
             cwd=ROOT,
@@ -304,6 +306,18 @@ def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
         )
         assert f"--run runs/{space}-{dataset}-{preset} " in done.stdout
         assert f"enas retrain runs/{space}-{dataset}-{preset} " in done.stdout
+
+
+def test_naming_the_data_set_of_a_preset_loads_no_torch() -> None:
+    script = """
+import sys, enas
+try:
+    enas.build_group().main(["data", "default", "--space", "recurrent"], obj=enas.Peers(), standalone_mode=False)
+finally:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "shakespeare\n"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

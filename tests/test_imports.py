@@ -49,7 +49,7 @@ ALLOWED = {
     "searcher.nn.complexity": {"searcher.arch", "searcher.spaces"},
     "searcher.views": {"searcher.arch", "searcher.nn.complexity", "searcher.report.graph"},
     # Tables and targets are read here; what makes and measures them is in exporter.
-    "searcher.latency": {"searcher.arch", "datasets.files"},
+    "searcher.latency": {"searcher.arch", "datasets.files", "foundation.command_options"},
     "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},
     "searcher.report": {
         "charts",
@@ -117,7 +117,7 @@ ALLOWED = {
         "searcher.training.task_kinds",
         "searcher.training.optim",
     },
-    "searcher.cli_options": {"searcher.training.interrupt"},
+    "searcher.cli_options": {"foundation.command_options", "searcher.training.interrupt"},
     "searcher.training.pacing": {"searcher.training.interrupt", "searcher.training.run_folder"},
     "searcher.training.progress": set(),
     "searcher.training.threads": {
@@ -145,7 +145,11 @@ ALLOWED = {
         "datasets.files",
     },
     "searcher.presets": {"searcher", "datasets.augmentation"},
-    "searcher.cli": {"searcher", "datasets"},
+    # From what the user says to a configuration; the command itself only runs it.
+    "searcher.search_request": {"searcher"},
+    "searcher.search_cli": {"searcher", "foundation.command_options"},
+    "searcher.spec_cli": {"searcher", "datasets.files", "foundation.command_options"},
+    "searcher.report_cli": {"searcher.report"},
     "exporter": {
         "foundation",
         "searcher.arch",
@@ -211,8 +215,8 @@ ALLOWED = {
         "searcher",
         "datasets",
     },
-    "exporter.derive_cli": {"exporter", "searcher", "datasets"},
-    "exporter.latency_cli": {"exporter.profiling", "searcher", "datasets"},
+    "exporter.derive_cli": {"exporter", "searcher", "foundation.command_options"},
+    "exporter.latency_cli": {"exporter.profiling", "searcher", "foundation.command_options"},
 }
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+REMOTE_CONCURRENCY = 64
+"""Requests that a server may be sent before it has answered the first of them."""
+
 
 class Numbers(click.ParamType):
     """`8`, or several: `1,8,32`, or a range with its end in it: `1:8` or `1:8:2`."""

@@ -220,7 +220,7 @@ def _bound_call(session: Session, feed: Feed, *, copies: bool) -> Call:
     # The first run finds the outputs' shapes. -1: it is not to be recorded as a graph.
     options.add_run_config_entry("gpu_graph_id", "-1")
     ort.run_with_iobinding(binding, options)
-    outputs = binding.get_outputs()
+    outputs: list[Any] = binding.get_outputs()
     for output, place in zip(ort.get_outputs(), outputs, strict=True):
         binding.bind_ortvalue_output(output.name, place)
     batch_size = next((len(array) for array in feed.values() if array.ndim), 1)

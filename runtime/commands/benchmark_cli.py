@@ -6,27 +6,21 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from datasets.files import write_text
-from foundation.options import OptionError
-from runtime.benchmarking.parameters import Duration, Numbers, Size
-from runtime.commands.options import FILE, command_line, json_option, provider_option
+from foundation.command_options import json_option
+from runtime.benchmarking.parameters import REMOTE_CONCURRENCY, Duration, Numbers, Size
+from runtime.commands.options import FILE, command_line, provider_option
 
 if TYPE_CHECKING:
     from runtime.benchmarking.results import Sweep
-    from runtime.benchmarking.scenarios import Arrivals, Load, Scenario
-    from runtime.benchmarking.targets import Target
-    from runtime.models.providers import ConvSearch, Provider
 
 _INTERRUPTED = 130
 _FAILED = 1
-# Requests that a server may be sent before it has answered the first of them.
-_REMOTE_CONCURRENCY = 64
 
 
 @click.command()
@@ -100,7 +94,7 @@ _REMOTE_CONCURRENCY = 64
     "--concurrency",
     "--concurrency-range",
     type=Numbers(),
-    show_default=f"1; server with --url {_REMOTE_CONCURRENCY}",
+    show_default=f"1; server with --url {REMOTE_CONCURRENCY}",
     help="Calls in flight, offline and server; several are tried in turn.",
 )
 @click.option(
@@ -166,39 +160,13 @@ _REMOTE_CONCURRENCY = 64
 @click.pass_context
 def benchmark(
     ctx: click.Context,
+    /,
     *,
-    models: tuple[str, ...],
-    url: str | None,
-    token_file: Path | None,
-    headers: tuple[str, ...],
-    scenarios: tuple[Scenario, ...],
-    batch_sizes: tuple[tuple[int, ...], ...],
-    sizes: tuple[tuple[str, int], ...],
-    threads: tuple[int, ...] | None,
-    provider: Provider,
-    duration_s: float,
-    min_samples: int,
-    warmup_s: float,
-    sittings: int,
-    streams: int,
-    concurrency: tuple[int, ...] | None,
-    rates: tuple[float, ...] | None,
-    arrivals: Arrivals,
-    target_ms: float | None,
-    percentile: float,
-    spinning: bool,
-    io_binding: bool,
-    data_transfers: bool,
-    cuda_graph: bool,
-    conv_search: ConvSearch,
-    compare_torch: bool,
-    compare_compiled: bool,
-    compare_reference: bool,
-    seed: int,
     as_json: bool,
     output: Path | None,
     export_markdown: Path | None,
     export_plots: Path | None,
+    **options: Any,  # the fields of BenchmarkRequest
 ) -> None:
     """Measure inference latency and throughput.
 
@@ -206,123 +174,20 @@ def benchmark(
     ratio holds on a noisy machine. A percentile is stated only where there are enough samples for it. Ctrl-C reports
     what was measured until then.
     """
-    from foundation import statistics
-    from foundation.cores import usable_cores
     from runtime.benchmarking import report
-    from runtime.benchmarking.benchmark import Plan
-    from runtime.benchmarking.local_targets import COMPILED, EAGER, LocalTargets, run_of
-    from runtime.benchmarking.results import Goal
-    from runtime.benchmarking.sweep import Grid, run_sweep
-    from runtime.benchmarking.targets import Transfer
-    from runtime.models.providers import Tuning
+    from runtime.benchmarking.request import BenchmarkRequest
 
-    loads = _loads(
-        scenarios or ("single-stream",),
-        streams=streams,
-        concurrency=concurrency,
-        rates=rates,
-        arrivals=arrivals,
-        has_target=target_ms is not None,
-        is_remote=url is not None,
-        seed=seed,
-    )
-    goal = None if target_ms is None else Goal(target_ms, percentile / 100)
-    compared = [name for name, is_asked in ((EAGER, compare_torch), (COMPILED, compare_compiled)) if is_asked]
-    if url is not None:
-        if compared or compare_reference:
-            raise OptionError("--compare-… measures in this process, and does not go together with --url")
-        remote = _remote(models, url=url, headers=_headers(headers, token_file=token_file))
-        make_targets: Callable[[int | None], Sequence[Target]] = lambda _: remote  # noqa: E731
-    else:
-        if token_file is not None or headers:
-            raise OptionError("--token-file and --header are for a server: they go with --url")
-        if not (data_transfers or io_binding or cuda_graph):
-            raise OptionError("--no-data-transfers takes --io-binding: without it every call copies")
-        make_targets = LocalTargets(
-            models,
-            provider=provider,
-            tuning=Tuning(spinning=spinning, conv_search=conv_search, cuda_graph=cuda_graph),
-            transfer=Transfer(io_binding=io_binding or cuda_graph, copies=data_transfers),
-            peers=ctx.obj,
-            compared=compared,
-            with_references=compare_reference,
-        )
-    fewest = 1 if goal is None else statistics.fewest_samples(goal.q)
-    sweep = run_sweep(
-        make_targets,
-        grid=Grid(
-            threads=[None] if url is not None else list(dict.fromkeys(threads or (usable_cores(),))),
-            batch_sizes=list(dict.fromkeys(size for some in batch_sizes for size in some)) or None,
-            loads=loads,
-            sizes=dict(sizes),
-        ),
-        baseline=next(iter(compared), None),
-        plan=Plan(duration_s=duration_s, min_samples=max(min_samples, fewest), warmup_s=warmup_s, sittings=sittings),
-        goal=goal,
-        seed=seed,
-    )
+    request = BenchmarkRequest(**options)
+    sweep = request.measure(peers=ctx.obj)
     document = json.dumps(report.document(sweep, command=command_line()))
     click.echo(document if as_json else report.text(sweep))
-    _keep(sweep, document, output=output, plots=export_plots, run=None if url is not None else run_of(models))
+    _keep(sweep, document, output=output, plots=export_plots, run=request.run_path)
     if export_markdown is not None:
         write_text(export_markdown, report.markdown(sweep))
     if sweep.is_partial:
         ctx.exit(_INTERRUPTED)
     if sweep.failures:
         ctx.exit(_FAILED)
-
-
-def _loads(
-    scenarios: Sequence[Scenario],
-    *,
-    streams: int,
-    concurrency: Sequence[int] | None,
-    rates: Sequence[float] | None,
-    arrivals: Arrivals,
-    has_target: bool,
-    is_remote: bool,
-    seed: int,
-) -> list[Load]:
-    from runtime.benchmarking.scenarios import Load
-
-    if concurrency is not None and not {"offline", "server"} & set(scenarios):
-        raise OptionError("--concurrency belongs to the scenarios offline and server")
-    if has_target and not {"single-stream", "server"} & set(scenarios):
-        raise OptionError("--latency-target belongs to the scenarios single-stream and server")
-    if rates is not None and "server" not in scenarios:
-        raise OptionError("--request-rate belongs to --scenario server")
-    if "server" in scenarios and rates is None and not has_target:
-        raise OptionError("--scenario server takes --request-rate, or a --latency-target to find the rate for")
-    loads: list[Load] = []
-    for scenario in dict.fromkeys(scenarios):
-        if scenario in ("single-stream", "multi-stream"):
-            loads.append(Load(scenario, streams=streams))
-            continue
-        in_flight = concurrency or ((_REMOTE_CONCURRENCY,) if is_remote and scenario == "server" else (1,))
-        for rate in (rates or (None,)) if scenario == "server" else (None,):
-            loads += [
-                Load(scenario, concurrency=count, rate_per_s=rate, arrivals=arrivals, seed=seed) for count in in_flight
-            ]
-    return loads
-
-
-def _headers(headers: Sequence[str], *, token_file: Path | None) -> dict[str, str]:
-    """What every request carries."""
-    found: dict[str, str] = {}
-    if token_file is not None:
-        found["Authorization"] = f"Bearer {token_file.read_text(encoding='utf-8').strip()}"
-    for header in headers:
-        name, colon, value = header.partition(":")
-        if not (colon and name.strip().isascii() and name.strip() and header.isprintable()):
-            raise OptionError(f"--header is {header!r}, but must be NAME:VALUE")
-        found[name.strip()] = value.strip()
-    return found
-
-
-def _remote(models: Sequence[str], *, url: str, headers: Mapping[str, str]) -> list[Target]:
-    from runtime.benchmarking.clients import RemoteTarget
-
-    return [RemoteTarget.find(name, url=url, headers=headers) for name in dict.fromkeys(models)]
 
 
 def _keep(sweep: Sweep, document: str, *, output: Path | None, plots: Path | None, run: Path | None) -> None:

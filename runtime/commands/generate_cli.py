@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from foundation.command_options import json_option
 from foundation.options import OptionError
-from runtime.commands.options import PATH, announced, command_line, json_option, provider_option
+from runtime.commands.options import PATH, announced, command_line, provider_option
 
 if TYPE_CHECKING:
     from runtime.models.language_model import StepModel

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from foundation.command_options import DEVICES
+
 if TYPE_CHECKING:
     from runtime.models.artifact import Artifact
 
@@ -19,11 +21,10 @@ provider_option = click.option(
     "--provider",
     "--device",
     "-e",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=click.Choice(DEVICES),
     default="auto",
     help="Where to run; auto takes CUDA if it works.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Write a JSON document to stdout.")
 
 
 def command_line() -> list[str]:

@@ -132,7 +132,8 @@ def _dtype(name: str, type_name: str) -> np.dtype:
         )
     if not type_name.startswith("tensor(") or element not in _DTYPES:
         raise ShapeError(f"{name} is {type_name}; only tensors of numbers are supported")
-    return np.dtype(_DTYPES[element])
+    dtype: np.dtype = np.dtype(_DTYPES[element])
+    return dtype
 
 
 def _random(

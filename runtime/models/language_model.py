@@ -89,7 +89,8 @@ class LanguageModel(Artifact, ABC):
 
     def _score_alone(self, tokens: np.ndarray) -> np.ndarray:
         """The log-probability of each token [N] but the first after those before it: [N - 1]."""
-        return self.score(tokens[None, :-1], tokens[None, 1:], self.zero_state(1)).log_probs[0]
+        log_probs: np.ndarray = self.score(tokens[None, :-1], tokens[None, 1:], self.zero_state(1)).log_probs[0]
+        return log_probs
 
     def _check_sequences(self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray) -> None:
         self._check_tokens("tokens", tokens, ("batch", "time"))
@@ -193,7 +194,8 @@ def _check_array(name: str, array: np.ndarray, dtype: type, axes: Sequence[str |
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     """[B, V] -> [B, V] float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    log_probs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probs
 
 
 def _checked_parts(

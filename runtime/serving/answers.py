@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from runtime.serving.protocol import InferRequest, OutputWish
+from runtime.serving.protocol import InferRequest
+from runtime.serving.request_outputs import OutputWish
 from runtime.serving.signature import DATATYPES
 
 

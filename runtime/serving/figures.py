@@ -76,7 +76,7 @@ class Slot:
         return self.places()[key]
 
     def read(self, place: int) -> float:
-        return _VALUE.unpack_from(self._memory, place)[0]
+        return float(_VALUE.unpack_from(self._memory, place)[0])
 
     def write(self, place: int, value: float) -> None:
         _VALUE.pack_into(self._memory, place, value)

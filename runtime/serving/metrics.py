@@ -111,12 +111,9 @@ class Metrics:
                 if sample.name.endswith("_created"):
                     continue
                 name = sample.name.removesuffix("_total") if metric.type == "counter" else sample.name
-                labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels.items())
-                lines.append(
-                    f"{name}{{{labels}}} {floatToGoString(sample.value)}"
-                    if labels
-                    else f"{name} {floatToGoString(sample.value)}"
-                )
+                labels = ",".join(f'{key}="{_escaped(text)}"' for key, text in sample.labels.items())
+                value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]
+                lines.append(f"{name}{{{labels}}} {value}" if labels else f"{name} {value}")
         return "\n".join(lines) + "\n"
 
 

@@ -150,7 +150,7 @@ class MacroSpace:
     @property
     def size(self) -> int:
         """The number of ways to make all decisions."""
-        return len(self.operations) ** self.num_layers * 2 ** math.comb(self.num_layers, 2)
+        return int(len(self.operations) ** self.num_layers * 2 ** math.comb(self.num_layers, 2))
 
     def steps(self) -> tuple[Step, ...]:
         """What the controller decides, in order: for each layer, the operation, then the skips."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from datasets.files import write_text
 from searcher.arch.document import (
@@ -23,7 +23,7 @@ from searcher.arch.document import (
     write_dataclass,
 )
 from searcher.arch.spaces import SPACES
-from searcher.arch.tasks import TASKS, ImageClassification, LanguageModelling, Task
+from searcher.arch.tasks import TASKS, Task
 
 SCHEMA = 1
 _LINE_WIDTH = 120
@@ -31,11 +31,11 @@ _LINE_WIDTH = 120
 
 Architecture = TypeVar("Architecture")
 Size = TypeVar("Size")
-TaskType = TypeVar("TaskType", ImageClassification, LanguageModelling)
+TaskType = TypeVar("TaskType", bound=Task)
 
 
 @dataclass(frozen=True)
-class Spec(Generic[Architecture, Size, TaskType]):
+class SpecOf(Generic[Architecture, Size, TaskType]):
     """An architecture, the size of its network, and its task; a space's own types say which.
 
     `network` is the space's size dataclass, `task` one of those in `tasks.py`; `provenance` says how the architecture
@@ -65,6 +65,10 @@ class Spec(Generic[Architecture, Size, TaskType]):
         if self.provenance:
             document["provenance"] = dict(self.provenance)
         return document
+
+
+Spec: TypeAlias = SpecOf[Any, Any, Any]
+"""A spec of any space."""
 
 
 def parse_spec(document: object, *, source: str) -> Spec:

@@ -215,7 +215,8 @@ class LstmPolicy(nn.Module):
     def _attend(self, hidden: Tensor, projected: list[Tensor]) -> Tensor:
         """v · tanh(W1 · anchor + W2 · h) for every anchor: [B, N]."""
         keys = torch.stack(projected, dim=1) + self.query_projection(hidden)[:, None]
-        return self.attention(keys.tanh()).squeeze(-1)
+        scores: Tensor = self.attention(keys.tanh())
+        return scores.squeeze(-1)
 
     def _choice_logits(self, hidden: Tensor, choice: Choice) -> Tensor:
         logits = self._limit(self.classifiers[_table(choice)](hidden))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+from foundation.command_options import Command
 
 
-def latency_options(command: _Command) -> _Command:
+def latency_options(command: Command) -> Command:
     """--latency, and the options of `latency_setting`."""
     command = latency_setting(command)
     return click.option(
@@ -22,11 +19,15 @@ def latency_options(command: _Command) -> _Command:
     )(command)
 
 
-def latency_setting(command: _Command) -> _Command:
+def latency_setting(command: Command) -> Command:
     """--latency-batch and --latency-threads."""
     for option in (
-        click.option("--latency-threads", type=click.IntRange(min=1), default=1, help="onnxruntime's, for --latency."),
-        click.option("--latency-batch", type=click.IntRange(min=1), default=1, help="Images a call, for --latency."),
+        click.option(
+            "--latency-threads", type=click.IntRange(min=1), default=1, help="onnxruntime's, where latency is measured."
+        ),
+        click.option(
+            "--latency-batch", type=click.IntRange(min=1), default=1, help="Images a call, where latency is measured."
+        ),
     ):
         command = option(command)
     return command

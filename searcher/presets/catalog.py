@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from searcher.arch.document import ArchitectureError, unknown
+from searcher.presets import datasets
 from searcher.spaces import Presets, search_space
 from searcher.training.search_config import SearchConfig
-
-_PUBLISHED = ("paper", "reference")
-"""Presets that are what somebody published."""
 
 
 def search_preset(space: str, name: str, *, image_size: int | None = None) -> SearchConfig:
@@ -16,17 +14,14 @@ def search_preset(space: str, name: str, *, image_size: int | None = None) -> Se
     Raises: ArchitectureError: there is no such space or preset.
     """
     config = _presets_with(space, name).PRESETS[name]
-    return config() if image_size is None else config(image_size=image_size)
-
-
-def default_space(preset: str) -> str:
-    """The space that is meant when the user names none: that for deployment, unless the preset was published."""
-    return "micro" if preset in _PUBLISHED else "stages"
+    made: SearchConfig = config() if image_size is None else config(image_size=image_size)
+    return made
 
 
 def default_dataset(space: str, name: str) -> str:
     """The data set that a preset is meant for. Raises: ArchitectureError: there is no such space or preset."""
-    return _presets_with(space, name).DATASETS[name]
+    _presets_with(space, name)
+    return datasets.default_dataset(space, name)
 
 
 def default_latency(space: str) -> str | None:
@@ -37,6 +32,6 @@ def default_latency(space: str) -> str | None:
 def _presets_with(space: str, name: str) -> Presets:
     presets = search_space(space).presets
     if name not in presets.PRESETS:
-        why = f"; nobody has published a search of the space {space}" if name in _PUBLISHED else ""
+        why = f"; nobody has published a search of the space {space}" if datasets.is_published(name) else ""
         raise ArchitectureError("preset", [unknown("preset", name, tuple(presets.PRESETS)) + why])
     return presets

@@ -9,7 +9,7 @@ from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
-from searcher.presets.images import DATASETS
+from searcher.presets.datasets import IMAGES
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
@@ -22,7 +22,7 @@ def quick_macro(*, image_size: int = 28) -> SearchConfig:
     return SearchConfig(
         space="macro",
         preset="quick",
-        dataset=DATASETS["quick"],
+        dataset=IMAGES["quick"],
         seed=0,
         num_epochs=6,
         min_steps=600,
@@ -49,7 +49,7 @@ def standard_macro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="macro",
         preset="standard",
-        dataset=DATASETS["standard"],
+        dataset=IMAGES["standard"],
         seed=0,
         num_epochs=50,
         min_steps=5_000,
@@ -80,7 +80,7 @@ def paper_macro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="macro",
         preset="paper",
-        dataset=DATASETS["paper"],
+        dataset=IMAGES["paper"],
         seed=0,
         num_epochs=310,
         batch_size=128,
@@ -117,7 +117,7 @@ def reference_macro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="macro",
         preset="reference",
-        dataset=DATASETS["reference"],
+        dataset=IMAGES["reference"],
         seed=0,
         num_epochs=310,
         batch_size=128,

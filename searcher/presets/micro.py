@@ -10,7 +10,7 @@ from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
-from searcher.presets.images import DATASETS
+from searcher.presets.datasets import IMAGES
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
@@ -37,7 +37,7 @@ def quick_micro(*, image_size: int = 28) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="quick",
-        dataset=DATASETS["quick"],
+        dataset=IMAGES["quick"],
         seed=0,
         num_epochs=6,
         min_steps=600,
@@ -63,7 +63,7 @@ def standard_micro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="standard",
-        dataset=DATASETS["standard"],
+        dataset=IMAGES["standard"],
         seed=0,
         num_epochs=50,
         min_steps=5_000,
@@ -92,7 +92,7 @@ def paper_micro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="paper",
-        dataset=DATASETS["paper"],
+        dataset=IMAGES["paper"],
         seed=0,
         num_epochs=310,
         batch_size=128,
@@ -127,7 +127,7 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="micro",
         preset="reference",
-        dataset=DATASETS["reference"],
+        dataset=IMAGES["reference"],
         seed=0,
         num_epochs=150,
         batch_size=160,

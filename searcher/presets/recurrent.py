@@ -8,14 +8,11 @@ from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.nn.recurrent import Dropout
+from searcher.presets.datasets import TEXTS
 from searcher.training.derive import DeriveConfig
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
-
-DATASETS = {"quick": "shakespeare", "small": "shakespeare", "paper": "ptb", "reference": "ptb"}
-"""What each preset is meant for, when the user names no data set."""
-
 
 SEARCH_SGD = SgdConfig(
     learning_rate=10.0, final_learning_rate=2.0, warmup_epochs=0.1, momentum=0.0, weight_decay=1e-7, clip_norm=0.25
@@ -29,7 +26,7 @@ def quick_recurrent() -> SearchConfig:
     return SearchConfig(
         space="recurrent",
         preset="quick",
-        dataset=DATASETS["quick"],
+        dataset=TEXTS["quick"],
         seed=0,
         num_epochs=2,
         min_steps=400,
@@ -54,7 +51,7 @@ def small_recurrent() -> SearchConfig:
     return SearchConfig(
         space="recurrent",
         preset="small",
-        dataset=DATASETS["small"],
+        dataset=TEXTS["small"],
         seed=0,
         num_epochs=4,
         min_steps=800,
@@ -83,7 +80,7 @@ def paper_recurrent() -> SearchConfig:
     return SearchConfig(
         space="recurrent",
         preset="paper",
-        dataset=DATASETS["paper"],
+        dataset=TEXTS["paper"],
         seed=0,
         num_epochs=150,
         batch_size=64,
@@ -121,7 +118,7 @@ def reference_recurrent() -> SearchConfig:
     return SearchConfig(
         space="recurrent",
         preset="reference",
-        dataset=DATASETS["reference"],
+        dataset=TEXTS["reference"],
         seed=0,
         num_epochs=600,
         batch_size=128,

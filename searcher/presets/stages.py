@@ -9,13 +9,12 @@ from searcher.arch.stages import StagesSize, StagesSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
+from searcher.presets.datasets import IMAGES
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
 
-DATASETS = {"quick": "fashion-mnist-mini", "standard": "fashion-mnist", "deploy": "fashion-mnist"}
-"""What each preset is meant for, when the user names no data set."""
 LATENCY = "0.9x resnet-20"
 """What a network is to take when the user does not say: a little less than what one would pick by hand."""
 
@@ -45,7 +44,7 @@ def quick_stages(*, image_size: int = 28) -> SearchConfig:
     return SearchConfig(
         space="stages",
         preset="quick",
-        dataset=DATASETS["quick"],
+        dataset=IMAGES["quick"],
         seed=0,
         num_epochs=4,
         min_steps=500,
@@ -71,7 +70,7 @@ def standard_stages(*, image_size: int = 32) -> SearchConfig:
     return SearchConfig(
         space="stages",
         preset="standard",
-        dataset=DATASETS["standard"],
+        dataset=IMAGES["standard"],
         seed=0,
         num_epochs=50,
         min_steps=5_000,
@@ -97,7 +96,7 @@ def deploy_stages(*, image_size: int = 28) -> SearchConfig:
     return SearchConfig(
         space="stages",
         preset="deploy",
-        dataset=DATASETS["deploy"],
+        dataset=IMAGES["deploy"],
         seed=0,
         num_epochs=8,
         min_steps=2_000,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from searcher.nn.complexity import Complexity, Cost
+from searcher.arch.costs import Cost
+from searcher.nn.complexity import Complexity
 from searcher.report.text import shape_text
 
 _HEADER = ("cost", "output", "parameters", "multiply-adds", "activations")

@@ -226,9 +226,10 @@ class RunFolder:
 
     def _summary(self) -> dict[str, Any]:
         try:
-            return json.loads(self.summary_path.read_text(encoding="utf-8"))
+            summary: dict[str, Any] = json.loads(self.summary_path.read_text(encoding="utf-8"))
         except ValueError:
             raise RunError(f"{self.summary_path}: not valid JSON; start anew with --force") from None
+        return summary
 
     def _last_whole_checkpoint(self) -> dict[str, Any] | None:
         required = ("metrics_position", "seconds", "epoch")

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from searcher.arch.costs import Cost, conv_norm, factorized_reduction, halved, linear, norm, total
 from searcher.arch.macro import OPERATIONS, MacroArchitecture, MacroSize, SkipMerge, reduction_layers, skip_candidates
-from searcher.arch.spec import Spec
+from searcher.arch.spec import SpecOf
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.complexity import Part, stem_part
 from searcher.report.graph import Graph, GraphEdge, GraphNode, Join, Stage
 
-MacroSpec = Spec[MacroArchitecture, MacroSize, ImageClassification]
+MacroSpec = SpecOf[MacroArchitecture, MacroSize, ImageClassification]
 
 
 def parts(spec: MacroSpec) -> Iterator[Part]:

@@ -21,12 +21,12 @@ from searcher.arch.micro import (
     identity_cost,
     loose_ends,
 )
-from searcher.arch.spec import Spec
+from searcher.arch.spec import SpecOf
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.complexity import Part, stem_part
 from searcher.report.graph import Graph, GraphEdge, GraphNode, Stage
 
-MicroSpec = Spec[MicroArchitecture, MicroSize, ImageClassification]
+MicroSpec = SpecOf[MicroArchitecture, MicroSize, ImageClassification]
 
 
 def parts(spec: MicroSpec) -> Iterator[Part]:

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from searcher.arch.costs import Cost, linear, total
 from searcher.arch.recurrent import STATE, RecurrentArchitecture, RecurrentSize
-from searcher.arch.spec import Spec
+from searcher.arch.spec import SpecOf
 from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import Part
 from searcher.report.graph import Graph, GraphEdge, GraphNode, Stage
 
-RecurrentSpec = Spec[RecurrentArchitecture, RecurrentSize, LanguageModelling]
+RecurrentSpec = SpecOf[RecurrentArchitecture, RecurrentSize, LanguageModelling]
 
 
 def parts(spec: RecurrentSpec) -> Iterator[Part]:

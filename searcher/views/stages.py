@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterator
 
 from searcher.arch.costs import linear
-from searcher.arch.spec import Spec
+from searcher.arch.spec import SpecOf
 from searcher.arch.stages import StagesArchitecture, StagesSize, layer_cost, stage_stride
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.complexity import Part, stem_part
 from searcher.report.graph import Graph, GraphEdge, GraphNode, Stage
 
-StagesSpec = Spec[StagesArchitecture, StagesSize, ImageClassification]
+StagesSpec = SpecOf[StagesArchitecture, StagesSize, ImageClassification]
 
 
 def parts(spec: StagesSpec) -> Iterator[Part]:

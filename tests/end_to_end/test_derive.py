@@ -19,7 +19,7 @@ from exporter.latency import Latencies, Untrained
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
-from searcher.arch.spec import Spec, read_spec
+from searcher.arch.spec import SpecOf, read_spec
 from searcher.arch.stages import StagesSpace
 from searcher.latency.blocks import Block, blocks_of
 from searcher.presets.catalog import search_preset
@@ -42,7 +42,7 @@ def pretend(networks: Sequence[Untrained | bytes], *, batch: int = 1, threads: i
     """Instead of `measure`: what every block takes, and nothing for what joins them."""
     times = []
     for network in networks:
-        if isinstance(network, Spec):
+        if isinstance(network, SpecOf):
             times.append(sum(map(pretended_ms, blocks_of(network))))
         else:
             block = getattr(network.network, "measured_block", None)  # type: ignore[union-attr]

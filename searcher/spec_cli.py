@@ -1,238 +1,33 @@
-"""The commands `enas search`, `enas spec` and `enas report`."""
+"""The command `enas spec`."""
 
 from __future__ import annotations
 
 import json
 import os
 import random as random_module
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from datasets.files import write_text
-from searcher.cli_options import (
-    command_again,
-    exit_stopped,
-    flip_option,
-    graphs_option,
-    leading_speaker,
-    pace_options,
-    settings_options,
-    speaker,
-    threads_option,
-)
-from searcher.latency.options import latency_options
+from foundation.command_options import Command, force_option, json_option, seed_option
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
-    from searcher.arch.tasks import Task
-    from searcher.latency.table import LatencyTable
-    from searcher.training.search_config import SearchConfig
 
 _MISTAKE = 2
 _PATH = click.Path(path_type=Path)
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _space_option = click.option("--space", default="micro", help="Search space: micro, macro, stages or recurrent.")
 _dataset_option = click.option(
     "--dataset", show_default="the preset's own", help="Name of a data set, or path of a store."
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
 _preset_option = click.option("--preset", default="quick", help="Settings: quick, paper, or another of the space's.")
-
-
-# --- search -----------------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.option(
-    "--space",
-    show_default="the config's, or stages; of published presets micro",
-    help="Search space: micro, macro, stages or recurrent.",
-)
-@click.option(
-    "--preset", show_default="the config's, or quick", help="Settings: quick, paper, or another of the space's."
-)
-@settings_options
-@_dataset_option
-@click.option(
-    "--run",
-    "run_path",
-    type=_PATH,
-    metavar="RUN",
-    show_default="runs/<space>-<dataset>-<preset>",
-    help="Run directory, made if it is not there.",
-)
-@click.option("--seed", type=click.IntRange(min=0), show_default="the config's, or 0", help="Fixes the run.")
-@click.option(
-    "--policy",
-    type=click.Choice(["lstm", "random"]),
-    show_default="the config's, or lstm",
-    help="The controller, or uniform random search.",
-)
-@click.option(
-    "--derive",
-    "derivation",
-    type=click.Choice(["thorough", "paper"]),
-    show_default="the config's, or thorough",
-    help="How the architecture is chosen in the end: in rounds, or as published, the best of 10 on one minibatch.",
-)
-@click.option(
-    "--memory-budget", type=click.IntRange(min=1), metavar="MB", show_default="2048", help="Images beyond it stream."
-)
-@flip_option
-@threads_option
-@latency_options
-@pace_options
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
-@graphs_option
-@click.option("--resume", is_flag=True, help="Go on with an unfinished search, if there is one.")
-@click.option("--force", is_flag=True, help="Delete an existing search in the run directory first.")
-def search(
-    space: str | None,
-    preset: str | None,
-    config_file: Path | None,
-    assignments: tuple[str, ...],
-    dataset: str | None,
-    run_path: Path | None,
-    seed: int | None,
-    policy: str | None,
-    derivation: str | None,
-    memory_budget: int | None,
-    flip: bool | None,
-    threads: int | None,
-    latency: str | None,
-    latency_batch: int,
-    latency_threads: int,
-    checkpoint_minutes: float,
-    max_hours: float | None,
-    device: str,
-    cuda_graphs: bool,
-    resume: bool,
-    force: bool,
-) -> None:
-    """Search for an architecture with ENAS and write it to the run's spec.json."""
-    from searcher.arch.tasks import image_size_of
-    from searcher.nn.graphs import cuda_graphs as graphs_of
-    from searcher.presets.catalog import default_dataset, default_latency, default_space, search_preset
-    from searcher.report.text import describe_spec
-    from searcher.training import device as devices
-    from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
-    from searcher.training.distributed import joined
-    from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.loop import search as run_search
-    from searcher.training.mirroring import FLIP, decide_flip
-    from searcher.training.pacing import pace_of
-    from searcher.training.run_folder import RunFolder
-    from searcher.training.search_config import config_types
-    from searcher.training.settings import Settings
-    from searcher.training.task_kinds import check_images, load_store, task_of
-
-    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
-    settings = Settings.read(config_file, assignments)
-    preset = settings.name("preset", preset) or "quick"
-    space = settings.name("space", space) or default_space(preset)
-    dataset = dataset or settings.text("dataset") or default_dataset(space, preset)
-    store = load_store(dataset, space=space)
-    # Tells now what would otherwise be found out when the search is over.
-    task = task_of(store, dataset=dataset)
-    config = settings.apply(search_preset(space, preset, image_size=image_size_of(task)), types=config_types(space))
-    config = replace(
-        config,
-        dataset=dataset,
-        dataset_sha256=store.digest,
-        memory_budget_mb=memory_budget or config.memory_budget_mb,
-        threads=threads or config.threads,
-    )
-    if seed is not None:
-        config = replace(config, seed=seed)
-    if policy is not None:
-        config = replace(config, policy=replace(config.policy, kind=cast(Literal["lstm", "random"], policy)))
-    if derivation == "paper":
-        config = replace(config, derivation=PAPER_DERIVATION)
-    elif derivation == "thorough" and config.derivation == PAPER_DERIVATION:
-        config = replace(config, derivation=DeriveConfig())
-    config = decide_flip(config, store, flip=flip, is_own=settings.has(FLIP), say=partial(leading_speaker(), err=True))
-    check_images(config.training, store)
-
-    run_path = run_path or Path("runs") / f"{config.space}-{_name_of(dataset)}-{config.preset}"
-    torch_device = devices.resolve_device(device)
-    devices.prepare(torch_device)
-    graphs = graphs_of(torch_device) if cuda_graphs else None
-    if latency is None and config_file is None:
-        latency = default_latency(space)
-    if latency == "none":
-        latency, config = None, replace(config, latency=None)
-    config, table = _with_latency(config, task, goal=latency, batch=latency_batch, threads=latency_threads)
-    again = command_again()
-    with joined(torch_device) as world, catch_signals() as interrupt, devices.threads(config.threads):
-        say = speaker(speaks=world.leads)
-        folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
-        if folder.finished:
-            say(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
-            return
-        say(f"search in {run_path} on {devices.describe(torch_device, count=world.size)}", err=True)
-        try:
-            spec = run_search(
-                config,
-                store=store,
-                folder=folder,
-                device=torch_device,
-                interrupt=interrupt,
-                pace=pace,
-                graphs=graphs,
-                latency=None if table is None else table.predictor(config.final_network, task),
-            )
-        except Stopped as stopped:
-            exit_stopped(stopped, again=again, say=say)
-    say(describe_spec(spec), nl=False)
-    say(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
-
-
-def _with_latency(
-    config: SearchConfig, task: Task, *, goal: str | None, batch: int, threads: int
-) -> tuple[SearchConfig, LatencyTable | None]:
-    """The config with its latency target, and the table that predicts; without a goal, the config's own target.
-
-    Raises: ConfigError: the goal is none, or no network of the space is as fast.
-    """
-    from searcher.arch.document import ConfigError
-    from searcher.latency.fastest import fastest
-    from searcher.latency.target import LatencyTarget, target_ms
-
-    asked = config.latency
-    if goal is None and asked is None:
-        return config, None
-    if goal is None and asked is not None:
-        batch, threads = asked.batch, asked.threads
-    table = click.get_current_context().obj.latency_table(
-        config.space, config.search_space, config.final_network, task, batch=batch, threads=threads
-    )
-    if goal is not None:
-        asked = LatencyTarget(target_ms(goal, references=table.references), batch, threads)
-    assert asked is not None
-    if asked.table_sha256 not in ("", table.digest):
-        raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
-    least = fastest(config.search_space, table.predictor(config.final_network, task))
-    # A width that the space does not decide on is fitted to the target afterwards.
-    if asked.target_ms < least and not hasattr(config.final_network, "channels"):
-        raise ConfigError(f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms")
-    return replace(config, latency=replace(asked, table_sha256=table.digest)), table
-
-
-def _name_of(dataset: str) -> str:
-    """A data set's name, or the stem of a store's path."""
-    return Path(dataset).stem if dataset.endswith(".h5") else dataset
-
-
-# --- spec -------------------------------------------------------------------------------------------------------------
 
 
 @click.group()
@@ -244,15 +39,13 @@ def spec() -> None:
     """
 
 
-def _output_options(command: _Command) -> _Command:
-    command = click.option("--force", is_flag=True, help="Replace an existing file.")(command)
-    return click.option("--out", type=_PATH, metavar="FILE", show_default="stdout", help="Where the spec goes.")(
-        command
-    )
+def _output_options(command: Command) -> Command:
+    out = click.option("--out", type=_PATH, metavar="FILE", show_default="stdout", help="Where the spec goes.")
+    return out(force_option("Replace an existing file.")(command))
 
 
 @spec.command("list")
-@_json_option
+@json_option
 def list_(as_json: bool) -> None:
     """List the published architectures: name, search space, parameters, source."""
     from searcher.arch.catalog import published_names, published_spec
@@ -274,9 +67,9 @@ def list_(as_json: bool) -> None:
 
 @spec.command()
 @click.argument("source", metavar="SPEC", type=_PATH)
-@click.option("--dataset", help="Show the network that it makes for this data set.  [default: the spec's]")
+@click.option("--dataset", show_default="the spec's", help="Show the network that it makes for this data set.")
 @click.option("--svg", type=_PATH, metavar="FILE", help="Draw the architecture into this file, too.")
-@_json_option
+@json_option
 def show(source: Path, dataset: str | None, svg: Path | None, as_json: bool) -> None:
     """Write out an architecture node by node, and what its network costs.
 
@@ -326,7 +119,7 @@ def validate(sources: tuple[Path, ...]) -> None:
 @_space_option
 @_dataset_option
 @_preset_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Fixes the architecture.")
+@seed_option("Fixes the architecture.", default=0)
 @_output_options
 def random(space: str, dataset: str | None, preset: str, seed: int, out: Path | None, force: bool) -> None:
     """Draw an architecture with every decision uniform and independent.
@@ -484,18 +277,3 @@ def _write(made: Spec, out: Path | None, *, force: bool) -> None:
         raise ArchitectureError(str(out), ["is there already; --force replaces it"])
     write_text(out, made.to_json())
     click.echo(f"wrote {out}", err=True)
-
-
-# --- report -----------------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("run", metavar="RUN", type=_PATH)
-def report(run: Path) -> None:
-    """Write a run's page, report.html, from whatever the run directory holds so far.
-
-    One file with the architecture, learning curves and results, which opens offline. Prints its path.
-    """
-    from searcher.report.page import write_report
-
-    click.echo(write_report(run))

@@ -1,0 +1,27 @@
+"""Options that commands of several packages share, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Command], Command]
+
+DEVICES = ("auto", "cpu", "cuda")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
+device_option = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where to compute.")
+
+
+def seed_option(fixes: str, *, default: str | int) -> Callable[[Command], Command]:
+    """--seed, as the parameter seed: a number, or None where `default` says in words what is taken then."""
+    in_words = {"show_default": default} if isinstance(default, str) else {"default": default}
+    return click.option("--seed", type=click.IntRange(min=0), help=fixes, **in_words)
+
+
+def force_option(replaces: str) -> Callable[[Command], Command]:
+    """--force, as the parameter force. replaces: a sentence on what goes."""
+    return click.option("--force", is_flag=True, help=replaces)

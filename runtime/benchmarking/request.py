@@ -1,0 +1,176 @@
+"""What a user asks of a benchmark, and what follows from it: targets, loads, grid and plan of the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundation import statistics
+from foundation.cores import usable_cores
+from foundation.options import OptionError
+from runtime.benchmarking.benchmark import Plan
+from runtime.benchmarking.clients import RemoteTarget
+from runtime.benchmarking.local_targets import COMPILED, EAGER, LocalTargets, Peers, run_of
+from runtime.benchmarking.parameters import REMOTE_CONCURRENCY
+from runtime.benchmarking.results import Goal, Sweep
+from runtime.benchmarking.scenarios import Arrivals, Load, Scenario
+from runtime.benchmarking.sweep import Grid, run_sweep
+from runtime.benchmarking.targets import Target, Transfer
+from runtime.models.providers import ConvSearch, Provider, Tuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRequest:
+    """The options of `enas benchmark` that decide what is measured; their help says what each means.
+
+    Raises: OptionError: options that do not go together.
+    """
+
+    models: tuple[str, ...]
+    """Files and run directories; with `url` names."""
+    url: str | None
+    """Of a server; None to measure in this process."""
+    token_file: Path | None
+    headers: tuple[str, ...]
+    """Each NAME:VALUE."""
+    scenarios: tuple[Scenario, ...]
+    """None of them stands for single-stream."""
+    batch_sizes: tuple[tuple[int, ...], ...]
+    sizes: tuple[tuple[str, int], ...]
+    """Of free dimensions, by the input's name."""
+    threads: tuple[int, ...] | None
+    """Intra-op; None for the usable cores."""
+    provider: Provider
+    duration_s: float
+    min_samples: int
+    warmup_s: float
+    sittings: int
+    streams: int
+    concurrency: tuple[int, ...] | None
+    rates: tuple[float, ...] | None
+    """Calls a second."""
+    arrivals: Arrivals
+    target_ms: float | None
+    percentile: float
+    """Of calls that must meet `target_ms`, 50 to 99.9."""
+    spinning: bool
+    io_binding: bool
+    data_transfers: bool
+    cuda_graph: bool
+    conv_search: ConvSearch
+    compare_torch: bool
+    compare_compiled: bool
+    compare_reference: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        scenarios = set(self.scenarios or ("single-stream",))
+        if self.concurrency is not None and not {"offline", "server"} & scenarios:
+            raise OptionError("--concurrency belongs to the scenarios offline and server")
+        if self.target_ms is not None and not {"single-stream", "server"} & scenarios:
+            raise OptionError("--latency-target belongs to the scenarios single-stream and server")
+        if self.rates is not None and "server" not in scenarios:
+            raise OptionError("--request-rate belongs to --scenario server")
+        if "server" in scenarios and self.rates is None and self.target_ms is None:
+            raise OptionError("--scenario server takes --request-rate, or a --latency-target to find the rate for")
+        if self.url is not None:
+            if self.compared or self.compare_reference:
+                raise OptionError("--compare-… measures in this process, and does not go together with --url")
+            return
+        if self.token_file is not None or self.headers:
+            raise OptionError("--token-file and --header are for a server: they go with --url")
+        if not (self.data_transfers or self.io_binding or self.cuda_graph):
+            raise OptionError("--no-data-transfers takes --io-binding: without it every call copies")
+
+    @property
+    def compared(self) -> list[str]:
+        """What torch runs the network as, beside onnxruntime."""
+        return [name for name, is_asked in ((EAGER, self.compare_torch), (COMPILED, self.compare_compiled)) if is_asked]
+
+    @property
+    def loads(self) -> list[Load]:
+        """How calls come, a load for each scenario and each of its numbers."""
+        loads: list[Load] = []
+        for scenario in dict.fromkeys(self.scenarios or ("single-stream",)):
+            if scenario in ("single-stream", "multi-stream"):
+                loads.append(Load(scenario, streams=self.streams))
+                continue
+            is_server = scenario == "server"
+            in_flight = self.concurrency or ((REMOTE_CONCURRENCY,) if self.url is not None and is_server else (1,))
+            for rate in (self.rates or (None,)) if is_server else (None,):
+                loads += [
+                    Load(scenario, concurrency=count, rate_per_s=rate, arrivals=self.arrivals, seed=self.seed)
+                    for count in in_flight
+                ]
+        return loads
+
+    @property
+    def grid(self) -> Grid:
+        threads = self.threads or (usable_cores(),)
+        return Grid(
+            threads=[None] if self.url is not None else list(dict.fromkeys(threads)),
+            batch_sizes=list(dict.fromkeys(size for some in self.batch_sizes for size in some)) or None,
+            loads=self.loads,
+            sizes=dict(self.sizes),
+        )
+
+    @property
+    def goal(self) -> Goal | None:
+        return None if self.target_ms is None else Goal(self.target_ms, self.percentile / 100)
+
+    @property
+    def plan(self) -> Plan:
+        """How long each point is sampled; as often as the goal's percentile takes."""
+        fewest = 1 if self.goal is None else statistics.fewest_samples(self.goal.q)
+        return Plan(
+            duration_s=self.duration_s,
+            min_samples=max(self.min_samples, fewest),
+            warmup_s=self.warmup_s,
+            sittings=self.sittings,
+        )
+
+    @property
+    def request_headers(self) -> dict[str, str]:
+        """What every request to the server carries. Raises: OSError: the token's file cannot be read."""
+        found: dict[str, str] = {}
+        if self.token_file is not None:
+            found["Authorization"] = f"Bearer {self.token_file.read_text(encoding='utf-8').strip()}"
+        for header in self.headers:
+            name, colon, value = header.partition(":")
+            if not (colon and name.strip().isascii() and name.strip() and header.isprintable()):
+                raise OptionError(f"--header is {header!r}, but must be NAME:VALUE")
+            found[name.strip()] = value.strip()
+        return found
+
+    @property
+    def run_path(self) -> Path | None:
+        """The run that is measured, where there is one."""
+        return None if self.url is not None else run_of(self.models)
+
+    def targets(self, *, peers: Peers | None) -> Callable[[int | None], Sequence[Target]]:
+        """Makes the targets at a number of threads. peers: what models are compared with."""
+        if self.url is None:
+            return LocalTargets(
+                self.models,
+                provider=self.provider,
+                tuning=Tuning(spinning=self.spinning, conv_search=self.conv_search, cuda_graph=self.cuda_graph),
+                transfer=Transfer(io_binding=self.io_binding or self.cuda_graph, copies=self.data_transfers),
+                peers=peers,
+                compared=self.compared,
+                with_references=self.compare_reference,
+            )
+        headers = self.request_headers
+        remote = [RemoteTarget.find(name, url=self.url, headers=headers) for name in dict.fromkeys(self.models)]
+        return lambda _: remote
+
+    def measure(self, *, peers: Peers | None) -> Sweep:
+        """Measure it all. Raises: as `run_sweep`, and as what makes the targets."""
+        return run_sweep(
+            self.targets(peers=peers),
+            grid=self.grid,
+            baseline=next(iter(self.compared), None),
+            plan=self.plan,
+            goal=self.goal,
+            seed=self.seed,
+        )

@@ -1,0 +1,19 @@
+"""The command `enas report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+def report(run: Path) -> None:
+    """Write a run's page, report.html, from whatever the run directory holds so far.
+
+    One file with the architecture, learning curves and results, which opens offline. Prints its path.
+    """
+    from searcher.report.page import write_report
+
+    click.echo(write_report(run))

@@ -1,0 +1,145 @@
+"""From what a user asks of a search to what is to be done: its configuration, its data, its latency target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from searcher.arch.document import ConfigError
+from searcher.arch.tasks import Task, image_size_of
+from searcher.latency.fastest import fastest
+from searcher.latency.table import LatencyTable
+from searcher.latency.target import LatencyTarget, target_ms
+from searcher.presets.catalog import default_dataset, default_latency, search_preset
+from searcher.presets.datasets import default_space
+from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
+from searcher.training.mirroring import FLIP, decide_flip
+from searcher.training.search_config import SearchConfig, config_types
+from searcher.training.settings import Settings
+from searcher.training.task_kinds import Store, check_images, load_store, task_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What a user says of a search, as the options of `enas search`; None where nothing is said."""
+
+    space: str | None = None
+    preset: str | None = None
+    config_file: Path | None = None
+    assignments: tuple[str, ...] = ()
+    """Each KEY=VALUE."""
+    dataset: str | None = None
+    """A name, or the path of a store."""
+    seed: int | None = None
+    policy: Literal["lstm", "random"] | None = None
+    derivation: Literal["thorough", "paper"] | None = None
+    memory_budget_mb: int | None = None
+    flip: bool | None = None
+    threads: int | None = None
+    latency: str | None = None
+    """A time, a known network or a share of one, or none for any."""
+    latency_batch: int = 1
+    latency_threads: int = 1
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """A search that is complete but for its latency target, which must be looked up in a table that may take a minute
+    to measure."""
+
+    config: SearchConfig
+    store: Store
+    task: Task
+    latency: str | None
+    """The goal that replaces the configuration's; None for that of the configuration, if it has one."""
+    latency_batch: int
+    latency_threads: int
+
+    @property
+    def default_run(self) -> Path:
+        """The run directory where the user names none."""
+        config = self.config
+        name = Path(config.dataset).stem if config.dataset.endswith(".h5") else config.dataset
+        return Path("runs") / f"{config.space}-{name}-{config.preset}"
+
+
+Predictor = Callable[[Any], float]
+"""An architecture -> ms."""
+
+
+class TableOf(Protocol):
+    """Gives this machine's latency table, as `enas.Peers` does."""
+
+    def __call__(
+        self, space_name: str, space: object, network: object, task: Task, *, batch: int, threads: int
+    ) -> LatencyTable: ...
+
+
+def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> SearchRequest:
+    """What the options mean together, with the data set opened. say: takes a line that the user should know.
+
+    Raises: ArchitectureError, ConfigError, DocumentError, StoreError: an option says what cannot be.
+    """
+    settings = Settings.read(options.config_file, options.assignments)
+    preset = settings.name("preset", options.preset) or "quick"
+    space = settings.name("space", options.space) or default_space(preset)
+    dataset = options.dataset or settings.text("dataset") or default_dataset(space, preset)
+    store = load_store(dataset, space=space)
+    # Tells now what would otherwise be found out when the search is over.
+    task = task_of(store, dataset=dataset)
+    config = settings.apply(search_preset(space, preset, image_size=image_size_of(task)), types=config_types(space))
+    config = replace(
+        config,
+        dataset=dataset,
+        dataset_sha256=store.digest,
+        memory_budget_mb=options.memory_budget_mb or config.memory_budget_mb,
+        threads=options.threads or config.threads,
+        seed=config.seed if options.seed is None else options.seed,
+        derivation=_derivation(config, options.derivation),
+    )
+    if options.policy is not None:
+        config = replace(config, policy=replace(config.policy, kind=options.policy))
+    config = decide_flip(config, store, flip=options.flip, is_own=settings.has(FLIP), say=say)
+    check_images(config.training, store)
+    goal = options.latency
+    if goal is None and options.config_file is None:
+        goal = default_latency(space)
+    if goal == "none":
+        goal, config = None, replace(config, latency=None)
+    return SearchRequest(config, store, task, goal, options.latency_batch, options.latency_threads)
+
+
+def with_latency(request: SearchRequest, *, table_of: TableOf) -> tuple[SearchConfig, Predictor | None]:
+    """The configuration with its latency target, and what predicts; without a goal, the configuration's own target.
+
+    Raises: ConfigError: the goal is none, or no network of the space is as fast.
+    """
+    config, task, goal = request.config, request.task, request.latency
+    asked, batch, threads = config.latency, request.latency_batch, request.latency_threads
+    if goal is None:
+        if asked is None:
+            return config, None
+        batch, threads = asked.batch, asked.threads
+    table = table_of(config.space, config.search_space, config.final_network, task, batch=batch, threads=threads)
+    if goal is not None:
+        asked = LatencyTarget(target_ms(goal, references=table.references), batch, threads)
+    assert asked is not None
+    if asked.table_sha256 not in ("", table.digest):
+        raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
+    predictor = table.predictor(config.final_network, task)
+    least = fastest(config.search_space, predictor)
+    # A width that the space does not decide on is fitted to the target afterwards.
+    if asked.target_ms < least and not hasattr(config.final_network, "channels"):
+        raise ConfigError(f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms")
+    return replace(config, latency=replace(asked, table_sha256=table.digest)), predictor
+
+
+def _derivation(config: SearchConfig, kind: Literal["thorough", "paper"] | None) -> DeriveConfig:
+    """How the architecture is chosen in the end; the configuration's where it is of the kind already."""
+    if kind == "paper":
+        return PAPER_DERIVATION
+    if kind == "thorough" and config.derivation == PAPER_DERIVATION:
+        return DeriveConfig()
+    return config.derivation

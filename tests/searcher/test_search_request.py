@@ -1,0 +1,109 @@
+"""What the options of a search mean together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searcher.arch.document import ConfigError
+from searcher.arch.tasks import Task
+from searcher.latency.table import LatencyTable
+from searcher.search_request import SearchOptions, SearchRequest, search_request, with_latency
+from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
+from tests.end_to_end import conftest as tiny
+
+store_path = tiny.store_path
+
+
+def request_of(store_path: Path, **options: Any) -> SearchRequest:
+    return search_request(SearchOptions(dataset=str(store_path), **options), say=lambda _: None)
+
+
+def test_without_a_word_the_space_for_deployment_is_searched_towards_its_own_target(store_path: Path) -> None:
+    request = request_of(store_path)
+    assert (request.config.space, request.config.preset, request.config.seed) == ("stages", "quick", 0)
+    assert request.latency == "0.9x resnet-20"
+    assert request.config.dataset_sha256 == request.store.digest
+    assert request.default_run == Path("runs/stages-shapes-quick")
+
+
+def test_a_published_preset_is_of_the_space_it_was_published_for(store_path: Path) -> None:
+    request = request_of(store_path, preset="paper", memory_budget_mb=7, threads=3)
+    assert (request.config.space, request.latency) == ("micro", None)
+    assert (request.config.memory_budget_mb, request.config.threads) == (7, 3)
+
+
+def test_an_option_beats_the_file_and_the_file_the_preset(store_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('seed = 5\nspace = "macro"\nnum_epochs = 9\n', encoding="utf-8")
+    found = request_of(store_path, config_file=file)
+    assert (found.config.space, found.config.seed, found.config.num_epochs) == ("macro", 5, 9)
+    assert found.latency is None  # a file says all of a search
+    assert request_of(store_path, config_file=file, seed=0).config.seed == 0
+    with pytest.raises(ConfigError, match=r"mine\.toml is for the space macro, but --space is micro"):
+        request_of(store_path, config_file=file, space="micro")
+
+
+def test_the_way_to_derive_replaces_only_what_is_of_the_other_kind(store_path: Path) -> None:
+    file_says = ("derivation.num_batches=7",)
+    assert request_of(store_path, derivation="paper").config.derivation == PAPER_DERIVATION
+    kept = request_of(store_path, derivation="thorough", space="micro", assignments=file_says).config.derivation
+    assert kept.num_batches == 7
+    published = request_of(store_path, preset="paper").config.derivation
+    thorough = request_of(store_path, preset="paper", derivation="thorough").config.derivation
+    assert thorough == (DeriveConfig() if published == PAPER_DERIVATION else published)
+    assert request_of(store_path, policy="random").config.policy.kind == "random"
+
+
+class Tables:
+    """Gives a table that says 1 ms of every network, and keeps what was asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, *_: object, batch: int, threads: int) -> LatencyTable:
+        self.asked.append((batch, threads))
+        return _OneMillisecond()  # type: ignore[return-value]
+
+
+class _OneMillisecond:
+    digest = "of the table"
+
+    def __init__(self) -> None:
+        self.references = {"resnet-20": 2.0}
+
+    def predictor(self, network: object, task: Task) -> Any:
+        return lambda _: 1.0
+
+
+def test_a_goal_becomes_a_target_of_the_table_it_was_looked_up_in(store_path: Path) -> None:
+    tables = Tables()
+    request = request_of(store_path, space="micro", latency="0.9x resnet-20", latency_batch=4, latency_threads=2)
+    config, predictor = with_latency(request, table_of=tables)
+    assert config.latency is not None
+    assert predictor is not None
+    assert (config.latency.target_ms, config.latency.table_sha256) == (1.8, "of the table")
+    assert tables.asked == [(4, 2)]
+    # Gone on with, or done again from its file: the target itself, on the setting it was made for.
+    again = replace(request, config=config, latency=None, latency_batch=1, latency_threads=1)
+    assert with_latency(again, table_of=tables)[0] == config
+    assert tables.asked == [(4, 2), (4, 2)]
+    other = replace(config, latency=replace(config.latency, table_sha256="of another"))
+    with pytest.raises(ConfigError, match="not the one of the config"):
+        with_latency(replace(again, config=other), table_of=tables)
+
+
+def test_without_a_goal_nothing_is_measured(store_path: Path) -> None:
+    tables = Tables()
+    request = request_of(store_path, latency="none")
+    assert with_latency(request, table_of=tables) == (request.config, None)
+    assert tables.asked == []
+
+
+def test_a_target_below_the_fastest_network_is_refused(store_path: Path) -> None:
+    request = request_of(store_path, space="stages", latency="0.5ms")
+    with pytest.raises(ConfigError, match=r"takes 0\.5 ms; the fastest takes"):
+        with_latency(request, table_of=Tables())
