@@ -25,7 +25,7 @@ from searcher.cli_options import (
 from searcher.latency.options import latency_setting
 
 if TYPE_CHECKING:
-    from exporter.retrain import RetrainConfig
+    from exporter.retrain_config import RetrainConfig
     from searcher.arch.spec import Spec
 
 
@@ -88,7 +88,7 @@ def compare(
     from datasets.store import ImageStore, StoreError
     from exporter.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.comparison import compare as run_compare
-    from exporter.retrain import config_types
+    from exporter.retrain_config import config_types
     from searcher.training import device as devices
     from searcher.training.executors import default_jobs, executor_for
     from searcher.training.interrupt import Stopped, catch_signals
@@ -146,7 +146,7 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
     Raises: ArchitectureError: there is none. DocumentError: there is no such preset, or a file of it is damaged.
     """
     from exporter.presets import retrain_preset
-    from exporter.retrain import RetrainConfig, config_types
+    from exporter.retrain_config import RetrainConfig, config_types
     from searcher.arch.catalog import find_spec
     from searcher.training.run_folder import RunFolder, read_config
 

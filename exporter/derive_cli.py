@@ -65,7 +65,7 @@ def derive(
     """
     from exporter.derivation import DERIVATION, derive_by_training
     from exporter.presets import halving_preset, retrain_preset
-    from exporter.retrain import config_types
+    from exporter.retrain_config import config_types
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec
     from searcher.training import device as devices

@@ -68,7 +68,7 @@ def rank(
     from exporter.presets import retrain_preset
     from exporter.ranking import RANKING
     from exporter.ranking import rank as run_rank
-    from exporter.retrain import config_types
+    from exporter.retrain_config import config_types
     from exporter.retrain_request import preset_of
     from searcher.arch.catalog import find_spec
     from searcher.arch.document import ConfigError

@@ -26,7 +26,9 @@ from datasets.files import strict_json, write_text
 from datasets.seeds import numpy_generator, stream_seed
 from exporter.agreement import Agreement, agreement, seed_standard_error, seed_tau
 from exporter.latency import measure
-from exporter.retrain import RetrainConfig, Retraining, score_text
+from exporter.retrain_config import RetrainConfig
+from exporter.retrain_text import score_text
+from exporter.retraining import Retraining
 from exporter.searches import finished_search
 from exporter.trainings import Training, begin_training, score_job
 from searcher.arch.document import ConfigError

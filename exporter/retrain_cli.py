@@ -103,8 +103,8 @@ def retrain(
 
     The epoch is chosen on the valid split, the last that is no worse than the best; test is scored once, at the end.
     """
-    from exporter.retrain import result_text
     from exporter.retrain_request import RetrainOptions, retrain_request
+    from exporter.retrain_text import result_text
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.training import device as devices
     from searcher.training.pacing import pace_of

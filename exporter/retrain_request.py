@@ -11,7 +11,9 @@ from typing import Literal, TypeVar
 import torch
 
 from exporter.presets import retrain_preset
-from exporter.retrain import RetrainConfig, check_task, config_types, open_teachers, task_text
+from exporter.retrain import check_task, open_teachers
+from exporter.retrain_config import RetrainConfig, config_types
+from exporter.retrain_text import task_text
 from searcher.arch.catalog import find_spec
 from searcher.arch.document import ConfigError
 from searcher.arch.retarget import retarget

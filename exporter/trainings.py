@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from datasets.store import StoreError
-from exporter.retrain import RetrainConfig, Retraining, retrain, train
+from exporter.retrain import retrain, train
+from exporter.retrain_config import RetrainConfig
+from exporter.retraining import Retraining
 from searcher.arch.spec import Spec, spec_digest
 from searcher.training.device import threads
 from searcher.training.interrupt import Interrupt

@@ -198,7 +198,9 @@ ALLOWED = {
     "exporter.ranking": {
         "exporter.agreement",
         "exporter.latency",
-        "exporter.retrain",
+        "exporter.retrain_config",
+        "exporter.retrain_text",
+        "exporter.retraining",
         "exporter.searches",
         "exporter.trainings",
         "searcher",

@@ -50,7 +50,7 @@ def measure(count: int) -> None:
     import torch
 
     from exporter.presets import retrain_preset
-    from exporter.retrain import Retraining
+    from exporter.retraining import Retraining
     from foundation.cores import usable_cores
     from searcher.arch.spec import Spec
     from searcher.presets.catalog import search_preset

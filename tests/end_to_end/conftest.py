@@ -19,7 +19,7 @@ from datasets.augmentation import Augmentation
 from datasets.store_writer import write_image_store, write_text_store
 from enas import Peers, build_group
 from exporter.presets import retrain_preset
-from exporter.retrain import RetrainConfig
+from exporter.retrain_config import RetrainConfig
 from searcher.arch.document import write_dataclass
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from datasets.catalog import load_text
-from exporter.retrain import RetrainConfig, Retraining
+from exporter.retrain_config import RetrainConfig
+from exporter.retraining import Retraining
 from searcher.arch.spec import Spec
 from searcher.nn.graphs import Graphs
 from searcher.nn.recurrent import Dropout

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from exporter.presets import PRESETS, retrain_preset
-from exporter.retrain import RetrainConfig
-from exporter.retrain import config_types as retrain_types
+from exporter.retrain_config import RetrainConfig
+from exporter.retrain_config import config_types as retrain_types
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.arch.spaces import SPACES

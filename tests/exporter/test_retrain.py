@@ -17,7 +17,10 @@ from datasets.catalog import load_text
 from datasets.store import StoreError, TextStore
 from datasets.store_writer import write_text_store
 from exporter.export import load_retrained
-from exporter.retrain import RetrainConfig, Retraining, check_task, result_text, retrain
+from exporter.retrain import check_task, retrain
+from exporter.retrain_config import RetrainConfig
+from exporter.retrain_text import result_text
+from exporter.retraining import Retraining
 from searcher.arch.document import ConfigError, read_json
 from searcher.nn.graphs import Graphs
 from searcher.nn.tapes import EagerTape

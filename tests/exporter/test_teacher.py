@@ -17,7 +17,8 @@ from datasets.augmentation import Augmentation
 from datasets.batches import ImageBatches
 from datasets.store import ImageStore
 from exporter.presets import retrain_preset
-from exporter.retrain import RetrainConfig, open_teachers, retrain
+from exporter.retrain import open_teachers, retrain
+from exporter.retrain_config import RetrainConfig
 from exporter.teacher import TeacherConfig, Teachers
 from exporter.teacher_model import TeacherError, TeacherModel
 from runtime.models.providers import ProviderError

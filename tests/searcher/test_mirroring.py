@@ -8,7 +8,7 @@ import pytest
 
 from datasets.store import ImageStore
 from exporter.presets import retrain_preset
-from exporter.retrain import RetrainConfig
+from exporter.retrain_config import RetrainConfig
 from searcher.arch.document import ConfigError
 from searcher.training.mirroring import decide_flip
 from tests.datasets.test_mirroring import arrow, drawn, shoe
