@@ -27,9 +27,9 @@ from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import write_dataclass
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
-from searcher.latency.blocks import Block
-from searcher.latency.coverage import blocks_of_space
+from searcher.latency.blocks import Block, blocks_of_space
 from searcher.latency.table import LatencyTable, Row, Setting, check_setting, fit_networks, read_table
+from searcher.spaces import search_space
 from searcher.training.progress import Progress
 from searcher.training.run_folder import lock_file
 
@@ -93,18 +93,17 @@ def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[s
 
 
 def references_of(profiled: Profiled) -> dict[str, Spec]:
-    """The published networks of a space, for its task, with the smallest maps that the space has."""
-    specs = {name: published_spec(name) for name in published_names()}
-    found = {name: spec for name, spec in specs.items() if spec.space == profiled.space_name == "stages"}
-    stride = max(profiled.space.stem_strides) if found else 1
-    return {
-        name: replace(
-            spec,
-            architecture=replace(spec.architecture, stem=replace(spec.architecture.stem, stride=stride)),
-            task=profiled.task,
-        )
-        for name, spec in found.items()
-    }
+    """The published networks that latency targets of a space name, for its task."""
+    view = search_space(profiled.space_name).latency_view
+    assert view is not None
+    found: dict[str, Spec] = {}
+    for name in published_names():
+        spec = published_spec(name)
+        if spec.space == profiled.space_name:
+            architecture = view.reference(spec.architecture, profiled.space)
+            if architecture is not None:
+                found[name] = replace(spec, architecture=architecture, task=profiled.task)
+    return found
 
 
 def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[str], None]) -> LatencyTable:

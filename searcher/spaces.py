@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 from searcher.arch.spaces import SpaceModule, space_module
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 
 class Wiring(Protocol):
@@ -37,6 +38,22 @@ class View(Protocol):
     def graphs(self, spec: Spec) -> tuple[Any, ...]: ...
 
     def outline(self, spec: Spec) -> tuple[Any, ...]: ...
+
+
+class LatencyView(Protocol):
+    """What a view offers beside, of a space of images, so that its networks' latency can be predicted."""
+
+    def blocks(self, spec: Spec) -> Iterator[Any]:
+        """The fused blocks of a network, see `latency/blocks.py`, from its input to its output."""
+        ...
+
+    def covering(self, space: Any) -> Iterator[Any]:
+        """Architectures that between them have every block that any architecture of the space has."""
+        ...
+
+    def reference(self, architecture: Any, space: Any) -> Any | None:
+        """A published architecture as a latency target names it, at the space's smallest maps; None: none does."""
+        ...
 
 
 class Presets(Protocol):
@@ -67,6 +84,11 @@ class SearchSpace:
     @property
     def view(self) -> View:
         return cast(View, import_module(f"searcher.views.{self.name}"))
+
+    @property
+    def latency_view(self) -> LatencyView | None:
+        """None where networks are not of images."""
+        return cast(LatencyView, self.view) if self.arch.TASK_KIND == IMAGE_CLASSIFICATION else None
 
     @property
     def presets(self) -> Presets:

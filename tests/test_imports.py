@@ -47,9 +47,14 @@ ALLOWED = {
     "searcher.spaces": {"searcher.arch"},
     "searcher.nn.build": {"searcher.arch", "searcher.nn", "searcher.spaces", "datasets.seeds"},
     "searcher.nn.complexity": {"searcher.arch", "searcher.spaces"},
-    "searcher.views": {"searcher.arch", "searcher.nn.complexity", "searcher.report.graph"},
+    "searcher.views": {
+        "searcher.arch",
+        "searcher.latency.blocks",
+        "searcher.nn.complexity",
+        "searcher.report.graph",
+    },
     # Tables and targets are read here; what makes and measures them is in exporter.
-    "searcher.latency": {"searcher.arch", "datasets.files", "foundation.command_options"},
+    "searcher.latency": {"searcher.arch", "searcher.spaces", "datasets.files", "foundation.command_options"},
     "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},
     "searcher.report": {
         "charts",
@@ -156,6 +161,7 @@ ALLOWED = {
         "searcher.latency",
         "searcher.nn",
         "searcher.report.drawing",
+        "searcher.spaces",
         "searcher.training.averaging",
         "searcher.training.checkpoint",
         "searcher.training.pacing",

@@ -7,14 +7,13 @@ holds and on nothing else. Knows of specs; nothing of how blocks compute or of h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from searcher.arch.document import ConfigError
-from searcher.arch.macro import MacroSize, reduction_layers, skip_candidates
-from searcher.arch.micro import NUM_INPUTS, MicroSize, loose_ends
 from searcher.arch.spec import Spec
-from searcher.arch.stages import stage_stride
+from searcher.arch.tasks import ImageClassification
+from searcher.spaces import LatencyView, search_space
 
 
 class Block(NamedTuple):
@@ -48,99 +47,32 @@ def blocks_of(spec: Spec) -> list[Block]:
 
     Raises: ConfigError: it is no network of images.
     """
-    if spec.space not in _WALKS:
-        raise ConfigError(f"networks of the space {spec.space} have no latency to search for; those of images have")
-    return list(_WALKS[spec.space](spec))
+    return list(_view(spec.space).blocks(spec))
 
 
-def _stem(in_channels: int, out_channels: int, height: int, width: int, *, stride: int) -> Iterator[Block]:
+def blocks_of_space(space_name: str, space: Any, network: Any, task: ImageClassification) -> list[Block]:
+    """Every block of the deployed networks of a space, in order, once. network: their size.
+
+    Raises: ConfigError: its networks are not of images.
+    """
+    specs = (Spec(space_name, one, network, task) for one in _view(space_name).covering(space))
+    return sorted({block for spec in specs for block in blocks_of(spec)})
+
+
+def stem_blocks(in_channels: int, out_channels: int, height: int, width: int, *, stride: int) -> Iterator[Block]:
+    """A stem, which halves the map once in each of its blocks."""
     for step in [2] * int(math.log2(stride)) or [1]:
         yield Block(STEM, in_channels, out_channels, height, width, step)
-        in_channels, height, width = out_channels, _after(height, step), _after(width, step)
+        in_channels, height, width = out_channels, after(height, step), after(width, step)
 
 
-def _stages(spec: Spec) -> Iterator[Block]:
-    height, width, in_channels = spec.task.input_shape
-    stem = spec.architecture.stem
-    yield from _stem(in_channels, stem.channels, height, width, stride=stem.stride)
-    height, width, channels = _after(height, stem.stride), _after(width, stem.stride), stem.channels
-    for number, stage in enumerate(spec.architecture.stages):
-        for position, operation in enumerate(stage.layers):
-            stride = 1 if position else stage_stride(number)
-            yield Block(operation, channels, stage.channels, height, width, stride)
-            height, width, channels = _after(height, stride), _after(width, stride), stage.channels
-    yield Block(HEAD, channels, len(spec.task.classes), height, width)
-
-
-def _micro(spec: Spec) -> Iterator[Block]:
-    size: MicroSize = spec.network
-    height, width, in_channels = spec.task.input_shape
-    channels = size.channels
-    yield from _stem(in_channels, 3 * channels, height, width, stride=size.stem_stride)
-    height, width = _after(height, size.stem_stride), _after(width, size.stem_stride)
-    first = second = 3 * channels
-    earlier = (height, width)  # the map of the cell's first input, which lags one cell behind
-    for position in range(size.cells):
-        kind = size.kind(position)
-        reduces = kind == "reduction"
-        cell = spec.architecture.cell(kind)
-        if reduces:
-            channels *= 2
-        if position > 0 and size.kind(position - 1) == "reduction":
-            yield Block(HALVE, first, channels, *earlier, 2)
-        elif first != channels:
-            yield Block(PROJECT, first, channels, height, width)
-        if second != channels:
-            yield Block(PROJECT, second, channels, height, width)
-        yield Block(PROJECT, channels, channels, height, width)
-        after = (_after(height, 2), _after(width, 2)) if reduces else (height, width)
-        for node in cell:
-            for source, operation in zip(node.inputs, node.operations, strict=True):
-                strided = reduces and source < NUM_INPUTS
-                map_size = (height, width) if strided or not reduces else after
-                if operation != "identity":
-                    yield Block(operation, channels, channels, *map_size, 2 if strided else 1)
-                elif strided:
-                    yield Block(HALVE, channels, channels, *map_size, 2)
-            yield Block(SUM, channels, channels, *after)
-        ends = loose_ends(cell)
-        for end in ends:
-            if reduces and end < NUM_INPUTS:
-                yield Block(HALVE, channels, channels, height, width, 2)
-        earlier, (height, width) = (height, width), after
-        first, second = second, channels * len(ends)
-        if len(ends) > 1:
-            yield Block(CONCAT, channels, second, height, width)
-    yield Block(HEAD, second, len(spec.task.classes), height, width)
-
-
-def _macro(spec: Spec) -> Iterator[Block]:
-    size: MacroSize = spec.network
-    height, width, in_channels = spec.task.input_shape
-    channels = size.channels
-    yield from _stem(in_channels, channels, height, width, stride=size.stem_stride)
-    height, width = _after(height, size.stem_stride), _after(width, size.stem_stride)
-    layers = spec.architecture.layers
-    for index, layer in enumerate(layers, start=1):
-        yield Block(layer.operation, channels, channels, height, width)
-        if skip_candidates(index) and size.skip_merge == "sum":
-            for _ in layer.skips:
-                yield Block(SUM, channels, channels, height, width)
-        elif skip_candidates(index):
-            joined = (len(layer.skips) + 1) * channels
-            if layer.skips:
-                yield Block(CONCAT, channels, joined, height, width)
-            yield Block(PROJECT, joined, channels, height, width)
-        if index in reduction_layers(len(layers)):
-            out_channels = 2 * channels if size.double_channels else channels
-            for _ in spec.architecture.read_after(index):
-                yield Block(HALVE, channels, out_channels, height, width, 2)
-            height, width, channels = _after(height, 2), _after(width, 2), out_channels
-    yield Block(HEAD, channels, len(spec.task.classes), height, width)
-
-
-def _after(side: int, stride: int) -> int:
+def after(side: int, stride: int) -> int:
+    """A side of a map after a stride, in pixels."""
     return -(-side // stride)
 
 
-_WALKS: dict[str, Callable[[Spec], Iterator[Any]]] = {"stages": _stages, "micro": _micro, "macro": _macro}
+def _view(space_name: str) -> LatencyView:
+    view = search_space(space_name).latency_view
+    if view is None:
+        raise ConfigError(f"networks of the space {space_name} have no latency to search for; those of images have")
+    return view

@@ -1,17 +1,28 @@
-"""What a macro network is, part by part: its costs, and the graph of its layers.
+"""What a macro network is, part by part: its costs, the graph of its layers, and its fused blocks.
 
 Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/macro.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
 from searcher.arch.costs import Cost, conv_norm, factorized_reduction, halved, linear, norm, total
-from searcher.arch.macro import OPERATIONS, MacroArchitecture, MacroSize, SkipMerge, reduction_layers, skip_candidates
+from searcher.arch.macro import (
+    OPERATIONS,
+    Layer,
+    MacroArchitecture,
+    MacroSize,
+    MacroSpace,
+    SkipMerge,
+    reduction_layers,
+    skip_candidates,
+)
 from searcher.arch.spec import SpecOf
 from searcher.arch.tasks import ImageClassification
+from searcher.latency.blocks import CONCAT, HALVE, HEAD, PROJECT, SUM, Block, after, stem_blocks
 from searcher.nn.complexity import Part, stem_part
 from searcher.report.graph import Graph, GraphEdge, GraphNode, Join, Stage
 
@@ -100,3 +111,47 @@ def _shapes(spec: MacroSpec) -> tuple[tuple[int, ...], ...]:
             height, width = math.ceil(height / 2), math.ceil(width / 2)
             channels *= 2 if size.double_channels else 1
     return tuple(shapes)
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+
+def blocks(spec: MacroSpec) -> Iterator[Block]:
+    """The fused blocks of the network, from its input to its output."""
+    size = spec.network
+    height, width, in_channels = spec.task.input_shape
+    channels = size.channels
+    yield from stem_blocks(in_channels, channels, height, width, stride=size.stem_stride)
+    height, width = after(height, size.stem_stride), after(width, size.stem_stride)
+    layers = spec.architecture.layers
+    for index, layer in enumerate(layers, start=1):
+        yield Block(layer.operation, channels, channels, height, width)
+        if skip_candidates(index) and size.skip_merge == "sum":
+            for _ in layer.skips:
+                yield Block(SUM, channels, channels, height, width)
+        elif skip_candidates(index):
+            joined = (len(layer.skips) + 1) * channels
+            if layer.skips:
+                yield Block(CONCAT, channels, joined, height, width)
+            yield Block(PROJECT, joined, channels, height, width)
+        if index in reduction_layers(len(layers)):
+            out_channels = 2 * channels if size.double_channels else channels
+            for _ in spec.architecture.read_after(index):
+                yield Block(HALVE, channels, out_channels, height, width, 2)
+            height, width, channels = after(height, 2), after(width, 2), out_channels
+    yield Block(HEAD, channels, len(spec.task.classes), height, width)
+
+
+def covering(space: MacroSpace) -> Iterator[MacroArchitecture]:
+    """Architectures that between them have every block that any has.
+
+    A block depends on its operation, on its layer, and on how many skips the layer has.
+    """
+    for operation, count in itertools.product(space.operations, range(space.num_layers)):
+        layers = [Layer(operation, tuple(skip_candidates(index))[:count]) for index in range(1, space.num_layers + 1)]
+        yield MacroArchitecture(tuple(layers))
+
+
+def reference(architecture: MacroArchitecture, space: MacroSpace) -> MacroArchitecture | None:
+    """None: no latency target names a published one."""
+    return None

@@ -1,4 +1,4 @@
-"""What a micro network is, part by part: its costs, and the graphs of its two cells.
+"""What a micro network is, part by part: its costs, the graphs of its two cells, and its fused blocks.
 
 Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/micro.py`.
 """
@@ -14,15 +14,19 @@ from searcher.arch.micro import (
     CELL_KINDS,
     NUM_INPUTS,
     OPERATIONS,
+    SLOTS,
     Cell,
     CellKind,
     MicroArchitecture,
     MicroSize,
+    MicroSpace,
+    Node,
     identity_cost,
     loose_ends,
 )
 from searcher.arch.spec import SpecOf
 from searcher.arch.tasks import ImageClassification
+from searcher.latency.blocks import CONCAT, HALVE, HEAD, PROJECT, SUM, Block, after, stem_blocks
 from searcher.nn.complexity import Part, stem_part
 from searcher.report.graph import Graph, GraphEdge, GraphNode, Stage
 
@@ -143,3 +147,83 @@ def _stretches(kind: CellKind, length: int) -> Iterator[int]:
         yield length
     else:
         yield from itertools.repeat(1, length)
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+
+def blocks(spec: MicroSpec) -> Iterator[Block]:
+    """The fused blocks of the network, from its input to its output."""
+    size = spec.network
+    height, width, in_channels = spec.task.input_shape
+    channels = size.channels
+    yield from stem_blocks(in_channels, 3 * channels, height, width, stride=size.stem_stride)
+    height, width = after(height, size.stem_stride), after(width, size.stem_stride)
+    first = second = 3 * channels
+    earlier = (height, width)  # the map of the cell's first input, which lags one cell behind
+    for position in range(size.cells):
+        kind = size.kind(position)
+        reduces = kind == "reduction"
+        cell = spec.architecture.cell(kind)
+        if reduces:
+            channels *= 2
+        if position > 0 and size.kind(position - 1) == "reduction":
+            yield Block(HALVE, first, channels, *earlier, 2)
+        elif first != channels:
+            yield Block(PROJECT, first, channels, height, width)
+        if second != channels:
+            yield Block(PROJECT, second, channels, height, width)
+        yield Block(PROJECT, channels, channels, height, width)
+        reduced = (after(height, 2), after(width, 2)) if reduces else (height, width)
+        for node in cell:
+            for source, operation in zip(node.inputs, node.operations, strict=True):
+                strided = reduces and source < NUM_INPUTS
+                map_size = (height, width) if strided or not reduces else reduced
+                if operation != "identity":
+                    yield Block(operation, channels, channels, *map_size, 2 if strided else 1)
+                elif strided:
+                    yield Block(HALVE, channels, channels, *map_size, 2)
+            yield Block(SUM, channels, channels, *reduced)
+        ends = loose_ends(cell)
+        for end in ends:
+            if reduces and end < NUM_INPUTS:
+                yield Block(HALVE, channels, channels, height, width, 2)
+        earlier, (height, width) = (height, width), reduced
+        first, second = second, channels * len(ends)
+        if len(ends) > 1:
+            yield Block(CONCAT, channels, second, height, width)
+    yield Block(HEAD, second, len(spec.task.classes), height, width)
+
+
+def covering(space: MicroSpace) -> Iterator[MicroArchitecture]:
+    """Architectures that between them have every block that any has.
+
+    A block depends on its operation, on whether it reads an input of the cell, and on the cells' loose ends.
+    """
+    last = NUM_INPUTS + space.num_nodes - 1
+    for operation in space.operations:
+        for source in (0, last - 1):
+            nodes = [Node((min(source, at - 1),) * 2, (operation,) * 2) for at in range(NUM_INPUTS, last + 1)]
+            yield MicroArchitecture(tuple(nodes), tuple(nodes))
+    for count in range(1, last + 1):
+        cell = _cell_reading(space, count)
+        yield MicroArchitecture(cell, cell)
+
+
+def _cell_reading(space: MicroSpace, count: int) -> Cell:
+    """A cell whose nodes read the first `count` of its nodes and inputs, or as many as can be read."""
+    unread = 0
+    nodes = []
+    for index in range(NUM_INPUTS, NUM_INPUTS + space.num_nodes):
+        picks = [0, 0]
+        for slot in SLOTS:
+            if unread < min(count, index):
+                picks[slot] = unread
+                unread += 1
+        nodes.append(Node((picks[0], picks[1]), (space.operations[0],) * 2))
+    return tuple(nodes)
+
+
+def reference(architecture: MicroArchitecture, space: MicroSpace) -> MicroArchitecture | None:
+    """None: no latency target names a published one."""
+    return None

@@ -1,19 +1,23 @@
-"""What a stages network is, part by part: its costs, and the graph of its layers.
+"""What a stages network is, part by part: its costs, the graph of its layers, and its fused blocks.
 
 Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/stages.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from searcher.arch.costs import linear
 from searcher.arch.spec import SpecOf
-from searcher.arch.stages import StagesArchitecture, StagesSize, layer_cost, stage_stride
+from searcher.arch.stages import Stage, StagesArchitecture, StagesSize, StagesSpace, Stem, layer_cost, stage_stride
 from searcher.arch.tasks import ImageClassification
+from searcher.latency.blocks import HEAD, Block, after, stem_blocks
 from searcher.nn.complexity import Part, stem_part
-from searcher.report.graph import Graph, GraphEdge, GraphNode, Stage
+from searcher.report.graph import Graph, GraphEdge, GraphNode
+from searcher.report.graph import Stage as OutlineStage
 
 StagesSpec = SpecOf[StagesArchitecture, StagesSize, ImageClassification]
 
@@ -49,13 +53,13 @@ def graphs(spec: StagesSpec) -> tuple[Graph, ...]:
     return (Graph("layers", caption, tuple(nodes), is_chain=True),)
 
 
-def outline(spec: StagesSpec) -> tuple[Stage, ...]:
+def outline(spec: StagesSpec) -> tuple[OutlineStage, ...]:
     stem_shape, *shapes = _shapes(spec)
     stages = [
-        Stage(f"stage {number}", shape, width=shape[-1], reduces=stage_stride(number - 1) > 1)
+        OutlineStage(f"stage {number}", shape, width=shape[-1], reduces=stage_stride(number - 1) > 1)
         for number, shape in enumerate(shapes, start=1)
     ]
-    return (Stage("stem", stem_shape), *stages, Stage("classifier", (len(spec.task.classes),)))
+    return (OutlineStage("stem", stem_shape), *stages, OutlineStage("classifier", (len(spec.task.classes),)))
 
 
 def _shapes(spec: StagesSpec) -> tuple[tuple[int, ...], ...]:
@@ -67,3 +71,46 @@ def _shapes(spec: StagesSpec) -> tuple[tuple[int, ...], ...]:
         height, width = (math.ceil(side / stage_stride(number)) for side in (height, width))
         shapes.append((height, width, stage.channels))
     return tuple(shapes)
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+
+def blocks(spec: StagesSpec) -> Iterator[Block]:
+    """The fused blocks of the network, from its input to its output."""
+    height, width, in_channels = spec.task.input_shape
+    stem = spec.architecture.stem
+    yield from stem_blocks(in_channels, stem.channels, height, width, stride=stem.stride)
+    height, width, channels = after(height, stem.stride), after(width, stem.stride), stem.channels
+    for number, stage in enumerate(spec.architecture.stages):
+        for position, operation in enumerate(stage.layers):
+            stride = 1 if position else stage_stride(number)
+            yield Block(operation, channels, stage.channels, height, width, stride)
+            height, width, channels = after(height, stride), after(width, stride), stage.channels
+    yield Block(HEAD, channels, len(spec.task.classes), height, width)
+
+
+def covering(space: StagesSpace) -> Iterator[StagesArchitecture]:
+    """Architectures that between them have every block that any has.
+
+    A block depends on its operation, the stem's stride, and the widths before and after it.
+    """
+    neighbours = [space.stem_channels, *space.stage_channels]
+    rounds = max(map(len, neighbours)) ** 2
+    for stride, operation in itertools.product(space.stem_strides, space.operations):
+        for number in range(rounds):
+            # Over all rounds, every width of a stage follows every width of the one before it.
+            widths = [
+                options[(number // len(neighbours[0]) if position % 2 else number) % len(options)]
+                for position, options in enumerate(neighbours)
+            ]
+            stages = [
+                Stage(width, (operation,) * min(2, most))
+                for width, most in zip(widths[1:], space.max_layers, strict=True)
+            ]
+            yield StagesArchitecture(Stem(widths[0], stride), tuple(stages))
+
+
+def reference(architecture: StagesArchitecture, space: StagesSpace) -> StagesArchitecture | None:
+    """A published architecture as a latency target names it: with the smallest maps that the space has."""
+    return replace(architecture, stem=replace(architecture.stem, stride=max(space.stem_strides)))

@@ -16,8 +16,7 @@ from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.spec import Spec
 from searcher.arch.stages import StagesArchitecture, StagesSize, StagesSpace
 from searcher.arch.tasks import ImageClassification
-from searcher.latency.blocks import HALVE, HEAD, STEM, Block, blocks_of
-from searcher.latency.coverage import blocks_of_space
+from searcher.latency.blocks import HALVE, HEAD, STEM, Block, blocks_of, blocks_of_space
 from searcher.latency.fastest import fastest
 from searcher.latency.table import (
     LatencyTable,
