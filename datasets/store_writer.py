@@ -19,7 +19,8 @@ import numpy as np
 
 from datasets.claims import DeferredSignals
 from datasets.files import whole_file
-from datasets.store import CHUNK_BYTES, FORMAT, SPLITS, VERSION, StoreError, chunk_length_of, shape_text
+from datasets.store import CHUNK_BYTES, StoreError, chunk_length_of
+from datasets.store_format import FORMAT, SPLITS, VERSION, shape_text
 from datasets.tokens import Tokens
 from foundation.pictures import Resize
 

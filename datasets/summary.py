@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datasets.store import ImageStore, TextStore, shape_text
+from datasets.store import ImageStore, TextStore
+from datasets.store_format import shape_text
 from datasets.tokens import UNITS, UNKNOWN
 from foundation.text import printable
 

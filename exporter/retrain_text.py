@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from datasets.store import shape_text
+from datasets.store_format import shape_text
 from datasets.tokens import UNITS
 from exporter.retrain_config import RetrainConfig
 from searcher.arch.tasks import ImageClassification, Task

@@ -15,7 +15,7 @@ import numpy as np
 
 from datasets.seeds import numpy_generator
 from datasets.sources import fashion_mnist, text_files
-from datasets.store import SPLITS
+from datasets.store_format import SPLITS
 from datasets.store_writer import write_image_store
 
 FOLDER = Path(__file__).parent

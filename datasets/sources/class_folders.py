@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets.splits import split_called
-from datasets.store import SPLITS, StoreError
+from datasets.store import StoreError
+from datasets.store_format import SPLITS
 from foundation.file_tree import File, Folder, Problem
 from foundation.text import is_utf8, listed, printable
 

@@ -28,7 +28,8 @@ from datasets.sources.class_folders import Labelled, labelled_by_folders
 from datasets.sources.import_report import ImportReport, Looks, doubts, lacking
 from datasets.sources.picture_table import SUFFIXES, Columns, find_tables, labelled_by_table, labelled_by_tables
 from datasets.splits import stratified_split
-from datasets.store import CHUNK_BYTES, SPLITS, StoreError
+from datasets.store import CHUNK_BYTES, StoreError
+from datasets.store_format import SPLITS
 from datasets.store_writer import ImageChunk, write_image_store
 from foundation import parallel
 from foundation.file_tree import File, Problem, TreeError, read_tree

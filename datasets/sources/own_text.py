@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.splits import split_called
-from datasets.store import SPLITS, StoreError
+from datasets.store import StoreError
+from datasets.store_format import SPLITS
 from datasets.store_writer import write_text_store
 from datasets.tokens import END_OF_LINE, UNITS, UNKNOWN, Tokens, tokenize
 from foundation.text import listed

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from datasets.sources.class_folders import Labelled
 from datasets.splits import split_called
-from datasets.store import SPLITS, StoreError
+from datasets.store import StoreError
+from datasets.store_format import SPLITS
 from foundation.file_tree import File, Folder, Problem
 from foundation.pictures import PictureError, read_file
 from foundation.text import listed, printable

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from datasets.sources import text_files
 from datasets.sources.download import RemoteFile
-from datasets.store import SPLITS, StoreError
+from datasets.store import StoreError
+from datasets.store_format import SPLITS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from searcher.nn.build import build_supernet
-from searcher.nn.graphs import Graphs, Part, graph_operations
+from searcher.nn.graph_parts import Part
+from searcher.nn.graphs import Graphs, graph_operations
 from searcher.nn.kernels.norm import batch_norm
 from searcher.nn.operations import SepConv
 from searcher.nn.tapes import Computation

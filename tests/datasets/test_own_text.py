@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.sources import own_text
-from datasets.store import SPLITS, StoreError, TextStore, open_store
+from datasets.store import StoreError, TextStore, open_store
+from datasets.store_format import SPLITS
 from datasets.tokens import Tokens, detokenize, tokenize
 
 POEM = "".join(f"Line {'abcdefg'[number % 7]} , said he .\n" for number in range(100))

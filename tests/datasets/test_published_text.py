@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from datasets.sources.published_text import PTB, WIKITEXT_2, PublishedText
-from datasets.store import SPLITS, StoreError, TextStore, open_store
+from datasets.store import StoreError, TextStore, open_store
+from datasets.store_format import SPLITS
 
 BOTH = pytest.mark.parametrize(
     ("published", "names"),

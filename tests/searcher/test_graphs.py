@@ -13,7 +13,8 @@ from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_network, build_supernet
 from searcher.nn.flat import views_of
-from searcher.nn.graphs import GraphedNetwork, Graphs, Part, graph_operations, recordable
+from searcher.nn.graph_parts import Part
+from searcher.nn.graphs import GraphedNetwork, Graphs, graph_operations, recordable
 from searcher.nn.recurrent import Dropout
 from searcher.nn.tapes import CudaTapes, EagerTape
 from tests.searcher.conftest import make_spec, make_text_spec, random_architecture, random_recurrent

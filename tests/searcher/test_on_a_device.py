@@ -16,7 +16,7 @@ from searcher.nn.build import build_network
 from searcher.nn.graphs import GraphedNetwork, Graphs
 from searcher.training.checkpoint import load_checkpoint, save_checkpoint
 from searcher.training.loop import Search
-from tests.benchmarks.gpu import graphs_on
+from tests.benchmarks.gpu_works import graphs_on
 from tests.end_to_end.two_processes import environment, free_port
 from tests.gpu_check.work.probe import tiny_search
 from tests.searcher.conftest import make_spec, random_architecture

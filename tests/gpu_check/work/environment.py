@@ -11,7 +11,7 @@ import torch
 
 from foundation.machine import Machine
 from searcher.training.device import describe
-from tests.benchmarks.gpu import ms_of
+from tests.benchmarks.gpu_measuring import ms_of
 from tests.gpu_check.job import Job, Record
 
 _ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.benchmarks.gpu import ms_of
+from tests.benchmarks.gpu_measuring import ms_of
 from tests.gpu_check.job import Job, Record
 
 _KERNELS = {"depthwise 3×3": 3, "depthwise 5×5": 5, "pointwise": 1}

@@ -9,7 +9,9 @@ import torch
 
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.training.image_learner import ImageTraining
-from tests.benchmarks.gpu import ABLATION, SIZES, Effort, Images, rows
+from tests.benchmarks.gpu import rows
+from tests.benchmarks.gpu_measuring import Effort
+from tests.benchmarks.gpu_works import ABLATION, SIZES, Images
 from tests.gpu_check.job import Job, Record
 
 _SLOW = "torch.compile in their place"

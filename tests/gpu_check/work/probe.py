@@ -23,7 +23,8 @@ from searcher.presets.catalog import search_preset
 from searcher.training.device import Precision
 from searcher.training.loop import Search
 from searcher.training.search_config import SearchConfig
-from tests.benchmarks.gpu import device_work, graphs_on, ms_of, peak_mib, reset
+from tests.benchmarks.gpu_measuring import device_work, ms_of, peak_mib, reset
+from tests.benchmarks.gpu_works import graphs_on
 from tests.gpu_check.job import Job, Record
 
 HOURS_GOAL = 1.0

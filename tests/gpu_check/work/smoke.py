@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_supernet
-from searcher.nn.graphs import Part
+from searcher.nn.graph_parts import Part
 from searcher.training.device import computing
 from searcher.training.optim import SgdConfig
-from tests.benchmarks.gpu import graphs_on, training_step
+from tests.benchmarks.gpu_works import graphs_on, training_step
 from tests.gpu_check.job import Job, Record
 
 _DROPOUT_PROB = 0.25

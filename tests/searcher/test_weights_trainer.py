@@ -1,4 +1,4 @@
-"""An epoch of training, and what scores architectures: steps, losses, derivation."""
+"""An epoch of training: steps, what is counted, where it goes on, what it refuses."""
 
 from __future__ import annotations
 
@@ -10,31 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from datasets.augmentation import Augmentation, AugmentationError
-from datasets.catalog import load_images
-from datasets.seeds import stream_seed
-from datasets.store_writer import write_image_store
+from datasets.augmentation import Augmentation
 from searcher.arch.document import ConfigError
-from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
-from searcher.controller.random_policy import RandomPolicy
+from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_supernet
 from searcher.nn.graphs import Graphs, graph_operations
 from searcher.nn.tapes import CudaTapes
 from searcher.presets.catalog import search_preset
-from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
-from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
-from searcher.training.interrupt import Interrupt
+from searcher.training.derive import bind
+from searcher.training.image_learner import ImageTraining
 from searcher.training.learner import StepLoss
-from searcher.training.loop import search
 from searcher.training.optim import SgdConfig
-from searcher.training.run_folder import RunFolder
 from searcher.training.weights_trainer import DivergedError, WeightsTrainer, rounds_of
-from tests.searcher.conftest import random_architecture
+from tests.searcher.noise import noise_learner
 from tests.searcher.toy import PLAIN, Toy
 
 
@@ -246,115 +238,9 @@ def test_a_loss_that_is_no_number_stops_with_advice(clip_norm: float) -> None:
         trainer.state()
 
 
-def test_the_auxiliary_loss_is_weighted() -> None:
-    logits, auxiliary, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
-    plain = nn.functional.cross_entropy
-    expected = plain(logits, labels) + 0.4 * plain(auxiliary, labels)
-    actual = classification_loss(logits, auxiliary, labels, training=ImageTraining(auxiliary_weight=0.4))
-    torch.testing.assert_close(actual, expected)
-
-
-UNEQUAL = np.array([0] * 9 + [1] * 2 + [2])
-
-
-def unequal_learner(tmp_path: Path, labels: np.ndarray = UNEQUAL, **training: Any) -> ImageLearner:
-    """All splits hold black images of these labels, of three classes."""
-    chunk = (np.zeros((len(labels), 12, 12, 1), np.uint8), labels)
-    write_image_store(
-        tmp_path / "noise.h5",
-        name="unequal",
-        splits={"train": chunk, "valid": chunk, "test": chunk},
-        classes=("a", "b", "c"),
-        source="made up",
-        licence="CC0-1.0",
-    )
-    return learner_of(tmp_path / "noise.h5", training=ImageTraining(label_smoothing=0.0, **training))
-
-
-@pytest.mark.parametrize("split", ["valid", "test"])
-def test_always_the_largest_class_scores_a_third_in_balance(tmp_path: Path, split: str) -> None:
-    largest = torch.tensor([1.0, 0.0, 0.0])
-    score = unequal_learner(tmp_path).score(lambda images, **_: (largest.expand(len(images), 3), None), split)
-    assert (score.value, score.balanced) == (0.75, pytest.approx(1 / 3))
-
-
-def test_equal_classes_need_no_balance(tmp_path: Path) -> None:
-    learner = unequal_learner(tmp_path, np.arange(9) % 3)
-    score = learner.score(lambda images, **_: (torch.ones(len(images), 3), None), "test")
-    assert (score.value, score.balanced) == (pytest.approx(1 / 3), None)
-
-
-def test_a_balanced_loss_lets_every_class_count_alike(tmp_path: Path) -> None:
-    """Over the training images the weights of each class sum to the same, and to 1 an image on the mean."""
-    labels = UNEQUAL
-    learner = unequal_learner(tmp_path, class_weights="balanced")
-    logits = torch.zeros(12, 3, requires_grad=True)
-    batch = (torch.zeros(12, 1, 12, 12), torch.from_numpy(labels))
-    learner.loss(lambda images, **_: (logits, None), batch, progress=0.0).loss.backward()
-    assert logits.grad is not None
-    pull = [logits.grad[labels == label, label].sum().item() for label in range(3)]
-    assert pull == pytest.approx([pull[0]] * 3)
-    assert sum(pull) == pytest.approx(-2 / 3)  # as without weights: 12 images of weight 1 on the mean
-
-
-def test_mixed_images_count_for_each_class_by_its_share(tmp_path: Path) -> None:
-    training = ImageTraining(augmentation=Augmentation(mixup=1.0))
-    images, shares = next(iter(noise_learner(tmp_path, training=training).batches(epoch=0, start_step=0)))
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    learner = noise_learner(tmp_path, training=ImageTraining(label_smoothing=0.1))
-    found = learner.loss(lambda x, **_: (logits, None), (images, shares), progress=0.0)
-    each = nn.functional.cross_entropy(logits, shares, label_smoothing=0.1, reduction="none")
-    torch.testing.assert_close(found.loss, each.mean())
-    labels = torch.tensor([0, 1, 2, 1])
-    whole = nn.functional.one_hot(labels, 3).float()
-    losses = [learner.loss(lambda x, **_: (logits, None), (images, of), progress=0.0).loss for of in (labels, whole)]
-    torch.testing.assert_close(*losses)
-    assert found.measured == (logits.argmax(1) == shares.argmax(1)).sum()
-
-
-def test_mixing_images_of_one_class_is_refused(tmp_path: Path) -> None:
-    chunk = (np.zeros((8, 12, 12, 1), np.uint8), np.zeros(8, np.int64))
-    splits = {"train": chunk, "valid": chunk, "test": chunk}
-    write_image_store(tmp_path / "one.h5", name="one", splits=splits, classes=("a",), source="", licence="")
-    with pytest.raises(AugmentationError, match="mixup mixes images of different classes, but the data set has 1"):
-        learner_of(tmp_path / "one.h5", training=ImageTraining(augmentation=Augmentation(mixup=0.2)))
-
-
 @pytest.fixture
 def supernet() -> nn.Module:
     return build_supernet("micro", MicroSpace(2), MicroSize(3, 4), input_shape=(12, 12, 1), num_classes=3, seed=0)
-
-
-@pytest.fixture
-def learner(tmp_path: Path) -> ImageLearner:
-    return noise_learner(tmp_path)
-
-
-def noise_learner(tmp_path: Path, *, device: str = "cpu", training: ImageTraining | None = None) -> ImageLearner:
-    """Of 12 training and 7 validation images of noise; four are a reward batch."""
-    rng = np.random.default_rng(0)
-    splits = {
-        split: (rng.integers(0, 256, (count, 12, 12, 1), dtype=np.uint8), np.arange(count) % 3)
-        for split, count in (("train", 12), ("valid", 7), ("test", 7))
-    }
-    write_image_store(
-        tmp_path / "noise.h5", name="noise", splits=splits, classes=("a", "b", "c"), source="made up", licence="CC0-1.0"
-    )
-    return learner_of(tmp_path / "noise.h5", device=device, training=training)
-
-
-def learner_of(path: Path, *, device: str = "cpu", training: ImageTraining | None = None) -> ImageLearner:
-    return ImageLearner(
-        training or ImageTraining(),
-        store=load_images(str(path)),
-        train_on="train",
-        batch_size=4,
-        reward_batch_size=4,
-        seed=0,
-        device=torch.device(device),
-        memory_budget_mb=64,
-        precision="auto",
-    )
 
 
 @pytest.mark.gpu
@@ -387,104 +273,3 @@ def test_no_step_of_an_epoch_waits_for_the_device(tmp_path: Path, supernet: nn.M
             assert len(list(steps)) == learner.steps_per_epoch - 1
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-def test_derivation_takes_the_best_finalist_on_the_whole_split(supernet: nn.Module, learner: ImageLearner) -> None:
-    space = MicroSpace(2)
-    config = DeriveConfig(num_samples=12, num_batches=1, num_finalists=4)
-    calls: list[int] = []
-    derived = derive(
-        RandomPolicy(space.steps()), space, supernet, learner, config, seed=0, on_score=lambda: calls.append(1)
-    )
-    assert len(derived.sampled_rewards) == 12
-    assert derived.reward == max(derived.finalist_rewards)
-    assert len(calls) == num_scorings(config) == 16
-    again = learner.whole_reward(bind(supernet, derived.architecture), np.random.default_rng(0))
-    assert again * 7 == pytest.approx(round(again * 7))
-
-
-def test_all_of_valid_counts_once_though_the_last_batch_reaches_back(learner: ImageLearner) -> None:
-    order = np.random.default_rng(0).permutation(7)
-    labels = torch.arange(7) % 3
-    seen: list[int] = []
-
-    def network(images: Tensor) -> tuple[Tensor, None]:
-        numbers = order[len(seen) : len(seen) + 4] if not seen else order[3:7]
-        seen.extend(numbers.tolist())
-        answers = labels[torch.as_tensor(numbers)]
-        answers[: 0 if len(seen) == 4 else 1] = -1  # wrong about the one that was seen before
-        return nn.functional.one_hot(answers % 3, 3).float(), None
-
-    assert learner.whole_reward(network, np.random.default_rng(0)) == 1.0
-    assert seen == [*order[:4], *order[3:7]]
-
-
-def test_chance_is_the_most_frequent_class_and_three_standard_errors(learner: ImageLearner) -> None:
-    # Of seven images three are of the first class; a minibatch has four.
-    assert learner.chance_reward() == pytest.approx(3 / 7 + 3 * math.sqrt(3 / 7 * 4 / 7 / 7))
-    assert learner.chance_reward(num_batches=1) == 1.0
-
-
-@pytest.mark.parametrize("chance", [0.0, 1.0])
-def test_a_search_within_chance_says_so(
-    tmp_path: Path, chance: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    noise_learner(tmp_path)
-    config = replace(
-        search_preset("micro", "quick", image_size=12),
-        num_epochs=1,
-        min_steps=0,
-        policy_start_epoch=0,
-        policy_steps=1,
-        reward_batch_size=4,
-        search_space=MicroSpace(2),
-        network=MicroSize(3, 4),
-        final_network=MicroSize(3, 4),
-        derivation=DeriveConfig(num_samples=2, num_batches=1, num_finalists=2),
-    )
-    monkeypatch.setattr(ImageLearner, "chance_reward", lambda *_, **__: chance)
-    folder = RunFolder.open(tmp_path / "run" / "search", config, resume=False, force=False, again="")
-    store = load_images(str(tmp_path / "noise.h5"))
-    search(config, store=store, folder=folder, device=torch.device("cpu"), interrupt=Interrupt())
-    assert folder.summary()["chance_reward"] == chance
-    assert ("is within chance (1.000)" in capsys.readouterr().err) is (chance == 1.0)
-
-
-def test_the_papers_derivation_takes_the_best_on_one_minibatch(supernet: nn.Module, learner: ImageLearner) -> None:
-    space = MicroSpace(2)
-    config = DeriveConfig(num_samples=5, num_batches=1, num_finalists=1)
-    derived = derive(RandomPolicy(space.steps()), space, supernet, learner, config, seed=0)
-    assert derived.finalist_rewards == ()
-    assert derived.reward == max(derived.sampled_rewards)
-
-
-def test_a_reward_that_is_no_number_loses_against_all(
-    supernet: nn.Module, learner: ImageLearner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    space = MicroSpace(2)
-    rewards = iter([0.2, math.nan, 0.9, 0.95, math.nan, 0.1])
-    finals = iter([math.nan, 0.3, 0.4])
-    monkeypatch.setattr(learner, "reward", lambda network, batches: torch.tensor(next(rewards)))
-    monkeypatch.setattr(learner, "whole_reward", lambda network, generator: next(finals))
-    config = DeriveConfig(num_samples=6, num_batches=1, num_finalists=3)
-    policy = RandomPolicy(space.steps())
-    derived = derive(policy, space, supernet, learner, config, seed=0)
-    # The finalists are .95, .9 and .2, in this order; the last of them has .4.
-    tokens = policy.sample(6, generator=torch.Generator().manual_seed(stream_seed(0, "derive", "architectures"))).tokens
-    assert derived.reward == 0.4
-    assert derived.architecture == space.from_tokens(tokens[0].tolist())
-
-
-def test_a_macro_search_with_what_macro_networks_have_not_is_refused_with_its_config() -> None:
-    config = search_preset("macro", "quick")
-    with pytest.raises(ConfigError, match=r"auxiliary_weight is 0.4, but macro networks have no auxiliary head"):
-        replace(config, training=replace(config.training, auxiliary_weight=0.4))
-
-
-def test_scores_leave_no_gradients_and_no_mode_behind_that_matters(supernet: nn.Module, learner: ImageLearner) -> None:
-    architectures: list[MicroArchitecture] = [random_architecture(seed, 2) for seed in range(3)]
-    batch = learner.reward_batch(np.random.default_rng(0))
-    rewards = score(learner, supernet, architectures, [batch])
-    assert rewards.shape == (3,)
-    assert torch.equal(rewards, score(learner, supernet, architectures, [batch]))
-    assert all(p.grad is None for p in supernet.parameters())

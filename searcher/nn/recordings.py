@@ -1,0 +1,169 @@
+"""One recording: a tape, the memory that it reads, and the autograd function that replays it.
+
+Knows nothing of networks, nor of which recordings there are; `graphs.py` keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+
+from searcher.nn.flat import addresses, views_of
+from searcher.nn.graph_parts import Part
+from searcher.nn.tapes import Record
+
+if TYPE_CHECKING:
+    from searcher.nn.graphs import Graphs
+
+
+class Recording:
+    """A tape with the memory that it reads."""
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        part: Part,
+        inputs: Sequence[Tensor],
+        options: Mapping[str, Tensor],
+        wanted: Sequence[bool],
+        record: Record,
+    ) -> None:
+        tensors = (*inputs, *options.values())
+        self._graphs, self._module, self._names = graphs, part.module, part.names
+        self._num_inputs, self._options = len(inputs), tuple(options)
+        self._inputs = [graphs.input(part.place, i, x, w) for i, (x, w) in enumerate(zip(tensors, wanted, strict=True))]
+        self._addresses = () if part.shared else addresses(part.weights)
+        self._vector = part.weights[0].new_empty(part.size) if part.shared else None
+        views = part.weights if self._vector is None else views_of(self._vector, part.weights)
+        # Not the parameters themselves, which autograd would tie to the stream of the recording.
+        self._weights = [view.detach().requires_grad_() for view in views]
+        self.packed: Callable[[tuple[Tensor, ...]], Any] = tuple
+        self._load(part, tensors)
+        with _undisturbed(part.module, part.weights[0].device):
+            self._tape = record(
+                _Computation(self._compute, [x for x in self._inputs if x.requires_grad], self._weights), part.place
+            )
+
+    def has_lost(self, part: Part) -> bool:
+        """Whether weights that are read where they were lie elsewhere now."""
+        return not part.shared and addresses(part.weights) != self._addresses
+
+    def forward(self, part: Part, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The outputs, which the next call overwrites."""
+        self._load(part, tensors)
+        self._tape.forward()
+        return tuple([output.detach() for output in self._tape.outputs])
+
+    def backward(self, part: Part, gradients: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        """The gradients of inputs, which the next call overwrites, and of what autograd sees of the weights."""
+        self._tape.backward(gradients)
+        *of_inputs, of_weights = self._tape.gradients
+        found = iter(of_inputs)
+        for x in self._inputs:
+            yield next(found).detach() if x.requires_grad else None
+        if part.shared:
+            part.add_gradient(of_weights)
+            yield None
+        else:
+            yield from views_of(of_weights.clone(), part.weights)
+
+    @torch.no_grad()
+    def _load(self, part: Part, tensors: Sequence[Tensor]) -> None:
+        for mine, given in zip(self._inputs, tensors, strict=True):
+            mine.copy_(given)
+        if self._vector is not None:
+            part.copy_weights(self._vector)
+
+    def _compute(self) -> tuple[Tensor, ...]:
+        named = dict(zip(self._options, self._inputs[self._num_inputs :], strict=True))
+        weights = dict(zip(self._names, self._weights, strict=True))
+        with self._graphs.as_it_is(), _without_cached_casts():
+            result = functional_call(self._module, weights, tuple(self._inputs[: self._num_inputs]), named)
+        flat, self.packed = _unpacked(result)
+        return flat
+
+
+class _Computation:
+    """A part's: `backward` gives the gradients of its inputs, and that of its weights as a vector."""
+
+    def __init__(
+        self, compute: Callable[[], tuple[Tensor, ...]], inputs: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> None:
+        self._compute, self.inputs, self.weights = compute, inputs, weights
+
+    def forward(self) -> tuple[Tensor, ...]:
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._compute()
+
+    def backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        pairs = [
+            (output, gradient) for output, gradient in zip(outputs, gradients, strict=True) if output.requires_grad
+        ]
+        live, given = zip(*pairs, strict=True)
+        sources = [*self.inputs, *self.weights]
+        with torch.autocast(sources[0].device.type, enabled=False):  # as a backward pass is run by itself
+            found = torch.autograd.grad(live, sources, given, allow_unused=True)
+        whole = [
+            torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(sources, found, strict=True)
+        ]
+        of_inputs, of_weights = whole[: len(self.inputs)], whole[len(self.inputs) :]
+        vector = of_weights[0].new_empty(sum(weight.numel() for weight in self.weights))
+        torch._foreach_copy_(views_of(vector, self.weights), of_weights)
+        return *of_inputs, vector
+
+
+class Replayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, recording: Recording, part: Part, num_inputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        # Behind the inputs is what autograd is told of the weights.
+        ctx.recording, ctx.part = recording, part
+        return recording.forward(part, tensors[:num_inputs])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, *ctx.recording.backward(ctx.part, gradients)
+
+
+@contextmanager
+def _undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Leaves the module's buffers and the device's random numbers as they were."""
+    before = [buffer.clone() for buffer in module.buffers()]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(module.buffers(), before, strict=True):
+                buffer.copy_(value)
+
+
+@contextmanager
+def _without_cached_casts() -> Iterator[None]:
+    """A cast that autocast remembers from elsewhere would not be recorded."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+def _unpacked(result: Any) -> tuple[tuple[Tensor, ...], Callable[[tuple[Tensor, ...]], Any]]:
+    """The tensors of a result, a tensor or a tuple that may hold None, and what makes such a result of such tensors."""
+    if isinstance(result, Tensor):
+        return (result,), lambda tensors: tensors[0]
+    make = getattr(type(result), "_make", tuple)  # named tuples have it
+    there = [value is not None for value in result]
+
+    def packed(tensors: tuple[Tensor, ...]) -> Any:
+        left = iter(tensors)
+        return make([next(left) if is_there else None for is_there in there])
+
+    return tuple(value for value in result if value is not None), packed
