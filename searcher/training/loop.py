@@ -249,6 +249,10 @@ class Search:
         assert self.config.latency is not None
         return self.config.latency.miss(self._latency(architecture))
 
+    def is_near_target(self, architecture: Any) -> bool:
+        """Whether the search trains an architecture's weights: all are where there is no latency target."""
+        return self._latency is None or self.miss(architecture) <= _NEAR_TARGET
+
     def _sample(self, policy: Policy, count: int, *stream: str | int, near_target: bool = False) -> list[Any]:
         """Architectures from a random stream of their own.
 
@@ -264,8 +268,8 @@ class Search:
             with torch.no_grad():
                 tokens = policy.sample(missing, generator=generator).tokens
             drawn = [self.space.from_tokens(row) for row in tokens.tolist()]
-            restricted = near_target and self._latency is not None and not last
-            architectures += [one for one in drawn if not restricted or self.miss(one) <= _NEAR_TARGET]
+            restricted = near_target and not last
+            architectures += [one for one in drawn if not restricted or self.is_near_target(one)]
         return architectures
 
 
