@@ -220,7 +220,7 @@ def _pool(search: Search, count: int, *, seed: int) -> list[Spec]:
     rng = random.Random(stream_seed(seed, "ranking"))
     draws = (search.space.random(rng) for _ in range(_MOST_DRAWS * count))
     near = islice((one for one in draws if search.is_near_target(one)), _STRATUM * count)
-    specs = [
+    specs: list[Spec] = [
         Spec(
             search.config.space, one, search.config.final_network, search.task, {"source": "random, by strata of cost"}
         )
