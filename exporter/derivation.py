@@ -1,11 +1,12 @@
 """The architecture to retrain, chosen by training: successive halving from many candidates to one.
 
 Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
-from the search's policy; the known networks of the space join them, brought to the same latency, so that a search never
-ends with less than the best of them. All are measured, then trained in rungs, each with fewer candidates for longer.
-Test is not looked at.
+from the search's policy, at random from its space, and from the neighbourhood of the known networks. These join them,
+brought to the same latency, so that a search never ends with less than the best of them. All are measured, then trained
+in rungs, each with fewer candidates for longer. Test is not looked at.
 
-Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization".
+Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
+al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network a little.
 """
 
 # n candidates
@@ -15,8 +16,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +37,8 @@ from exporter.retrain import RetrainConfig, score_text
 from exporter.scaling import fit_widths, is_near
 from exporter.searches import FinishedSearch, finished_search
 from exporter.trainings import begin_training, validate_job
-from searcher.arch.document import ConfigError, read_json
+from searcher.arch.document import ArchitectureError, ConfigError, read_json
+from searcher.arch.spaces import neighbour
 from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
 from searcher.controller.policy import Policy
 from searcher.training.derive import sample_candidates, score
@@ -51,6 +54,9 @@ _FOLDER = "derivation"
 _CANDIDATES = "candidates.json"
 # Of a target: what measuring a network twice may differ by.
 _MARGIN = 0.01
+_CHANGES = 3
+"""Of a known network's decisions, at most."""
+_MOST_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Candidate:
     """A network that takes part."""
 
     name: str
-    """`favoured 3` or `random 2`, by where it comes from, or a known network's name."""
+    """`favoured 3`, `random 2` or `resnet-20 changed 1`, by where it comes from, or a known network's name."""
     spec: Spec
     latency_ms: float | None
     """Measured, beside the others; None where the search has no target."""
@@ -207,9 +213,9 @@ def read_derivation(run: Path) -> Derivation:
 
 def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
     """Samples of the search, and the known networks, all measured to meet the target in one sitting."""
-    samples = _samples(finished, config)
-    target = finished.search.config.latency
     known = references_of(finished.profiled) if finished.profiled else {}
+    samples = _samples(finished, config, known=known)
+    target = finished.search.config.latency
     if target is None:
         unmeasured = [Candidate(one.name, one.spec, None, one.reward) for one in samples[: config.num_candidates]]
         return unmeasured + [Candidate(name, spec, None, None) for name, spec in known.items()]
@@ -262,8 +268,9 @@ class _Sample:
     """With the shared weights."""
 
 
-def _samples(finished: FinishedSearch, config: HalvingConfig) -> list[_Sample]:
-    """Architectures that meet the target, in turn one that shared weights favour and one drawn uniformly.
+def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[str, Spec]) -> list[_Sample]:
+    """Architectures that meet the target, in turn one that shared weights favour, one drawn uniformly, and a known
+    network that is changed a little.
 
     The first is the search's own choice. Shared weights favour what shares them most, narrow layers above all, and a
     policy that has settled gives many of a kind: with its best alone, what differs from them would never be trained.
@@ -271,22 +278,45 @@ def _samples(finished: FinishedSearch, config: HalvingConfig) -> list[_Sample]:
     search = finished.search
     favoured = [finished.spec.architecture, *_drawn(search, search.policy, config, "favoured")]
     uniform = _drawn(search, search.control, config, "uniform")
-    architectures = list(dict.fromkeys([*favoured, *uniform]))
+    changed = _changed(search, known, config)
+    architectures = list(dict.fromkeys([*favoured, *uniform, *changed]))
     examples = numpy_generator(config.seed, "halving", "examples")
     batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
     scores = score(search.learner, search.supernet, architectures, batches).tolist()
     rewards = dict(zip(architectures, scores, strict=True))
     own, *others = dict.fromkeys(favoured)
     best = [own, *sorted(others, key=lambda one: -rewards[one])]
-    pairs = itertools.zip_longest(
-        (("favoured", number, one) for number, one in enumerate(best, start=1)),
-        (("random", number, one) for number, one in enumerate(dict.fromkeys(uniform), start=1)),
+    rows = itertools.zip_longest(
+        ((f"favoured {number}", one) for number, one in enumerate(best, start=1)),
+        ((f"random {number}", one) for number, one in enumerate(dict.fromkeys(uniform), start=1)),
+        ((name, one) for one, name in changed.items()),
     )
     samples: dict[Any, _Sample] = {}
-    for kind, number, one in (entry for pair in pairs for entry in pair if entry is not None):
+    for name, one in (entry for row in rows for entry in row if entry is not None):
         spec = replace(finished.spec, architecture=one, provenance={"source": "search"})
-        samples.setdefault(one, _Sample(f"{kind} {number}", spec, rewards[one]))
+        samples.setdefault(one, _Sample(name, spec, rewards[one]))
     return list(samples.values())
+
+
+def _changed(search: Search, known: Mapping[str, Spec], config: HalvingConfig) -> dict[Any, str]:
+    """Neighbours of the known networks that the search's space holds, and their names, of each network in turn.
+
+    However far from the target: their widths will be fitted.
+    """
+    rng = random.Random(stream_seed(config.seed, "halving", "changed"))
+    found: dict[Any, str] = {spec.architecture: name for name, spec in known.items()}
+    counts = dict.fromkeys(known, 0)
+    for name in itertools.islice(itertools.cycle(known), _MOST_DRAWS * config.num_candidates):
+        try:
+            one = neighbour(search.space, known[name].architecture, rng, changes=rng.randint(1, _CHANGES))
+        except ArchitectureError:
+            continue
+        if one not in found:
+            counts[name] += 1
+            found[one] = f"{name} changed {counts[name]}"
+        if sum(counts.values()) == config.num_candidates:
+            break
+    return {one: name for one, name in found.items() if name not in known}
 
 
 def _drawn(search: Search, policy: Policy, config: HalvingConfig, stream: str) -> list[Any]:

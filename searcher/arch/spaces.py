@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from searcher.arch import macro, micro, recurrent, stages
-from searcher.arch.decisions import Step
+from searcher.arch.decisions import Step, option_counts
 from searcher.arch.document import ArchitectureError, Problems, unknown
 
 
@@ -24,6 +24,18 @@ class Space(Protocol):
     def to_tokens(self, architecture: Any) -> list[int]: ...
 
     def random(self, rng: random.Random) -> Any: ...
+
+
+def neighbour(space: Space, architecture: Any, rng: random.Random, *, changes: int) -> Any:
+    """An architecture that differs in `changes` of its decisions; mostly, for rows of tokens may be one architecture.
+
+    Raises: ArchitectureError: the architecture is not in the space.
+    """
+    tokens = space.to_tokens(architecture)
+    free = [(place, count) for place, count in enumerate(option_counts(space.steps())) if count > 1]
+    for place, count in rng.sample(free, min(changes, len(free))):
+        tokens[place] = (tokens[place] + rng.randrange(1, count)) % count
+    return space.from_tokens(tokens)
 
 
 class SpaceModule(Protocol):

@@ -13,9 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from exporter import derivation, latency, profiling, scaling
 from exporter.latency import Latencies, Untrained
+from exporter.searches import finished_search
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
@@ -124,15 +126,25 @@ def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_widt
     done = derive(searched)
     candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
     assert all(map(meets_target, candidates))
-    known = {
-        one["name"]: one["spec"]["architecture"]
-        for one in candidates
-        if not one["name"].startswith(("favoured", "random"))
-    }
+    known = {one["name"]: one["spec"]["architecture"] for one in candidates if one["name"] in KNOWN}
     left_out = {name for name in KNOWN if f"{name} has no width at which" in done.stderr}
     assert known.keys() | left_out == KNOWN
     assert known
     assert all(stage["channels"] % 4 == 0 for architecture in known.values() for stage in architecture["stages"])
+
+
+def test_neighbours_of_a_known_network_in_the_space_take_part(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = read_spec(searched / "search/spec.json")
+    monkeypatch.setattr(derivation, "references_of", lambda _: {"known": known})
+    original = finished_search(searched, device=torch.device("cpu"))
+    table = replace(original.table, references={"known": sum(map(pretended_ms, blocks_of(known)))})
+    monkeypatch.setattr(derivation, "finished_search", lambda *_, **__: replace(original, table=table))
+    derive(searched)
+    candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
+    changed = [one for one in candidates if one["name"].startswith("known changed")]
+    assert changed
+    assert all(map(meets_target, changed))
+    assert all(one["spec"]["architecture"] != known.to_document()["architecture"] for one in changed)
 
 
 def meets_target(candidate: dict[str, Any]) -> bool:
@@ -155,7 +167,7 @@ def test_where_predictions_err_widths_make_up_for_it(searched: Path, monkeypatch
     monkeypatch.setattr(latency, "measure", slowed(lambda number: 1.2 if number >= len(KNOWN) else 1.0))
     derive(searched)
     candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
-    found = [one for one in candidates if one["name"].startswith(("favoured", "random"))]
+    found = [one for one in candidates if one["name"] not in KNOWN]
     assert found
     assert all(map(meets_target, found))
 
