@@ -38,7 +38,7 @@ from exporter.scaling import fit_widths, is_near
 from exporter.searches import FinishedSearch, finished_search
 from exporter.trainings import begin_training, validate_job
 from searcher.arch.document import ArchitectureError, ConfigError, read_json
-from searcher.arch.spaces import neighbour
+from searcher.arch.spaces import Space, neighbour
 from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
 from searcher.controller.policy import Policy
 from searcher.training.derive import sample_candidates, score
@@ -278,8 +278,8 @@ def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[
     search = finished.search
     favoured = [finished.spec.architecture, *_drawn(search, search.policy, config, "favoured")]
     uniform = _drawn(search, search.control, config, "uniform")
-    changed = _changed(search, known, config)
-    architectures = list(dict.fromkeys([*favoured, *uniform, *changed]))
+    neighbours = changed(known, search.space, count=config.num_candidates, seed=config.seed)
+    architectures = list(dict.fromkeys([*favoured, *uniform, *neighbours]))
     examples = numpy_generator(config.seed, "halving", "examples")
     batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
     scores = score(search.learner, search.supernet, architectures, batches).tolist()
@@ -289,7 +289,7 @@ def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[
     rows = itertools.zip_longest(
         ((f"favoured {number}", one) for number, one in enumerate(best, start=1)),
         ((f"random {number}", one) for number, one in enumerate(dict.fromkeys(uniform), start=1)),
-        ((name, one) for one, name in changed.items()),
+        ((name, one) for one, name in neighbours.items()),
     )
     samples: dict[Any, _Sample] = {}
     for name, one in (entry for row in rows for entry in row if entry is not None):
@@ -298,23 +298,23 @@ def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[
     return list(samples.values())
 
 
-def _changed(search: Search, known: Mapping[str, Spec], config: HalvingConfig) -> dict[Any, str]:
-    """Neighbours of the known networks that the search's space holds, and their names, of each network in turn.
+def changed(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -> dict[Any, str]:
+    """Neighbours of the known networks that a space holds, and their names, of each network in turn.
 
-    However far from the target: their widths will be fitted.
+    However far from the target they lie: their widths will be fitted.
     """
-    rng = random.Random(stream_seed(config.seed, "halving", "changed"))
+    rng = random.Random(stream_seed(seed, "halving", "changed"))
     found: dict[Any, str] = {spec.architecture: name for name, spec in known.items()}
     counts = dict.fromkeys(known, 0)
-    for name in itertools.islice(itertools.cycle(known), _MOST_DRAWS * config.num_candidates):
+    for name in itertools.islice(itertools.cycle(known), _MOST_DRAWS * count):
         try:
-            one = neighbour(search.space, known[name].architecture, rng, changes=rng.randint(1, _CHANGES))
+            one = neighbour(space, known[name].architecture, rng, changes=rng.randint(1, _CHANGES))
         except ArchitectureError:
             continue
         if one not in found:
             counts[name] += 1
             found[one] = f"{name} changed {counts[name]}"
-        if sum(counts.values()) == config.num_candidates:
+        if sum(counts.values()) == count:
             break
     return {one: name for one, name in found.items() if name not in known}
 

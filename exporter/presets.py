@@ -152,7 +152,6 @@ def deploy_stages() -> RetrainConfig:
         config,
         preset="deploy",
         num_epochs=30,
-        batch_size=128,
         training=replace(config.training, augmentation=augmentation),
         min_steps=2_000,
     )

@@ -13,11 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from exporter import derivation, latency, profiling, scaling
 from exporter.latency import Latencies, Untrained
-from exporter.searches import finished_search
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
@@ -133,18 +131,15 @@ def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_widt
     assert all(stage["channels"] % 4 == 0 for architecture in known.values() for stage in architecture["stages"])
 
 
-def test_neighbours_of_a_known_network_in_the_space_take_part(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = read_spec(searched / "search/spec.json")
-    monkeypatch.setattr(derivation, "references_of", lambda _: {"known": known})
-    original = finished_search(searched, device=torch.device("cpu"))
-    table = replace(original.table, references={"known": sum(map(pretended_ms, blocks_of(known)))})
-    monkeypatch.setattr(derivation, "finished_search", lambda *_, **__: replace(original, table=table))
-    derive(searched)
-    candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
-    changed = [one for one in candidates if one["name"].startswith("known changed")]
-    assert changed
-    assert all(map(meets_target, changed))
-    assert all(one["spec"]["architecture"] != known.to_document()["architecture"] for one in changed)
+def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
+    space = search_preset("stages", "quick").search_space
+    known = {name: published_spec(name) for name in ("inverted-small", "mobilenet-v2-small")}
+    found = derivation.changed(known, space, count=6, seed=0)
+    assert list(found.values()) == [f"inverted-small changed {number}" for number in range(1, 7)]
+    for architecture in found:
+        assert architecture != known["inverted-small"].architecture
+        assert space.from_tokens(space.to_tokens(architecture)) == architecture
+    assert derivation.changed({}, space, count=6, seed=0) == {}
 
 
 def meets_target(candidate: dict[str, Any]) -> bool:
