@@ -90,9 +90,22 @@ class ImageStore:
         for part in split.split("+"):
             count = _count_of(self, part)
             if start < count and stop > 0:
-                pieces.append(_read(self, f"{part}/images", max(start, 0), min(stop, count)))
+                pieces.append(_read(self, f"{part}/images", slice(max(start, 0), min(stop, count))))
             start, stop = start - count, stop - count
         return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
+
+    def take(self, split: str, places: np.ndarray) -> np.ndarray:
+        """The images at some places of a split, without the others in memory: uint8 [n, H, W, C].
+
+        Args: places: [n], each above the one before it.
+        """
+        pieces = [np.empty((0, *self.image_shape), np.uint8)]
+        for part in split.split("+"):
+            count = _count_of(self, part)
+            if (inside := places[(places >= 0) & (places < count)]).size:
+                pieces.append(_read(self, f"{part}/images", inside))
+            places = places - count
+        return np.concatenate(pieces)
 
     def require_splits(self) -> None:
         """Raises: StoreError: train, valid or test is missing."""
@@ -233,15 +246,15 @@ def _reading(path: Path) -> Iterator[h5py.File]:
         raise StoreError(f"{path}: {what} ({text}); {_CURE}") from error
 
 
-def _read(store: ImageStore | TextStore, dataset: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """A range of an array. Raises: StoreError: the file holds other data by now than when it was opened."""
+def _read(store: ImageStore | TextStore, dataset: str, places: slice | np.ndarray = slice(None)) -> np.ndarray:
+    """A range of an array, or rising places. Raises: StoreError: the file holds other data than when it was opened."""
     with _reading(store.path) as file:
         if any(split not in file or file[split].attrs.get("sha256") != found for split, found in store.sha256.items()):
             raise StoreError(
                 f"{store.path}: '{store.name}' was replaced by other data while it was in use; import the earlier data "
                 "again to go on with it, or start anew"
             )
-        found: np.ndarray = file[dataset][start:stop]
+        found: np.ndarray = file[dataset][places]
         return found
 
 

@@ -98,6 +98,8 @@ def make_variants(
     base = Model.open(run / MODEL, provider="cpu", threads=1)
     proto = onnx.load(run / MODEL)
     trials: list[Trial] = []
+    # What it says of an earlier file must not stand beside a new one, should this be killed.
+    (run / VARIANTS).unlink(missing_ok=True)
     for name in names:
         form = variant(name, points=points)
         log(f"trying {form.file}")
@@ -153,9 +155,9 @@ def _candidates(form: Variant, proto: onnx.ModelProto, store: ImageStore) -> Ite
     if form.name == "fp16":
         yield "outputs in float32", to_float16(proto)
         return
-    train = store.images("train")
-    chosen = numpy_generator(0, "calibration").choice(len(train), min(_CALIBRATION_IMAGES, len(train)), replace=False)
-    images = train[np.sort(chosen)]
+    count = store.count("train")
+    chosen = numpy_generator(0, "calibration").choice(count, min(_CALIBRATION_IMAGES, count), replace=False)
+    images = store.take("train", np.sort(chosen))
     reduce_range = int8.needs_reduced_range()
     first: onnx.ModelProto | None = None
     for per_channel in (False, True):

@@ -343,6 +343,18 @@ def test_joined_splits_are_read_one_after_the_other(tmp_path: Path) -> None:
         assert np.array_equal(store.read("train+valid", start, stop), both[start:stop])
 
 
+def test_images_at_some_places_are_those_of_all(tmp_path: Path) -> None:
+    store = write_small_store(tmp_path / "small.h5")
+    for split, places in (
+        ("train", [0, 5, 47]),
+        ("valid", []),
+        ("train+valid", [1, 46, 48, 59]),
+        ("train+valid", [50]),
+    ):
+        found = store.take(split, np.array(places, dtype=np.int64))
+        np.testing.assert_array_equal(found, store.images(split)[np.array(places, dtype=np.int64)])
+
+
 def test_joined_splits_of_a_text_are_read_one_after_the_other(tmp_path: Path) -> None:
     store = write_small_text_store(tmp_path / "text.h5")
     assert store.count("train+valid") == 50

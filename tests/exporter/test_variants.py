@@ -14,6 +14,7 @@ import torch
 from datasets.catalog import load
 from datasets.store import ImageStore
 from datasets.store_writer import write_image_store
+from exporter import variants
 from exporter.acceptance import EQUALITY, AccuracyLoss
 from exporter.any_size import write_any_size
 from exporter.convert import Tolerance, check, describe
@@ -26,6 +27,7 @@ from runtime.models.model import Model
 from runtime.scoring.evaluate import evaluate
 from searcher.arch.spec import Spec
 from tests.exporter.transforms.networks import as_recorded, deployed, images, random_spec
+from tests.killed import kill_at_every_change
 from tests.runtime.conftest import metadata, save, tiny_graph
 from tests.searcher.conftest import CLASSES
 
@@ -98,6 +100,33 @@ def test_forms_for_another_machine_are_whole_models_that_say_they_are_unmeasured
     assert document["trials"] == [asdict(trial) for trial in trials]
     assert is_current(run, ["int8"], points=100, goal="elsewhere")
     assert not is_current(run, ["int8"], points=100, goal="speed")
+
+
+def test_of_train_only_the_images_of_calibration_are_read(
+    made: tuple[Path, ImageStore], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> np.ndarray:
+        raise AssertionError
+
+    monkeypatch.setattr(ImageStore, "read", refuse)
+    form = variants.variant("int8", points=100)
+    settings, model = next(variants._candidates(form, onnx.load(run / "model.onnx"), made[1]))
+    assert settings.startswith("minmax")
+    assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+def test_a_kill_at_any_moment_leaves_whole_variants_or_none(made: tuple[Path, ImageStore], run: Path) -> None:
+    def look() -> None:
+        for path in run.glob("model*.onnx"):
+            assert Model.open(path, provider="cpu", threads=1).check_golden().passed
+        if (run / VARIANTS).exists():
+            assert is_current(run, ["fp16"], points=100, goal="elsewhere")
+
+    def make() -> None:
+        make_variants(run, made[1], ["fp16"], points=100, goal="elsewhere", log=nothing)
+
+    assert kill_at_every_change(make, run, look) >= 4
+    assert is_current(run, ["fp16"], points=100, goal="elsewhere")
 
 
 def test_a_form_that_gains_no_time_is_not_kept(made: tuple[Path, ImageStore], run: Path) -> None:
