@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name in the same folder, then renamed."""
+"""Files and folders that are whole or absent: written under a temporary name beside their own, then renamed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,34 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; when the block ends well it takes the name `path`, else it is removed.
+
+    It is hidden, so that a server which looks meanwhile passes it over. What stood at `path` is replaced whole. A kill
+    leaves that as it was or, between two renames, nothing; never a part.
+
+    Raises: OSError: the folder cannot be made or written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, replaced = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        for file in unfinished.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+        if path.exists():
+            path.rename(replaced)
+        unfinished.rename(path)
+    finally:
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
+        for folder in (unfinished, replaced):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def strict_json(document: Any, *, indent: int | None = 2) -> str:

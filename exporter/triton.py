@@ -1,18 +1,20 @@
 """A run's image classifier as a model of a Triton repository: `NAME/config.pbtxt`, `labels.txt`, `1/model.onnx`.
 
-Our own server serves the same folder. Source: Triton's `model_config.proto`.
+Beside it `NAME.kserve.yaml`, which has KServe serve the repository. Our own server serves the same folder.
+Source: Triton's `model_config.proto`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets.files import whole_folder, write_text
+from exporter.kserve import inference_service
 from exporter.latency import measure
 from runtime.models.artifact import MODEL, ArtifactError
 from runtime.models.inputs import inputs_of, outputs_of
@@ -37,23 +39,15 @@ def write_triton(run: Path, repository: Path) -> Path:
     if not _NAME.fullmatch(name):
         raise ArtifactError(f"{run}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
     folder = repository / name
-    repository.mkdir(parents=True, exist_ok=True)
-    # Hidden, so that a server which looks meanwhile passes it over.
-    unfinished, replaced = (repository / f".{name}.{secrets.token_hex(4)}.{end}" for end in ("tmp", "old"))
-    try:
-        (unfinished / "1").mkdir(parents=True)
+    with whole_folder(folder) as unfinished:
+        (unfinished / "1").mkdir()
         shutil.copyfile(run / MODEL, unfinished / "1" / MODEL)
         (unfinished / "labels.txt").write_text("".join(f"{label}\n" for label in model.classes), encoding="utf-8")
         (unfinished / "warmup").mkdir()
         images, _ = model.golden_samples()
         (unfinished / "warmup" / "golden").write_bytes(images[0].tobytes())
         (unfinished / "config.pbtxt").write_text(text_format(configuration(model, name)), encoding="utf-8")
-        if folder.exists():
-            folder.rename(replaced)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    write_text(repository / f"{name}.kserve.yaml", inference_service(name))
     return folder
 
 

@@ -16,6 +16,7 @@ from runtime.models.model import Model
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings
+from tests.killed import kill_at_every_change
 from tests.runtime.conftest import CLASSES, metadata, save, tiny_graph
 
 PYTHON = Path(__file__).parents[2] / ".venv-triton" / "bin" / "python"
@@ -43,7 +44,7 @@ def test_the_folder_is_as_triton_has_it(folder: Path, tmp_path: Path) -> None:
     assert (folder / "1" / "model.onnx").read_bytes() == (tmp_path / "tiny" / "model.onnx").read_bytes()
     assert (folder / "labels.txt").read_text().split() == list(CLASSES)
     assert (folder / "warmup" / "golden").stat().st_size == 6 * 8
-    assert list(folder.parent.iterdir()) == [folder]
+    assert sorted(folder.parent.iterdir()) == [folder, folder.with_name("tiny.kserve.yaml")]
 
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="needs make test-clients")
@@ -72,7 +73,7 @@ def test_another_export_takes_the_place_of_the_one_before(folder: Path, tmp_path
     (folder / "stray").touch()
     assert write_triton(tmp_path / "tiny", folder.parent) == folder
     assert not (folder / "stray").exists()
-    assert list(folder.parent.iterdir()) == [folder]
+    assert sorted(folder.parent.iterdir()) == [folder, folder.with_name("tiny.kserve.yaml")]
 
 
 def test_an_export_that_fails_leaves_the_one_before(
@@ -85,7 +86,28 @@ def test_an_export_that_fails_leaves_the_one_before(
     with pytest.raises(KeyboardInterrupt):
         write_triton(tmp_path / "tiny", folder.parent)
     assert (folder / "config.pbtxt").exists()
-    assert list(folder.parent.iterdir()) == [folder]
+    assert sorted(folder.parent.iterdir()) == [folder, folder.with_name("tiny.kserve.yaml")]
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_folder_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "preferred_batch_sizes", lambda _: [4, 16])
+    run, repository = tmp_path / "tiny", tmp_path / "repository"
+    save(run / "model.onnx", tiny_graph(), metadata())
+    write_triton(run, repository)
+    save(run / "model.onnx", tiny_graph(), metadata(classes=["a", "b", "c"]))
+
+    def look() -> None:
+        folder = repository / "tiny"
+        if folder.exists():
+            assert sorted(path.name for path in folder.iterdir()) == ["1", "config.pbtxt", "labels.txt", "warmup"]
+            model = Model.open(folder / "1" / "model.onnx", provider="cpu")
+            assert (folder / "labels.txt").read_text().split() == list(model.classes)
+            assert (folder / "config.pbtxt").read_text().endswith("}\n")
+            assert (folder / "warmup" / "golden").stat().st_size == 6 * 8
+
+    killed = kill_at_every_change(lambda: write_triton(run, repository), repository, look)
+    assert killed > 6
+    assert (repository / "tiny" / "labels.txt").read_text().split() == ["a", "b", "c"]
 
 
 def test_a_run_whose_name_no_model_can_have_is_told(tmp_path: Path) -> None:

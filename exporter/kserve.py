@@ -1,0 +1,42 @@
+"""A Triton repository's `InferenceService`, with which a cluster that has KServe serves it.
+
+Source: KServe's `serving.kserve.io/v1beta1` API; its runtime for models of the format `triton`.
+"""
+
+from __future__ import annotations
+
+import re
+
+STORAGE_URI = "replace-me://where-the-cluster-finds-this-folder"
+"""What a user has to replace. No storage has this scheme, so that KServe refuses a manifest that still holds it."""
+# Names of the service's host, with a namespace, have 63 characters at most.
+_MOST_CHARACTERS = 40
+
+_MANIFEST = """\
+# First put this folder where the cluster finds it, and its address into storageUri: s3://BUCKET/PATH, gs://BUCKET/PATH,
+# pvc://CLAIM/PATH, ... Every model in the folder is served. Then: kubectl apply -f this-file
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: "{name}"
+spec:
+  predictor:
+    model:
+      modelFormat:
+        name: triton
+      protocolVersion: v2
+      storageUri: "{storage_uri}"
+"""
+
+
+def inference_service(name: str) -> str:
+    """The manifest, YAML, of a service that is called as near to a model's name as Kubernetes allows."""
+    return _MANIFEST.format(name=_service_name(name), storage_uri=STORAGE_URI)
+
+
+def _service_name(name: str) -> str:
+    """A name as KServe has it: a lower-case letter, then letters, digits and hyphens, and no hyphen at the end."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not plain[:1].isalpha():
+        plain = f"model-{plain}".strip("-")
+    return plain[:_MOST_CHARACTERS].rstrip("-")
