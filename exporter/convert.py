@@ -141,12 +141,13 @@ def describe(
     drawing: str,
     weights: str,
     resize: str,
+    block: int | None = None,
 ) -> None:
     """Write into the model what it is, as JSON strings under `enas.*`.
 
     Args: golden_images: uint8 [n, H, W, C], with their golden_logits [n, classes]. accuracy: split, value in [0, 1],
-    count. weights: where the weights come from, in words. resize: how pictures
-    of the data set were brought to size.
+    count. weights: where the weights come from, in words. resize: how pictures of the data set were brought to size.
+    block: what channels were filled up to multiples of, so that the graph is wider than the spec.
     """
     height, width, channels = spec.task.input_shape
     entries = {
@@ -168,6 +169,8 @@ def describe(
             "rtol": tolerance.rtol,
         },
     }
+    if block is not None:
+        entries["enas.align"] = {"version": 1, "block": block}
     # The dialect of ultralytics' tools, which read it with literal_eval.
     names = {"names": repr(dict(enumerate(spec.task.classes)))}
     write_metadata(model, entries, accuracy=accuracy, drawing=drawing, weights=weights, verbatim=names)

@@ -188,8 +188,9 @@ def _image_model(
     images, labels = store.images("test"), store.labels("test")
     logits = torch_logits(network, images)
     proto = convert(network, input_shape=spec.task.input_shape, opset=opset)
+    block = None
     if align == "auto":
-        proto, why = fastest_alignment(proto, _relative_times)
+        proto, block, why = fastest_alignment(proto, _relative_times)
         log(why)
     count = num_golden(spec.task.input_shape)
     describe(
@@ -202,6 +203,7 @@ def _image_model(
         drawing=draw_spec(spec),
         weights=retrained.weights,
         resize=store.resize,
+        block=block,
     )
     yield MODEL, proto
 

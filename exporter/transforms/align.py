@@ -12,6 +12,7 @@ it pays depends on the CPU: blocks are 16 channels with AVX-512, 8 with AVX2, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -50,26 +51,36 @@ def align(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
     return aligned
 
 
-def fastest_alignment(model: onnx.ModelProto, measure: Measure) -> tuple[onnx.ModelProto, str]:
-    """The fastest of the model as it is and as filled up to each block, and why, in words."""
+class Alignment(NamedTuple):
+    """The fastest form of a model."""
+
+    model: onnx.ModelProto
+    block: int | None
+    """What its channels are filled up to multiples of; None if they stay as they were."""
+    why: str
+
+
+def fastest_alignment(model: onnx.ModelProto, measure: Measure) -> Alignment:
+    """The fastest of the model as it is and as filled up to each block, and why."""
     candidates: dict[int, onnx.ModelProto] = {}
     size = _weights(model)
     for block in BLOCKS:
         try:
             aligned = align(model, block)
         except AlignmentError as error:
-            return model, f"channels stay as they are: {error}"
+            return Alignment(model, None, f"channels stay as they are: {error}")
         # A block that fills up no more than the one before makes the same file.
         if _weights(aligned) > max([size, *map(_weights, candidates.values())]):
             candidates[block] = aligned
     if not candidates:
-        return model, f"channels stay as they are: they are multiples of {BLOCKS[-1]}"
+        return Alignment(model, None, f"channels stay as they are: they are multiples of {BLOCKS[-1]}")
     _, *ratios = measure([model.SerializeToString(), *(one.SerializeToString() for one in candidates.values())])
     told = ", ".join(f"of {block} {ratio:.2f}" for block, ratio in zip(candidates, ratios, strict=True))
     ratio, block = min(zip(ratios, candidates, strict=True))
     if ratio > _GAIN:
-        return model, f"channels stay as they are: blocks {told} of the time"
-    return candidates[block], f"channels are filled up to multiples of {block}: blocks {told} of the time"
+        return Alignment(model, None, f"channels stay as they are: blocks {told} of the time")
+    why = f"channels are filled up to multiples of {block}: blocks {told} of the time"
+    return Alignment(candidates[block], block, why)
 
 
 def _fill_up(graph: ir.Graph, node: ir.Node, layouts: dict[ir.Value, Layout], block: int) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 import torch
 
-from exporter.convert import DeployedNetwork
+from exporter.convert import DeployedNetwork, Tolerance, check, describe
 from exporter.trace import record
+from exporter.transforms.align import align
+from exporter.transforms.passes import transform
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace
 from searcher.arch.spec import Spec
@@ -51,3 +53,31 @@ def as_recorded(network: DeployedNetwork, input_shape: tuple[int, int, int]) -> 
 
 def images(input_shape: tuple[int, int, int], *, count: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *input_shape), dtype=np.uint8)
+
+
+def exported(
+    space: str, seed: int, *, input_shape: tuple[int, int, int], resize: str = "squash", block: int | None = None
+) -> bytes:
+    """A random network's file as `enas export` writes it, with channels filled up to multiples of `block`."""
+    spec = random_spec(space, seed, input_shape=input_shape)
+    network = deployed(spec)
+    model = transform(as_recorded(network, input_shape))
+    if block is not None:
+        model = align(model, block)
+    pictures = images(input_shape)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(pictures))[0].numpy()
+    accuracy = {"split": "test", "value": 0.5, "count": 3}
+    describe(
+        model,
+        spec,
+        golden_images=pictures,
+        golden_logits=logits,
+        tolerance=Tolerance(),
+        accuracy=accuracy,
+        drawing="<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><circle r='4'/></svg>",
+        weights="random",
+        resize=resize,
+        block=block,
+    )
+    return check(model)

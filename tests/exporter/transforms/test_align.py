@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from exporter.transforms.align import BLOCKS, AlignmentError, align, fastest_alignment
 from exporter.transforms.passes import transform
-from tests.exporter.transforms.networks import SPACES, as_recorded, deployed, images, random_spec
+from runtime.models.model import Model
+from tests.exporter.transforms.networks import SPACES, as_recorded, deployed, exported, images, random_spec
 from tests.exporter.transforms.test_passes import answers
 
 SHAPE = (9, 10, 3)
@@ -47,7 +49,8 @@ def test_the_fastest_is_kept_if_it_gains(times: Sequence[float], block: int | No
         assert files[0] == model.SerializeToString()
         return [1.0, *times[: len(files) - 1]]
 
-    chosen, why = fastest_alignment(model, measure)
+    chosen, found, why = fastest_alignment(model, measure)
+    assert found == block
     if block is None:
         assert chosen is model
         assert why.startswith("channels stay as they are: blocks of 4 0.99")
@@ -62,7 +65,11 @@ def test_whole_blocks_are_not_measured() -> None:
     def never(files: Sequence[bytes]) -> Sequence[float]:
         raise AssertionError(len(files))
 
-    assert fastest_alignment(model, never) == (model, "channels stay as they are: they are multiples of 16")
+    assert fastest_alignment(model, never) == (
+        model,
+        None,
+        "channels stay as they are: they are multiples of 16",
+    )
 
 
 def test_a_graph_with_something_unknown_is_left_as_it_is() -> None:
@@ -71,6 +78,15 @@ def test_a_graph_with_something_unknown_is_left_as_it_is() -> None:
     relu.op_type = "Softmax"
     with pytest.raises(AlignmentError, match="Softmax does not take filled-up channels"):
         align(model, 8)
-    chosen, why = fastest_alignment(model, lambda files: [1.0] * len(files))
+    chosen, block, why = fastest_alignment(model, lambda files: [1.0] * len(files))
     assert chosen is model
+    assert block is None
     assert why == "channels stay as they are: Softmax does not take filled-up channels"
+
+
+@pytest.mark.parametrize(("block", "expected"), [(16, {"version": 1, "block": 16}), (None, None)])
+def test_the_file_says_what_its_channels_were_filled_up_to(tmp_path: Path, block: int | None, expected: object) -> None:
+    (tmp_path / "model.onnx").write_bytes(exported("stages", 4, input_shape=SHAPE, block=block))
+    model = Model.open(tmp_path / "model.onnx", provider="cpu")
+    assert model.metadata.get("align") == expected
+    assert model.check_golden().passed
