@@ -94,7 +94,7 @@ test-clients: $(READY) .venv-clients/.ready .venv-triton/.ready ## Try the serve
 
 INTEROP := opencv4 opencv5 openvino onnxruntime-oldest onnxruntime-newest
 
-test-interop: $(READY) $(INTEROP:%=.venv-%/.ready) ## Try exported models in OpenCV, OpenVINO, oldest and newest onnxruntime
+test-interop: $(READY) $(INTEROP:%=.venv-%/.ready) .npm-interop/.ready ## Try exported models in other programs, and in Chromium
 	$(VENV)/bin/python -m pytest tests/interop
 
 lint: $(READY) ## Check style and types
@@ -120,5 +120,12 @@ bench-attacks: $(READY) ## Measure what an honest client of the server notices o
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# Without npm the tests that need it are reported as skipped. Install scripts would fetch CUDA.
+.npm-interop/.ready: tests/others/npm/package.json
+	mkdir -p $(@D)
+	cp $< $(@D)
+	if command -v npm > /dev/null; then npm install --prefix $(@D) --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel error; fi
+	@touch $@
+
 clean: ## Remove .venv; runs stay
-	rm -rf $(VENV) .venv-* *.egg-info
+	rm -rf $(VENV) .venv-* .npm-* *.egg-info

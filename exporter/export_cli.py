@@ -29,7 +29,17 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
     "--triton",
     "repository",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write the model into this folder as a Triton repository has it, too.",
+    help="Write the model into this folder as a Triton repository has it, too, with a manifest for KServe.",
+)
+@click.option(
+    "--web",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write this folder, a page that classifies pictures in browsers, too.",
+)
+@click.option(
+    "--web-runtime",
+    type=click.Path(path_type=Path, exists=True),
+    help="The package onnxruntime-web for --web, a folder or an archive, where npm is not to fetch it.",
 )
 @click.option("--int8", is_flag=True, help="Try model-int8.onnx, calibrated on training pictures, too.")
 @click.option("--half", is_flag=True, help="Try model-fp16.onnx, for CUDA, too.")
@@ -57,6 +67,8 @@ def export(
     align: Literal["none", "auto"],
     resize_inside: bool,
     repository: Path | None,
+    web: Path | None,
+    web_runtime: Path | None,
     int8: bool,
     half: bool,
     goal: Literal["speed", "size", "elsewhere"],
@@ -75,11 +87,12 @@ def export(
     from exporter.triton import write_triton
     from exporter.variants import remove_stale
     from exporter.verify import describe
+    from exporter.web import write_web
     from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 
     tolerance = Tolerance(atol, rtol)
     forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
-    if forms or resize_inside or repository is not None:
+    if forms or resize_inside or repository is not None or web is not None:
         _check_is_of_images(run)
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
@@ -105,6 +118,8 @@ def export(
         log(f"wrote {write_any_size(run)}")
     if repository is not None:
         log(f"wrote {write_triton(run, repository)}; next: enas serve {shlex.quote(str(repository))}")
+    if web is not None:
+        log(f"wrote {write_web(run, web, runtime=web_runtime)}; next: python -m http.server -d {shlex.quote(str(web))}")
     if forms:
         _try_variants(run, forms, points=points, goal=goal, resume=resume)
 
@@ -116,7 +131,7 @@ def _check_is_of_images(run: Path) -> None:
     from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
     if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
-        raise ConfigError("--int8, --half, --resize-inside and --triton are for image classifiers")
+        raise ConfigError("--int8, --half, --resize-inside, --triton and --web are for image classifiers")
 
 
 def _try_variants(

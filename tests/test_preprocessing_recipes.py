@@ -83,6 +83,11 @@ def test_the_opencv_recipe(pictures: list[Path], preprocess: Preprocess) -> None
         assert largest_difference(found, prepare(picture, preprocess=preprocess)) <= 1
 
 
+def test_the_javascript_recipe_is_what_the_page_of_an_export_runs() -> None:
+    file = PAGE.parents[1] / "exporter" / "page" / "preprocess.js"
+    assert recipe("javascript") in file.read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_the_javascript_recipe(pictures: list[Path], tmp_path: Path) -> None:
     tasks = []

@@ -56,6 +56,7 @@ _PAGES = {
     "/docs": ("docs.html", "text/html; charset=utf-8"),
     "/web/page.css": ("page.css", "text/css; charset=utf-8"),
     "/web/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/web/pictures.js": ("pictures.js", "text/javascript; charset=utf-8"),
     "/web/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }
 

@@ -18,7 +18,7 @@ h2{font-size:19px;margin:44px 0 12px;padding-top:16px;border-top:1px solid var(-
 p{margin:8px 0;max-width:76ch}.muted,caption,dt,th{color:var(--muted)}
 code,pre{font:13px/1.5 ui-monospace,monospace}code{background:var(--panel);padding:1px 5px;border-radius:4px}
 pre{background:var(--panel);padding:14px 16px;border-radius:8px;overflow-x:auto}
-dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:14px 24px;margin:16px 0}
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:14px 24px;margin:16px 0}
 dt{font-size:13px}dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .key dd{font-size:21px;font-weight:600}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}

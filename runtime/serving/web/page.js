@@ -1,7 +1,6 @@
 // The page at /: classifies the picture that is dropped on it, and shows the model and the server's live figures.
-"use strict";
+import { $, fill, milliseconds, onPicture, showAnswer, showError } from "./pictures.js";
 
-const $ = (id) => document.getElementById(id);
 const FIGURES_EVERY_MS = 2000;
 let models = [];
 let previous = null;
@@ -18,62 +17,25 @@ async function ask(path, options = {}) {
   return response;
 }
 
-function fill(list, rows) {
-  list.replaceChildren(...rows.flatMap(([term, text]) => {
-    const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-    dt.textContent = term;
-    dd.textContent = text;
-    return [dt, dd];
-  }));
-}
-
-const milliseconds = (value) => `${value.toFixed(2)} ms`;
-
 // --- pictures ---------------------------------------------------------------------------------------------------------
 
 async function classify(file) {
-  $("error").hidden = true;
-  $("preview").src = URL.createObjectURL(file);
-  $("preview").hidden = false;
-  $("hint").hidden = true;
   const start = performance.now();
   try {
     const query = new URLSearchParams({ model: $("model").value });
     const answer = await (await ask(`/v1/classify?${query}`, { method: "POST", body: file })).json();
     const elapsed = performance.now() - start;
-    $("classes").replaceChildren(...answer.classes.map(row));
     const { decode, queue, infer, total } = answer.ms;
-    $("latency").textContent = `${milliseconds(elapsed)} to and fro; in the server ${milliseconds(total)}: ` +
+    showAnswer(answer.classes, `${milliseconds(elapsed)} to and fro; in the server ${milliseconds(total)}: ` +
       `picture ${milliseconds(decode)}, queue ${milliseconds(queue)}, model ${milliseconds(infer)}` +
-      (answer.remark ? `; about the picture: ${answer.remark}` : "");
+      (answer.remark ? `; about the picture: ${answer.remark}` : ""));
   } catch (error) {
-    $("classes").replaceChildren();
-    $("latency").textContent = "";
-    $("error").textContent = error.message;
-    $("error").hidden = false;
+    showError(error);
   }
-}
-
-function row({ class: name, probability }) {
-  const [item, label, meter, value] = ["li", "span", "meter", "output"].map((tag) => document.createElement(tag));
-  label.textContent = name;
-  meter.value = probability;
-  value.textContent = `${(100 * probability).toFixed(1)} %`;
-  item.append(label, meter, value);
-  return item;
 }
 
 function listen() {
-  const drop = $("drop");
-  $("file").addEventListener("change", () => $("file").files.length && classify($("file").files[0]));
-  for (const kind of ["dragenter", "dragover"]) {
-    drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
-  }
-  for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
-    event.preventDefault();
-    if (event.dataTransfer.files.length) classify(event.dataTransfer.files[0]);
-  });
+  onPicture(classify);
   $("model").addEventListener("change", showModel);
   $("token-form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -97,7 +97,8 @@ def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: objec
         f"weights after the last epoch. The ringed one was chosen; its reward is {reward}.</p>"
     )
     title = "Rewards at the end of the search"
-    yield dot_chart(rows, title=title, x_label=figures.reward, percent=figures.percent)
+    chart = dot_chart(rows, title=title, x_label=figures.reward, percent=figures.percent)
+    yield f'<div class="scroll">{chart}</div>'
 
 
 def _index_of(among: Sequence[float], value: object) -> int | None:

@@ -282,7 +282,7 @@ def test_a_form_is_told_to_send_the_picture_itself(server: Server) -> None:
 
 
 def test_the_page_and_what_it_needs_come_from_here(server: Server) -> None:
-    for path in ("/", "/docs", "/web/page.css", "/web/page.js", "/web/docs.js"):
+    for path in ("/", "/docs", "/web/page.css", "/web/page.js", "/web/pictures.js", "/web/docs.js"):
         reply = server.get(path)
         assert reply.status == 200
         assert b"//" not in reply.body.replace(b"http://www.w3.org", b"").replace(b"// ", b"")
