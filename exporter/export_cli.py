@@ -90,6 +90,8 @@ def export(
     from exporter.web import write_web
     from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 
+    if web_runtime is not None and web is None:
+        raise click.UsageError("--web-runtime says where --web takes onnxruntime-web from; give --web, too")
     tolerance = Tolerance(atol, rtol)
     forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
     if forms or resize_inside or repository is not None or web is not None:
