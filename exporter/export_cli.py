@@ -94,7 +94,7 @@ def export(
         raise click.UsageError("--web-runtime says where --web takes onnxruntime-web from; give --web, too")
     tolerance = Tolerance(atol, rtol)
     forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
-    if forms or resize_inside or repository is not None or web is not None:
+    if forms or resize_inside or web is not None:
         _check_is_of_images(run)
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
@@ -127,13 +127,13 @@ def export(
 
 
 def _check_is_of_images(run: Path) -> None:
-    """Raises: ConfigError: the run is one of text, whose models have one form alone."""
+    """Raises: ConfigError: the run is one of text, whose models have no such form."""
     from searcher.arch.catalog import find_spec
     from searcher.arch.document import ConfigError
     from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
     if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
-        raise ConfigError("--int8, --half, --resize-inside, --triton and --web are for image classifiers")
+        raise ConfigError("--int8, --half, --resize-inside and --web are for image classifiers")
 
 
 def _try_variants(

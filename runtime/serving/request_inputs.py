@@ -58,7 +58,8 @@ def read_inputs(
         parameters = tensor_parameters(entry, at=f"input '{spec.name}'")
         size = _binary_size(parameters, spec=spec, has_header=has_header)
         if size is None:
-            tensors[spec.name] = Tensor(spec, shape, _of_json(entry, lists, spec=spec, shape=shape))
+            array = _of_json(entry, lists, spec=spec, shape=entry["shape"]).reshape(shape)
+            tensors[spec.name] = Tensor(spec, shape, array)
             continue
         if "data" in entry:
             raise RequestError(f"input '{spec.name}' has both data and binary_data_size")
@@ -94,10 +95,16 @@ def _check_datatype(entry: Mapping[str, Any], *, spec: TensorSpec) -> None:
 
 
 def _shape(entry: Mapping[str, Any], *, spec: TensorSpec, sizes: dict[str, int]) -> tuple[int, ...]:
-    """The shape of an input. Args: sizes: of the free dimensions met so far; this input's are added."""
+    """The shape of an input, as the model takes it.
+
+    A batch of single values may come as [B, 1], as Triton takes it.
+    Args: sizes: of the free dimensions met so far; this input's are added.
+    """
     shape = entry.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int for size in shape):
         raise RequestError(f"input '{spec.name}': shape must be a list of whole numbers")
+    if len(spec.shape) == 1 and len(shape) == 2 and shape[1] == 1:
+        shape = shape[:1]
     fits = len(shape) == len(spec.shape) and all(
         found >= 1 if isinstance(wanted, str) else found == wanted
         for found, wanted in zip(shape, spec.shape, strict=True)

@@ -54,12 +54,19 @@ def described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
 
 
 def configured(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-    """As Triton's model configuration tells of tensors: without the batch."""
+    """As Triton's model configuration tells of tensors: without the batch.
+
+    Triton knows no tensor of single values: clients send, and get, one more dimension, of size 1.
+    """
     return [
         {
             "name": spec.name,
             "data_type": f"TYPE_{DATATYPES[spec.dtype]}",
-            "dims": [size if isinstance(size, int) else -1 for size in spec.shape[1:]],
+            **(
+                {"dims": [size if isinstance(size, int) else -1 for size in spec.shape[1:]]}
+                if len(spec.shape) > 1
+                else {"dims": [1], "reshape": {"shape": []}}
+            ),
         }
         for spec in specs
     ]

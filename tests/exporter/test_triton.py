@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings
 from tests.killed import kill_at_every_change
+from tests.runtime import language_models
 from tests.runtime.conftest import CLASSES, metadata, save, tiny_graph
 
 PYTHON = Path(__file__).parents[2] / ".venv-triton" / "bin" / "python"
@@ -26,7 +28,10 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 config = text_format.Parse(open(sys.argv[1]).read(), ModelConfig())
 print(config.name, config.max_batch_size, list(config.input[0].dims), config.output[0].label_filename)
-print(list(config.dynamic_batching.preferred_batch_size), dict(config.model_warmup[0].inputs)["images"].input_data_file)
+warmup = dict(config.model_warmup[0].inputs)
+files = [(name, warmup[name].input_data_file) for name in sorted(warmup)]
+print(list(config.dynamic_batching.preferred_batch_size), files)
+print([(tensor.name, list(tensor.dims), tensor.HasField("reshape")) for tensor in config.input])
 """
 
 
@@ -36,6 +41,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(triton, "preferred_batch_sizes", lambda _: [4, 16])
     save(tmp_path / "tiny" / "model.onnx", tiny_graph(), metadata())
     return write_triton(tmp_path / "tiny", tmp_path / "repository")
+
+
+@pytest.fixture
+def language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny language model in a repository."""
+    monkeypatch.setattr(triton, "preferred_batch_sizes", lambda _: [4, 16])
+    return write_triton(language_models.save_run(tmp_path / "cats"), tmp_path / "repository")
 
 
 def test_the_folder_is_as_triton_has_it(folder: Path, tmp_path: Path) -> None:
@@ -52,7 +64,47 @@ def test_tritons_own_description_parses_the_configuration(folder: Path) -> None:
     line = [PYTHON, "-c", PARSE, folder / "config.pbtxt"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["tiny 32 [6, 8, 1] labels.txt", "[4, 16] golden"]
+    assert done.stdout.splitlines() == [
+        "tiny 32 [6, 8, 1] labels.txt",
+        "[4, 16] [('images', 'golden')]",
+        "[('images', [6, 8, 1], False)]",
+    ]
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="needs make test-clients")
+def test_tritons_own_description_parses_that_of_a_language_model(language_model: Path) -> None:
+    line = [PYTHON, "-c", PARSE, language_model / "config.pbtxt"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "cats 32 [1] ",
+        "[4, 16] [('state', ''), ('tokens', 'golden')]",
+        "[('tokens', [1], True), ('state', [3], False)]",
+    ]
+
+
+def test_a_language_model_takes_single_steps_with_its_state_in_every_request(language_model: Path) -> None:
+    files = sorted(str(path.relative_to(language_model)) for path in language_model.rglob("*") if path.is_file())
+    assert files == ["1/model.onnx", "config.pbtxt", "vocabulary.json", "warmup/golden"]
+    assert json.loads((language_model / "vocabulary.json").read_text()) == list(language_models.WORDS)
+    text = (language_model / "config.pbtxt").read_text()
+    assert 'input {\n  name: "tokens"\n  data_type: TYPE_INT64\n  dims: 1\n  reshape {\n  }\n}\n' in text
+    assert "zero_data: true" in text
+    assert "sequence" not in text
+    token = np.fromfile(language_model / "warmup" / "golden", dtype=np.int64)
+    assert token.tolist() == [language_models.GOLDEN_TOKENS[0][0]]
+
+
+def test_our_server_serves_a_language_model_from_the_folder(language_model: Path) -> None:
+    async def serve() -> None:
+        repository = Repository(Settings(language_model.parent, provider="cpu"), Metrics())
+        await repository.load_all()
+        served = repository.get("cats")
+        assert served.version == "1"
+        assert served.model.check_golden().passed
+        await repository.close()
+
+    asyncio.run(asyncio.wait_for(serve(), timeout=60))
 
 
 def test_our_server_serves_the_folder(folder: Path) -> None:

@@ -20,13 +20,13 @@ from PIL.PngImagePlugin import PngInfo
 from exporter.web import write_web
 from foundation.pictures import read_header, read_picture
 from runtime.models.model import Model
+from tests.browser import PROGRAM, Page, browsing
 from tests.exporter.transforms.networks import exported
-from tests.interop.browser import MISSING, Browser, browser
 from tests.test_preprocessing_recipes import noisy, recipe
 
 PACKAGE = Path(__file__).parents[2] / ".npm-interop" / "node_modules" / "onnxruntime-web"
 pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}, in Debian chromium and chromium-driver"),
+    pytest.mark.skipif(PROGRAM is None, reason="needs Chromium"),
     pytest.mark.skipif(not PACKAGE.exists(), reason="needs npm and make test-interop"),
 ]
 MODELS = {
@@ -34,11 +34,20 @@ MODELS = {
     "cropped": exported("micro", 1, input_shape=(9, 20, 3), resize="center_crop"),
     "grey": exported("macro", 2, input_shape=(15, 14, 1)),
 }
-READY = "/^(not )?ready$/.test(document.getElementById('state').textContent)"
+STATE = "document.getElementById('state').textContent"
+READY = f"/^(not )?ready$/.test({STATE})"
 ANSWERED = "/^model .* ms/.test(document.getElementById('latency').textContent)"
 ANSWERS = """
-return [...document.querySelectorAll("#classes li")]
-  .map((row) => [row.querySelector("span").textContent, row.querySelector("meter").value]);
+[...document.querySelectorAll("#classes li")]
+  .map((row) => [row.querySelector("span").textContent, row.querySelector("meter").value])
+"""
+INLINE = """
+(() => {
+  const script = document.createElement("script");
+  script.textContent = "window.ran = true";
+  document.body.append(script);
+  return window.ran === undefined;
+})()
 """
 
 
@@ -80,9 +89,9 @@ def site(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -114,73 +123,72 @@ def as_the_recipe(picture: Path, model: Model) -> np.ndarray:
     return names["resized"](pixels, own.height, own.width, own.resize)
 
 
-def answers(window: Browser, picture: Path) -> dict[str, float]:
-    window.run("document.getElementById('latency').textContent = ''")
-    window.choose("#file", picture)
-    window.wait_for(ANSWERED)
-    return dict(window.run(ANSWERS))
+def answers(page: Page, picture: Path) -> dict[str, float]:
+    page.evaluate("document.getElementById('latency').textContent = ''")
+    page.choose_file("#file", picture)
+    page.until(ANSWERED)
+    return dict(page.evaluate(ANSWERS))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_answers_are_those_of_python(name: str, folder: Path, site: str, window: Browser, pictures: list[Path]) -> None:
+def test_answers_are_those_of_python(name: str, folder: Path, site: str, page: Page, pictures: list[Path]) -> None:
     model = Model.open(folder / "runs" / name, provider="cpu")
-    window.open(f"{site}/{name}/")
-    window.wait_for(READY)
+    page.open(f"{site}/{name}/")
+    page.until(READY)
     for picture in pictures:
-        found = answers(window, picture)
+        found = answers(page, picture)
         expected = model.predict(as_the_recipe(picture, model)[None]).probabilities[0]
         for label, probability in zip(model.classes, expected, strict=True):
             assert found[label] == pytest.approx(probability, abs=1e-4), f"{picture.name}: {label}"
         assert list(found.values()) == sorted(found.values(), reverse=True)
-    assert window.run("return document.title") == name
+    assert page.evaluate("document.title") == name
 
 
-def test_nothing_outside_of_the_folder_is_asked_for(site: str, window: Browser, pictures: list[Path]) -> None:
-    window.requests()
-    window.open(f"{site}/colour/")
-    window.wait_for(READY)
-    answers(window, pictures[0])
-    asked = {address for address in window.requests() if not address.startswith(("blob:", "data:"))}
+def test_nothing_outside_of_the_folder_is_asked_for(site: str, page: Page, pictures: list[Path]) -> None:
+    page.requests.clear()
+    page.console.clear()
+    page.open(f"{site}/colour/")
+    page.until(READY)
+    answers(page, pictures[0])
+    asked = {address for address in page.requests if not address.startswith(("blob:", "data:", "about:"))}
     assert f"{site}/colour/model.onnx" in asked
     assert {address for address in asked if not address.startswith(f"{site}/colour/")} == set()
-    reason = window.run(
-        "return fetch(arguments[0]).then(() => 'it came', (error) => error.message)", "http://127.0.0.1:9/"
-    )
-    assert reason == "Failed to fetch"
-    inline = "const s = document.createElement('script'); s.textContent = 'window.ran = true'; document.body.append(s);"
-    assert window.run(f"{inline} return window.ran === undefined")
+    assert page.console == []
+    assert page.evaluate(INLINE)
+    outside = "fetch('http://127.0.0.1:9/').then(() => 'it came', (error) => error.message)"
+    assert page.evaluate(outside) == "Failed to fetch"
+    assert "violates" in " ".join(page.console)
 
 
 def test_what_is_not_a_picture_is_told_and_the_next_picture_is_classified(
-    site: str, window: Browser, pictures: list[Path], tmp_path: Path
+    site: str, page: Page, pictures: list[Path], tmp_path: Path
 ) -> None:
-    window.open(f"{site}/grey/")
-    window.wait_for(READY)
+    page.open(f"{site}/grey/")
+    page.until(READY)
     (tmp_path / "notes.txt").write_text("no picture")
-    window.choose("#file", tmp_path / "notes.txt")
-    window.wait_for("!document.getElementById('error').hidden")
-    assert "notes.txt is not a picture that this browser can read" in window.text()
-    assert answers(window, pictures[0])
-    assert window.run("return document.getElementById('error').hidden")
+    page.choose_file("#file", tmp_path / "notes.txt")
+    message = page.until("!document.getElementById('error').hidden && document.getElementById('error').textContent")
+    assert message == "notes.txt is not a picture that this browser can read"
+    assert answers(page, pictures[0])
+    assert page.evaluate("document.getElementById('error').hidden")
 
 
-def test_a_model_that_answers_otherwise_here_is_not_ready(folder: Path, site: str, window: Browser) -> None:
+def test_a_model_that_answers_otherwise_here_is_not_ready(folder: Path, site: str, page: Page) -> None:
     shutil.copytree(folder / "grey", folder / "other")
     about = json.loads((folder / "other" / "model.json").read_text())
     about["golden"]["logits"][1][0] += 1
     (folder / "other" / "model.json").write_text(json.dumps(about))
-    window.open(f"{site}/other/")
-    window.wait_for(READY)
-    assert window.run("return document.getElementById('state').textContent") == "not ready"
-    assert "the model's own samples come out otherwise in this browser" in window.text()
+    page.open(f"{site}/other/")
+    page.until(READY)
+    assert page.evaluate(STATE) == "not ready"
+    assert "the model's own samples come out otherwise" in page.evaluate("document.body.innerText")
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_the_page_fits_the_window(site: str, window: Browser, pictures: list[Path], width: int, dark: bool) -> None:
-    window.look(width=width, dark=dark)
-    window.open(f"{site}/colour/")
-    window.wait_for(READY)
-    answers(window, pictures[0])
-    content, own = window.run("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]")
-    assert content <= own
+def test_the_page_fits_the_window(site: str, page: Page, pictures: list[Path], width: int, dark: bool) -> None:
+    page.open(f"{site}/colour/")
+    page.look(width=width, dark=dark)
+    page.until(READY)
+    answers(page, pictures[0])
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.runtime.serving.browser import PROGRAM, Page, browsing
+from tests.browser import PROGRAM, Page, browsing
 from tests.runtime.serving.conftest import Server, serving
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")
@@ -83,3 +83,14 @@ def test_the_api_is_readable(server: Server, page: Page) -> None:
     page.until("document.querySelectorAll('details').length > 15")
     assert "/v2/models/{model}/infer" in page.evaluate("document.body.innerText")
     assert page.console == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_fits_the_window(server: Server, page: Page, picture: Path, width: int, dark: bool) -> None:
+    page.open(f"http://127.0.0.1:{server.port}/")
+    page.look(width=width, dark=dark)
+    page.until("document.getElementById('state').textContent === 'ready'")
+    page.choose_file("#file", picture)
+    page.until("document.querySelectorAll('#classes li').length === 3")
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -149,6 +149,20 @@ def test_a_language_model_is_served_as_tensors(server: Server) -> None:
         state = outputs["next_state"]
 
 
+@pytest.mark.parametrize("data", [[0, 1, 2], [[0], [1], [2]]])
+def test_a_batch_of_tokens_may_have_the_dimension_that_triton_adds(server: Server, data: object) -> None:
+    config = server.get("/v2/models/cats/config").json()
+    assert config["input"][0] == {"name": "tokens", "data_type": "TYPE_INT64", "dims": [1], "reshape": {"shape": []}}
+    zeros = np.zeros((3, language_models.HIDDEN)).ravel().tolist()
+    inputs = [
+        {"name": "tokens", "datatype": "INT64", "shape": [3, 1], "data": data},
+        {"name": "state", "datatype": "FP32", "shape": [3, language_models.HIDDEN], "data": zeros},
+    ]
+    outputs = outputs_of(server.post("/v2/models/cats/infer", {"inputs": inputs}))
+    for token, found in enumerate(outputs["logits"]):
+        np.testing.assert_allclose(found, language_models.expected_logits([token])[0], atol=1e-4)
+
+
 def test_texts_of_different_lengths_are_scored_each_as_if_alone(server: Server) -> None:
     def score(tokens: list[int]) -> np.ndarray:
         inputs = [

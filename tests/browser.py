@@ -26,6 +26,8 @@ class Page:
         self._session: str | None = None
         self.console: list[str] = []
         """What the page complained of."""
+        self.requests: list[str] = []
+        """The addresses that it asked for."""
 
     def open(self, url: str) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -53,6 +55,12 @@ class Page:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
+    def look(self, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """Give the window a size, in CSS pixels, and its user a preference for dark colours."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.call("Emulation.setEmulatedMedia", features=features)
+
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
@@ -72,6 +80,8 @@ class Page:
                 self.console.append(f"{entry['level']}: {entry['text']} {entry.get('url', '')}")
             case {"method": "Runtime.exceptionThrown", "params": {"exceptionDetails": details}}:
                 self.console.append(f"exception: {details}")
+            case {"method": "Network.requestWillBeSent", "params": {"request": {"url": url}}}:
+                self.requests.append(url)
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -89,6 +99,7 @@ def browsing(profile: Path) -> Iterator[Page]:
     for_browser, commands = os.pipe()
     answers, from_browser = os.pipe()
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    options += ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     # Chromium reads commands from its file 3 and answers on its file 4.
     script = f'exec "$0" "$@" 3<&{for_browser} 4>&{from_browser}'
     process = subprocess.Popen(
