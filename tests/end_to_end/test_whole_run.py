@@ -275,6 +275,31 @@ def test_a_language_model_goes_on_with_a_prompt(run: Path) -> None:
     assert written["text"].startswith("a b c")
 
 
+@of_text
+def test_a_language_model_goes_into_a_triton_repository_and_onto_no_page(run: Path, tmp_path: Path) -> None:
+    here("export", run, "--resume", "--triton", tmp_path / "repository")
+    folder = tmp_path / "repository" / run.name
+    assert (folder / "1" / "model.onnx").read_bytes() == (run / "model.onnx").read_bytes()
+    assert json.loads((folder / "vocabulary.json").read_text()) == list(VOCABULARY)
+    assert "reshape {" in (folder / "config.pbtxt").read_text()
+    refused = enas("export", run, "--resume", "--web", tmp_path / "page", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--web are for image classifiers" in refused.stderr
+    assert not (tmp_path / "page").exists()
+
+
+@of_micro
+def test_a_page_without_its_runtime_is_told_in_a_line(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    options = ["--web", tmp_path / "page", "--web-runtime", tmp_path / "package"]
+    refused = enas("export", run, "--resume", *options, check=False)
+    assert refused.returncode == 2
+    assert "no dist/ort.wasm.bundle.min.mjs; expected the package onnxruntime-web@" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+    assert enas("export", run, "--web-runtime", tmp_path / "package", check=False).returncode == 2
+    assert not (tmp_path / "page").exists()
+
+
 def test_the_report_is_written(run: Path) -> None:
     here("report", run)
     assert "<svg" in (run / "report.html").read_text()
