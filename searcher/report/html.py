@@ -11,7 +11,7 @@ _STYLE = """
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e6edf3;--muted:#9da7b3;--paper:#0d1117;--panel:#151b23;
 --line:#30363d;--good:#3fb950;--bad:#ff7b72}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:1120px;padding:32px 24px 64px;background:var(--paper);color:var(--ink);
+body{margin:0 auto;max-width:1240px;padding:32px 24px 64px;background:var(--paper);color:var(--ink);
 font:15px/1.55 ui-sans-serif,system-ui,sans-serif}
 h1{font-size:27px;line-height:1.25;margin:0;overflow-wrap:anywhere}
 h2{font-size:19px;margin:44px 0 12px;padding-top:16px;border-top:1px solid var(--line)}
@@ -23,7 +23,7 @@ dt{font-size:13px}dd{margin:0;font-variant-numeric:tabular-nums;overflow-wrap:an
 .key dd{font-size:21px;font-weight:600}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto;margin:14px 0}
-th,td{padding:5px 12px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+th,td{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th{font-weight:500;font-size:13px}th:first-child,td:first-child{text-align:left;padding-left:0}
 .good{color:var(--good)}.bad{color:var(--bad);font-weight:600}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:20px 28px;margin:14px 0}

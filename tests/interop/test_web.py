@@ -30,9 +30,9 @@ pytestmark = [
     pytest.mark.skipif(not PACKAGE.exists(), reason="needs npm and make test-interop"),
 ]
 MODELS = {
-    "colour": exported("stages", 8, input_shape=(28, 28, 3)),
-    "cropped": exported("micro", 1, input_shape=(9, 20, 3), resize="center_crop"),
-    "grey": exported("macro", 2, input_shape=(15, 14, 1)),
+    "colour": partial(exported, "stages", 8, input_shape=(28, 28, 3)),
+    "cropped": partial(exported, "micro", 1, input_shape=(9, 20, 3), resize="center_crop"),
+    "grey": partial(exported, "macro", 2, input_shape=(15, 14, 1)),
 }
 STATE = "document.getElementById('state').textContent"
 READY = f"/^(not )?ready$/.test({STATE})"
@@ -70,9 +70,9 @@ class Site(SimpleHTTPRequestHandler):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder a model."""
     root = tmp_path_factory.mktemp("web")
-    for name, model in MODELS.items():
+    for name, make in MODELS.items():
         (root / "runs" / name).mkdir(parents=True)
-        (root / "runs" / name / "model.onnx").write_bytes(model)
+        (root / "runs" / name / "model.onnx").write_bytes(make())
         write_web(root / "runs" / name, root / name, runtime=PACKAGE)
     return root
 

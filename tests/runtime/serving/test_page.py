@@ -13,6 +13,7 @@ from tests.runtime.serving.conftest import Server, serving
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")
 
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 DROP = """
 (async () => {
   const blob = await new Promise((done) => {
@@ -93,4 +94,8 @@ def test_the_page_fits_the_window(server: Server, page: Page, picture: Path, wid
     page.until("document.getElementById('state').textContent === 'ready'")
     page.choose_file("#file", picture)
     page.until("document.querySelectorAll('#classes li').length === 3")
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(FITS)
+    page.open(f"http://127.0.0.1:{server.port}/docs")
+    page.look(width=width, dark=dark)
+    page.until("document.querySelectorAll('details').length > 15")
+    assert page.evaluate(FITS)
