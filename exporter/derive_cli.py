@@ -64,7 +64,8 @@ def derive(
     candidates are trained.
     """
     from exporter.derivation import DERIVATION, derive_by_training
-    from exporter.presets import halving_preset, retrain_preset
+    from exporter.halving import halving_preset
+    from exporter.presets import retrain_preset
     from exporter.retrain_config import config_types
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec

@@ -32,3 +32,14 @@ class HalvingConfig:
             raise ConfigError("rung_epochs must be one or more numbers of epochs, each at least 1")
         if not 0 < self.keep < 1:
             raise ConfigError(f"keep is {self.keep}; expected a part between 0 and 1")
+
+
+_PRESETS: dict[str, HalvingConfig] = {
+    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 3), keep=0.28),
+    "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
+}
+
+
+def halving_preset(name: str) -> HalvingConfig:
+    """How candidates are trained with the preset `name`; as `deploy` does where it says nothing of its own."""
+    return _PRESETS.get(name, _PRESETS["deploy"])

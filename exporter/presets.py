@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from datasets.augmentation import Augmentation
-from exporter.halving import HalvingConfig
 from exporter.retrain import RetrainConfig
 from searcher.arch.document import DocumentError, unknown
 from searcher.nn.recurrent import Dropout
@@ -245,14 +244,3 @@ def retrain_preset(space: str, name: str) -> RetrainConfig:
     if name not in PRESETS[space]:
         raise DocumentError("preset", [unknown("preset", name, tuple(PRESETS[space]))])
     return PRESETS[space][name]()
-
-
-_HALVING: dict[str, HalvingConfig] = {
-    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 3), keep=0.28),
-    "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
-}
-
-
-def halving_preset(name: str) -> HalvingConfig:
-    """How candidates are trained with the preset `name`; as `deploy` does where it says nothing of its own."""
-    return _HALVING.get(name, _HALVING["deploy"])
