@@ -15,12 +15,12 @@ import click
 from foundation.command_options import device_option, json_option, seed_option
 from searcher.cli_options import (
     command_again,
-    exit_stopped,
     jobs_options,
     pace_options,
     resume_options,
     settings_options,
     threads_option,
+    workers_for,
 )
 from searcher.latency.options import latency_setting
 
@@ -90,9 +90,7 @@ def compare(
     from exporter.comparison import compare as run_compare
     from exporter.retrain_config import config_types
     from searcher.training import device as devices
-    from searcher.training.executors import default_jobs, executor_for
-    from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.jobs import Setting
+    from searcher.training.executors import default_jobs
     from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
     from searcher.training.task_kinds import load_store
@@ -117,25 +115,22 @@ def compare(
     )
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
-    with catch_signals() as interrupt, executor_for(jobs or default_jobs(torch_device), address=executor) as workers:
-        setting = Setting(device=device, interrupt=interrupt, pace=pace)
-        try:
-            found = run_compare(
-                run,
-                spec,
-                recipe,
-                config,
-                store=store,
-                num_seeds=seeds,
-                setting=setting,
-                executor=workers,
-                resume=resume,
-                force=force,
-                again=command_again(),
-                log=say,
-            )
-        except Stopped as stopped:
-            exit_stopped(stopped, again=command_again(), say=click.echo)
+    num_jobs = jobs or default_jobs(torch_device)
+    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+        found = run_compare(
+            run,
+            spec,
+            recipe,
+            config,
+            store=store,
+            num_seeds=seeds,
+            setting=setting,
+            executor=workers,
+            resume=resume,
+            force=force,
+            again=command_again(),
+            log=say,
+        )
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
     say(f"wrote {run / COMPARISON}; `enas report {shlex.quote(str(run))}` draws it")
 

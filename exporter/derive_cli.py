@@ -11,13 +11,12 @@ import click
 from foundation.command_options import device_option, seed_option
 from searcher.cli_options import (
     command_again,
-    exit_stopped,
     jobs_options,
     pace_options,
     resume_options,
     settings_options,
-    speaker,
     threads_option,
+    workers_for,
 )
 
 
@@ -70,9 +69,7 @@ def derive(
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
-    from searcher.training.executors import default_jobs, executor_for
-    from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.jobs import Setting
+    from searcher.training.executors import default_jobs
     from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
 
@@ -94,23 +91,19 @@ def derive(
     devices.prepare(torch_device)
     num_jobs = jobs or default_jobs(torch_device)
     again = command_again()
-    with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
-        setting = Setting(device=device, interrupt=interrupt, pace=pace)
-        try:
-            found = derive_by_training(
-                run,
-                config,
-                recipe,
-                device=torch_device,
-                setting=setting,
-                executor=workers,
-                resume=resume,
-                force=force,
-                again=again,
-                log=lambda line: click.echo(line, err=True),
-            )
-        except Stopped as stopped:
-            exit_stopped(stopped, again=again, say=speaker(speaks=True))
+    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+        found = derive_by_training(
+            run,
+            config,
+            recipe,
+            device=torch_device,
+            setting=setting,
+            executor=workers,
+            resume=resume,
+            force=force,
+            again=again,
+            log=lambda line: click.echo(line, err=True),
+        )
     click.echo(describe_spec(read_spec(run / "spec.json")), nl=False)
     click.echo(f"\nchose {found.chosen}; wrote {run / 'spec.json'} and {run / DERIVATION}", err=True)
     click.echo(f"next: enas retrain {shlex.quote(str(run))}", err=True)

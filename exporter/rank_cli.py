@@ -13,12 +13,12 @@ import click
 from foundation.command_options import device_option, seed_option
 from searcher.cli_options import (
     command_again,
-    exit_stopped,
     jobs_options,
     pace_options,
     resume_options,
     settings_options,
     threads_option,
+    workers_for,
 )
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def rank(
     from searcher.arch.catalog import find_spec
     from searcher.arch.document import ConfigError
     from searcher.training import device as devices
-    from searcher.training.executors import default_jobs, executor_for
-    from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.jobs import Setting
+    from searcher.training.executors import default_jobs
     from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
 
@@ -92,25 +90,21 @@ def rank(
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     num_jobs = min(jobs or default_jobs(torch_device), count * seeds)
-    with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
-        setting = Setting(device=device, interrupt=interrupt, pace=pace)
-        try:
-            found = run_rank(
-                run,
-                config,
-                count=count,
-                num_seeds=seeds,
-                seed=seed,
-                device=torch_device,
-                setting=setting,
-                executor=workers,
-                resume=resume,
-                force=force,
-                again=command_again(),
-                log=click.echo,
-            )
-        except Stopped as stopped:
-            exit_stopped(stopped, again=command_again(), say=click.echo)
+    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+        found = run_rank(
+            run,
+            config,
+            count=count,
+            num_seeds=seeds,
+            seed=seed,
+            device=torch_device,
+            setting=setting,
+            executor=workers,
+            resume=resume,
+            force=force,
+            again=command_again(),
+            log=click.echo,
+        )
     for line in _ranking_lines(found):
         click.echo(line)
     click.echo(f"wrote {run / RANKING}; `enas report {shlex.quote(str(run))}` draws it", err=True)

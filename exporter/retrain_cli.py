@@ -25,6 +25,7 @@ from searcher.cli_options import (
     speaker,
     threads_option,
     under_torchrun,
+    workers_for,
 )
 
 if TYPE_CHECKING:
@@ -218,9 +219,7 @@ def _side_by_side(
 ) -> dict[Model, dict[str, Any]]:
     """All models at a time, each in a process of its own: their summaries."""
     from exporter.trainings import begin_training, retrain_job
-    from searcher.training.executors import executor_for
-    from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.jobs import Setting, run_jobs
+    from searcher.training.jobs import run_jobs
 
     folders, configs = request.folders, request.configs
     begun = [
@@ -228,12 +227,8 @@ def _side_by_side(
         for model, path in folders.items()
     ]
     click.echo(f"training in {' and '.join(map(str, folders.values()))}, side by side", err=True)
-    with catch_signals() as interrupt, executor_for(len(folders), address=executor) as workers:
-        setting = Setting(device=device, interrupt=interrupt, pace=pace)
-        try:
-            found = run_jobs(
-                retrain_job, begun, folder=request.run_path, setting=setting, executor=workers, title="retrain"
-            )
-        except Stopped as stopped:
-            exit_stopped(stopped, again=command_again(), say=click.echo)
+    with workers_for(len(folders), device=device, pace=pace, executor=executor) as (setting, workers):
+        found = run_jobs(
+            retrain_job, begun, folder=request.run_path, setting=setting, executor=workers, title="retrain"
+        )
     return dict(zip(folders, found, strict=True))

@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from foundation.command_options import Command, force_option
 from searcher.training.interrupt import Stopped
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from searcher.training.jobs import Setting
+    from searcher.training.pacing import Pace
 
 _INTERRUPTED = 130
 _OUT_OF_TIME = 75  # sysexits.h: try again later
@@ -150,6 +157,25 @@ def exit_stopped(stopped: Stopped, *, again: str, say: Callable[..., None]) -> N
     # torchrun hands no status on, and would start again what did not exit with 0.
     out_of_time = 0 if under_torchrun() else _OUT_OF_TIME
     click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)
+
+
+@contextmanager
+def workers_for(
+    num_jobs: int, *, device: str, pace: Pace, executor: str | None
+) -> Iterator[tuple[Setting, Executor | None]]:
+    """What jobs are given, and what does them; where the user stops them, says how to go on, and leaves.
+
+    executor: see --executor. Raises: as `executors.executor_for`.
+    """
+    from searcher.training.executors import executor_for
+    from searcher.training.interrupt import catch_signals
+    from searcher.training.jobs import Setting
+
+    with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
+        try:
+            yield Setting(device=device, interrupt=interrupt, pace=pace), workers
+        except Stopped as stopped:
+            exit_stopped(stopped, again=command_again(), say=click.echo)
 
 
 def leading_speaker() -> Callable[..., None]:

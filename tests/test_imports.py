@@ -122,7 +122,13 @@ ALLOWED = {
         "searcher.training.task_kinds",
         "searcher.training.optim",
     },
-    "searcher.cli_options": {"foundation.command_options", "searcher.training.interrupt"},
+    "searcher.cli_options": {
+        "foundation.command_options",
+        "searcher.training.executors",
+        "searcher.training.interrupt",
+        "searcher.training.jobs",
+        "searcher.training.pacing",
+    },
     "searcher.training.pacing": {"searcher.training.interrupt", "searcher.training.run_folder"},
     "searcher.training.progress": set(),
     "searcher.training.threads": {

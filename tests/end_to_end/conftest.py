@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
+from searcher.training.run_folder import lock_file
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
 
@@ -56,20 +59,39 @@ def tiny_text(count: int, seed: int) -> np.ndarray:
     return letters
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills; the first of pytest-xdist's processes that asks for it makes it for all."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, done = base / name, base / f"{name}.done"
+    with closing(lock_file(base / f"{name}.lock", wait_s=240)):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "shapes.h5"
-    splits = {"train": tiny_images(96, 0), "valid": tiny_images(33, 1), "test": tiny_images(41, 2)}
-    write_image_store(path, name="shapes", splits=splits, classes=CLASSES, source="made up", licence="CC0-1.0")
-    return path
+    def make(folder: Path) -> None:
+        splits = {"train": tiny_images(96, 0), "valid": tiny_images(33, 1), "test": tiny_images(41, 2)}
+        about = {"name": "shapes", "source": "made up", "licence": "CC0-1.0"}
+        write_image_store(folder / "shapes.h5", splits=splits, classes=CLASSES, **about)
+
+    return made_once(tmp_path_factory, "shapes", make) / "shapes.h5"
 
 
 @pytest.fixture(scope="session")
 def text_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "letters.h5"
-    splits = {"train": tiny_text(1201, 0), "valid": tiny_text(200, 1), "test": tiny_text(321, 2)}
-    write_text_store(path, name="letters", splits=splits, vocabulary=VOCABULARY, source="made up", licence="CC0-1.0")
-    return path
+    def make(folder: Path) -> None:
+        splits = {"train": tiny_text(1201, 0), "valid": tiny_text(200, 1), "test": tiny_text(321, 2)}
+        about = {"name": "letters", "source": "made up", "licence": "CC0-1.0"}
+        write_text_store(folder / "letters.h5", splits=splits, vocabulary=VOCABULARY, **about)
+
+    return made_once(tmp_path_factory, "letters", make) / "letters.h5"
 
 
 def micro_search() -> SearchConfig:
@@ -190,12 +212,14 @@ def tiny(
 
 @pytest.fixture(scope="session")
 def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run, which nothing has disturbed."""
-    path = tmp_path_factory.mktemp("runs") / "tiny"
-    enas(*tiny.search(path))
-    enas(*tiny.retrain(path))
-    here("export", path)
-    return path
+    """A whole run, which nothing has disturbed; a test that writes to one takes a copy."""
+
+    def make(folder: Path) -> None:
+        here(*tiny.search(folder / "tiny"))
+        here(*tiny.retrain(folder / "tiny"))
+        here("export", folder / "tiny")
+
+    return made_once(tmp_path_factory, f"run-{tiny.space}", make) / "tiny"
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -219,14 +220,14 @@ def test_finished_stages_are_left_alone_when_resumed(run: Path, tiny: Tiny) -> N
 
 @of_micro
 def test_verify_passes_again_and_fails_on_other_weights(run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run, tmp_path / "run")
     assert "passed" in here("verify", run).stdout
     model = onnx.load(run / "model.onnx")
     weights = next(i for i in model.graph.initializer if len(i.dims) == 4)
     array = onnx.numpy_helper.to_array(weights).copy()
     array[0] += 0.05
     weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
-    other = tmp_path / "other"
-    subprocess.run(["cp", "-r", run, other], check=True)
+    other = shutil.copytree(run, tmp_path / "other")
     onnx.save(model, other / "model.onnx")
     done = here("verify", other, check=False)
     assert done.exit_code == 1
@@ -236,8 +237,7 @@ def test_verify_passes_again_and_fails_on_other_weights(run: Path, tmp_path: Pat
 
 @of_micro
 def test_an_export_that_does_not_match_leaves_no_model(run: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    subprocess.run(["cp", "-r", run, other], check=True)
+    other = shutil.copytree(run, tmp_path / "other")
     (other / "model.onnx").unlink()
     done = here("export", other, "--atol", "0", "--rtol", "1e-12", check=False)
     assert done.exit_code == 1
@@ -248,7 +248,8 @@ def test_an_export_that_does_not_match_leaves_no_model(run: Path, tmp_path: Path
 
 
 @of_micro
-def test_the_runtime_scores_and_times_the_model(run: Path, store_path: Path) -> None:
+def test_the_runtime_scores_and_times_the_model(run: Path, store_path: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run, tmp_path / "run")
     scored = json.loads(enas("evaluate", run, "--dataset", store_path, "--json").stdout)
     summary = json.loads((run / "retrain" / "summary.json").read_text())
     assert scored["accuracy"]["value"] == pytest.approx(summary["test_accuracy"])
@@ -300,7 +301,8 @@ def test_a_page_without_its_runtime_is_told_in_a_line(run: Path, tmp_path: Path)
     assert not (tmp_path / "page").exists()
 
 
-def test_the_report_is_written(run: Path) -> None:
+def test_the_report_is_written(run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run, tmp_path / "run")
     here("report", run)
     assert "<svg" in (run / "report.html").read_text()
 
