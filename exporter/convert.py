@@ -29,6 +29,7 @@ from exporter.transforms.passes import drop_initializer_types, transform
 from foundation.machine import toolchain_version
 from runtime.models.images import PIXELS
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
 
 DEFAULT_OPSET = 18
 NUM_GOLDEN = 4
@@ -149,6 +150,7 @@ def describe(
     count. weights: where the weights come from, in words. resize: how pictures of the data set were brought to size.
     block: what channels were filled up to multiples of, so that the graph is wider than the spec.
     """
+    assert isinstance(spec.task, ImageClassification)
     height, width, channels = spec.task.input_shape
     entries = {
         "enas.spec": spec.to_document(),

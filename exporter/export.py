@@ -33,6 +33,7 @@ from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model
 from searcher.arch.spec import Spec, read_spec
+from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec
 from searcher.training.checkpoint import load_checkpoint
@@ -184,6 +185,7 @@ def _image_model(
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     store, spec = retrained.store, retrained.spec
     assert isinstance(store, ImageStore)
+    assert isinstance(spec.task, ImageClassification)
     network = DeployedNetwork(retrained.network, mean=store.mean, std=store.std)
     images, labels = store.images("test"), store.labels("test")
     logits = torch_logits(network, images)

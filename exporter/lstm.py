@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from datasets.seeds import stream_seed
 from searcher.arch.spec import Spec
+from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import complexity_of
 from searcher.nn.kernels.tied_softmax import negative_log_likelihood
 from searcher.nn.recurrent import Dropout, Scores, draw_mask
@@ -62,6 +63,7 @@ class LstmNetwork(nn.Module):
 
 def build_lstm(spec: Spec, *, seed: int, dropout: Dropout | None = None, weight_range: float = 0.04) -> LstmNetwork:
     """The LSTM nearest in parameters to the network of a spec for text, with its first weights."""
+    assert isinstance(spec.task, LanguageModelling)
     size = complexity_of(spec).total.parameters
     vocabulary_size = spec.task.vocabulary_size
     network = LstmNetwork(

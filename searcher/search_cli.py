@@ -98,7 +98,7 @@ def search(
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     graphs = graphs_of(torch_device) if cuda_graphs else None
-    config, predictor = with_latency(request, table_of=ctx.obj.latency_table)
+    config, predictor = with_latency(request, tables=ctx.obj)
     again = command_again()
     with joined(torch_device) as world, catch_signals() as interrupt, devices.threads(config.threads):
         say = speaker(speaks=world.leads)

@@ -69,10 +69,10 @@ Predictor = Callable[[Any], float]
 """An architecture -> ms."""
 
 
-class TableOf(Protocol):
-    """Gives this machine's latency table, as `enas.Peers` does."""
+class Tables(Protocol):
+    """Whoever has this machine's latency tables, as `enas.Peers`."""
 
-    def __call__(
+    def latency_table(
         self, space_name: str, space: object, network: object, task: Task, *, batch: int, threads: int
     ) -> LatencyTable: ...
 
@@ -111,27 +111,27 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
     return SearchRequest(config, store, task, goal, options.latency_batch, options.latency_threads)
 
 
-def with_latency(request: SearchRequest, *, table_of: TableOf) -> tuple[SearchConfig, Predictor | None]:
+def with_latency(request: SearchRequest, *, tables: Tables) -> tuple[SearchConfig, Predictor | None]:
     """The configuration with its latency target, and what predicts; without a goal, the configuration's own target.
 
     Raises: ConfigError: the goal is none, or no network of the space is as fast.
     """
-    config, task, goal = request.config, request.task, request.latency
+    config, task, goal, network = request.config, request.task, request.latency, request.config.final_network
     asked, batch, threads = config.latency, request.latency_batch, request.latency_threads
     if goal is None:
         if asked is None:
             return config, None
         batch, threads = asked.batch, asked.threads
-    table = table_of(config.space, config.search_space, config.final_network, task, batch=batch, threads=threads)
+    table = tables.latency_table(config.space, config.search_space, network, task, batch=batch, threads=threads)
     if goal is not None:
         asked = LatencyTarget(target_ms(goal, references=table.references), batch, threads)
     assert asked is not None
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
-    predictor = table.predictor(config.final_network, task)
+    predictor = table.predictor(network, task)
     least = fastest(config.search_space, predictor)
     # A width that the space does not decide on is fitted to the target afterwards.
-    if asked.target_ms < least and not hasattr(config.final_network, "channels"):
+    if asked.target_ms < least and not hasattr(network, "channels"):
         raise ConfigError(f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms")
     return replace(config, latency=replace(asked, table_sha256=table.digest)), predictor
 

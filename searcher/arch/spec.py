@@ -67,7 +67,7 @@ class SpecOf(Generic[Architecture, Size, TaskType]):
         return document
 
 
-Spec: TypeAlias = SpecOf[Any, Any, Any]
+Spec: TypeAlias = SpecOf[Any, Any, Task]
 """A spec of any space."""
 
 

@@ -64,7 +64,7 @@ class Tables:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def __call__(self, *_: object, batch: int, threads: int) -> LatencyTable:
+    def latency_table(self, *_: object, batch: int, threads: int) -> LatencyTable:
         self.asked.append((batch, threads))
         return _OneMillisecond()  # type: ignore[return-value]
 
@@ -82,28 +82,28 @@ class _OneMillisecond:
 def test_a_goal_becomes_a_target_of_the_table_it_was_looked_up_in(store_path: Path) -> None:
     tables = Tables()
     request = request_of(store_path, space="micro", latency="0.9x resnet-20", latency_batch=4, latency_threads=2)
-    config, predictor = with_latency(request, table_of=tables)
+    config, predictor = with_latency(request, tables=tables)
     assert config.latency is not None
     assert predictor is not None
     assert (config.latency.target_ms, config.latency.table_sha256) == (1.8, "of the table")
     assert tables.asked == [(4, 2)]
     # Gone on with, or done again from its file: the target itself, on the setting it was made for.
     again = replace(request, config=config, latency=None, latency_batch=1, latency_threads=1)
-    assert with_latency(again, table_of=tables)[0] == config
+    assert with_latency(again, tables=tables)[0] == config
     assert tables.asked == [(4, 2), (4, 2)]
     other = replace(config, latency=replace(config.latency, table_sha256="of another"))
     with pytest.raises(ConfigError, match="not the one of the config"):
-        with_latency(replace(again, config=other), table_of=tables)
+        with_latency(replace(again, config=other), tables=tables)
 
 
 def test_without_a_goal_nothing_is_measured(store_path: Path) -> None:
     tables = Tables()
     request = request_of(store_path, latency="none")
-    assert with_latency(request, table_of=tables) == (request.config, None)
+    assert with_latency(request, tables=tables) == (request.config, None)
     assert tables.asked == []
 
 
 def test_a_target_below_the_fastest_network_is_refused(store_path: Path) -> None:
     request = request_of(store_path, space="stages", latency="0.5ms")
     with pytest.raises(ConfigError, match=r"takes 0\.5 ms; the fastest takes"):
-        with_latency(request, table_of=Tables())
+        with_latency(request, tables=Tables())

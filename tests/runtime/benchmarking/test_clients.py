@@ -10,6 +10,7 @@ from runtime.benchmarking.clients import ClientError, RemoteTarget, Server, outp
 from runtime.benchmarking.scenarios import SCENARIOS, Load
 from runtime.models.inputs import TensorSpec
 from tests.runtime.oip_server import Double, Reply, serving, stalling
+from tests.runtime.quiet import in_a_quiet_moment
 
 FEED = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
 PLAN = Plan(duration_s=0.3, min_samples=1, sittings=1, warmup_s=0)
@@ -100,6 +101,7 @@ def test_every_scenario_runs_against_a_server(scenario: str) -> None:
     assert np.isfinite(series.samples_ms).all()
 
 
+@in_a_quiet_moment
 def test_requests_that_came_while_a_server_stalled_are_late_too() -> None:
     with serving(stalling(at_call=60, seconds=0.3)) as url:
         target = RemoteTarget.find("double", url=url)
