@@ -88,9 +88,9 @@ def search(
     from searcher.training import device as devices
     from searcher.training.distributed import joined
     from searcher.training.interrupt import Stopped, catch_signals
-    from searcher.training.loop import search as run_search
     from searcher.training.pacing import pace_of
     from searcher.training.run_folder import RunFolder
+    from searcher.training.search import search as run_search
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     request = search_request(SearchOptions(**options), say=partial(leading_speaker(), err=True))

@@ -1,5 +1,6 @@
-"""The ENAS alternation: an epoch of shared weights, then a number of policy steps, over and over; then derivation.
+"""The ENAS alternation: an epoch of shared weights, then a number of policy steps, over and over.
 
+Knows nothing of folders, checkpoints or progress, which `search.py` has.
 Source: Pham et al. 2018, section 2.2.
 """
 
@@ -8,7 +9,6 @@ Source: Pham et al. 2018, section 2.2.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -16,26 +16,17 @@ import torch
 from torch import Tensor
 
 from datasets.seeds import numpy_generator, stream_seed
-from searcher.arch.document import write_dataclass
-from searcher.arch.spec import Spec, write_spec
-from searcher.arch.tasks import Task
 from searcher.controller.policy import LstmPolicy, Policy
 from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss
 from searcher.nn.build import build_supernet, task_options
 from searcher.nn.graphs import Graphs, graph_operations
 from searcher.training.checkpoint import loading
-from searcher.training.derive import Derived, bind, derive, num_scorings, score
-from searcher.training.device import describe
+from searcher.training.derive import bind, score
 from searcher.training.distributed import ALONE, World
-from searcher.training.interrupt import Interrupt
 from searcher.training.learner import Network
-from searcher.training.pacing import Checkpointer, Pace
-from searcher.training.progress import Progress
-from searcher.training.run_folder import RunFolder, versions
 from searcher.training.search_config import SearchConfig
 from searcher.training.task_kinds import Store, make_learner, task_of
-from searcher.training.threads import threads_for
 from searcher.training.weights_trainer import WeightsTrainer
 
 _MOST_DRAWS = 30
@@ -271,145 +262,3 @@ class Search:
             restricted = near_target and not last
             architectures += [one for one in drawn if not restricted or self.is_near_target(one)]
         return architectures
-
-
-def search(
-    config: SearchConfig,
-    *,
-    store: Store,
-    folder: RunFolder,
-    device: torch.device,
-    interrupt: Interrupt,
-    pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
-    graphs: Graphs | None = None,
-    latency: Latency | None = None,
-) -> Spec:
-    """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
-
-    All ranks of the folder's world run it together.
-    Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
-    StoreError, CheckpointError, DivergedError.
-    """
-    world = folder.world
-    run = Search(config, store=store, device=device, world=world, graphs=graphs, latency=latency)
-    checkpoint = folder.restore()
-    if checkpoint is not None:
-        run.load(checkpoint)
-    run.align()
-    checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
-    total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
-
-    def trial() -> Iterator[None]:
-        return Search(config, store=store, device=device, latency=latency).train_weights()
-
-    with (
-        Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress,
-        threads_for(
-            config.threads, folder=folder.path, device=device, world=world, trial=trial, say=progress.line
-        ) as threads,
-    ):
-        if run.weights.rounds > 1:
-            progress.line(run.weights.rounds_text)
-        while run.epoch < config.num_epochs:
-            progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}", phase=run.phase)
-            step_ms: float | None = None  # unknown where the run was resumed after the epoch's last step
-            if run.phase == "weights":
-                started, first_step = time.perf_counter(), run.step
-                for _ in run.train_weights():
-                    progress.step()
-                    checkpointer.between_steps()
-                    threads.between_steps()
-                if run.step > first_step:
-                    step_ms = 1e3 * (time.perf_counter() - started) / (run.step - first_step)
-                run.phase, run.step = "policy", 0
-            progress.show(phase="policy")
-            for reward in run.train_policy():
-                progress.step(
-                    reward=f"{reward:.3f}",
-                    baseline=f"{run.baseline.value:.3f}",
-                    entropy=f"{run.policy_totals[2].item() / run.step:.1f}",
-                )
-                checkpointer.between_steps()
-                threads.between_steps()
-            record = run.end_epoch()
-            if step_ms is not None:
-                record["step_ms"] = step_ms
-            record["threads"] = threads.count
-            folder.append(record)
-            progress.line(_line(record, config) + progress.time_left)
-            checkpointer.save()
-
-        def on_score() -> None:
-            progress.step(phase="derive")
-            checkpointer.between_steps()
-            threads.between_steps()
-
-        derived = derive(
-            run.policy,
-            run.space,
-            run.supernet,
-            run.learner,
-            config.derivation,
-            seed=config.seed,
-            miss=run.miss if config.latency else None,
-            world=world,
-            on_score=on_score,
-        )
-        num_batches = None if derived.finalist_rewards else config.derivation.num_batches
-        chance = run.learner.chance_reward(num_batches=num_batches)
-        if not derived.reward > chance:
-            progress.line(
-                f"the reward of the architecture chosen, {derived.reward:.3f}, is within chance ({chance:.3f}): the "
-                "shared weights have not learnt enough to tell architectures apart, and this one is as good as any. "
-                "Give the search more steps (num_epochs, min_steps) or more data"
-            )
-    steps = config.num_epochs * run.weights.steps_per_epoch
-    spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
-    if world.leads:
-        # What later steps choose instead goes beside the folder, too; the search's own choice stays in it.
-        write_spec(folder.path / "spec.json", spec)
-        write_spec(folder.path.parent / "spec.json", spec)
-    folder.finish(
-        {
-            "reward": derived.reward,
-            "chance_reward": chance,
-            "sampled_rewards": derived.sampled_rewards,
-            "finalist_rewards": derived.finalist_rewards,
-            "epochs": config.num_epochs,
-            "steps": steps,
-            "seconds": round(folder.seconds, 1),
-            "device": describe(device, count=world.size),
-            "versions": versions(),
-        }
-    )
-    return spec
-
-
-def _line(record: dict[str, Any], config: SearchConfig) -> str:
-    line = f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}"
-    if "reward" in record:
-        line += f", reward {record['reward']:.3f}"
-        line += f" (random {record['random_reward']:.3f})" if "random_reward" in record else ""
-        line += f", entropy {record['entropy']:.1f}"
-        line += f", {record['latency_ms']:.3f} ms" if "latency_ms" in record else ""
-    return line + (f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else "")
-
-
-def _make_spec(config: SearchConfig, *, task: Task, derived: Derived, steps: int, device: torch.device) -> Spec:
-    return Spec(
-        space=config.space,
-        architecture=derived.architecture,
-        network=config.final_network,
-        task=task,
-        provenance={
-            "preset": config.preset,
-            "search_space": write_dataclass(config.search_space),
-            "policy": config.policy.kind,
-            "seed": config.seed,
-            "epochs": config.num_epochs,
-            "steps": steps,
-            "reward": float(f"{derived.reward:.6g}"),
-            "device": device.type,
-            "versions": versions(),
-        },
-    )

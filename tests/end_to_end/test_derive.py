@@ -51,13 +51,13 @@ def pretend(networks: Sequence[Untrained | bytes], *, batch: int = 1, threads: i
     return Latencies(estimates, estimates, batch, threads, Machine.inspect(), ())
 
 
-@pytest.fixture(autouse=True)
-def _tiny_and_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ENAS_DATA", str(tmp_path / "data"))
+def pretend_everywhere(patch: pytest.MonkeyPatch, data_folder: Path) -> None:
+    """Latency tables go into the folder, and hold what is pretended."""
+    patch.setenv("ENAS_DATA", str(data_folder))
     for module in (latency, profiling, scaling):
-        monkeypatch.setattr(module, "measure", pretend)
+        patch.setattr(module, "measure", pretend)
     for module in (derivation, profiling):
-        monkeypatch.setattr(module, "onnx_of", lambda spec: spec)
+        patch.setattr(module, "onnx_of", lambda spec: spec)
     original = profiling.probe
 
     def probe(space: str, block: Block) -> Any:
@@ -65,12 +65,17 @@ def _tiny_and_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         made.network.measured_block = block
         return made
 
-    monkeypatch.setattr(profiling, "probe", probe)
+    patch.setattr(profiling, "probe", probe)
 
 
-@pytest.fixture
-def searched(store_path: Path, tmp_path: Path) -> Path:
-    """A finished search with a target."""
+@pytest.fixture(autouse=True)
+def _tiny_and_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend_everywhere(monkeypatch, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def searched_once(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `run`, a finished search with a target, and `data`, its latency table."""
     config = replace(
         search_preset("stages", "quick", image_size=8),
         search_space=SPACE,
@@ -83,10 +88,34 @@ def searched(store_path: Path, tmp_path: Path) -> Path:
         derivation=DeriveConfig(num_samples=6, num_batches=1, num_finalists=2),
         dataset=str(store_path),
     )
-    path = write_config(tmp_path, config)
-    run = tmp_path / "run"
-    here("search", "--config", path, "--run", run, "--latency", f"{TARGET_MS}ms", "--device", "cpu")
-    return run
+    folder = tmp_path_factory.mktemp("searched")
+    path = write_config(folder, config)
+    with pytest.MonkeyPatch.context() as patch:
+        pretend_everywhere(patch, folder / "data")
+        here("search", "--config", path, "--run", folder / "run", "--latency", f"{TARGET_MS}ms", "--device", "cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def derived_once(searched_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same after `enas derive`, and what that told."""
+    folder = shutil.copytree(searched_once, tmp_path_factory.mktemp("derived"), dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        pretend_everywhere(patch, folder / "data")
+        done = derive(folder / "run")
+    return folder, done.stderr
+
+
+@pytest.fixture
+def searched(searched_once: Path, tmp_path: Path) -> Path:
+    """A run of one's own, searched."""
+    return shutil.copytree(searched_once, tmp_path, dirs_exist_ok=True) / "run"
+
+
+@pytest.fixture
+def derived(derived_once: tuple[Path, str], tmp_path: Path) -> Path:
+    """A run of one's own, searched and derived."""
+    return shutil.copytree(derived_once[0], tmp_path, dirs_exist_ok=True) / "run"
 
 
 def test_a_search_with_a_target_predicts_and_meets_it(searched: Path) -> None:
@@ -101,31 +130,31 @@ def derive(run: Path, *more: str, check: bool = True) -> Any:
     return here("derive", run, "--device", "cpu", "--jobs", "1", *rungs, "--set", "batch_size=16", *more, check=check)
 
 
-def test_the_best_trained_candidate_becomes_the_spec(searched: Path) -> None:
-    derive(searched)
-    document = json.loads((searched / "derivation.json").read_text())
+def test_the_best_trained_candidate_becomes_the_spec(derived: Path) -> None:
+    document = json.loads((derived / "derivation.json").read_text())
     names = {one["name"] for one in document["candidates"]}
     first, last = document["rungs"]
     assert set(first["scores"]) == names
     assert (first["epochs"], last["epochs"]) == (1, 2)
-    for config in (searched / "derivation").glob("rung-1/*/config.toml"):
+    for config in (derived / "derivation").glob("rung-1/*/config.toml"):
         assert (read_toml(config)["batch_size"], read_toml(config)["num_epochs"]) == (16, 1)
     assert len(last["scores"]) < len(names)
     assert last["scores"][document["chosen"]] == max(last["scores"].values())
     chosen = next(one for one in document["candidates"] if one["name"] == document["chosen"])
-    spec = read_spec(searched / "spec.json")
+    spec = read_spec(derived / "spec.json")
     assert spec.to_document()["architecture"] == chosen["spec"]["architecture"]
     assert spec.provenance["derivation"]["chosen"] == document["chosen"]
     assert spec.provenance["preset"] == "quick"
-    assert read_spec(searched / "search/spec.json").provenance.get("derivation") is None
+    assert read_spec(derived / "search/spec.json").provenance.get("derivation") is None
 
 
-def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_width_that_does(searched: Path) -> None:
-    done = derive(searched)
-    candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
+def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_width_that_does(
+    derived: Path, derived_once: tuple[Path, str]
+) -> None:
+    candidates = json.loads((derived / "derivation.json").read_text())["candidates"]
     assert all(map(meets_target, candidates))
     known = {one["name"]: one["spec"]["architecture"] for one in candidates if one["name"] in KNOWN}
-    left_out = {name for name in KNOWN if f"{name} has no width at which" in done.stderr}
+    left_out = {name for name in KNOWN if f"{name} has no width at which" in derived_once[1]}
     assert known.keys() | left_out == KNOWN
     assert known
     assert all(stage["channels"] % 4 == 0 for architecture in known.values() for stage in architecture["stages"])
@@ -167,32 +196,31 @@ def test_where_predictions_err_widths_make_up_for_it(searched: Path, monkeypatch
     assert all(map(meets_target, found))
 
 
-def test_a_machine_at_another_pace_changes_nothing(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_at_another_pace_changes_nothing(derived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen() -> list[Any]:
-        derive(searched, "--force")
-        candidates = json.loads((searched / "derivation.json").read_text())["candidates"]
+        candidates = json.loads((derived / "derivation.json").read_text())["candidates"]
         return [(one["name"], one["spec"], pytest.approx(one["latency_ms"])) for one in candidates]
 
     before = chosen()
     monkeypatch.setattr(latency, "measure", slowed(lambda number: 1.5))
+    derive(derived, "--force")
     assert chosen() == before
 
 
-def test_a_derivation_goes_on_with_what_is_trained(searched: Path) -> None:
-    derive(searched)
-    whole = json.loads((searched / "derivation.json").read_text())
-    again = derive(searched, check=False)
+def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
+    whole = json.loads((derived / "derivation.json").read_text())
+    again = derive(derived, check=False)
     assert "already holds a finished run" in str(again.exception)
-    trained = sorted((searched / "derivation/rung-1").glob("*/summary.json"))
+    trained = sorted((derived / "derivation/rung-1").glob("*/summary.json"))
     kept = trained[0].stat().st_mtime_ns
     trained[1].unlink()
-    (searched / "derivation/summary.json").unlink()
-    (searched / "derivation.json").unlink()
-    derive(searched, "--resume")
-    assert json.loads((searched / "derivation.json").read_text()) == whole
+    (derived / "derivation/summary.json").unlink()
+    (derived / "derivation.json").unlink()
+    derive(derived, "--resume")
+    assert json.loads((derived / "derivation.json").read_text()) == whole
     assert trained[0].stat().st_mtime_ns == kept
-    derive(searched, "--force")
-    assert json.loads((searched / "derivation.json").read_text()) == whole
+    derive(derived, "--force")
+    assert json.loads((derived / "derivation.json").read_text()) == whole
 
 
 @pytest.mark.parametrize(
@@ -225,19 +253,17 @@ def test_a_derivation_killed_in_every_rung_makes_the_same_choice(store_path: Pat
         assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_the_report_tells_the_rungs(searched: Path) -> None:
-    derive(searched)
-    here("report", searched)
-    page = (searched / "report.html").read_text()
+def test_the_report_tells_the_rungs(derived: Path) -> None:
+    here("report", derived)
+    page = (derived / "report.html").read_text()
     assert "Derivation" in page
     assert "validation accuracy, 2 epochs" in page
 
 
-def test_retraining_and_export_take_the_derived_network(searched: Path) -> None:
-    derive(searched)
-    here("retrain", searched, "--epochs", "1", "--device", "cpu")
-    here("export", searched)
-    assert (searched / "model.onnx").exists()
+def test_retraining_and_export_take_the_derived_network(derived: Path) -> None:
+    here("retrain", derived, "--epochs", "1", "--device", "cpu")
+    here("export", derived)
+    assert (derived / "model.onnx").exists()
 
 
 @pytest.mark.parametrize(

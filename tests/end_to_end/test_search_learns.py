@@ -11,9 +11,9 @@ import torch
 from datasets.catalog import load_images
 from searcher.presets.catalog import search_preset
 from searcher.training.interrupt import Interrupt
-from searcher.training.loop import search
 from searcher.training.metrics import read_metrics
 from searcher.training.run_folder import RunFolder
+from searcher.training.search import search
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from exporter.retrain_config import config_types as retrain_types
 from searcher.arch.spec import Spec
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.loop import search
 from searcher.training.run_folder import RunFolder, read_config
+from searcher.training.search import search
 from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.task_kinds import load_store, task_of
 from tests.end_to_end.comparing import assert_equal_stages, assert_equal_states

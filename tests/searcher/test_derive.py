@@ -20,8 +20,8 @@ from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
 from searcher.training.image_learner import ImageLearner
 from searcher.training.interrupt import Interrupt
-from searcher.training.loop import search
 from searcher.training.run_folder import RunFolder
+from searcher.training.search import search
 from tests.searcher.conftest import random_architecture
 from tests.searcher.noise import noise_learner
 
