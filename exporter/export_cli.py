@@ -31,6 +31,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
     type=click.Path(path_type=Path, file_okay=False),
     help="Write the model into this folder as a Triton repository has it, too, with a manifest for KServe.",
 )
+@click.option("--triton-gpu", is_flag=True, help="The folder of --triton is for GPUs, with an instance on each.")
 @click.option(
     "--web",
     type=click.Path(path_type=Path, file_okay=False),
@@ -67,6 +68,7 @@ def export(
     align: Literal["none", "auto"],
     resize_inside: bool,
     repository: Path | None,
+    triton_gpu: bool,
     web: Path | None,
     web_runtime: Path | None,
     int8: bool,
@@ -92,6 +94,8 @@ def export(
 
     if web_runtime is not None and web is None:
         raise click.UsageError("--web-runtime says where --web takes onnxruntime-web from; give --web, too")
+    if triton_gpu and repository is None:
+        raise click.UsageError("--triton-gpu says what --triton is for; give --triton, too")
     tolerance = Tolerance(atol, rtol)
     forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
     if forms or resize_inside or web is not None:
@@ -119,7 +123,7 @@ def export(
     if resize_inside:
         log(f"wrote {write_any_size(run)}")
     if repository is not None:
-        log(f"wrote {write_triton(run, repository)}; next: enas serve {shlex.quote(str(repository))}")
+        log(f"wrote {write_triton(run, repository, gpu=triton_gpu)}; next: enas serve {shlex.quote(str(repository))}")
     if web is not None:
         log(f"wrote {write_web(run, web, runtime=web_runtime)}; next: python -m http.server -d {shlex.quote(str(web))}")
     if forms:

@@ -29,9 +29,20 @@ spec:
 """
 
 
-def inference_service(name: str) -> str:
-    """The manifest, YAML, of a service that is called as near to a model's name as Kubernetes allows."""
-    return _MANIFEST.format(name=_service_name(name), storage_uri=STORAGE_URI)
+_ONE_GPU = """\
+      resources:
+        limits:
+          nvidia.com/gpu: "1"
+"""
+
+
+def inference_service(name: str, *, gpu: bool = False) -> str:
+    """The manifest, YAML, of a service that is called as near to a model's name as Kubernetes allows.
+
+    gpu: whether it asks for one.
+    """
+    manifest = _MANIFEST.format(name=_service_name(name), storage_uri=STORAGE_URI)
+    return manifest + _ONE_GPU if gpu else manifest
 
 
 def _service_name(name: str) -> str:

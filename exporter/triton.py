@@ -34,9 +34,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _ENUMS = ("data_type", "kind")
 
 
-def write_triton(run: Path, repository: Path) -> Path:
+def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
     """Write the run's model into a repository, whole or not at all; its folder there, called as the run.
 
+    gpu: whether its instances are for GPUs, one on each, rather than for CPUs.
     Raises: ArtifactError: there is no model, or its run has a name that no model can have.
     """
     model = open_model(run / MODEL, provider="cpu", threads=1)
@@ -51,8 +52,8 @@ def write_triton(run: Path, repository: Path) -> Path:
         (unfinished / "warmup" / "golden").write_bytes(_golden_input(model))
         meaning, text = _meaning(model)
         (unfinished / meaning).write_text(text, encoding="utf-8")
-        (unfinished / "config.pbtxt").write_text(text_format(configuration(model, name)), encoding="utf-8")
-    write_text(repository / f"{name}.kserve.yaml", inference_service(name))
+        (unfinished / "config.pbtxt").write_text(text_format(configuration(model, name, gpu=gpu)), encoding="utf-8")
+    write_text(repository / f"{name}.kserve.yaml", inference_service(name, gpu=gpu))
     return folder
 
 
@@ -71,13 +72,13 @@ def _meaning(model: AnyModel) -> tuple[str, str]:
     return "vocabulary.json", strict_json(model.tokenizer.vocabulary, indent=None)
 
 
-def configuration(model: AnyModel, name: str) -> dict[str, Any]:
-    """Triton's ModelConfig, as a document."""
+def configuration(model: AnyModel, name: str, *, gpu: bool = False) -> dict[str, Any]:
+    """Triton's ModelConfig, as a document. For a GPU no batch size is preferred: none was measured there."""
     ort = model.session.ort
     inputs, outputs = configured(inputs_of(ort)), configured(outputs_of(ort))
     if isinstance(model, Model):
         outputs = [{**output, "label_filename": "labels.txt"} for output in outputs]
-    sizes = preferred_batch_sizes(model.path.read_bytes())
+    sizes = [] if gpu else preferred_batch_sizes(model.path.read_bytes())
     batching: dict[str, Any] = {"preferred_batch_size": sizes} if sizes else {}
     # Of a language model the token is golden, and the state the one before a text begins.
     values: list[dict[str, Any]] = [{"input_data_file": "golden"}, *({"zero_data": True} for _ in inputs[1:])]
@@ -91,7 +92,7 @@ def configuration(model: AnyModel, name: str) -> dict[str, Any]:
         "max_batch_size": _BATCH_SIZES[-1],
         "input": inputs,
         "output": outputs,
-        "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
+        "instance_group": [{"count": 1, "kind": "KIND_GPU" if gpu else "KIND_CPU"}],
         "dynamic_batching": {**batching, "max_queue_delay_microseconds": _QUEUE_DELAY_US},
         "model_warmup": [{"name": "golden", "batch_size": 1, "inputs": warmup}],
     }

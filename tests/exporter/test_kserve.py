@@ -53,9 +53,11 @@ def problems(document: Any, schema: Any, *, at: str = "") -> list[str]:
     return found
 
 
-def test_the_manifest_is_as_kserve_describes_it() -> None:
-    document = yaml.safe_load(inference_service("flowers"))
+@pytest.mark.parametrize(("gpu", "resources"), [(False, None), (True, {"limits": {"nvidia.com/gpu": "1"}})])
+def test_the_manifest_is_as_kserve_describes_it(gpu: bool, resources: object) -> None:
+    document = yaml.safe_load(inference_service("flowers", gpu=gpu))
     assert problems(document, SCHEMA) == []
+    assert document["spec"]["predictor"]["model"].get("resources") == resources
     model = document["spec"]["predictor"]["model"]
     assert (model["modelFormat"]["name"], model["protocolVersion"]) == ("triton", "v2")
 

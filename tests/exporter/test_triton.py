@@ -107,6 +107,15 @@ def test_our_server_serves_a_language_model_from_the_folder(language_model: Path
     asyncio.run(asyncio.wait_for(serve(), timeout=60))
 
 
+def test_for_gpus_there_is_an_instance_on_each_and_no_batch_size_of_a_cpu(tmp_path: Path) -> None:
+    save(tmp_path / "tiny" / "model.onnx", tiny_graph(), metadata())
+    folder = write_triton(tmp_path / "tiny", tmp_path / "repository", gpu=True)
+    text = (folder / "config.pbtxt").read_text()
+    assert "kind: KIND_GPU" in text
+    assert "preferred_batch_size" not in text
+    assert "nvidia.com/gpu" in folder.with_name("tiny.kserve.yaml").read_text()
+
+
 def test_our_server_serves_the_folder(folder: Path) -> None:
     async def serve() -> None:
         repository = Repository(Settings(folder.parent, provider="cpu"), Metrics())
