@@ -144,16 +144,11 @@ def quick_stages() -> RetrainConfig:
 
 
 def deploy_stages() -> RetrainConfig:
-    """An hour or so on two CPU cores with a full data set of 60,000 small images."""
-    augmentation = Augmentation(crop_padding=2, flip=True, cutout=8)
-    config = quick_images()
-    return replace(
-        config,
-        preset="deploy",
-        num_epochs=30,
-        training=replace(config.training, augmentation=augmentation),
-        min_steps=2_000,
-    )
+    """An hour or so on two CPU cores with a full data set of 60,000 small images.
+
+    Without cutout: with it a network of 0.2 million weights ends no better on train than on valid.
+    """
+    return replace(quick_stages(), preset="deploy", num_epochs=30, min_steps=2_000)
 
 
 RECURRENT_SGD = SgdConfig(
