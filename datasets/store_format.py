@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.tokens import Tokens
 from foundation.pictures import Resize
+from foundation.text import shape_text
 
 SPLITS = ("train", "valid", "test")
 FORMAT = "enas-data-set"
@@ -22,10 +23,6 @@ def problems_of(file: h5py.File) -> list[str]:
     if problems:
         return problems
     return _image_problems(file) if file.attrs["kind"] == "images" else _text_problems(file)
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
 
 
 def _header_problems(file: h5py.File) -> list[str]:

@@ -20,9 +20,10 @@ import numpy as np
 from datasets.claims import DeferredSignals
 from datasets.files import whole_file
 from datasets.store import CHUNK_BYTES, StoreError, chunk_length_of
-from datasets.store_format import FORMAT, SPLITS, VERSION, shape_text
+from datasets.store_format import FORMAT, SPLITS, VERSION
 from datasets.tokens import Tokens
 from foundation.pictures import Resize
+from foundation.text import shape_text
 
 ImageChunk: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Images uint8 [n, H, W, C] and their labels int64 [n]."""

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.store import ImageStore, TextStore
-from datasets.store_format import shape_text
 from datasets.tokens import UNITS, UNKNOWN
-from foundation.text import printable
+from foundation.text import printable, shape_text
 
 
 def summary(store: ImageStore | TextStore) -> str:

@@ -24,11 +24,11 @@ from datasets.batches import ImageBatches
 from datasets.catalog import load_images
 from datasets.files import strict_json, whole_file, write_text
 from datasets.store import ImageStore, StoreError
-from datasets.store_format import shape_text
 from exporter.contenders import Contender, choose, field_document, known_references, read_field, space_of
 from exporter.retrain import RetrainConfig, load_best, train
 from exporter.trainings import Training, begin_training
 from exporter.verdict import Result, verdict
+from foundation.text import shape_text
 from searcher.arch.spec import Spec, spec_digest
 from searcher.training.image_learner import correct_answers
 from searcher.training.interrupt import Interrupt

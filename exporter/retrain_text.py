@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from datasets.store_format import shape_text
 from datasets.tokens import UNITS
 from exporter.retrain_config import RetrainConfig
+from foundation.text import shape_text
 from searcher.arch.tasks import ImageClassification, Task
 
 

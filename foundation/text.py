@@ -35,3 +35,8 @@ def listed(names: Sequence[str], limit: int = 5) -> str:
     """`'a', 'b' and 3 more`, on one line."""
     quoted = ", ".join(f"'{printable(name)}'" for name in names[:limit])
     return quoted if len(names) <= limit else f"{quoted} and {len(names) - limit} more"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """`14×14×64`."""
+    return "×".join(map(str, shape))

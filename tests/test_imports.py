@@ -63,6 +63,8 @@ ALLOWED = {
         "searcher.spaces",
         "searcher.training.metrics",
         "datasets.files",
+        "datasets.tokens",
+        "foundation.text",
     },
     "searcher.watch": {"searcher.arch.document", "searcher.report"},
     "searcher.watch_cli": {"searcher.watch"},

@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from charts.svg import element, number, text, text_width
+from foundation.text import shape_text
 from searcher.report.chips import CHIP_HEIGHT, FONT_PX, chip
 from searcher.report.graph import Graph, GraphNode
 from searcher.report.layout import Box
 from searcher.report.part import Part
-from searcher.report.text import shape_text
 
 _CARD_PADDING = 6.0
 _CARD_HEIGHT = CHIP_HEIGHT + 2 * _CARD_PADDING

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from foundation.text import shape_text
 from searcher.arch.costs import Cost
 from searcher.nn.complexity import Complexity
-from searcher.report.text import shape_text
 
 _HEADER = ("cost", "output", "parameters", "multiply-adds", "activations")
 _NUM_TEXT_COLUMNS = 2

@@ -10,13 +10,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from charts.svg import FONT, element, escaped, number, shortened, text, text_width
+from foundation.text import shape_text
 from searcher.arch.spec import Spec
 from searcher.report.chain import DOT_RADIUS, draw_chain, skips_of
 from searcher.report.chips import CHIP_HEIGHT, CHIP_PADDING, FONT_PX, chip, family, family_rank, needed_width
 from searcher.report.graph import Graph, GraphNode, Role, Stage, graphs_of, outline_of
 from searcher.report.layout import Box, Curve, Item, Layout, lay_out
 from searcher.report.part import Part
-from searcher.report.text import describe_spec, headline, shape_text, task_line
+from searcher.report.text import describe_spec, headline, task_line
 
 _MARGIN = 24.0
 _PANEL_PADDING = 18.0

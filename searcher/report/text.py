@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from datasets.tokens import UNITS
+from foundation.text import shape_text
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import LanguageModelling
 from searcher.report.graph import Graph, GraphEdge, GraphNode, graphs_of, outline_of
-
-_UNITS = {"word": "words", "char": "characters"}
 
 
 def headline(spec: Spec) -> str:
@@ -20,13 +20,8 @@ def task_line(spec: Spec) -> str:
     """`images 28×28×1 → 10 classes`, `words → the next of 10,000`."""
     task = spec.task
     if isinstance(task, LanguageModelling):
-        return f"{_UNITS[task.tokens]} → the next of {task.vocabulary_size:,}"
+        return f"{UNITS[task.tokens]} → the next of {task.vocabulary_size:,}"
     return f"images {shape_text(task.input_shape)} → {len(task.classes)} classes"
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """`14×14×64`."""
-    return "×".join(map(str, shape))
 
 
 def describe_spec(spec: Spec) -> str:

@@ -216,7 +216,7 @@ def run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         here(*tiny.search(folder / "tiny"))
-        here(*tiny.retrain(folder / "tiny"))
+        here(*tiny.retrain(folder / "tiny"), "--jobs", "1")
         here("export", folder / "tiny")
 
     return made_once(tmp_path_factory, f"run-{tiny.space}", make) / "tiny"

@@ -23,7 +23,7 @@ from searcher.training.distributed import ALONE, World
 from searcher.training.metrics import read_metrics
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
-from tests.end_to_end.conftest import command, enas, recurrent_search, text_retraining
+from tests.end_to_end.conftest import command, here, recurrent_search, text_retraining
 from tests.end_to_end.two_processes import (
     PLAIN,
     Joining,
@@ -246,7 +246,7 @@ def test_ctrl_c_stops_all_ranks_at_one_step_and_one_process_goes_on(tmp_path: Pa
     assert errors.count("epoch 1/3: ") == 1
     assert load_checkpoint(run / "search" / "checkpoint.pt")["epoch"] >= 1
     assert not (run / "spec.json").exists()
-    enas(*search, "--resume")
+    here(*search, "--resume")
     assert len(read_metrics(run / "search" / "metrics.jsonl")) == 3
     assert (run / "spec.json").exists()
 
