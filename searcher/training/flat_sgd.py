@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.nn.flat import views_of
+from searcher.training.light_optimizers import SGD
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 
 
@@ -38,7 +39,7 @@ class FlatSgd:
         groups = [
             {**group, "params": [vector]} for group, vector in zip(self._each.param_groups, self._vectors, strict=True)
         ]
-        self._whole = torch.optim.SGD(groups, **self._each.defaults)
+        self._whole = SGD(groups, **self._each.defaults)
         self._momenta: dict[nn.Parameter, Tensor] = {}
         if config.momentum > 0:
             for group, vector in zip(self._each.param_groups, self._vectors, strict=True):

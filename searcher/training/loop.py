@@ -25,6 +25,7 @@ from searcher.training.checkpoint import loading
 from searcher.training.derive import bind, score
 from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Network
+from searcher.training.light_optimizers import Adam
 from searcher.training.search_config import SearchConfig
 from searcher.training.task_kinds import Store, make_learner, task_of
 from searcher.training.weights_trainer import WeightsTrainer
@@ -104,7 +105,7 @@ class Search:
         if config.policy.kind == "lstm":
             policy = LstmPolicy(self.space.steps(), config.policy, seed=stream_seed(config.seed, "policy"))
             self.policy = policy.to(device)
-            self.policy_optimizer = torch.optim.Adam(
+            self.policy_optimizer = Adam(
                 policy.parameters(),
                 lr=config.reinforce.learning_rate,
                 betas=(config.reinforce.adam_betas[0], config.reinforce.adam_betas[1]),

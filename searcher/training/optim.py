@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.arch.document import ConfigError
+from searcher.training.light_optimizers import SGD, AdamW
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,12 @@ def make_optimizer(network: nn.Module, config: SgdConfig) -> torch.optim.SGD | t
 def make_adamw(network: nn.Module, config: SgdConfig) -> torch.optim.AdamW:
     """AdamW over all parameters; those a step gave no gradient are left alone, without decay."""
     beta1, beta2 = config.adam_betas
-    return torch.optim.AdamW(_groups(network, config), lr=config.learning_rate, betas=(beta1, beta2), fused=True)
+    return AdamW(_groups(network, config), lr=config.learning_rate, betas=(beta1, beta2), fused=True)
 
 
 def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
     """SGD over all parameters; those a step gave no gradient are left alone, without decay or momentum."""
-    optimizer = torch.optim.SGD(
+    optimizer = SGD(
         _groups(network, config),
         lr=config.learning_rate,
         momentum=config.momentum,
