@@ -90,7 +90,7 @@ gpu-check: ## Prove the GPU path on a CUDA device, in ten minutes (OUT=folder, A
 	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -m tests.gpu_check $(if $(OUT),--out $(OUT)) $(ARGS)
 
 test-clients: $(READY) .venv-clients/.ready .venv-triton/.ready ## Try the server with tritonclient and schemathesis
-	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py tests/exporter/test_triton.py
+	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py tests/exporter/delivery/test_triton.py
 
 INTEROP := opencv4 opencv5 openvino onnxruntime-oldest onnxruntime-newest
 

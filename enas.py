@@ -1,4 +1,4 @@
-"""The one command line: `enas COMMAND`, a lazily loading group over the packages' `cli.py`.
+"""The one command line: `enas COMMAND`, a lazily loading group over the packages' `commands/`.
 
 A command's module is imported when the command runs, so `enas --help` loads nothing heavy and `enas benchmark`
 never loads torch. What a user can cause ends here: one clear line on stderr and exit code 2.
@@ -29,40 +29,101 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _LazyCommand:
-    package: str
+    module: str
     attribute: str
     summary: str
-    module: str = "cli"
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
 
 
 _COMMANDS = {
-    "data": _LazyCommand("datasets", "data", "List, inspect, fetch and import data sets."),
-    "search": _LazyCommand("searcher", "search", "Search for an architecture with ENAS.", "search_cli"),
-    "spec": _LazyCommand("searcher", "spec", "Show, check, draw and convert architecture specs.", "spec_cli"),
-    "report": _LazyCommand("searcher", "report", "Write a run's HTML page.", "report_cli"),
-    "watch": _LazyCommand("searcher", "watch", "Follow a run in the terminal.", "watch_cli"),
-    "retrain": _LazyCommand("exporter", "retrain", "Train the architecture of a spec from scratch.", "retrain_cli"),
-    "derive": _LazyCommand("exporter", "derive", "Choose a search's architecture by training many.", "derive_cli"),
+    "data": _LazyCommand(
+        "datasets.cli",
+        "data",
+        "List, inspect, fetch and import data sets.",
+    ),
+    "search": _LazyCommand(
+        "searcher.commands.search",
+        "search",
+        "Search for an architecture with ENAS.",
+    ),
+    "spec": _LazyCommand(
+        "searcher.commands.spec",
+        "spec",
+        "Show, check, draw and convert architecture specs.",
+    ),
+    "report": _LazyCommand(
+        "searcher.commands.report",
+        "report",
+        "Write a run's HTML page.",
+    ),
+    "watch": _LazyCommand(
+        "searcher.commands.watch",
+        "watch",
+        "Follow a run in the terminal.",
+    ),
+    "retrain": _LazyCommand(
+        "exporter.commands.retrain",
+        "retrain",
+        "Train the architecture of a spec from scratch.",
+    ),
+    "derive": _LazyCommand(
+        "exporter.commands.derive",
+        "derive",
+        "Choose a search's architecture by training many.",
+    ),
     "latency": _LazyCommand(
-        "exporter", "latency", "Measure what a space's blocks take on this machine.", "latency_cli"
+        "exporter.commands.latency",
+        "latency",
+        "Measure what a space's blocks take on this machine.",
     ),
     "rank": _LazyCommand(
-        "exporter", "rank", "Judge a search: do its shared weights rank architectures rightly?", "rank_cli"
+        "exporter.commands.rank",
+        "rank",
+        "Judge a search: do its shared weights rank architectures rightly?",
     ),
     "compare": _LazyCommand(
-        "exporter", "compare", "Judge a network: is it better than others that are as fast?", "compare_cli"
+        "exporter.commands.compare",
+        "compare",
+        "Judge a network: is it better than others that are as fast?",
     ),
-    "export": _LazyCommand("exporter", "export", "Convert a retrained network to ONNX and verify it.", "export_cli"),
-    "verify": _LazyCommand("exporter", "verify", "Compare an exported model with its torch network.", "export_cli"),
-    "evaluate": _LazyCommand("runtime", "evaluate", "Score an exported model on a data set.", "commands.cli"),
-    "predict": _LazyCommand("runtime", "predict", "Classify image files with an exported model.", "commands.cli"),
+    "export": _LazyCommand(
+        "exporter.commands.export",
+        "export",
+        "Convert a retrained network to ONNX and verify it.",
+    ),
+    "verify": _LazyCommand(
+        "exporter.commands.export",
+        "verify",
+        "Compare an exported model with its torch network.",
+    ),
+    "evaluate": _LazyCommand(
+        "runtime.commands.score",
+        "evaluate",
+        "Score an exported model on a data set.",
+    ),
+    "predict": _LazyCommand(
+        "runtime.commands.score",
+        "predict",
+        "Classify image files with an exported model.",
+    ),
     "generate": _LazyCommand(
-        "runtime", "generate", "Write text with an exported language model.", "commands.generate_cli"
+        "runtime.commands.generate",
+        "generate",
+        "Write text with an exported language model.",
     ),
     "benchmark": _LazyCommand(
-        "runtime", "benchmark", "Measure inference latency and throughput.", "commands.benchmark_cli"
+        "runtime.commands.benchmark",
+        "benchmark",
+        "Measure inference latency and throughput.",
     ),
-    "serve": _LazyCommand("runtime", "serve", "Serve exported models over HTTP.", "commands.serve_cli"),
+    "serve": _LazyCommand(
+        "runtime.commands.serve",
+        "serve",
+        "Serve exported models over HTTP.",
+    ),
 }
 _PACKAGES = ("foundation", "datasets", "searcher", "exporter", "runtime")
 # What an installation that only runs models does without.
@@ -84,7 +145,7 @@ class Peers:
         self, space_name: str, space: Any, network: Any, task: Any, *, batch: int, threads: int
     ) -> LatencyTable:
         """This machine's latency table of a space of images, measured where there is none yet."""
-        profiling = importlib.import_module("exporter.profiling")
+        profiling = importlib.import_module("exporter.latency.profiling")
         profiled = profiling.Profiled(space_name, space, network, task)
         return profiling.table_here(profiled, batch=batch, threads=threads, log=partial(click.echo, err=True))
 
@@ -92,12 +153,13 @@ class Peers:
         self, run: Path, *, threads: int, device: str, compiled: bool
     ) -> Callable[[np.ndarray], np.ndarray]:
         """The run's retrained network in torch: images [B, H, W, C] uint8 -> logits [B, classes]."""
-        peers = importlib.import_module("exporter.peers")
+        peers = importlib.import_module("exporter.judging.peers")
         return peers.torch_network(run, threads=threads, device=device, compiled=compiled)
 
     def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]:
         """Name -> ONNX file of networks that everybody knows, untrained, for images of this shape (H, W, C)."""
-        return importlib.import_module("exporter.peers").references(image_shape=image_shape, num_classes=num_classes)
+        peers = importlib.import_module("exporter.judging.peers")
+        return peers.references(image_shape=image_shape, num_classes=num_classes)
 
 
 class _LazyGroup(click.Group):
@@ -115,7 +177,7 @@ class _LazyGroup(click.Group):
         if command is None:
             return None
         require_own_datasets()
-        return getattr(importlib.import_module(f"{command.package}.{command.module}"), command.attribute)
+        return getattr(importlib.import_module(command.module), command.attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

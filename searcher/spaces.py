@@ -2,8 +2,8 @@
 
 A space is a module of its name in each of four rooms: `arch/` (its decisions, sizes and documents, its operations with
 their costs), `views/` (costs and graphs of its networks), `nn/` (its wiring), and `presets/` (its searches). To add
-one: these four, its name in `arch/spaces.py`, and its presets of retraining in `exporter/presets.py`. What needs torch
-is loaded when it is asked for.
+one: these four, its name in `arch/spaces.py`, and its presets of retraining in `exporter/retraining/presets.py`. What
+needs torch is loaded when it is asked for.
 """
 
 from __future__ import annotations

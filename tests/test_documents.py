@@ -256,9 +256,9 @@ import json, random
 from dataclasses import replace
 import numpy as np, onnx.helper as h, torch
 from onnx import TensorProto
-from exporter.presets import retrain_preset
-from exporter.transforms.passes import transform
-from runtime.commands import cli
+from exporter.retraining.presets import retrain_preset
+from exporter.conversion.transforms.passes import transform
+from runtime.commands import score as cli
 from runtime.scoring.calibration import Calibration
 from runtime.scoring.evaluate import Evaluation
 from searcher.arch.spec import Spec

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import onnxruntime
 
-from exporter.peers import references
+from exporter.judging.peers import references
 from foundation.statistics import Estimate
 from runtime.benchmarking.benchmark import Contestant, Plan, measure
 from runtime.benchmarking.targets import Feed, OnnxTarget, Transfer

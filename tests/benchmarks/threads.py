@@ -49,8 +49,8 @@ def measure(count: int) -> None:
     """Print what a step takes on `count` threads, -1 for one a core, 0 for what a run takes."""
     import torch
 
-    from exporter.presets import retrain_preset
-    from exporter.retraining import Retraining
+    from exporter.retraining.presets import retrain_preset
+    from exporter.retraining.retraining import Retraining
     from foundation.cores import usable_cores
     from searcher.arch.spec import Spec
     from searcher.presets.catalog import search_preset

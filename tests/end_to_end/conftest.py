@@ -20,8 +20,8 @@ from click.testing import CliRunner, Result
 from datasets.augmentation import Augmentation
 from datasets.store_writer import write_image_store, write_text_store
 from enas import Peers, build_group
-from exporter.presets import retrain_preset
-from exporter.retrain_config import RetrainConfig
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.presets import retrain_preset
 from searcher.arch.document import write_dataclass
 from searcher.arch.macro import MacroSize, MacroSpace
 from searcher.arch.micro import MicroSize, MicroSpace

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from datasets.store_writer import write_image_store
-from exporter import contenders
-from exporter.latency import Latencies
+from exporter.judging import contenders
+from exporter.latency.measure import Latencies
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.micro import MicroSize, MicroSpace
@@ -76,7 +76,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(contenders, "measure", measure)
-    monkeypatch.setattr("exporter.scaling.measure", measure)
+    monkeypatch.setattr("exporter.latency.scaling.measure", measure)
 
 
 def document(run: Path) -> dict[str, Any]:

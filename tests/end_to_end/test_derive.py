@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from exporter import derivation, latency, profiling, scaling
-from exporter.latency import Latencies, Untrained
+from exporter.latency.measure import Latencies, Untrained, profiling, scaling
+from exporter.latency.measure import measure as latency
+from exporter.selection import derivation
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec

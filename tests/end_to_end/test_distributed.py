@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from exporter.retrain_config import RetrainConfig
+from exporter.retraining.config import RetrainConfig
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.distributed import ALONE, World
 from searcher.training.metrics import read_metrics

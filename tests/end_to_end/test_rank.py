@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 import pytest
 
-from exporter import trainings
-from exporter.agreement import mean_tau, seed_tau
+from exporter.judging.agreement import mean_tau, seed_tau
+from exporter.retraining.retraining import trainings
 from searcher.training.executors import ExecutorError
 from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from exporter.retrain import retrain
-from exporter.retrain_config import RetrainConfig
-from exporter.retrain_config import config_types as retrain_types
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.config import config_types as retrain_types
+from exporter.retraining.retrain import retrain
 from searcher.arch.spec import Spec
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.interrupt import Interrupt, Stopped

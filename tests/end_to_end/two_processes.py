@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from datasets.catalog import load_text
-from exporter.retrain_config import RetrainConfig
-from exporter.retraining import Retraining
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.retraining import Retraining
 from searcher.arch.spec import Spec
 from searcher.nn.graphs import Graphs
 from searcher.nn.recurrent import Dropout

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from searcher.cli_options import graphs_option
+from searcher.commands.options import graphs_option
 from tests.gpu_check import __main__ as gpu_check
 from tests.gpu_check import results as documents
 from tests.gpu_check.render import BEGIN, END, NOTHING_YET, results_page, section, with_section

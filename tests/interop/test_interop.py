@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.convert import check
-from exporter.transforms.passes import transform
-from tests.exporter.transforms.networks import SPACES, as_recorded, deployed, images, random_spec
+from exporter.conversion.convert import check
+from exporter.conversion.transforms.passes import transform
+from tests.exporter.conversion.transforms.networks import SPACES, as_recorded, deployed, images, random_spec
 
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = ROOT / ".npm-interop" / "node_modules"

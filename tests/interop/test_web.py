@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from exporter.web import write_web
+from exporter.delivery.web import write_web
 from foundation.pictures import read_header, read_picture
 from runtime.models.model import Model
 from tests.browser import PROGRAM, Page, browsing
-from tests.exporter.transforms.networks import exported
+from tests.exporter.conversion.transforms.networks import exported
 from tests.test_preprocessing_recipes import noisy, recipe
 
 PACKAGE = Path(__file__).parents[2] / ".npm-interop" / "node_modules" / "onnxruntime-web"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from datasets.store import ImageStore
-from exporter.presets import retrain_preset
-from exporter.retrain_config import RetrainConfig
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.presets import retrain_preset
 from searcher.arch.document import ConfigError
 from searcher.training.mirroring import decide_flip
 from tests.datasets.test_mirroring import arrow, drawn, shoe

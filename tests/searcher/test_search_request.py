@@ -10,8 +10,8 @@ import pytest
 
 from searcher.arch.document import ConfigError
 from searcher.arch.tasks import Task
+from searcher.commands.search_request import SearchOptions, SearchRequest, search_request, with_latency
 from searcher.latency.table import LatencyTable
-from searcher.search_request import SearchOptions, SearchRequest, search_request, with_latency
 from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
 from tests.end_to_end import conftest as tiny
 

@@ -13,9 +13,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.presets import PRESETS as RETRAIN_PRESETS
-from exporter.presets import retrain_preset
-from exporter.retrain_config import config_types as retrain_types
+from exporter.retraining.config import config_types as retrain_types
+from exporter.retraining.presets import PRESETS as RETRAIN_PRESETS
+from exporter.retraining.presets import retrain_preset
 from searcher.arch.document import ConfigError, DocumentError, write_dataclass
 from searcher.arch.spaces import SPACES
 from searcher.presets.catalog import search_preset

@@ -13,7 +13,7 @@ from runtime.benchmarking.benchmark import Plan
 from runtime.benchmarking.request import BenchmarkRequest
 from runtime.benchmarking.results import Goal
 from runtime.benchmarking.scenarios import Load
-from runtime.commands.benchmark_cli import benchmark
+from runtime.commands.benchmark import benchmark
 
 
 def request_of(*arguments: str, model: str = "model.onnx") -> BenchmarkRequest:

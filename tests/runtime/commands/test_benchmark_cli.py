@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from foundation.cores import usable_cores
-from runtime.commands.benchmark_cli import benchmark
+from runtime.commands.benchmark import benchmark
 from tests.runtime.benchmarking.test_targets import foreign_model
 from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph

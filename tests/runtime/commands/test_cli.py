@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from datasets.store_writer import write_image_store
-from runtime.commands import cli
+from runtime.commands import score as cli
 from tests.foundation import sixteen_bits
 from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
@@ -234,7 +234,7 @@ def _imported_by(statement: str) -> set[str]:
 
 
 def test_the_command_line_loads_nothing_slow() -> None:
-    loaded = _imported_by("import runtime.commands.cli, runtime.commands.benchmark_cli")
+    loaded = _imported_by("import runtime.commands.score, runtime.commands.benchmark")
     assert not loaded & {"torch", "onnx", "onnxruntime", "numpy", "PIL", "h5py", "tqdm"}
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from datasets.store_writer import write_text_store
-from runtime.commands import cli, generate_cli
+from runtime.commands import generate as generate_cli
+from runtime.commands import score as cli
 from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import save
 from tests.runtime.language_models import CHARACTERS, WORDS, metadata, save_run, step_graph

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from runtime.commands import serve_cli
+from runtime.commands import serve as serve_cli
 from runtime.serving.settings import Settings
 
 

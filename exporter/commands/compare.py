@@ -1,0 +1,200 @@
+"""The command `enas compare`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from foundation.command_options import device_option, json_option, seed_option
+from searcher.commands.options import (
+    command_again,
+    jobs_options,
+    pace_options,
+    resume_options,
+    settings_options,
+    threads_option,
+    workers_for,
+)
+from searcher.latency.options import latency_setting
+
+if TYPE_CHECKING:
+    from exporter.retraining.config import RetrainConfig
+    from searcher.arch.spec import Spec
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="Trainings of each network.")
+@click.option(
+    "--random", "num_random", type=click.IntRange(min=0), default=8, help="Random networks of the same space."
+)
+@click.option(
+    "--references",
+    multiple=True,
+    metavar="SPEC",
+    show_default="the published ones",
+    help="Network to compare with, by name, file or run; may be given again.",
+)
+@click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
+@settings_options
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Passes over train.")
+@click.option("--dataset", show_default="the run's", help="Name or path of what is trained on.")
+@click.option("--test-dataset", metavar="NAME|PATH", show_default="the data set's own", help="Score on its test split.")
+@latency_setting
+@seed_option("Draws the random networks; the first training's seed.", default=0)
+@jobs_options
+@threads_option
+@pace_options
+@device_option
+@json_option
+@resume_options("comparison", resume="Go on with an unfinished {stage}, or add seeds to a finished one.")
+def compare(
+    run: Path,
+    seeds: int,
+    num_random: int,
+    references: tuple[str, ...],
+    preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    epochs: int | None,
+    dataset: str | None,
+    test_dataset: str | None,
+    latency_batch: int,
+    latency_threads: int,
+    seed: int,
+    jobs: int | None,
+    executor: str | None,
+    threads: int | None,
+    checkpoint_minutes: float,
+    max_hours: float | None,
+    device: str,
+    as_json: bool,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Judge the network a run has found: is it better than others that are as fast?
+
+    Trains it, random networks of its space and known ones with one recipe and several seeds. All others are scaled in
+    width until onnxruntime takes the same time for them, within 3 %. Trained on train, chosen on valid, scored once on
+    test. Writes comparison.json, which `enas report` draws.
+    """
+    from datasets.store import ImageStore, StoreError
+    from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all
+    from exporter.judging.comparison import compare as run_compare
+    from exporter.retraining.config import config_types
+    from searcher.training import device as devices
+    from searcher.training.executors import default_jobs
+    from searcher.training.pacing import pace_of
+    from searcher.training.settings import Settings
+    from searcher.training.task_kinds import load_store
+
+    say = partial(click.echo, err=True)
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+    settings = Settings.read(config_file, assignments)
+    spec, base = _found(run, preset=settings.name("preset", preset), say=say)
+    recipe = settings.apply(base, types=config_types(spec.space))
+    store = load_store(dataset or spec.task.dataset, space=spec.space)
+    if not isinstance(store, ImageStore):
+        raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
+    spec = replace(spec, task=replace(spec.task, dataset=dataset or spec.task.dataset))
+    recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs, threads=threads or 1)
+    config = CompareConfig(
+        num_random=num_random,
+        references=references,
+        latency_batch=latency_batch,
+        latency_threads=latency_threads,
+        seed=seed,
+        test_dataset=test_dataset or spec.task.dataset,
+    )
+    torch_device = devices.resolve_device(device)
+    devices.prepare(torch_device)
+    num_jobs = jobs or default_jobs(torch_device)
+    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+        found = run_compare(
+            run,
+            spec,
+            recipe,
+            config,
+            store=store,
+            num_seeds=seeds,
+            setting=setting,
+            executor=workers,
+            resume=resume,
+            force=force,
+            again=command_again(),
+            log=say,
+        )
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+    say(f"wrote {run / COMPARISON}; `enas report {shlex.quote(str(run))}` draws it")
+
+
+def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig]:
+    """The network that the run is for, at the size at which it was retrained, and how.
+
+    Raises: ArchitectureError: there is none. DocumentError: there is no such preset, or a file of it is damaged.
+    """
+    from exporter.retraining.config import RetrainConfig, config_types
+    from exporter.retraining.presets import retrain_preset
+    from searcher.arch.catalog import find_spec
+    from searcher.training.run_folder import RunFolder, read_config
+
+    spec = find_spec(run)
+    folder = RunFolder(run / "retrain")
+    retrained = folder.path / "spec.json"
+    if not retrained.exists():
+        say(f"{run}: nothing is retrained there: comparing the network of its spec.json")
+    else:
+        spec = find_spec(retrained)
+    if preset is None and folder.begun:
+        return spec, read_config(folder.config_path, RetrainConfig, types=config_types(spec.space))
+    named = spec.provenance.get("preset")
+    return spec, retrain_preset(spec.space, preset or (named if isinstance(named, str) else "quick"))
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The result as a table, and what follows from it."""
+    networks = found["networks"]
+    width = max(len(row["name"]) for row in networks) + 2
+    yield f"{'':<{width}}{'latency':>11}{'× found':>9}{'parameters':>12}{'valid':>9}{'test':>9}   95 % interval"
+    for row in sorted(networks, key=lambda row: -row["test_accuracy"]["value"]):
+        test = row["test_accuracy"]
+        yield (
+            f"{row['name']:<{width}}{row['latency_ms']['value']:>8.3f} ms{row['latency_ratio']['value']:>9.3f}"
+            f"{row['parameters']:>12,}{row['valid_accuracy']:>9.2%}{test['value']:>9.2%}   "
+            f"{test['interval']['low']:.2%} to {test['interval']['high']:.2%}"
+        )
+    seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
+    yield (
+        f"\n{seeds} each, {found['epochs']} epochs on {found['dataset']}, {found['test_count']:,} test images of "
+        f"{found['test_dataset']}; batch {found['latency_batch']}, {found['latency_threads']} threads, {found['cpu']}"
+    )
+    for one in found["left_out"]:
+        yield f"left out: {one['name']}: {one['reason']}"
+    for one in found["differences"]:
+        low, high = one["interval"]["low"], one["interval"]["high"]
+        yield (
+            f"found - {one['less']} ({one['name']}): {100 * one['value']:+.2f} points "
+            f"({100 * low:+.2f} to {100 * high:+.2f})"
+        )
+    for one in found["spreads"]:
+        yield spread_text(one)
+    if found["seeds"] == 1:
+        yield "one seed tells nothing of what another would give: intervals are of the images alone; take --seeds 3"
+    if found["disturbances"]:
+        yield f"latencies are noisy: {'; '.join(found['disturbances'])}"
+
+
+def spread_text(spread: Mapping[str, Any]) -> str:
+    """What a pool's spread is worth."""
+    words = (
+        f"{spread['pool']}: accuracies spread by {100 * spread['deviation']:.2f} points (standard deviation), those of "
+        f"equals would by {100 * spread['noise']:.2f}"
+    )
+    return f"{words}: nothing to rank" if spread["nothing_to_rank"] else words

@@ -1,0 +1,136 @@
+"""The command `enas rank`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from foundation.command_options import device_option, seed_option
+from searcher.commands.options import (
+    command_again,
+    jobs_options,
+    pace_options,
+    resume_options,
+    settings_options,
+    threads_option,
+    workers_for,
+)
+
+if TYPE_CHECKING:
+    from exporter.judging.ranking import Ranking
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--count", type=click.IntRange(min=3), default=10, help="Random architectures to train.")
+@click.option("--preset", show_default="the search's", help="Settings of training: one of the space's presets.")
+@settings_options
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the preset's", help="Passes over train.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=2, help="Trainings of each; their agreement is the ceiling."
+)
+@seed_option("Chooses the architectures, and fixes the training.", default="the config's, or 0")
+@jobs_options
+@threads_option
+@pace_options
+@device_option
+@resume_options("ranking")
+def rank(
+    run: Path,
+    count: int,
+    preset: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    epochs: int | None,
+    seeds: int,
+    seed: int | None,
+    jobs: int | None,
+    executor: str | None,
+    threads: int | None,
+    checkpoint_minutes: float,
+    max_hours: float | None,
+    device: str,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Judge a finished search: do its shared weights rank architectures as training each from scratch does?
+
+    Random architectures are scored with the shared weights on one half of the valid split, and after training alone,
+    with several seeds, on the other. Kendall's tau says how far the two orders agree, beside how far two seeds agree
+    and how far the order by size or latency does. The test split is not looked at. Writes ranking.json, which
+    `enas report` draws.
+    """
+    from exporter.judging.ranking import RANKING
+    from exporter.judging.ranking import rank as run_rank
+    from exporter.retraining.config import config_types
+    from exporter.retraining.presets import retrain_preset
+    from exporter.retraining.request import preset_of
+    from searcher.arch.catalog import find_spec
+    from searcher.arch.document import ConfigError
+    from searcher.training import device as devices
+    from searcher.training.executors import default_jobs
+    from searcher.training.pacing import pace_of
+    from searcher.training.settings import Settings
+
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+    spec = find_spec(run)
+    settings = Settings.read(config_file, assignments)
+    # There must be a split to score on.
+    base = replace(retrain_preset(spec.space, preset_of(spec, settings, preset)), train_on="train", threads=1)
+    config = settings.apply(base, types=config_types(spec.space))
+    if config.train_on != "train":
+        raise ConfigError(f"train_on is {config.train_on}, but architectures are ranked by what they score on valid")
+    seed = config.seed if seed is None else seed
+    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, threads=threads or config.threads)
+    torch_device = devices.resolve_device(device)
+    devices.prepare(torch_device)
+    num_jobs = min(jobs or default_jobs(torch_device), count * seeds)
+    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+        found = run_rank(
+            run,
+            config,
+            count=count,
+            num_seeds=seeds,
+            seed=seed,
+            device=torch_device,
+            setting=setting,
+            executor=workers,
+            resume=resume,
+            force=force,
+            again=command_again(),
+            log=click.echo,
+        )
+    for line in _ranking_lines(found):
+        click.echo(line)
+    click.echo(f"wrote {run / RANKING}; `enas report {shlex.quote(str(run))}` draws it", err=True)
+
+
+def _ranking_lines(found: Ranking) -> Iterator[str]:
+    """A table of the predictors, and what the shared weights' rank correlation is worth."""
+    regret_of = f"regret of {found.shared.agreement.top}"
+    yield f"{'predictor':<16}{'tau':>7}{'± s.e.':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
+    for one in found.predictors:
+        agreed = one.agreement
+        regret = f"{100 * agreed.regret:.2f} pts" if found.metric == "accuracy" else f"{agreed.regret:.2f}"
+        yield (
+            f"{one.name:<16}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
+            f"{_or_dash(agreed.p_value, '.2g'):>9}{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
+        )
+    if found.seed_tau is not None:
+        error = _or_dash(found.seed_standard_error, ".2f")
+        yield f"{'another seed':<16}{found.seed_tau:>7.2f}{error:>8}   the most that can be asked for"
+    pool = f"{len(found.architectures)} architectures trained for {found.epochs} epochs"
+    tau, p_value = found.shared.agreement.tau, found.shared.agreement.p_value
+    if tau is None or p_value is None:
+        yield f"Kendall's tau is not defined over {pool}: all of them score alike"
+    else:
+        yield f"Kendall's tau {tau:.2f} over {pool} (a random order comes as far with probability {p_value:.2g})"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,33 @@
+"""A run's second form for callers who do not resize: `model-any-size.onnx`, which takes pictures of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from datasets.files import whole_file
+from exporter.conversion.convert import check
+from exporter.conversion.transforms.resize_inside import resize_inside
+from runtime.models.artifact import MODEL, ArtifactError, load
+from runtime.models.model import Model
+from runtime.models.onnx_file import OnnxFile
+
+ANY_SIZE_MODEL = "model-any-size.onnx"
+
+
+def write_any_size(run: Path) -> Path:
+    """Write the form beside the run's model, once it gives the outputs that the model carries; its path.
+
+    Raises: ArtifactError: there is no model, or its form answers otherwise.
+    """
+    model = Model.open(run / MODEL, provider="cpu", threads=1)
+    shape, resize = model.image_shape, model.preprocess.resize
+    data = check(resize_inside(onnx.load(run / MODEL), input_shape=shape, resize=resize))
+    path = run / ANY_SIZE_MODEL
+    golden = Model.of(*load(OnnxFile(path, data), provider="cpu", threads=1)).check_golden()
+    if not golden.passed:
+        raise ArtifactError(f"{path}: its outputs differ from the model's by up to {golden.max_difference:.3g}")
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(data)
+    return path

@@ -1,0 +1,235 @@
+"""From a trained network to one ONNX file that opens in plain onnxruntime with nothing of ours installed.
+
+An image classifier takes pictures as they are, uint8 [batch, height, width, channel]; scaling and normalisation are in
+the graph. The file carries what it is: spec, classes, how to prepare a picture, golden samples, a drawing. Language
+models are in `convert_text.py`.
+"""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from datasets.files import strict_json
+from exporter.conversion.transforms.passes import drop_initializer_types, transform
+from foundation.machine import toolchain_version
+from runtime.models.images import PIXELS
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
+
+DEFAULT_OPSET = 18
+NUM_GOLDEN = 4
+_MOST_GOLDEN_BYTES = 64 * 1024
+# The first onnxruntime that loads files of an opset, as tried; the oldest that the runtime allows loads earlier ones.
+_FIRST_ONNXRUNTIME = {22: "1.21", 23: "1.23"}
+OLDEST_ONNXRUNTIME = "1.20"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two computations of one image's logits may lie apart: |a - b| <= atol + rtol · max |logit|."""
+
+    atol: float = 1e-4
+    rtol: float = 1e-4
+
+    def bound(self, logits: np.ndarray) -> np.ndarray:
+        """The difference allowed for each image: logits [N, classes] -> [N]."""
+        return self.atol + self.rtol * np.abs(logits).max(axis=1)
+
+
+def least_onnxruntime(opset: int) -> str:
+    """The oldest onnxruntime in which files of an opset are known to load."""
+    return _FIRST_ONNXRUNTIME.get(opset, OLDEST_ONNXRUNTIME)
+
+
+def num_golden(input_shape: Sequence[int]) -> int:
+    """How many images a model carries to be checked with: fewer of large ones, which would outweigh its weights."""
+    return max(1, min(NUM_GOLDEN, _MOST_GOLDEN_BYTES // math.prod(input_shape)))
+
+
+class DeployedNetwork(nn.Module):
+    """Pictures in, answers out: uint8 [B, H, W, C] -> logits and probabilities, float32 [B, classes].
+
+    network: images [B, C, H, W] -> (logits [B, classes], auxiliary logits or None). mean, std: per channel, of pixels
+    scaled to [0, 1].
+    """
+
+    def __init__(self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", scale.float().view(1, -1, 1, 1))
+        self.register_buffer("shift", shift.float().view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, _ = self.network(images.permute(0, 3, 1, 2).float() * self.scale + self.shift)
+        return logits, logits.softmax(dim=1)
+
+
+def convert(network: DeployedNetwork, *, input_shape: tuple[int, ...], opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+    """The network as ONNX, for any batch size, after all passes of `transforms`.
+
+    Args: input_shape: H, W, C.
+    """
+    # Two images: a batch of one would be taken for a constant.
+    example = torch.zeros(2, *input_shape, dtype=torch.uint8)
+    model = to_onnx(network, (example,), inputs=["images"], outputs=["logits", "probabilities"], opset=opset)
+    return transform(model)
+
+
+def to_onnx(
+    network: nn.Module, examples: tuple[Tensor, ...], *, inputs: list[str], outputs: list[str], opset: int
+) -> onnx.ModelProto:
+    """A network as ONNX with float32 weights inside the file; the first axis of every input, the batch, is free.
+
+    The exporter's notes about source files are stripped.
+    """
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(
+            network.cpu().eval(),
+            examples,
+            dynamo=True,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in examples),
+            opset_version=opset,
+            external_data=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model.graph)
+    for function in model.functions:
+        del function.metadata_props[:]
+        for node in function.node:
+            del node.metadata_props[:]
+    del model.metadata_props[:]
+    drop_initializer_types(model.graph)
+    sign(model)
+    return model
+
+
+def sign(model: onnx.ModelProto) -> None:
+    """Say in the model who made it."""
+    model.producer_name, model.producer_version = "enas-toolchain", toolchain_version()
+
+
+def describe(
+    model: onnx.ModelProto,
+    spec: Spec,
+    *,
+    golden_images: np.ndarray,
+    golden_logits: np.ndarray,
+    tolerance: Tolerance,
+    accuracy: Mapping[str, Any],
+    drawing: str,
+    weights: str,
+    resize: str,
+    block: int | None = None,
+) -> None:
+    """Write into the model what it is, as JSON strings under `enas.*`.
+
+    Args: golden_images: uint8 [n, H, W, C], with their golden_logits [n, classes]. accuracy: split, value in [0, 1],
+    count. weights: where the weights come from, in words. resize: how pictures of the data set were brought to size.
+    block: what channels were filled up to multiples of, so that the graph is wider than the spec.
+    """
+    assert isinstance(spec.task, ImageClassification)
+    height, width, channels = spec.task.input_shape
+    entries = {
+        "enas.spec": spec.to_document(),
+        "enas.classes": spec.task.classes,
+        "enas.preprocess": {
+            "resize": resize,
+            "interpolation": "bilinear",
+            "height": height,
+            "width": width,
+            "channels": channels,
+        },
+        "enas.pixels": PIXELS,
+        "enas.golden": {
+            "images": base64.b64encode(golden_images.tobytes()).decode(),
+            "shape": golden_images.shape,
+            "logits": golden_logits.tolist(),
+            "atol": tolerance.atol,
+            "rtol": tolerance.rtol,
+        },
+    }
+    if block is not None:
+        entries["enas.align"] = {"version": 1, "block": block}
+    # The dialect of ultralytics' tools, which read it with literal_eval.
+    names = {"names": repr(dict(enumerate(spec.task.classes)))}
+    write_metadata(model, entries, accuracy=accuracy, drawing=drawing, weights=weights, verbatim=names)
+
+
+def write_metadata(
+    model: onnx.ModelProto,
+    entries: Mapping[str, Any],
+    *,
+    accuracy: Mapping[str, Any],
+    drawing: str,
+    weights: str,
+    verbatim: Mapping[str, str] | None = None,
+) -> None:
+    """Write entries into the model as JSON strings, with those that all models have; `verbatim` ones as they are."""
+    entries = {
+        **entries,
+        "enas.drawing": drawing,
+        "enas.accuracy": dict(accuracy),
+        "enas.precision": "fp32",
+        "enas.producer": {
+            "name": model.producer_name,
+            "version": model.producer_version,
+            "torch": torch.__version__,
+            "weights": weights,
+        },
+    }
+    properties = {key: strict_json(value, indent=None) for key, value in entries.items()}
+    onnx.helper.set_model_props(model, {**properties, **(verbatim or {})})
+
+
+def check(model: onnx.ModelProto) -> bytes:
+    """The model's bytes, after ONNX's own checker has passed them."""
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    """Drop the exporter's debug metadata: it holds local paths, and makes equal models differ in their bytes."""
+    del graph.metadata_props[:]
+    for value in [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]:
+        del value.metadata_props[:]
+        if isinstance(value, onnx.NodeProto):
+            value.ClearField("doc_string")
+            for attribute in value.attribute:
+                if attribute.HasField("g"):
+                    _strip(attribute.g)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress notes and warnings about its own insides away from the user."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)

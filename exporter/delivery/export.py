@@ -1,0 +1,310 @@
+"""A run's retrained network becomes its `model.onnx`: converted, described, verified, and only then named so.
+
+A language model becomes two files, both verified before either has its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx
+import torch
+
+from datasets.files import strict_json, whole_file, write_text
+from datasets.store import ImageStore, StoreError, TextStore
+from datasets.token_batches import TokenBatches
+from exporter.conversion.convert import (
+    DEFAULT_OPSET,
+    NUM_GOLDEN,
+    DeployedNetwork,
+    Tolerance,
+    check,
+    convert,
+    describe,
+    num_golden,
+)
+from exporter.conversion.convert_text import (
+    StepNetwork,
+    convert_sequence,
+    convert_step,
+    describe_text,
+    golden_log_probs,
+)
+from exporter.conversion.transforms.align import fastest_alignment
+from exporter.delivery.verify import Verification, torch_logits, verify
+from exporter.delivery.verify_text import verify_text
+from exporter.latency.measure import CAREFUL, measure
+from exporter.retraining.retrain import BEST, check_task, load_best
+from runtime.models.artifact import MODEL, SEQUENCE_MODEL
+from runtime.models.language_model import SequenceModel, StepModel
+from runtime.models.model import Model
+from searcher.arch.spec import Spec, read_spec
+from searcher.arch.tasks import ImageClassification
+from searcher.nn.build import BoundNetwork
+from searcher.report.drawing import draw_spec
+from searcher.training.checkpoint import load_checkpoint
+from searcher.training.run_folder import RunError, RunFolder, read_toml
+from searcher.training.task_kinds import Store, load_store
+from searcher.training.text_learner import perplexity
+
+VERIFICATION = "verification.json"
+FAILED_VERIFICATION = "verification-failed.json"
+_GOLDEN_TOKENS = 9
+
+Log = Callable[[str], None]
+Align: TypeAlias = Literal["none", "auto"]
+
+
+class VerificationError(Exception):
+    """The model does not compute what its network computes."""
+
+    def __init__(self, verification: Verification, report: Path) -> None:
+        self.verification = verification
+        super().__init__(f"the exported model does not match its torch network; see {report}. No model was written")
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A run's retraining as the exporter finds it."""
+
+    spec: Spec
+    network: BoundNetwork
+    store: Store
+    weights: str
+    """Where the weights come from, in words."""
+    weights_sha256: str
+    finished: bool
+
+
+def load_retrained(run: Path) -> Retrained:
+    """The best weights of a run's retraining, on the CPU.
+
+    Raises: RunError: there is no retraining, or no epoch of it is done. StoreError, CheckpointError.
+    """
+    folder = RunFolder(run / "retrain")
+    if not (folder.path / BEST).exists():
+        state = "has not finished an epoch" if folder.config_path.exists() else "is missing"
+        raise RunError(f"{run}: the retraining {state}; make it with `enas retrain {shlex.quote(str(run))}`")
+    spec = read_spec(folder.path / "spec.json")
+    store = load_store(spec.task.dataset, space=spec.space)
+    check_task(spec, store)
+    trained_on = read_toml(folder.config_path).get("dataset_sha256")
+    if trained_on and trained_on != store.digest:
+        # Its mean and deviation go into the model, and its test split is what that is verified on.
+        raise StoreError(
+            f"the data set {spec.task.dataset} is no longer the one that {run} was trained on; import that one again, "
+            f"or train anew: `enas retrain {shlex.quote(str(run))} --force`"
+        )
+    network = load_best(folder, spec, device=torch.device("cpu"))
+    epoch = load_checkpoint(folder.path / BEST, required=("epoch",))["epoch"]
+    return Retrained(
+        spec=spec,
+        network=network,
+        store=store,
+        weights=f"epoch {epoch} of {'a finished' if folder.finished else 'an unfinished'} retraining",
+        weights_sha256=_sha256(folder.path / BEST),
+        finished=folder.finished,
+    )
+
+
+def load_deployed(run: Path) -> DeployedNetwork | StepNetwork:
+    """The network in torch as it is exported. Raises: as `load_retrained`."""
+    retrained = load_retrained(run)
+    if isinstance(retrained.store, TextStore):
+        return StepNetwork(retrained.network)
+    return DeployedNetwork(retrained.network, mean=retrained.store.mean, std=retrained.store.std)
+
+
+def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "none") -> bool:
+    """Whether the run's model is verified, and is that of its retraining's weights as they are now."""
+    try:
+        document = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))
+        spec = read_spec(run / "retrain" / "spec.json")
+        return (
+            document["passed"]
+            and (document["opset"], document.get("align", "none")) == (opset, align)
+            and document["tolerance"] == asdict(tolerance)
+            and document["retraining_finished"] == RunFolder(run / "retrain").finished
+            and document["weights_sha256"] == _sha256(run / "retrain" / BEST)
+            and document["dataset_sha256"] == load_store(spec.task.dataset, space=spec.space).digest
+            and document["model_sha256"] == _sha256(run / MODEL)
+            and (document["sequence_sha256"] is None or document["sequence_sha256"] == _sha256(run / SEQUENCE_MODEL))
+        )
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
+def export(
+    run: Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    tolerance: Tolerance | None = None,
+    align: Align = "none",
+    log: Log = print,
+) -> Verification:
+    """Write the run's model, or its two of a language model, and `verification.json` into the run directory.
+
+    Args: align: whether channels of an image network are filled up to blocks of this CPU's kernels, where that gains.
+
+    Raises: VerificationError: they differ; no model is written, and one of other weights is removed. RunError,
+    StoreError.
+    """
+    tolerance = tolerance or Tolerance()
+    retrained = load_retrained(run)
+    if not retrained.finished:
+        log(f"the retraining is not finished: exporting the weights of {retrained.weights}")
+    log("converting to ONNX")
+    make = _text_models if isinstance(retrained.store, TextStore) else partial(_image_model, align=align, log=log)
+    with ExitStack() as stack:
+        paths = {}
+        for name, proto in make(retrained, opset=opset, tolerance=tolerance):
+            data = check(proto)
+            paths[name] = stack.enter_context(whole_file(run / name))
+            paths[name].write_bytes(data)
+        log("verifying against torch")
+        verification = _verify(paths, retrained, tolerance=tolerance)
+        if not verification.passed:
+            _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset, align=align)
+            _remove_stale(run, retrained)
+            raise VerificationError(verification, run / FAILED_VERIFICATION)
+    # After the model has its name: a kill in between leaves a model without a report, never a report of another model.
+    _write(run / VERIFICATION, verification, retrained, opset=opset, align=align)
+    (run / FAILED_VERIFICATION).unlink(missing_ok=True)
+    return verification
+
+
+def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification:
+    """Compare a run's model with its retrained network again, and write `verification.json`.
+
+    Raises: RunError, StoreError, ArtifactError.
+    """
+    retrained = load_retrained(run)
+    paths = {name: run / name for name in (MODEL, SEQUENCE_MODEL)}
+    verification = _verify(paths, retrained, tolerance=tolerance or Tolerance())
+    opset = next(entry.version for entry in onnx.load(run / MODEL).opset_import if not entry.domain)
+    _write(run / VERIFICATION, verification, retrained, opset=opset, align=_align_of(run))
+    return verification
+
+
+def _image_model(
+    retrained: Retrained, *, opset: int, tolerance: Tolerance, align: Align, log: Log
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    store, spec = retrained.store, retrained.spec
+    assert isinstance(store, ImageStore)
+    assert isinstance(spec.task, ImageClassification)
+    network = DeployedNetwork(retrained.network, mean=store.mean, std=store.std)
+    images, labels = store.images("test"), store.labels("test")
+    logits = torch_logits(network, images)
+    proto = convert(network, input_shape=spec.task.input_shape, opset=opset)
+    block = None
+    if align == "auto":
+        proto, block, why = fastest_alignment(proto, _relative_times)
+        log(why)
+    count = num_golden(spec.task.input_shape)
+    describe(
+        proto,
+        spec,
+        golden_images=images[:count],
+        golden_logits=logits[:count],
+        tolerance=tolerance,
+        accuracy={"split": "test", "value": float((logits.argmax(1) == labels).mean()), "count": len(labels)},
+        drawing=draw_spec(spec),
+        weights=retrained.weights,
+        resize=store.resize,
+        block=block,
+    )
+    yield MODEL, proto
+
+
+def _relative_times(files: Sequence[bytes]) -> list[float]:
+    return [ratio.value for ratio in measure(files, effort=CAREFUL).ratios]
+
+
+def _text_models(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> Iterator[tuple[str, onnx.ModelProto]]:
+    store = retrained.store
+    assert isinstance(store, TextStore)
+    tokens = store.stream("test").astype(np.int64)
+    length = min(_GOLDEN_TOKENS, len(tokens))
+    starts = np.linspace(0, len(tokens) - length, NUM_GOLDEN).astype(np.int64)
+    golden = tokens[starts[:, None] + np.arange(length)]
+    score = perplexity(retrained.network, TokenBatches.load(store, "test", device="cpu"), precision="float32")
+    for name, convert_model in ((MODEL, convert_step), (SEQUENCE_MODEL, convert_sequence)):
+        proto = convert_model(retrained.network, opset=opset)
+        describe_text(
+            proto,
+            retrained.spec,
+            store=store,
+            golden_tokens=golden,
+            golden_log_probs=golden_log_probs(retrained.network, golden),
+            tolerance=tolerance,
+            accuracy={"split": "test", "metric": "perplexity", "value": score, "count": len(tokens) - 1},
+            drawing=draw_spec(retrained.spec),
+            weights=retrained.weights,
+        )
+        yield name, proto
+
+
+def _verify(paths: dict[str, Path], retrained: Retrained, *, tolerance: Tolerance) -> Verification:
+    """Compare a run's files, whatever they are called yet, with its network."""
+    store = retrained.store
+    if isinstance(store, TextStore):
+        return verify_text(
+            StepModel.open(paths[MODEL], provider="cpu"),
+            SequenceModel.open(paths[SEQUENCE_MODEL], provider="cpu"),
+            retrained.network,
+            store=store,
+            tolerance=tolerance,
+        )
+    return verify(
+        Model.open(paths[MODEL], provider="cpu"),
+        DeployedNetwork(retrained.network, mean=store.mean, std=store.std),
+        images=store.images("test"),
+        labels=store.labels("test"),
+        split="test",
+        tolerance=tolerance,
+    )
+
+
+def _align_of(run: Path) -> Align:
+    """What the run's last export was asked for."""
+    try:
+        return json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["align"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return "none"
+
+
+def _write(path: Path, verification: Verification, retrained: Retrained, *, opset: int, align: Align) -> None:
+    document = {
+        **verification.to_document(),
+        "opset": opset,
+        "align": align,
+        "weights": retrained.weights,
+        "weights_sha256": retrained.weights_sha256,
+        "dataset_sha256": retrained.store.digest,
+        "retraining_finished": retrained.finished,
+    }
+    write_text(path, strict_json(document) + "\n")
+
+
+def _remove_stale(run: Path, retrained: Retrained) -> None:
+    """Remove an earlier model of other weights, which would look like the run's own."""
+    try:
+        earlier = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["weights_sha256"]
+    except (FileNotFoundError, ValueError, KeyError):
+        earlier = None
+    if earlier != retrained.weights_sha256:
+        for name in (MODEL, SEQUENCE_MODEL, VERIFICATION):
+            (run / name).unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

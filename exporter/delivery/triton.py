@@ -1,0 +1,129 @@
+"""A run's model as one of a Triton repository: `NAME/config.pbtxt`, `1/model.onnx`, and what its numbers mean.
+
+That is `labels.txt` of an image classifier. A language model goes there as it takes single steps: its state comes with
+every request, so that Triton batches texts without knowing of sequences; `vocabulary.json` has its tokens, in order.
+Beside the folder, `NAME.kserve.yaml` has KServe serve the repository. Our own server serves the same folder.
+Source: Triton's `model_config.proto`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.files import strict_json, whole_folder, write_text
+from exporter.delivery.kserve import inference_service
+from exporter.latency.measure import measure
+from runtime.models.artifact import MODEL, ArtifactError
+from runtime.models.inputs import inputs_of, outputs_of
+from runtime.models.kinds import AnyModel, open_model
+from runtime.models.model import Model
+from runtime.serving.signature import configured
+
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+_GAIN = 0.95
+"""A larger batch is preferred if it takes this part of the time an image or a token, or less."""
+_QUEUE_DELAY_US = 100
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_ENUMS = ("data_type", "kind")
+
+
+def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
+    """Write the run's model into a repository, whole or not at all; its folder there, called as the run.
+
+    gpu: whether its instances are for GPUs, one on each, rather than for CPUs.
+    Raises: ArtifactError: there is no model, or its run has a name that no model can have.
+    """
+    model = open_model(run / MODEL, provider="cpu", threads=1)
+    name = run.absolute().name
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(f"{run}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
+    folder = repository / name
+    with whole_folder(folder) as unfinished:
+        (unfinished / "1").mkdir()
+        shutil.copyfile(run / MODEL, unfinished / "1" / MODEL)
+        (unfinished / "warmup").mkdir()
+        (unfinished / "warmup" / "golden").write_bytes(_golden_input(model))
+        meaning, text = _meaning(model)
+        (unfinished / meaning).write_text(text, encoding="utf-8")
+        (unfinished / "config.pbtxt").write_text(text_format(configuration(model, name, gpu=gpu)), encoding="utf-8")
+    write_text(repository / f"{name}.kserve.yaml", inference_service(name, gpu=gpu))
+    return folder
+
+
+def _golden_input(model: AnyModel) -> bytes:
+    """The first input of a sample that the model carries, as it lies in memory."""
+    if isinstance(model, Model):
+        images, _ = model.golden_samples()
+        return images[0].tobytes()
+    return np.array(model.metadata["golden"]["tokens"][0][0], dtype=np.int64).tobytes()
+
+
+def _meaning(model: AnyModel) -> tuple[str, str]:
+    """A file's name and text: what the model's outputs stand for."""
+    if isinstance(model, Model):
+        return "labels.txt", "".join(f"{label}\n" for label in model.classes)
+    return "vocabulary.json", strict_json(model.tokenizer.vocabulary, indent=None)
+
+
+def configuration(model: AnyModel, name: str, *, gpu: bool = False) -> dict[str, Any]:
+    """Triton's ModelConfig, as a document. For a GPU no batch size is preferred: none was measured there."""
+    ort = model.session.ort
+    inputs, outputs = configured(inputs_of(ort)), configured(outputs_of(ort))
+    if isinstance(model, Model):
+        outputs = [{**output, "label_filename": "labels.txt"} for output in outputs]
+    sizes = [] if gpu else preferred_batch_sizes(model.path.read_bytes())
+    batching: dict[str, Any] = {"preferred_batch_size": sizes} if sizes else {}
+    # Of a language model the token is golden, and the state the one before a text begins.
+    values: list[dict[str, Any]] = [{"input_data_file": "golden"}, *({"zero_data": True} for _ in inputs[1:])]
+    warmup = [
+        {"key": one["name"], "value": {"data_type": one["data_type"], "dims": one["dims"], **value}}
+        for one, value in zip(inputs, values, strict=True)
+    ]
+    return {
+        "name": name,
+        "platform": "onnxruntime_onnx",
+        "max_batch_size": _BATCH_SIZES[-1],
+        "input": inputs,
+        "output": outputs,
+        "instance_group": [{"count": 1, "kind": "KIND_GPU" if gpu else "KIND_CPU"}],
+        "dynamic_batching": {**batching, "max_queue_delay_microseconds": _QUEUE_DELAY_US},
+        "model_warmup": [{"name": "golden", "batch_size": 1, "inputs": warmup}],
+    }
+
+
+def preferred_batch_sizes(model: bytes) -> list[int]:
+    """The batches that take less time an input than smaller ones, measured on this machine's CPU, one thread."""
+    found: list[int] = []
+    least = float("inf")
+    for size in _BATCH_SIZES:
+        (ms,) = measure([model], batch=size).ms
+        if ms.value / size <= _GAIN * least:
+            if size > 1:
+                found.append(size)
+            least = ms.value / size
+    return found
+
+
+def text_format(document: Mapping[str, Any]) -> str:
+    """A document as protobuf's text format: names of enums bare, strings quoted."""
+    return "\n".join(_lines(document)) + "\n"
+
+
+def _lines(document: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for key, value in document.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Mapping):
+                yield f"{indent}{key} {{"
+                yield from _lines(one, indent + "  ")
+                yield f"{indent}}}"
+            elif isinstance(one, str) and key not in _ENUMS:
+                yield f"{indent}{key}: {json.dumps(one)}"
+            else:
+                yield f"{indent}{key}: {str(one).lower() if isinstance(one, bool) else one}"

@@ -1,0 +1,272 @@
+"""Other forms of a run's model, kept only where they pay: int8 and float16 beside the float32 file.
+
+A variant passes a gate of accuracy, on the valid split, and one of speed or of size on this machine; or, asked for
+another machine, that of accuracy alone, and says that it is unmeasured. `variants.json` holds all that was tried.
+"""
+
+# N images, K classes
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnx
+
+from datasets.files import strict_json, whole_file, write_text
+from datasets.seeds import numpy_generator
+from datasets.store import ImageStore
+from exporter.conversion.convert import Tolerance, check
+from exporter.conversion.transforms import int8
+from exporter.conversion.transforms.float16 import to_float16
+from exporter.delivery.acceptance import Acceptance, AccuracyLoss
+from exporter.delivery.verify import Comparison, compare
+from exporter.latency.measure import Effort, measure
+from foundation.machine import Machine
+from foundation.tables import ABSENT, aligned
+from runtime.models.artifact import MODEL, load
+from runtime.models.model import Model
+from runtime.models.onnx_file import OnnxFile
+
+VARIANTS = "variants.json"
+Goal: TypeAlias = Literal["speed", "size", "elsewhere"]
+Log: TypeAlias = Callable[[str], None]
+
+_SPEED_UP = 1.05
+_CALIBRATION_IMAGES = 256
+_BATCH_SIZE = 64
+_MOST_FLOAT_NODES = 4
+_EFFORT = Effort(seconds=1.0, sittings=6)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A form that a model may have."""
+
+    name: str
+    """The file is `model-NAME.onnx`."""
+    precision: str
+    acceptance: Acceptance
+    tolerance: Tolerance
+    """Of its golden samples: kernels of other machines round otherwise, to a step of its numbers."""
+
+    @property
+    def file(self) -> str:
+        return f"model-{self.name}.onnx"
+
+
+def variant(name: Literal["int8", "fp16"], *, points: float) -> Variant:
+    """Args: points: of accuracy that it may lose."""
+    tolerance = Tolerance(atol=1e-2, rtol=5e-2) if name == "int8" else Tolerance(atol=1e-3, rtol=1e-2)
+    return Variant(name, name, AccuracyLoss(points), tolerance)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One form that was tried."""
+
+    name: str
+    settings: str
+    accuracy: float
+    """On valid, in [0, 1]."""
+    base_accuracy: float
+    """The float32 file's."""
+    num_bytes: int
+    accurate: bool
+    ms: float | None = None
+    base_ms: float | None = None
+    speed_up: float | None = None
+    """How many times as fast as the float32 file, batch 1, one thread; None where it was not measured."""
+    kept: bool = False
+    test_accuracy: float | None = None
+    reason: str = ""
+    """Why it was kept, or not."""
+
+
+def make_variants(
+    run: Path, store: ImageStore, names: Sequence[Literal["int8", "fp16"]], *, points: float, goal: Goal, log: Log
+) -> list[Trial]:
+    """Try variants of a run's model.onnx, and write those that pass, and `variants.json`, into the run.
+
+    An earlier variant of these names that does not pass any more is removed.
+    Raises: ArtifactError: there is no model.onnx.
+    """
+    base = Model.open(run / MODEL, provider="cpu", threads=1)
+    proto = onnx.load(run / MODEL)
+    trials: list[Trial] = []
+    # What it says of an earlier file must not stand beside a new one, should this be killed.
+    (run / VARIANTS).unlink(missing_ok=True)
+    for name in names:
+        form = variant(name, points=points)
+        log(f"trying {form.file}")
+        tried = _tried(form, proto, base, store)
+        place = max(range(len(tried)), key=lambda k: (tried[k][0].accurate, tried[k][0].accuracy))
+        found, data = tried[place]
+        best = _gated(found, data, base, goal=goal)
+        if best.kept:
+            described, test_accuracy = _described(form, data, best, store, goal=goal)
+            best = replace(best, test_accuracy=test_accuracy)
+            with whole_file(run / form.file) as path:
+                path.write_bytes(described)
+        else:
+            (run / form.file).unlink(missing_ok=True)
+        trials += [best if k == place else trial for k, (trial, _) in enumerate(tried)]
+    document = {
+        "schema": 1,
+        "model_sha256": base.sha256,
+        "goal": goal,
+        "points": points,
+        "trials": [asdict(trial) for trial in trials],
+    }
+    write_text(run / VARIANTS, strict_json(document) + "\n")
+    return trials
+
+
+def _tried(
+    form: Variant, proto: onnx.ModelProto, base: Model, store: ImageStore
+) -> list[tuple[Trial, onnx.ModelProto]]:
+    """Every setting of a form, judged on valid."""
+    images, labels = store.images("valid"), store.labels("valid")
+    expected = _logits(base, images)
+    tried = []
+    for settings, data in _candidates(form, proto, store):
+        found = _logits(_opened(data), images)
+        comparison = _compared(found, expected, labels, form.tolerance)
+        assert comparison.accuracy is not None
+        assert comparison.torch_accuracy is not None
+        trial = Trial(
+            name=form.name,
+            settings=settings,
+            accuracy=comparison.accuracy,
+            base_accuracy=comparison.torch_accuracy,
+            num_bytes=len(check(data)),
+            accurate=form.acceptance.accepts(comparison),
+            reason="another setting is more accurate",
+        )
+        tried.append((trial, data))
+    return tried
+
+
+def _candidates(form: Variant, proto: onnx.ModelProto, store: ImageStore) -> Iterator[tuple[str, onnx.ModelProto]]:
+    if form.name == "fp16":
+        yield "outputs in float32", to_float16(proto)
+        return
+    count = store.count("train")
+    chosen = numpy_generator(0, "calibration").choice(count, min(_CALIBRATION_IMAGES, count), replace=False)
+    images = store.take("train", np.sort(chosen))
+    reduce_range = int8.needs_reduced_range()
+    first: onnx.ModelProto | None = None
+    for per_channel in (False, True):
+        for method in ("minmax", "percentile", "entropy"):
+            settings = int8.Settings(method, per_channel, reduce_range)
+            quantised = int8.to_int8(proto, settings, images=images)
+            first = first or quantised
+            yield str(settings), quantised
+    assert first is not None
+    worst = int8.noisiest_nodes(proto, first, images=images, count=_MOST_FLOAT_NODES)
+    settings = int8.Settings("percentile", True, reduce_range, worst)
+    yield str(settings), int8.to_int8(proto, settings, images=images)
+
+
+def _gated(best: Trial, data: onnx.ModelProto, base: Model, *, goal: Goal) -> Trial:
+    """Whether the best setting of a form is kept, and why."""
+    if not best.accurate:
+        lost = 100 * (best.base_accuracy - best.accuracy)
+        numbers = f"loses {lost:.2f} points of accuracy on valid" if lost > 0 else "a logit is not finite"
+        return replace(best, reason=numbers)
+    if goal == "elsewhere":
+        return replace(best, kept=True, reason="for another machine: speed is unmeasured")
+    latencies = measure([base.path.read_bytes(), check(data)], effort=_EFFORT)
+    base_ms, ms = (estimate.value for estimate in latencies.ms)
+    speed_up = 1 / latencies.ratios[1].value
+    best = replace(best, ms=ms, base_ms=base_ms, speed_up=speed_up)
+    if goal == "size":
+        smaller = best.num_bytes < base.num_bytes
+        return replace(best, kept=smaller, reason=f"{best.num_bytes:,} bytes for {base.num_bytes:,}")
+    return replace(best, kept=speed_up >= _SPEED_UP, reason=f"{speed_up:.2f} times as fast here; {_SPEED_UP} is asked")
+
+
+def _described(
+    form: Variant, data: onnx.ModelProto, trial: Trial, store: ImageStore, *, goal: Goal
+) -> tuple[bytes, float]:
+    """The variant's file, with what is true of it and not of the float32 file; and its accuracy on test."""
+    model = _opened(data)
+    images, labels = store.images("test"), store.labels("test")
+    accuracy = float((_logits(model, images).argmax(axis=1) == labels).mean())
+    golden = dict(model.metadata["golden"])
+    pictures, _ = model.golden_samples()
+    golden |= {"logits": _logits(model, pictures).tolist(), **asdict(form.tolerance)}
+    entries: dict[str, Any] = {
+        "enas.golden": golden,
+        "enas.precision": form.precision,
+        "enas.accuracy": {"split": "test", "value": accuracy, "count": len(labels)},
+        "enas.variant": {
+            "goal": goal,
+            "machine": None if goal == "elsewhere" else Machine.inspect().describe(),
+            **{key: value for key, value in asdict(trial).items() if key not in ("name", "kept", "test_accuracy")},
+        },
+    }
+    _set_metadata(data, entries)
+    return check(data), accuracy
+
+
+def _set_metadata(model: onnx.ModelProto, entries: Mapping[str, Any]) -> None:
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, kept | {key: strict_json(value, indent=None) for key, value in entries.items()})
+
+
+def _opened(proto: onnx.ModelProto) -> Model:
+    return Model.of(*load(OnnxFile(Path(MODEL), check(proto)), provider="cpu", threads=1))
+
+
+def _logits(model: Model, images: np.ndarray) -> np.ndarray:
+    """[N, K]."""
+    batches = (images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE))
+    return np.concatenate([model.predict(batch).logits for batch in batches])
+
+
+def _compared(found: np.ndarray, expected: np.ndarray, labels: np.ndarray, tolerance: Tolerance) -> Comparison:
+    return compare("valid", _BATCH_SIZE, found, expected, labels=labels, tolerance=tolerance)
+
+
+def remove_stale(run: Path) -> None:
+    """Remove variants of a model that is no longer the run's, which would look like its own."""
+    try:
+        of = json.loads((run / VARIANTS).read_text(encoding="utf-8"))["model_sha256"]
+    except (FileNotFoundError, ValueError, KeyError):
+        of = None
+    if of is None or not (run / MODEL).exists() or of != OnnxFile(run / MODEL, (run / MODEL).read_bytes()).sha256:
+        for name in ("model-int8.onnx", "model-fp16.onnx", VARIANTS):
+            (run / name).unlink(missing_ok=True)
+
+
+def is_current(run: Path, names: Sequence[str], *, points: float, goal: Goal) -> bool:
+    """Whether `variants.json` is of the run's model as it is now, and of these gates and forms."""
+    try:
+        document = json.loads((run / VARIANTS).read_text(encoding="utf-8"))
+        model = OnnxFile(run / MODEL, (run / MODEL).read_bytes())
+        kept = [trial["name"] for trial in document["trials"] if trial["kept"]]
+        return (
+            (document["model_sha256"], document["goal"], document["points"]) == (model.sha256, goal, points)
+            and {trial["name"] for trial in document["trials"]} >= set(names)
+            and all((run / f"model-{name}.onnx").exists() for name in kept)
+        )
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
+def describe(trials: Sequence[Trial]) -> str:
+    """All that was tried, as a table for a person."""
+    header = ["form", "settings", "valid", "float32", "bytes", "ms", "float32", ""]
+    rows = []
+    for trial in trials:
+        times = [f"{value:.3f}" if value is not None else ABSENT for value in (trial.ms, trial.base_ms)]
+        verdict = f"KEPT, {trial.test_accuracy:.2%} on test: " if trial.test_accuracy is not None else ""
+        accuracies = [f"{trial.accuracy:.2%}", f"{trial.base_accuracy:.2%}"]
+        row = [trial.name, trial.settings, *accuracies, f"{trial.num_bytes:,}", *times, verdict + trial.reason]
+        rows.append(row)
+    return aligned(header, rows, left=(0, 1, 7))

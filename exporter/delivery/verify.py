@@ -1,0 +1,209 @@
+"""Whether an exported model computes what its torch network computes: on the whole test split, at several batch sizes,
+and on images at the edges of what there can be."""
+
+# N images, H height, W width, C channels, K classes
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from exporter.conversion.convert import DeployedNetwork, Tolerance
+from exporter.delivery.acceptance import EQUALITY
+from runtime.models.model import Model
+
+BATCH_SIZES = (1, 2, 7, 64)
+_TORCH_BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """onnxruntime against torch on the same inputs at one batch size."""
+
+    inputs: str
+    """What they are: a split's name, or edge cases."""
+    batch_size: int
+    count: int
+    max_difference: float
+    """Largest |logit difference|."""
+    largest_excess: float
+    """Largest difference as a part of what is allowed beside it; above 1 fails."""
+    disagreements: int
+    """Inputs with another answer, ties not counted."""
+    ties: int
+    """Inputs whose two best logits in torch lie closer together than twice the tolerance."""
+    accuracy: float | None
+    """onnxruntime's, in [0, 1]; None for inputs without labels."""
+    torch_accuracy: float | None
+
+    @property
+    def passed(self) -> bool:
+        """As float32 must: other precisions have policies of their own, see `acceptance.py`."""
+        return EQUALITY.accepts(self)
+
+
+@dataclass(frozen=True)
+class PerplexityCheck:
+    """A text's perplexity, computed by both."""
+
+    onnxruntime: float
+    torch: float
+    count: int
+    """Tokens foreseen."""
+    rtol: float
+    """How far apart they may lie, as a part of torch's."""
+
+    @property
+    def passed(self) -> bool:
+        return abs(self.onnxruntime - self.torch) <= self.rtol * self.torch
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All comparisons of a run's model. `passed` only if every one is."""
+
+    model_sha256: str
+    tolerance: Tolerance
+    provider: str
+    comparisons: tuple[Comparison, ...]
+    golden_difference: float
+    """Largest |logit difference| when the samples that the file carries are replayed."""
+    golden_passed: bool
+    sequence_sha256: str | None = None
+    """Of a language model's other file."""
+    perplexity: PerplexityCheck | None = None
+    """Of a language model, on the test split."""
+
+    @property
+    def passed(self) -> bool:
+        same_perplexity = self.perplexity is None or self.perplexity.passed
+        return self.golden_passed and same_perplexity and all(comparison.passed for comparison in self.comparisons)
+
+    def to_document(self) -> dict[str, Any]:
+        """What `verification.json` holds."""
+        rows = [{**asdict(c), "passed": c.passed} for c in self.comparisons]
+        return {"passed": self.passed, **asdict(self), "comparisons": rows}
+
+
+def torch_logits(network: DeployedNetwork, images: np.ndarray) -> np.ndarray:
+    """Logits [N, K] of images uint8 [N, H, W, C], in full float32 on the CPU, without flushing denormal numbers."""
+    network = network.cpu().float().eval()
+    torch.set_flush_denormal(False)
+    with torch.inference_mode():
+        batches = torch.from_numpy(images).split(_TORCH_BATCH_SIZE)
+        return torch.cat([network(batch)[0] for batch in batches]).numpy()
+
+
+def edge_images(shape: Sequence[int]) -> np.ndarray:
+    """All 0, all 255, and one constant in between for every channel: uint8 [3 + C, H, W, C]."""
+    height, width, channels = shape
+    constants = [np.full((height, width, channels), value, np.uint8) for value in (0, 255, 128)]
+    for channel in range(channels):
+        image = np.zeros((height, width, channels), np.uint8)
+        image[..., channel] = 200
+        constants.append(image)
+    return np.stack(constants)
+
+
+def verify(
+    model: Model,
+    network: DeployedNetwork,
+    *,
+    images: np.ndarray,
+    labels: np.ndarray,
+    split: str,
+    tolerance: Tolerance,
+    logits: np.ndarray | None = None,
+) -> Verification:
+    """Compare a model with the network it was made from.
+
+    Args: images: uint8 [N, H, W, C]; labels: [N]. logits: torch's [N, K], if they are known already.
+    """
+    expected = torch_logits(network, images) if logits is None else logits
+    edges = edge_images(images.shape[1:])
+    expected_edges = torch_logits(network, edges)
+    comparisons = []
+    with tqdm(total=len(BATCH_SIZES) * len(images), desc="verify", disable=None, unit="image") as bar:
+        for batch_size in BATCH_SIZES:
+            found = _run(model, images, batch_size=batch_size, on_batch=bar.update)
+            comparisons.append(compare(split, batch_size, found, expected, labels=labels, tolerance=tolerance))
+            found = _run(model, edges, batch_size=min(batch_size, len(edges)))
+            comparisons.append(
+                compare("edge cases", batch_size, found, expected_edges, labels=None, tolerance=tolerance)
+            )
+    golden = model.check_golden()
+    return Verification(
+        model_sha256=model.sha256,
+        tolerance=tolerance,
+        provider=model.session.providers[0],
+        comparisons=tuple(comparisons),
+        golden_difference=golden.max_difference,
+        golden_passed=golden.passed,
+    )
+
+
+def describe(verification: Verification) -> str:
+    """The comparisons as a table for a person."""
+    width = 2 + max(10, *(len(row.inputs) for row in verification.comparisons))
+    title = f"{'inputs':<{width}}"
+    lines = [f"{title}{'batch':>6}{'count':>8}{'max |Δ logit|':>16}{'of allowed':>12}{'differ':>8}{'ties':>6}"]
+    for row in verification.comparisons:
+        lines.append(
+            f"{row.inputs:<{width}}{row.batch_size:>6}{row.count:>8}{row.max_difference:>16.2e}"
+            f"{row.largest_excess:>12.1%}{row.disagreements:>8}{row.ties:>6}{'' if row.passed else '  FAILED'}"
+        )
+    golden = "passed" if verification.golden_passed else "FAILED"
+    lines.append(f"golden samples: {golden} (max |Δ logit| {verification.golden_difference:.2e})")
+    if (check := verification.perplexity) is not None:
+        verdict = "passed" if check.passed else "FAILED"
+        lines.append(
+            f"perplexity of test: {verdict} (onnxruntime {check.onnxruntime:.4f}, torch {check.torch:.4f}, "
+            f"{check.count:,} tokens)"
+        )
+    return "\n".join(lines)
+
+
+def _run(
+    model: Model, images: np.ndarray, *, batch_size: int, on_batch: Callable[[int], object] = lambda n: None
+) -> np.ndarray:
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        found.append(model.predict(batch).logits)
+        on_batch(len(batch))
+    return np.concatenate(found)
+
+
+def compare(
+    name: str,
+    batch_size: int,
+    found: np.ndarray,
+    expected: np.ndarray,
+    *,
+    labels: np.ndarray | None,
+    tolerance: Tolerance,
+) -> Comparison:
+    """Logits [N, K] of both, with labels [N] if there are any."""
+    difference = np.abs(found - expected).max(axis=1)  # [N]
+    # A logit that is not a number differs from everything.
+    difference = np.where(np.isfinite(difference), difference, np.inf)
+    allowed = tolerance.bound(expected)  # [N]
+    runner_up, best = np.sort(expected, axis=1)[:, -2:].T
+    tie = best - runner_up <= 2 * allowed
+    differs = (found.argmax(axis=1) != expected.argmax(axis=1)) & ~tie
+    return Comparison(
+        inputs=name,
+        batch_size=batch_size,
+        count=len(found),
+        max_difference=float(difference.max()),
+        largest_excess=float((difference / allowed).max()),
+        disagreements=int(differs.sum()),
+        ties=int(tie.sum()),
+        accuracy=None if labels is None else float((found.argmax(axis=1) == labels).mean()),
+        torch_accuracy=None if labels is None else float((expected.argmax(axis=1) == labels).mean()),
+    )

@@ -1,0 +1,255 @@
+"""A found network judged: beside random ones of its space and known ones that take the same time, trained alike.
+
+One recipe, several seeds; trained on train, chosen on valid, and scored once on test, image by image, so that
+differences are paired. Who takes part and how fast they are is decided first, and stays; trainings are independent
+jobs, each of which resumes.
+"""
+
+# S seeds, N test images
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets.batches import ImageBatches
+from datasets.catalog import load_images
+from datasets.files import strict_json, whole_file, write_text
+from datasets.store import ImageStore, StoreError
+from exporter.judging.contenders import Contender, choose, field_document, known_references, read_field, space_of
+from exporter.judging.verdict import Result, verdict
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.retrain import load_best, train
+from exporter.retraining.trainings import Training, begin_training
+from foundation.text import shape_text
+from searcher.arch.spec import Spec, spec_digest
+from searcher.training.image_learner import correct_answers
+from searcher.training.interrupt import Interrupt
+from searcher.training.jobs import Job, Setting, run_jobs
+from searcher.training.pacing import Pace
+from searcher.training.run_folder import RunError, RunFolder
+from searcher.training.weights_trainer import DivergedError
+
+COMPARISON = "comparison.json"
+FOLDER = "comparison"
+_NETWORKS = "networks.json"
+_ANSWERS = "answers.npy"
+_BATCH_SIZE = 250
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What a comparison is of, beside the recipe, which stands in each training's folder; more seeds may join it."""
+
+    num_random: int
+    """Random networks of the found one's space."""
+    references: tuple[str, ...]
+    """Names, files or runs; none stands for all that are published."""
+    latency_batch: int
+    latency_threads: int
+    seed: int
+    """Draws the random networks; trainings take this one and those after it."""
+    test_dataset: str
+    """The data set whose test split is scored on."""
+    test_sha256: str = ""
+    dataset_sha256: str = ""
+    spec_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training, and the images to score it on."""
+
+    training: Training
+    test_dataset: str
+
+
+def compare(
+    run: Path,
+    spec: Spec,
+    recipe: RetrainConfig,
+    config: CompareConfig,
+    *,
+    store: ImageStore,
+    num_seeds: int,
+    setting: Setting,
+    executor: Executor | None,
+    resume: bool,
+    force: bool,
+    again: str,
+    log: Log,
+) -> dict[str, Any]:
+    """Judge a run's network, and write `comparison.json` and the trainings, a folder each, into the run.
+
+    Args: spec: of the found network. recipe: how all are trained. store: what they are trained on. setting, executor:
+    see `run_jobs`. resume, force, again: as for `RunFolder.open`.
+    Returns: the document that was written.
+    Raises: RunError: see `RunFolder.open`; or the found network cannot be trained. StoreError: the test images are not
+    of the classes and shape of those trained on. DocumentError: a reference is unknown. Stopped, JobsError: as
+    `run_jobs`.
+    """
+    test_store = _test_store(config.test_dataset, like=store)
+    config = replace(
+        config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(spec)
+    )
+    references = known_references(config.references, like=spec)
+    folder = RunFolder.open(run / FOLDER, config, resume=resume, force=force, again=again)
+    try:
+        path = folder.path / _NETWORKS
+        if force:
+            path.unlink(missing_ok=True)
+        if path.exists():
+            field = read_field(path)
+        else:
+            field = choose(
+                spec,
+                space=space_of(run, spec),
+                num_random=config.num_random,
+                references=references,
+                batch=config.latency_batch,
+                threads=config.latency_threads,
+                seed=config.seed,
+                log=log,
+            )
+            write_text(path, strict_json(field_document(field)) + "\n")
+        (run / COMPARISON).unlink(missing_ok=True)  # of other networks
+        jobs = [
+            _begin(contender, recipe, seed, run=run, store=store, config=config, force=force, again=again)
+            for contender in field.contenders
+            for seed in range(config.seed, config.seed + num_seeds)
+        ]
+        summaries = _train(jobs, folder=folder.path, setting=setting, executor=executor, log=log)
+        results = [_result(job, summary) for job, summary in zip(jobs, summaries, strict=True)]
+        document = {
+            "spec_sha256": config.spec_sha256,
+            "dataset": store.name,
+            "test_dataset": test_store.name,
+            "preset": recipe.preset,
+            "epochs": recipe.num_epochs,
+            "seeds": num_seeds,
+            "latency_batch": config.latency_batch,
+            "latency_threads": config.latency_threads,
+            **verdict(field, results, num_seeds=num_seeds),
+        }
+        write_text(run / COMPARISON, strict_json(document) + "\n")
+        folder.finish({"networks": len(field.contenders), "seeds": num_seeds})
+        return document
+    finally:
+        folder.close()
+
+
+def recipe_for_all(recipe: RetrainConfig) -> RetrainConfig:
+    """A recipe without what networks of some spaces alone can have: an auxiliary head, and paths to drop."""
+    training = replace(recipe.training, auxiliary_weight=0.0, drop_path_prob=0.0)
+    return replace(recipe, training=training, train_on="train", model="spec")
+
+
+def _begin(
+    contender: Contender,
+    recipe: RetrainConfig,
+    seed: int,
+    *,
+    run: Path,
+    store: ImageStore,
+    config: CompareConfig,
+    force: bool,
+    again: str,
+) -> Job:
+    job = begin_training(
+        f"{contender.name}, seed {seed}",
+        contender.spec,
+        replace(recipe, seed=seed),
+        path=run / FOLDER / contender.name.replace(", ", "-").replace(" ", "-") / f"seed-{seed}",
+        store=store,
+        resume=not force,
+        force=force,
+        again=again,
+    )
+    return replace(job, arguments=Trial(job.arguments, config.test_dataset))
+
+
+def _train(
+    jobs: Sequence[Job], *, folder: Path, setting: Setting, executor: Executor | None, log: Log
+) -> list[dict[str, Any]]:
+    def on_result(index: int, summary: Mapping[str, Any]) -> None:
+        score = summary["valid_accuracy"]
+        log(f"{jobs[index].title}: " + ("it diverges" if score is None else f"valid accuracy {score:.2%}"))
+
+    return run_jobs(
+        train_and_answer, jobs, folder=folder, setting=setting, executor=executor, title="compare", on_result=on_result
+    )
+
+
+def train_and_answer(trial: Trial, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
+    """A job: train, choose on valid, and note for each test image whether it is answered rightly; the summary."""
+    training = trial.training
+    with training.opened() as (folder, store):
+        if not folder.finished:
+            assert isinstance(store, ImageStore)
+            test_store = _test_store(trial.test_dataset, like=store)
+            options: dict[str, Any] = {"device": device, "interrupt": interrupt, "pace": pace}
+            try:
+                title = f"{folder.path.parent.name}, {folder.path.name}"
+                done = train(training.spec, training.config, store=store, folder=folder, title=title, **options)
+            except DivergedError:
+                folder.finish({"valid_accuracy": None, "test_accuracy": None, "test_count": 0, "best_epoch": None})
+            else:
+                network = load_best(folder, training.spec, device=device)
+                answers = _answers(network, test_store, device=device)
+                with whole_file(folder.path / _ANSWERS) as temporary, open(temporary, "wb") as file:
+                    np.save(file, np.packbits(answers))
+                folder.finish(
+                    {
+                        "valid_accuracy": done.kept.value if done.kept else None,
+                        "test_accuracy": float(answers.mean()),
+                        "test_count": len(answers),
+                        "best_epoch": done.kept_epoch,
+                        "rate_scale": done.weights.rate_scale,
+                        "seconds": round(folder.seconds, 1),
+                    }
+                )
+        return folder.summary()
+
+
+def _answers(network: nn.Module, store: ImageStore, *, device: torch.device) -> np.ndarray:
+    """Whether each image of the test split is answered rightly: bool [N]."""
+    images = ImageBatches.load(store, "test", device=device)
+    batches = images.epoch(batch_size=_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
+    answers = [correct_answers(lambda x: network(x)[0], *batch, precision="float32") for batch in batches]
+    return torch.cat(answers).cpu().numpy()
+
+
+def _test_store(dataset: str, *, like: ImageStore) -> ImageStore:
+    """The images to score on, normalised as those trained on. Raises: StoreError: they are of another kind."""
+    store = load_images(dataset)
+    store.require_splits()
+    for what, found, wanted in (
+        ("images of", shape_text(store.image_shape), shape_text(like.image_shape)),
+        ("the classes", ", ".join(store.classes), ", ".join(like.classes)),
+    ):
+        if found != wanted:
+            raise StoreError(f"--test-dataset {dataset} has {what} {found}, but {like.name} has {what} {wanted}")
+    return replace(store, mean=like.mean, std=like.std)
+
+
+def _result(job: Job, summary: Mapping[str, Any]) -> Result | None:
+    """What a training came to; None where it diverged. Raises: RunError: its answers are damaged."""
+    score = summary["valid_accuracy"]
+    if score is None or not math.isfinite(score):
+        return None
+    path = job.folder / _ANSWERS
+    try:
+        answers = np.unpackbits(np.load(path), count=summary["test_count"])
+    except (OSError, ValueError):
+        raise RunError(f"{path}: not the answers of a training; remove {job.folder} and go on with --resume") from None
+    return Result(score, summary["best_epoch"], answers.astype(float))

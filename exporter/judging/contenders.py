@@ -1,0 +1,212 @@
+"""Who takes part in a comparison: the network a run has found, random ones of its space, and known ones, all as fast.
+
+What as fast means is measured: the rivals' latencies in onnxruntime are within 3 % of the found network's.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets.seeds import stream_seed
+from exporter.latency.measure import CAREFUL, measure
+from exporter.latency.scaling import TOLERANCE, Fitted, fit_widths, shares_of
+from foundation.statistics import Estimate, Interval
+from searcher.arch.catalog import find_spec, published_names, published_spec
+from searcher.arch.document import ArchitectureError, read_json
+from searcher.arch.spaces import Space
+from searcher.arch.spec import Spec, parse_spec
+from searcher.arch.tasks import ImageClassification, image_size_of
+from searcher.presets.catalog import search_preset
+from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
+from searcher.training.search_config import SearchConfig, config_types
+
+Kind = Literal["found", "random", "reference"]
+_REFERENCE_SPACE = "stages"
+_STEM_STRIDES = (1, 2)
+# Random architectures drawn for each one wanted: at a time, for not all have a width that fits, and at most.
+_DRAWS_AT_A_TIME = 1.5
+_DRAWS_PER_NETWORK = 12
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    kind: Kind
+    spec: Spec
+    latency_ms: Estimate
+    ratio: Estimate
+    """Of its latency to the found network's, round by round."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A network that takes no part, and why."""
+
+    name: str
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """All that take part, the found network first, and who does not."""
+
+    contenders: tuple[Contender, ...]
+    left_out: tuple[LeftOut, ...]
+    disturbances: tuple[str, ...]
+    """Why their latencies are to be taken with care."""
+    cpu: str
+
+
+def choose(
+    found: Spec,
+    *,
+    space: Space,
+    num_random: int,
+    references: Sequence[tuple[str, Spec]],
+    batch: int,
+    threads: int,
+    seed: int,
+    log: Log,
+) -> Field:
+    """Fit everybody's widths, then measure all that fit in one sitting.
+
+    Args: space: what random networks are drawn from. batch, threads: of the latencies. seed: of the draws.
+    Raises: BenchmarkError: the found network cannot be run.
+    """
+    left_out: list[LeftOut] = []
+    chosen: list[tuple[str, Kind, Spec]] = [("found", "found", found)]
+    if num_random:
+        log(f"drawing {num_random} random networks as fast as the one found")
+        drawn = _draw(found, space, num_random, batch=batch, threads=threads, seed=seed)
+        chosen += [(f"random {number}", "random", spec) for number, spec in enumerate(drawn, start=1)]
+        if len(drawn) < num_random:
+            reason = f"of {_DRAWS_PER_NETWORK * num_random} draws only {len(drawn)} can be made as fast"
+            left_out.append(LeftOut(f"{num_random - len(drawn)} of {num_random} random networks", "random", reason))
+    if references:
+        log(f"fitting the widths of {', '.join(name for name, _ in references)}")
+        fits = fit_widths([spec for _, spec in references], shares=shares_of(found, batch=batch, threads=threads))
+        for (name, _), fit in zip(references, fits, strict=True):
+            if fit.fits:
+                chosen.append((name, "reference", fit.spec))
+            else:
+                left_out.append(LeftOut(name, "reference", _cannot(fit)))
+    log(f"measuring {len(chosen)} networks in one sitting")
+    latencies = measure([spec for *_, spec in chosen], batch=batch, threads=threads, effort=CAREFUL)
+    contenders = []
+    for (name, kind, spec), ms, ratio in zip(chosen, latencies.ms, latencies.ratios, strict=True):
+        if _is_clearly_off(ratio):
+            left_out.append(LeftOut(name, kind, _cannot(Fitted(spec, ratio.value))))
+        else:
+            contenders.append(Contender(name, kind, spec, ms, ratio))
+    return Field(tuple(contenders), tuple(left_out), latencies.disturbances, latencies.machine.cpu)
+
+
+def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spec]]:
+    """Known networks for the images of a spec, by the names, files or runs given; by default all published ones of
+    the space that is made for deployment, with stems that keep the pictures' size and that halve it.
+
+    Raises: ArchitectureError: there is no such spec, or it is not for images.
+    """
+    if names:
+        return [(name, _for_task(find_spec(Path(name)), like, name=name)) for name in names]
+    found = []
+    for name in published_names():
+        spec = published_spec(name)
+        if spec.space == _REFERENCE_SPACE:
+            spec = _for_task(spec, like, name=name)
+            found += [(f"{name}, stem stride {stride}", _with_stem_stride(spec, stride)) for stride in _STEM_STRIDES]
+    return found
+
+
+def space_of(run: Path, spec: Spec) -> Space:
+    """What the run's search drew from; without a search, what the space's quick preset draws from.
+
+    Raises: DocumentError: the search's config.toml is damaged.
+    """
+    folder = RunFolder(run / "search")
+    if folder.begun:
+        space = str(read_toml(folder.config_path).get("space"))
+        if space == spec.space:
+            return read_config(folder.config_path, SearchConfig, types=config_types(space)).search_space
+    return search_preset(spec.space, "quick", image_size=image_size_of(spec.task)).search_space
+
+
+def _draw(found: Spec, space: Space, count: int, *, batch: int, threads: int, seed: int) -> list[Spec]:
+    """Different random architectures that take the found one's time, each at the width at which it does."""
+    rng = random.Random(stream_seed(seed, "comparison"))
+    shares = shares_of(found, batch=batch, threads=threads)
+    draws_at_a_time = math.ceil(_DRAWS_AT_A_TIME * count)
+    taken: list[Spec] = []
+    seen = {found.architecture}
+    for _ in range(0, _DRAWS_PER_NETWORK * count, draws_at_a_time):
+        drawn = dict.fromkeys(space.random(rng) for _ in range(draws_at_a_time))
+        new = [architecture for architecture in drawn if architecture not in seen]
+        seen.update(new)
+        draws = [replace(found, architecture=one, provenance={"source": "uniformly random"}) for one in new]
+        taken += [fit.spec for fit in fit_widths(draws, shares=shares) if fit.fits]
+        if len(taken) >= count or not draws:
+            break
+    return taken[:count]
+
+
+def _cannot(fit: Fitted) -> str:
+    return f"no width takes the found network's time within {TOLERANCE:.0%}: the nearest takes {fit.ratio:.2f} of it"
+
+
+def _is_clearly_off(ratio: Estimate) -> bool:
+    """Whether a network does not take the time it was fitted to, beyond what the interval leaves open."""
+    low, high = (ratio.value, ratio.value) if ratio.interval is None else (ratio.interval.low, ratio.interval.high)
+    return low > 1 + TOLERANCE or high < 1 - TOLERANCE
+
+
+def _for_task(spec: Spec, like: Spec, *, name: str) -> Spec:
+    if not isinstance(spec.task, ImageClassification):
+        raise ArchitectureError(name, ["is no network for images"])
+    return replace(spec, task=like.task, provenance={"source": name})
+
+
+def _with_stem_stride(spec: Spec, stride: int) -> Spec:
+    document: dict[str, Any] = spec.to_document()
+    document["architecture"]["stem"]["stride"] = stride
+    return parse_spec(document, source="reference")
+
+
+def field_document(field: Field) -> dict[str, Any]:
+    """What `read_field` reads."""
+    return {
+        **asdict(field),
+        "contenders": [{**asdict(one), "spec": one.spec.to_document()} for one in field.contenders],
+    }
+
+
+def read_field(path: Path) -> Field:
+    """Raises: DocumentError: damaged. RunError: not what a comparison writes."""
+    document = read_json(path)
+    try:
+        contenders = tuple(
+            Contender(
+                entry["name"],
+                entry["kind"],
+                parse_spec(entry["spec"], source=f"{path}: {entry['name']}"),
+                _estimate(entry["latency_ms"]),
+                _estimate(entry["ratio"]),
+            )
+            for entry in document["contenders"]
+        )
+        left_out = tuple(LeftOut(**entry) for entry in document["left_out"])
+        return Field(contenders, left_out, tuple(document["disturbances"]), document["cpu"])
+    except (KeyError, TypeError):
+        raise RunError(f"{path}: not the networks of a comparison; start anew with --force") from None
+
+
+def _estimate(document: Mapping[str, Any]) -> Estimate:
+    interval = document["interval"]
+    return Estimate(document["value"], None if interval is None else Interval(**interval))

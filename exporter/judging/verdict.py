@@ -1,0 +1,127 @@
+"""What a comparison's trainings come to: accuracies by latency, differences and spreads, each with what it is worth.
+
+Knows nothing of how or where the trainings ran.
+"""
+
+# S seeds, N test images
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from exporter.judging import evidence
+from exporter.judging.contenders import Contender, Field, Kind, LeftOut
+from searcher.nn.complexity import complexity_of
+from searcher.training.run_folder import RunError
+
+_POOLS: dict[str, tuple[Kind, ...]] = {
+    "random": ("random",),
+    "references": ("reference",),
+    "all": ("found", "random", "reference"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to."""
+
+    valid_accuracy: float
+    best_epoch: int
+    answers: np.ndarray
+    """[N], 1 where a test image is answered rightly, else 0."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    contender: Contender
+    results: Sequence[Result]
+    answers: evidence.Replicates
+
+    @property
+    def valid_accuracy(self) -> float:
+        return float(np.mean([result.valid_accuracy for result in self.results]))
+
+    def document(self) -> dict[str, Any]:
+        cost = complexity_of(self.contender.spec).total
+        return {
+            "name": self.contender.name,
+            "kind": self.contender.kind,
+            "latency_ms": asdict(self.contender.latency_ms),
+            "latency_ratio": asdict(self.contender.ratio),
+            "parameters": cost.parameters,
+            "multiply_adds": cost.multiply_adds,
+            "valid_accuracy": self.valid_accuracy,
+            "test_accuracy": asdict(evidence.accuracy(self.answers)),
+            "trainings": [
+                {
+                    "valid_accuracy": result.valid_accuracy,
+                    "test_accuracy": float(result.answers.mean()),
+                    "best_epoch": result.best_epoch,
+                }
+                for result in self.results
+            ],
+            "spec": self.contender.spec.to_document(),
+        }
+
+
+def verdict(field: Field, results: Sequence[Result | None], *, num_seeds: int) -> dict[str, Any]:
+    """The part of `comparison.json` that the trainings decide.
+
+    Args: results: of all contenders in their order, `num_seeds` of each; None where a training diverged, which leaves
+    its network out.
+    Raises: RunError: it is the found network's.
+    """
+    left_out = list(field.left_out)
+    kept: list[tuple[Contender, list[Result]]] = []
+    for index, contender in enumerate(field.contenders):
+        own = results[index * num_seeds : (index + 1) * num_seeds]
+        whole = [result for result in own if result is not None]
+        if len(whole) == num_seeds:
+            kept.append((contender, whole))
+            continue
+        reason = f"{num_seeds - len(whole)} of its {num_seeds} trainings diverge"
+        if contender.kind == "found":
+            raise RunError(f"the found network cannot be judged: {reason}")
+        left_out.append(LeftOut(contender.name, contender.kind, reason))
+    networks = evidence.of_networks([np.stack([result.answers for result in own]) for _, own in kept])
+    judged = [_Judged(*one, answers) for one, answers in zip(kept, networks, strict=True)]
+    return {
+        "cpu": field.cpu,
+        "disturbances": list(field.disturbances),
+        "test_count": len(judged[0].results[0].answers),
+        "networks": [one.document() for one in judged],
+        "left_out": [asdict(one) for one in left_out],
+        "differences": _differences(judged),
+        "spreads": _spreads(judged),
+    }
+
+
+def _differences(judged: Sequence[_Judged]) -> list[dict[str, Any]]:
+    """The found network's accuracy less that of others. The best of several is chosen on valid: chosen on test, it
+    would owe a part of its lead to the luck of those images."""
+    found = judged[0]
+    differences = []
+    for kind in ("reference", "random"):
+        rivals = [one for one in judged if one.contender.kind == kind]
+        if not rivals:
+            continue
+        best = max(rivals, key=lambda one: one.valid_accuracy)
+        less = evidence.difference(found.answers, best.answers)
+        differences.append({"less": f"best {kind}", "name": best.contender.name, **asdict(less)})
+        if kind == "random" and len(rivals) > 1:
+            less = evidence.difference(found.answers, evidence.of_draws([one.answers for one in rivals]))
+            differences.append({"less": "mean random", "name": f"{len(rivals)} networks", **asdict(less)})
+    return differences
+
+
+def _spreads(judged: Sequence[_Judged]) -> list[dict[str, Any]]:
+    spreads = []
+    for pool, kinds in _POOLS.items():
+        found = evidence.spread([one.answers for one in judged if one.contender.kind in kinds])
+        if found is not None:
+            spreads.append({"pool": pool, **asdict(found), "nothing_to_rank": found.is_noise})
+    return spreads

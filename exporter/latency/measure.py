@@ -1,0 +1,188 @@
+"""How long networks take in onnxruntime, before they are trained: measured, side by side, in seconds for tens of them.
+
+The one place that answers it, whoever asks: a search, a comparison, a fit of widths. A network is written as ONNX by
+`trace.py`, with its batch norms on the statistics of random pictures, and timed by the benchmark that times the files
+that ship.
+"""
+
+# B batch, C channels, H height, W width, n networks
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets.seeds import stream_seed
+from exporter.conversion.convert import DeployedNetwork
+from exporter.conversion.trace import trace
+from foundation import statistics
+from foundation.machine import Activity, Machine, Reading, drift
+from foundation.statistics import Estimate
+from runtime.benchmarking.benchmark import BenchmarkError, Contestant, Plan
+from runtime.benchmarking.benchmark import measure as run_benchmark
+from runtime.benchmarking.samples import Series
+from runtime.benchmarking.targets import OnnxTarget, Transfer
+from runtime.models.inputs import random_inputs
+from runtime.models.providers import DEFAULT_TUNING
+from searcher.arch.spec import Spec, SpecOf
+from searcher.arch.tasks import ImageClassification
+from searcher.nn.build import build_network
+
+_SETTLING_IMAGES = 8
+# Opening a session takes longer than all its calls: no reason to open fewer.
+_PATIENCE = 100.0
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A network that is no spec's, such as a reference: images [B, C, H, W] -> (logits, auxiliary logits or None)."""
+
+    network: nn.Module
+    input_shape: tuple[int, ...]
+    """H, W, C."""
+
+
+Untrained = Spec | Sized
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """What n networks took in one sitting, one after the other in turn."""
+
+    ms: tuple[Estimate, ...]
+    """The median call of each, with its 95 % interval."""
+    ratios: tuple[Estimate, ...]
+    """Of each network's time to the first one's, round by round, in which what slows the machine for a while cancels:
+    what to compare with. An interval takes six sittings."""
+    batch: int
+    threads: int
+    machine: Machine
+    disturbances: tuple[str, ...]
+    """Why the machine is to be called noisy; empty if it was quiet."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How carefully to measure."""
+
+    seconds: float = 0.12
+    """Of calls of each network, all sittings together."""
+    sittings: int = 3
+    """How many times each is opened afresh; six at least give a ratio its interval."""
+
+
+QUICK = Effort()
+"""A few per cent: tens of networks in as many half seconds."""
+FITTING = Effort(seconds=0.2, sittings=3)
+"""For networks that are measured again and again until one takes a given time."""
+CAREFUL = Effort(seconds=1.0, sittings=8)
+"""A per cent or less where the machine is quiet."""
+
+
+def onnx_of(untrained: Untrained, *, seed: int = 0) -> bytes:
+    """The network's ONNX file, as fast as the one that is exported after training. Knows nothing of a data set."""
+    if isinstance(untrained, SpecOf):
+        assert isinstance(untrained.task, ImageClassification)
+        untrained = Sized(build_network(untrained, seed=seed), untrained.task.input_shape)
+    channels = untrained.input_shape[-1]
+    network = DeployedNetwork(untrained.network, mean=[0.5] * channels, std=[0.25] * channels)
+    _settle(network, input_shape=untrained.input_shape, seed=seed)
+    return trace(network, input_shape=untrained.input_shape)
+
+
+def measure(
+    networks: Sequence[Untrained | bytes], *, batch: int = 1, threads: int = 1, effort: Effort = QUICK, seed: int = 0
+) -> Latencies:
+    """The latencies of networks on this machine's CPU, all in one sitting, in their order.
+
+    Args: networks: specs of image networks, other networks, or ONNX files. batch: images a call. threads: intra-op.
+    Raises: BenchmarkError: one cannot be run.
+    """
+    contestants = []
+    for number, network in enumerate(networks):
+        data = network if isinstance(network, bytes) else onnx_of(network, seed=seed)
+        target = OnnxTarget.load(
+            f"network {number}", data, provider="cpu", threads=threads, tuning=DEFAULT_TUNING, transfer=Transfer()
+        )
+        feed = random_inputs(target.inputs, batch_size=batch, sizes={}, seed=seed, limits=target.limits)
+        contestants.append(Contestant(target.name, partial(target.open, feed, None), target.examine))
+    plan = Plan(
+        duration_s=effort.seconds,
+        sittings=effort.sittings,
+        min_samples=3 * effort.sittings,
+        patience=_PATIENCE,
+        warmup_s=0.1,
+        window_s=min(0.004, effort.seconds / effort.sittings / 5),
+        turn_s=0.01,
+        settle_s=0.002,
+    )
+    before = Reading.take()
+    measurement = run_benchmark(contestants, plan=plan)
+    if measurement.is_partial:
+        raise KeyboardInterrupt
+    machine = Machine.inspect()
+    for series in measurement.series:
+        if series.failure is not None:
+            raise BenchmarkError(f"{series.name}: {series.failure}")
+    activity = Activity.between(before, Reading.take(), cores=machine.usable_cores)
+    first = measurement.series[0]
+    return Latencies(
+        ms=tuple(statistics.median(series.samples_ms) for series in measurement.series),
+        ratios=tuple(_ratio(series, first) for series in measurement.series),
+        batch=batch,
+        threads=threads,
+        machine=machine,
+        disturbances=(*activity.disturbances(), *drift(measurement.calibration_ms)),
+    )
+
+
+def measure_at_pace(
+    networks: Sequence[Untrained | bytes],
+    *,
+    paced: Sequence[tuple[bytes, float]],
+    batch: int,
+    threads: int,
+    effort: Effort = QUICK,
+) -> list[float]:
+    """What networks take, ms, at the pace that the machine had when others were measured, which are measured again.
+
+    Beside other work, at another clock or with a cold cache a machine takes 5 to 20 % longer for all networks alike.
+    Args: paced: ONNX files, and what they took in ms. Raises: as `measure`.
+    """
+    everything = [*(file for file, _ in paced), *networks]
+    found = [estimate.value for estimate in measure(everything, batch=batch, threads=threads, effort=effort).ms]
+    paces = [now / before for now, (_, before) in zip(found, paced, strict=False)]
+    pace = float(np.median(paces)) if paces else 1.0
+    return [ms / pace for ms in found[len(paced) :]]
+
+
+def _ratio(series: Series, first: Series) -> Estimate:
+    """Of the time of one to that of the first."""
+    if series is first:
+        return Estimate(1.0, statistics.Interval(1.0, 1.0))
+    ratio = first.speed_relative_to(series)
+    assert ratio is not None
+    return ratio
+
+
+def _settle(network: DeployedNetwork, *, input_shape: tuple[int, ...], seed: int) -> None:
+    """Give norms the statistics of random pictures, as training would.
+
+    Values would else shrink or grow from layer to layer: a deep untrained network of torch's own first weights ends in
+    denormal numbers, and takes 20 times as long as after training.
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "latency"))
+    images = torch.randint(0, 256, (_SETTLING_IMAGES, *input_shape), dtype=torch.uint8, generator=generator)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -1,0 +1,131 @@
+"""Small networks around one fused block each, whose latency says what the block takes inside a network.
+
+A probe is a 1×1 convolution that makes the block's input, the block, and a mean over its output; its *frame* is the
+same without the block. The difference of both leaves out what a call costs, and the change of layout at either end.
+"""
+
+# B batch, C channels, H height, W width
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from exporter.latency.measure import Sized
+from searcher.arch.stages import OPERATIONS as STAGES_OPERATIONS
+from searcher.latency.blocks import CONCAT, HALVE, HEAD, PROJECT, STEM, SUM, Block
+from searcher.nn.blocks import FactorizedReduction, ReluConvNorm, Stem
+from searcher.nn.kernels.concat import concat
+from searcher.nn.kernels.norm import batch_norm
+from searcher.nn.operations import make_cell_operation, make_layer_operation
+from searcher.nn.stage_blocks import make_block
+
+_NORM = batch_norm(running_statistics=True)
+
+
+def probe(space: str, block: Block) -> Sized:
+    """The probe of a block of a space."""
+    return Sized(_Probe(space, block), (block.height, block.width, _image_channels(block)))
+
+
+def frame(block: Block) -> Sized:
+    """What the probe of a block consists of beside the block; blocks that read equal maps have one frame."""
+    return Sized(_Frame(block), (block.height, block.width, _image_channels(block)))
+
+
+def frame_key(block: Block) -> Block:
+    """Equal for the blocks that have one frame."""
+    channels = block.in_channels
+    return Block(STEM if block.operation == STEM else "", channels, channels, block.height, block.width)
+
+
+class _Frame(nn.Module):
+    """Images [B, image channels, H, W] -> the mean of the block's input, as logits and no auxiliary logits."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        # A stem reads the pictures themselves.
+        is_stem = block.operation == STEM
+        self.entry = nn.Identity() if is_stem else nn.Conv2d(1, block.in_channels, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        return self.entry(images).mean(dim=(2, 3)), None
+
+
+class _Probe(_Frame):
+    def __init__(self, space: str, block: Block) -> None:
+        super().__init__(block)
+        self.block = _module(space, block)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        x = self.block(self.entry(images))
+        return x if x.ndim == 2 else x.mean(dim=(2, 3)), None
+
+
+def _image_channels(block: Block) -> int:
+    return block.in_channels if block.operation == STEM else 1
+
+
+def _module(space: str, block: Block) -> nn.Module:
+    """[B, in_channels, H, W] -> [B, out_channels, H', W'], or [B, out_channels] for the head."""
+    operation, in_channels, out_channels = block.operation, block.in_channels, block.out_channels
+    if operation == STEM:
+        return Stem(in_channels, out_channels, stride=block.stride, norm=_NORM)
+    if operation == PROJECT:
+        return ReluConvNorm(in_channels, out_channels, norm=_NORM)
+    if operation == HALVE:
+        return FactorizedReduction(in_channels, out_channels, norm=_NORM)
+    if operation == CONCAT:
+        return _Concat(out_channels // in_channels)
+    if operation == SUM:
+        return _Sum()
+    if operation == HEAD:
+        return _Head(in_channels, out_channels)
+    if space == "stages":
+        return _StagesLayer(block)
+    if space == "macro":
+        return make_layer_operation(operation, in_channels, norm=_NORM)
+    return make_cell_operation(operation, in_channels, stride=block.stride, norm=_NORM)
+
+
+class _StagesLayer(nn.Module):
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        operation = STAGES_OPERATIONS[block.operation]
+        self.layer = make_block(
+            operation.family,
+            [(block.in_channels, block.out_channels)],
+            kernel_size=operation.kernel_size,
+            expansion=operation.expansion,
+            stride=block.stride,
+            norm=_NORM,
+        )
+        self._widths = (block.out_channels, operation.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, *self._widths)
+
+
+class _Concat(nn.Module):
+    """[B, C, H, W] -> [B, n*C, H, W]; the tensors differ, or a runtime would join them for nothing."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return concat([x, *(x + number for number in range(1, self._count))])
+
+
+class _Sum(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + functional.relu(x)
+
+
+class _Head(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, num_classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.mean(dim=(2, 3)))

@@ -1,0 +1,196 @@
+"""Making the latency table of a space on this machine: every fused block measured, then whole networks to fit on.
+
+What is measured is kept after each group of blocks, so that an interrupted profile goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets.catalog import data_folder
+from datasets.files import write_text
+from datasets.seeds import stream_seed
+from exporter.latency.measure import Effort, Latencies, Untrained, measure, onnx_of
+from exporter.latency.probes import frame, frame_key, probe
+from foundation.machine import Machine
+from foundation.statistics import Interval
+from runtime.models.ort import onnxruntime
+from searcher.arch.catalog import published_names, published_spec
+from searcher.arch.document import write_dataclass
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
+from searcher.latency.blocks import Block, blocks_of_space
+from searcher.latency.table import LatencyTable, Row, Setting, check_setting, fit_networks, read_table
+from searcher.spaces import search_space
+from searcher.training.progress import Progress
+from searcher.training.run_folder import lock_file
+
+# An error of a row is one of many in a network's sum, so that many rows measured fast beat few measured carefully.
+_ROWS = Effort(seconds=0.02, sittings=2)
+_NETWORKS = Effort(seconds=0.06, sittings=3)
+_GROUP = 40
+_FITTED, _HELD_OUT = 40, 30
+_TRIES_WHEN_NOISY = 2
+_LONGEST_PROFILE_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What a table is of."""
+
+    space_name: str
+    space: Any
+    network: Any
+    """The size of the deployed networks."""
+    task: ImageClassification
+
+
+def setting_here(*, batch: int, threads: int) -> Setting:
+    """This machine's CPU, with onnxruntime as it is installed."""
+    return Setting(
+        cpu=Machine.inspect().cpu, provider="cpu", onnxruntime=onnxruntime.__version__, threads=threads, batch=batch
+    )
+
+
+def table_path(profiled: Profiled, setting: Setting) -> Path:
+    """Where the table of a space lies in the data folder, for this machine and setting."""
+    what = (
+        profiled.space_name,
+        write_dataclass(profiled.space),
+        write_dataclass(profiled.network),
+        profiled.task.input_shape,
+        len(profiled.task.classes),
+        asdict(setting),
+    )
+    digest = hashlib.sha256(repr(what).encode()).hexdigest()[:12]
+    return data_folder() / "latency" / f"{profiled.space_name}-{digest}.json"
+
+
+def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[str], None]) -> LatencyTable:
+    """This machine's table of a space: read if it was made before, else made, which takes about a minute.
+
+    Raises: as `profile` and `read_table`.
+    """
+    setting = setting_here(batch=batch, threads=threads)
+    path = table_path(profiled, setting)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes one measures, and the others wait for what it finds.
+    with closing(lock_file(path.with_suffix(".lock"), wait_s=_LONGEST_PROFILE_S)):
+        if path.exists():
+            table = read_table(path)
+            check_setting(table, setting, source=str(path))
+            return table
+        log(f"measuring, once for this machine, what the blocks of the space {profiled.space_name} take: {path}")
+        return profile(profiled, setting=setting, path=path, log=log)
+
+
+def references_of(profiled: Profiled) -> dict[str, Spec]:
+    """The published networks that latency targets of a space name, for its task."""
+    view = search_space(profiled.space_name).latency_view
+    assert view is not None
+    found: dict[str, Spec] = {}
+    for name in published_names():
+        spec = published_spec(name)
+        if spec.space == profiled.space_name:
+            architecture = view.reference(spec.architecture, profiled.space)
+            if architecture is not None:
+                found[name] = replace(spec, architecture=architecture, task=profiled.task)
+    return found
+
+
+def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[str], None]) -> LatencyTable:
+    """Measure a space's blocks and networks, or the rest of them, and write the table to `path`.
+
+    Raises: BenchmarkError: a network cannot be run. KeyboardInterrupt: what was measured is kept.
+    """
+    blocks = blocks_of_space(profiled.space_name, profiled.space, profiled.network, profiled.task)
+    specs = list(_networks(profiled, count=_FITTED + _HELD_OUT))
+    references = references_of(profiled)
+    partial = _Partial(path.with_name(path.name + ".part"), setting)
+    rows = partial.rows
+    missing = [block for block in blocks if block not in rows]
+    with Progress("profile", total=len(blocks) + len(specs), done=len(rows)) as progress:
+        for group in _groups(missing):
+            for block, row in _measure_rows(profiled.space_name, group, setting):
+                rows[block] = row
+                progress.step()
+            partial.write()
+        files = [onnx_of(spec) for spec in (*specs, *references.values())]
+        measured = _quietly(files, setting, _NETWORKS, log=log)
+        for _ in specs:
+            progress.step()
+    times = [estimate.value for estimate in measured.ms]
+    fit = fit_networks(rows, specs, times[: len(specs)], held_out=_HELD_OUT)
+    table = LatencyTable(
+        space=profiled.space_name,
+        setting=setting,
+        rows=dict(rows),
+        fit=fit,
+        references=dict(zip(references, times[len(specs) :], strict=True)),
+        is_noisy=bool(measured.disturbances),
+    )
+    table.write(path)
+    partial.path.unlink(missing_ok=True)
+    return read_table(path)
+
+
+def _measure_rows(space: str, blocks: Sequence[Block], setting: Setting) -> Iterator[tuple[Block, Row]]:
+    """What each block adds to its frame, both measured in one sitting; never less than nothing."""
+    frames = {frame_key(block): frame(block) for block in blocks}
+    networks: list[Untrained] = [*frames.values(), *(probe(space, block) for block in blocks)]
+    found = measure(networks, batch=setting.batch, threads=setting.threads, effort=_ROWS).ms
+    bare = dict(zip(frames, found, strict=False))
+    for block, estimate in zip(blocks, found[len(frames) :], strict=True):
+        base = bare[frame_key(block)].value
+        interval = estimate.interval or Interval(estimate.value, estimate.value)
+        times = (estimate.value - base, interval.low - base, interval.high - base)
+        yield block, Row(*(max(ms, 0.0) for ms in times))
+
+
+def _quietly(networks: Sequence[bytes], setting: Setting, effort: Effort, *, log: Callable[[str], None]) -> Latencies:
+    """Measured again where the machine was noisy; the last try counts, with its label."""
+    for again in reversed(range(_TRIES_WHEN_NOISY)):
+        found = measure(networks, batch=setting.batch, threads=setting.threads, effort=effort)
+        if not found.disturbances:
+            break
+        log("the machine is noisy: " + "; ".join(found.disturbances) + (" - measuring again" if again else ""))
+    return found
+
+
+def _networks(profiled: Profiled, *, count: int) -> Iterator[Spec]:
+    """Random networks of the space."""
+    rng = random.Random(stream_seed(0, "latency", "networks"))
+    for architecture in islice(iter(lambda: profiled.space.random(rng), None), count):
+        yield Spec(profiled.space_name, architecture, profiled.network, profiled.task)
+
+
+def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    for start in range(0, len(blocks), _GROUP):
+        yield blocks[start : start + _GROUP]
+
+
+class _Partial:
+    """The rows of an unfinished table, in a file beside it; those of another setting are dropped."""
+
+    def __init__(self, path: Path, setting: Setting) -> None:
+        self.path = path
+        self._setting = asdict(setting)
+        self.rows: dict[Block, Row] = {}
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if document.get("setting") == self._setting:
+            self.rows = {Block(*block): Row(*times) for block, times in document["rows"]}
+
+    def write(self) -> None:
+        rows = [[list(block), [row.ms, row.low_ms, row.high_ms]] for block, row in self.rows.items()]
+        write_text(self.path, json.dumps({"setting": self._setting, "rows": rows}) + "\n")

@@ -1,0 +1,135 @@
+"""Networks of the same architecture at other widths, until one takes a given time: fitted by measurement.
+
+A width is what a spec calls `channels`, wherever it stands; all of a network's are multiplied by one factor. Knows
+nothing of training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from exporter.latency.measure import FITTING, measure
+from searcher.arch.spec import Spec, parse_spec
+
+Shares = Callable[[Sequence[Spec]], Sequence[float]]
+"""What networks take, measured, as shares of the time that they are to take."""
+IsEnough = Callable[[float], bool]
+TOLERANCE = 0.03
+"""How far from the time it is to take a network may lie, as a share of it."""
+_MULTIPLE = 4
+_MOST_ROUNDS = 8
+# What a step outside of all widths tried may multiply a factor by, and how many factors are looked at in between.
+_LONGEST_STEP = 3.0
+_NUM_FACTORS = 48
+_OVERHANG = 1.3
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network and the time it took when it was fitted, as a share of the time it was to take."""
+
+    spec: Spec
+    ratio: float
+
+    @property
+    def fits(self) -> bool:
+        return abs(self.ratio - 1) <= TOLERANCE
+
+
+def scaled(spec: Spec, factor: float) -> Spec:
+    """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left."""
+    return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
+
+
+def is_near(ratio: float) -> bool:
+    """Whether a network takes what it is to take, give or take half the tolerance."""
+    return abs(ratio - 1) <= TOLERANCE / 2
+
+
+def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Sequence[IsEnough] | None = None) -> list[Fitted]:
+    """Each network at the width at which its latency is nearest to the wanted one; whether near enough, it says.
+
+    Args: shares: measures the networks of a round, all in one sitting. is_enough: of each network, whether it is left
+    at a width at which it takes such a share of the time; by default where that is near 1.
+    """
+    checks = [is_near] * len(specs) if is_enough is None else is_enough
+    searches = [_Widths(spec, check) for spec, check in zip(specs, checks, strict=True)]
+    for _ in range(_MOST_ROUNDS):
+        asked = [(search, factor) for search in searches if (factor := search.next_factor()) is not None]
+        if not asked:
+            break
+        networks = [scaled(search.spec, factor) for search, factor in asked]
+        for (search, factor), network, share in zip(asked, networks, shares(networks), strict=True):
+            search.add(factor, network, share)
+    return [search.best for search in searches]
+
+
+def shares_of(like: Spec | bytes, *, batch: int, threads: int) -> Shares:
+    """Latencies as shares of that of a network which is measured with them, so that the machine's pace cancels."""
+
+    def shares(networks: Sequence[Spec]) -> list[float]:
+        found = measure([like, *networks], batch=batch, threads=threads, effort=FITTING)
+        return [ratio.value for ratio in found.ratios[1:]]
+
+    return shares
+
+
+@dataclass
+class _Widths:
+    """The widths tried of one network."""
+
+    spec: Spec
+    is_enough: IsEnough
+    tried: dict[float, Fitted] = field(default_factory=dict)
+    """By factor."""
+
+    def __post_init__(self) -> None:
+        self._document = self.spec.to_document()
+
+    @property
+    def best(self) -> Fitted:
+        return min(self.tried.values(), key=lambda one: abs(math.log(one.ratio)))
+
+    def add(self, factor: float, network: Spec, ratio: float) -> None:
+        self.tried[factor] = Fitted(network, ratio)
+
+    def next_factor(self) -> float | None:
+        """The next one to try; None where one fits well, or none is left that is nearer."""
+        if not self.tried:
+            return 1.0
+        if self.is_enough(self.best.ratio):
+            return None
+        below = max((factor for factor, one in self.tried.items() if one.ratio < 1), default=None)
+        above = min((factor for factor, one in self.tried.items() if one.ratio >= 1), default=None)
+        if below is None:
+            assert above is not None
+            low, high = above / _LONGEST_STEP, above
+            wanted = above / self.tried[above].ratio
+        elif above is None:
+            low, high = below, below * _LONGEST_STEP
+            wanted = below / self.tried[below].ratio
+        else:
+            low, high = below, above
+            # Times grow about as a power of the width.
+            times = np.log([self.tried[low].ratio, self.tried[high].ratio])
+            wanted = float(np.exp(np.interp(0.0, times, np.log([low, high]))))
+        # Beyond both, too: onnxruntime is fast on whole blocks of channels, so a wider network may take less time.
+        factors = [wanted, *np.geomspace(low / _OVERHANG, high * _OVERHANG, _NUM_FACTORS).tolist()]
+        factors.sort(key=lambda factor: abs(math.log(factor / wanted)))
+        known = [_scaled(self._document, factor) for factor in self.tried]
+        return next((factor for factor in factors if _scaled(self._document, factor) not in known), None)
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    """A spec's document, or a part of it, with its widths multiplied; what it is of and from stays."""
+    if isinstance(value, dict):
+        return {
+            key: max(1, round(entry * factor / _MULTIPLE)) * _MULTIPLE if key == "channels" else _scaled(entry, factor)
+            for key, entry in value.items()
+        }
+    return [_scaled(entry, factor) for entry in value] if isinstance(value, list) else value

@@ -1,0 +1,241 @@
+"""Whole retraining configurations by name, one for each of the search's presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from datasets.augmentation import Augmentation
+from exporter.retraining.config import RetrainConfig
+from searcher.arch.document import DocumentError, unknown
+from searcher.nn.recurrent import Dropout
+from searcher.training.image_learner import ImageTraining
+from searcher.training.optim import SgdConfig
+from searcher.training.text_learner import TextTraining
+
+
+def quick_images() -> RetrainConfig:
+    """Minutes on two CPU cores."""
+    return RetrainConfig(
+        preset="quick",
+        num_epochs=16,
+        batch_size=64,
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
+        average_share=0.1,
+        min_steps=1_200,
+    )
+
+
+def standard_images() -> RetrainConfig:
+    """In between: an hour or so on a GPU."""
+    return RetrainConfig(
+        preset="standard",
+        num_epochs=150,
+        batch_size=128,
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=2, weight_decay=3e-4),
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True, cutout=8), label_smoothing=0.1, dropout_prob=0.1
+        ),
+        average_share=0.1,
+        min_steps=10_000,
+    )
+
+
+def standard_micro() -> RetrainConfig:
+    """That of all images, with what cells have besides."""
+    config = standard_images()
+    return replace(config, training=replace(config.training, auxiliary_weight=0.4, drop_path_prob=0.2))
+
+
+def paper_micro() -> RetrainConfig:
+    """The paper's text on CIFAR-10, with the cutout of its best result.
+
+    Source: Pham et al. 2018, section 3.2 and appendix B; the cutout's side, 16, is the usual one for CIFAR-10.
+    """
+    return RetrainConfig(
+        preset="paper",
+        num_epochs=310,
+        batch_size=128,
+        sgd=SgdConfig(
+            learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
+        ),
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True, cutout=16),
+            auxiliary_weight=0.4,
+            drop_path_prob=0.4,
+            dropout_prob=0.2,
+        ),
+    )
+
+
+def reference_micro() -> RetrainConfig:
+    """The authors' published script: 630 epochs on train and valid together, the last epoch's weights.
+
+    Source: the authors' code, `cifar10_micro_final.sh`.
+    """
+    return RetrainConfig(
+        preset="reference",
+        num_epochs=630,
+        batch_size=144,
+        sgd=SgdConfig(
+            learning_rate=0.05,
+            final_learning_rate=0.0001,
+            restart_epochs=10,
+            restart_factor=2,
+            weight_decay=4e-4,
+            decay_norms=True,
+            update_unused=True,
+        ),
+        training=ImageTraining(
+            augmentation=Augmentation(crop_padding=4, flip=True),
+            auxiliary_weight=0.4,
+            drop_path_prob=0.4,
+            dropout_prob=0.2,
+        ),
+        train_on="train+valid",
+    )
+
+
+def paper_macro() -> RetrainConfig:
+    """The paper's text on CIFAR-10; the dropout, on which it is silent, is the authors' script's.
+
+    Source: Pham et al. 2018, section 3.2 and appendix B.
+    """
+    return RetrainConfig(
+        preset="paper",
+        num_epochs=310,
+        batch_size=128,
+        sgd=SgdConfig(
+            learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
+        ),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.5),
+    )
+
+
+def reference_macro() -> RetrainConfig:
+    """The authors' published script: 310 epochs on train and valid together, the last epoch's weights.
+
+    Source: the authors' code, `cifar10_macro_final.sh`.
+    """
+    return RetrainConfig(
+        preset="reference",
+        num_epochs=310,
+        batch_size=100,
+        sgd=SgdConfig(
+            learning_rate=0.05,
+            final_learning_rate=0.001,
+            restart_epochs=10,
+            restart_factor=2,
+            weight_decay=4e-4,
+            decay_norms=True,
+            update_unused=True,
+        ),
+        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.5),
+        train_on="train+valid",
+    )
+
+
+def quick_stages() -> RetrainConfig:
+    """Longer than the other spaces, whose steps take longer."""
+    augmentation = Augmentation(crop_padding=2, flip=True)
+    config = quick_images()
+    return replace(config, num_epochs=25, training=replace(config.training, augmentation=augmentation))
+
+
+def deploy_stages() -> RetrainConfig:
+    """An hour or so on two CPU cores with a full data set of 60,000 small images.
+
+    Without cutout: with it a network of 0.2 million weights ends no better on train than on valid.
+    """
+    return replace(quick_stages(), preset="deploy", num_epochs=30, min_steps=2_000)
+
+
+RECURRENT_SGD = SgdConfig(
+    learning_rate=20.0,
+    final_learning_rate=0.5,
+    warmup_epochs=0.1,
+    momentum=0.0,
+    weight_decay=1e-7,
+    clip_norm=0.25,
+)
+"""The paper's rate on a cosine; the first steps at the full rate would throw many a cell out of balance."""
+
+
+def quick_recurrent() -> RetrainConfig:
+    """Minutes on two CPU cores."""
+    return RetrainConfig(
+        preset="quick",
+        num_epochs=2,
+        batch_size=64,
+        sgd=RECURRENT_SGD,
+        training=TextTraining(weight_range=0.1),
+        min_steps=400,
+    )
+
+
+def small_recurrent() -> RetrainConfig:
+    """An hour or so on two CPU cores, search included."""
+    return RetrainConfig(
+        preset="small",
+        num_epochs=6,
+        batch_size=64,
+        sgd=RECURRENT_SGD,
+        training=TextTraining(weight_range=0.1, dropout=Dropout(input=0.1, output=0.2)),
+        min_steps=1_200,
+    )
+
+
+def paper_recurrent() -> RetrainConfig:
+    """The paper's text on Penn Treebank; dropout at the rates of the authors' final training, for it names none.
+
+    Source: Pham et al. 2018, section 3.1 and appendix A; `ptb_final.sh`.
+    """
+    return RetrainConfig(
+        preset="paper",
+        num_epochs=150,
+        batch_size=64,
+        sgd=SgdConfig(
+            learning_rate=20.0, decay=0.96, decay_start_epoch=15, momentum=0.0, weight_decay=1e-7, clip_norm=0.25
+        ),
+        training=TextTraining(dropout=Dropout(embedding=0.21, input=0.75, state=0.25, output=0.76)),
+    )
+
+
+def reference_recurrent() -> RetrainConfig:
+    """enas_lm's final training on one GPU: averaged SGD over up to 3000 epochs.
+
+    Source: google-research's enas_lm, `lib/fixed.py`. Its windows of random length are left out.
+    """
+    return RetrainConfig(
+        preset="reference",
+        num_epochs=3000,
+        batch_size=64,
+        sgd=SgdConfig(learning_rate=20.0, final_learning_rate=20.0, momentum=0.0, weight_decay=8e-7, clip_norm=0.25),
+        training=TextTraining(
+            dropout=Dropout(embedding=0.125, input=0.175, state=0.225, output=0.75),
+            activation_penalty=0.7,
+            weight_range=0.05,
+        ),
+        average_patience=10,
+    )
+
+
+PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
+    "micro": {"quick": quick_images, "standard": standard_micro, "paper": paper_micro, "reference": reference_micro},
+    "macro": {"quick": quick_images, "standard": standard_images, "paper": paper_macro, "reference": reference_macro},
+    "stages": {"quick": quick_stages, "standard": standard_images, "deploy": deploy_stages},
+    "recurrent": {
+        "quick": quick_recurrent,
+        "small": small_recurrent,
+        "paper": paper_recurrent,
+        "reference": reference_recurrent,
+    },
+}
+
+
+def retrain_preset(space: str, name: str) -> RetrainConfig:
+    """The preset `name` of a space. Raises: DocumentError: there is none."""
+    if name not in PRESETS[space]:
+        raise DocumentError("preset", [unknown("preset", name, tuple(PRESETS[space]))])
+    return PRESETS[space][name]()

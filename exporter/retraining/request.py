@@ -1,0 +1,205 @@
+"""From what a user asks of a retraining to what is to be done: spec, data, and a configuration for each model."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+
+from exporter.retraining.config import RetrainConfig, config_types
+from exporter.retraining.presets import retrain_preset
+from exporter.retraining.retrain import check_task, open_teachers
+from exporter.retraining.text import task_text
+from searcher.arch.catalog import find_spec
+from searcher.arch.document import ConfigError
+from searcher.arch.retarget import retarget
+from searcher.arch.spec import Spec, spec_digest
+from searcher.arch.tasks import LANGUAGE_MODELLING
+from searcher.training.image_learner import ImageTraining
+from searcher.training.mirroring import FLIP, decide_flip
+from searcher.training.run_folder import RunError, RunFolder, read_toml
+from searcher.training.settings import Settings
+from searcher.training.task_kinds import Store, check_images, check_training, load_store, task_of
+
+Model = Literal["spec", "lstm"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainOptions:
+    """What a user says of a retraining, as the options of `enas retrain`; None where nothing is said."""
+
+    source: Path
+    """A run directory, a spec file, or the name of a published spec."""
+    run_path: Path | None = None
+    """Where to train, if not in the run that `source` is."""
+    preset: str | None = None
+    config_file: Path | None = None
+    assignments: tuple[str, ...] = ()
+    """Each KEY=VALUE."""
+    dataset: str | None = None
+    """What the spec is re-targeted to."""
+    channels: int | None = None
+    cells: int | None = None
+    hidden_size: int | None = None
+    skip_merge: Literal["sum", "concat", "residual"] | None = None
+    teachers: tuple[Path, ...] = ()
+    epochs: int | None = None
+    seed: int | None = None
+    class_weights: Literal["none", "balanced"] | None = None
+    lstm: bool = True
+    """For text: whether torch's LSTM is trained, too."""
+    memory_budget_mb: int | None = None
+    flip: bool | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class RetrainRequest:
+    """What is trained, on what, where and how."""
+
+    spec: Spec
+    store: Store
+    run_path: Path
+    config: RetrainConfig
+    """Of the spec's own network; what is trained beside it differs in `model` alone."""
+    models: tuple[Model, ...]
+
+    @property
+    def folders(self) -> dict[Model, Path]:
+        """The run folder of each model."""
+        return {model: self.run_path / ("retrain" if model == "spec" else f"retrain-{model}") for model in self.models}
+
+    @property
+    def configs(self) -> dict[Model, RetrainConfig]:
+        return {model: replace(self.config, model=model) for model in self.models}
+
+    def with_examined_teachers(self, *, device: torch.device, say: Callable[[str], object]) -> RetrainRequest:
+        """The request with its teachers opened once: their hashes, and what they know, are recorded.
+
+        Raises: as `Teachers`.
+        """
+        examined = open_teachers(self.config, self.store, device=device)
+        if examined is None:
+            return self
+        for one in examined.examined:
+            say(str(one))
+        return replace(self, config=replace(self.config, teacher=examined.config))
+
+
+def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) -> RetrainRequest:
+    """What the options mean together, with the data set opened. say: takes a line that the user should know.
+
+    Raises: ArchitectureError, ConfigError, DocumentError, RunError, StoreError: an option says what cannot be.
+    """
+    spec, run_path = _spec_and_run(options.source, options.run_path)
+    spec = _resized(
+        spec,
+        channels=options.channels,
+        cells=options.cells,
+        hidden_size=options.hidden_size,
+        skip_merge=options.skip_merge,
+    )
+    spec, store = _with_data(spec, options.dataset, say=say)
+    settings = Settings.read(options.config_file, options.assignments)
+    preset = preset_of(spec, settings, options.preset)
+    config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
+    seed = options.seed
+    if seed is None and not settings.has("seed"):
+        seed = _provenance(spec, "seed", int)
+    models: tuple[Model, ...] = ("spec",)
+    if options.lstm and spec.task.kind == LANGUAGE_MODELLING:
+        models = ("spec", "lstm")
+    config = replace(
+        config,
+        spec_sha256=spec_digest(spec),
+        dataset_sha256=store.digest,
+        memory_budget_mb=options.memory_budget_mb or config.memory_budget_mb,
+        seed=config.seed if seed is None else seed,
+        num_epochs=options.epochs or config.num_epochs,
+        # Of several trainings each has a thread, whether they run side by side or not.
+        threads=options.threads or config.threads or int(len(models) > 1),
+    )
+    if options.class_weights is not None:
+        config = _with_class_weights(config, options.class_weights)
+    config = decide_flip(
+        config,
+        store,
+        flip=options.flip,
+        is_own=settings.has(FLIP),
+        searched_without=_searched_without_flip(run_path),
+        say=say,
+    )
+    check_training(spec.space, config.training)
+    check_images(config.training, store)
+    if options.teachers:
+        teacher = replace(config.teacher, models=tuple(map(str, options.teachers)), sha256=())
+        config = replace(config, teacher=teacher)
+    return RetrainRequest(spec, store, run_path, config, models)
+
+
+def preset_of(spec: Spec, settings: Settings, preset: str | None) -> str:
+    """The preset to train a spec with: the user's, else the search's, else quick."""
+    return settings.name("preset", preset) or _provenance(spec, "preset", str) or "quick"
+
+
+def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
+    """The spec to train and the run directory to train it in."""
+    if source.is_dir():
+        search = RunFolder(source / "search")
+        if search.begun and not search.finished:
+            again = f"`enas search --run {shlex.quote(str(source))} --resume`"
+            raise RunError(f"{source}: the search is not finished; go on with it: {again}")
+        return find_spec(source), run_path or source
+    spec = find_spec(source)
+    if run_path is None:
+        raise RunError("say where to train this spec: --run DIRECTORY")
+    return spec, run_path
+
+
+def _resized(spec: Spec, **sizes: int | str | None) -> Spec:
+    """The spec with the sizes a user gave. Raises: ConfigError: networks of its space have no such size."""
+    given = {name: value for name, value in sizes.items() if value is not None}
+    for name in given:
+        if not hasattr(spec.network, name):
+            raise ConfigError(f"--{name.replace('_', '-')} is not for {spec.space} networks")
+    return replace(spec, network=replace(spec.network, **given))
+
+
+def _with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) -> tuple[Spec, Store]:
+    """The spec for a data set, its own where none is given, and the data set.
+
+    Raises: StoreError: it is not there, or the spec's own is not what the spec is for.
+    """
+    store = load_store(dataset or spec.task.dataset, space=spec.space)
+    if dataset is None:
+        check_task(spec, store, cure=f"; `--dataset {shlex.quote(spec.task.dataset)}` makes a network for what it has")
+        return spec, store
+    made = retarget(spec, task_of(store, dataset=dataset))
+    if made.task != replace(spec.task, dataset=dataset):
+        say(f"a network for {task_text(made.task)}; the spec is for {task_text(spec.task)}")
+    return made, store
+
+
+def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "balanced"]) -> RetrainConfig:
+    """Raises: ConfigError: the task has no classes."""
+    if not isinstance(config.training, ImageTraining):
+        raise ConfigError("--class-weights is for images; a language model has no classes")
+    return replace(config, training=replace(config.training, class_weights=class_weights))
+
+
+def _searched_without_flip(run: Path) -> bool:
+    """Whether there is a search in the run that mirrored no pictures."""
+    search = RunFolder(run / "search")
+    training = read_toml(search.config_path).get("training", {}) if search.begun else {}
+    return training.get("augmentation", {}).get("flip") is False
+
+
+def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
+    """What the spec says of where it comes from, if it says it and as it should."""
+    value = spec.provenance.get(key)
+    return value if type(value) is kind else None

@@ -1,0 +1,206 @@
+"""A retraining under way: its network, its average, the epoch that is kept.
+
+Knows nothing of folders, checkpoints or progress, which `retrain.py` has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
+from typing import Any
+
+import torch
+from torch import nn
+
+from datasets.seeds import numpy_generator, stream_seed
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.lstm import build_lstm
+from exporter.retraining.overfitting import Overfitting
+from exporter.retraining.teacher import Teachers
+from searcher.arch.spec import Spec
+from searcher.nn.build import build_network
+from searcher.nn.graphs import GraphedNetwork, Graphs
+from searcher.training.averaging import WeightAverage, estimate_norms, has_norms
+from searcher.training.checkpoint import loading
+from searcher.training.distributed import ALONE, World
+from searcher.training.learner import Network, Score, is_better, is_no_worse
+from searcher.training.task_kinds import Store, make_learner
+from searcher.training.weights_trainer import DivergedError, WeightsTrainer
+
+# Of training examples, from which the norms' statistics are taken at the end of an epoch.
+_NUM_NORM_EXAMPLES = 512
+
+
+class Retraining:
+    """A retraining under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        config: RetrainConfig,
+        *,
+        store: Store,
+        device: torch.device,
+        world: World = ALONE,
+        graphs: Graphs | None = None,
+        teachers: Teachers | None = None,
+    ) -> None:
+        """graphs: what the network's training passes are to be recorded in. teachers: the configuration's, open."""
+        self.config = config
+        self.world = world
+        self.teachers = teachers
+        self._device = device
+        # Of the search's own seed, so that retraining does not replay the search's order and crops.
+        seed = stream_seed(config.seed, "retrain")
+        self.learner = make_learner(
+            spec.task,
+            config.training,
+            store=store,
+            train_on=config.train_on,
+            batch_size=config.batch_size,
+            reward_batch_size=config.batch_size,
+            seed=seed,
+            device=device,
+            memory_budget_mb=config.memory_budget_mb,
+            precision=config.precision,
+            world=world,
+            **({} if teachers is None else {"distillation": teachers.distillation}),
+        )
+        self.epoch = 0
+        self.step = 0
+        self.network = make_network(spec, config, seed=seed, **self.learner.network_options).to(device)
+        # Of the network itself, not of what its averages are copied from.
+        self.replica = world.replicate(self.network if graphs is None else GraphedNetwork(self.network, graphs))
+        self.average: WeightAverage | None = None
+        if config.average_share > 0:
+            self.average = WeightAverage(self.network, share=config.average_share)
+        self.weights = WeightsTrainer(
+            self.network,
+            self.learner,
+            sgd=config.sgd,
+            num_epochs=config.num_epochs,
+            min_steps=config.min_steps,
+            seed=seed,
+            device=device,
+            world=world,
+            replicated=True,
+        )
+        self.overfitting = Overfitting()
+        self.best: Score | None = None  # of all epochs
+        self.best_epoch = 0
+        self.kept: Score | None = None  # of the epoch that is kept: the last that is no worse than the best
+        self.kept_epoch = 0
+        self.kept_form = ""  # which of the candidates
+
+    def state(self) -> dict[str, Any]:
+        """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state() if self.average else {},
+            "weights": self.weights.state(),
+            "overfitting": self.overfitting.state(),
+            "highest": astuple(self.best) if self.best else (),
+            "highest_epoch": self.best_epoch,
+            "best": astuple(self.kept) if self.kept else (),
+            "best_epoch": self.kept_epoch,
+            "best_kept": self.kept_form,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Raises: CheckpointError: the state is of another kind of run."""
+        with loading("the checkpoint"):
+            self.epoch, self.step = state["epoch"], state["step"]
+            self.network.load_state_dict(state["network"])
+            if state["average"]:
+                self.average = self.average or WeightAverage(self.network, share=1.0)
+                self.average.load(state["average"])
+            self.weights.load(state["weights"])
+            if "overfitting" in state:  # earlier checkpoints have none
+                self.overfitting.load(state["overfitting"])
+            self.best = Score(*state["highest"]) if state["highest"] else None
+            self.best_epoch = state["highest_epoch"]
+            self.kept = Score(*state["best"]) if state["best"] else None
+            self.kept_epoch, self.kept_form = state["best_epoch"], state["best_kept"]
+
+    @property
+    def steps_done(self) -> int:
+        return self.epoch * self.weights.steps_per_epoch + self.step
+
+    @property
+    def candidates(self) -> dict[str, nn.Module]:
+        """What the end of an epoch chooses from, by name; on valid without a difference, the first of them."""
+        average = {"average": self.average.network} if self.average else {}
+        return {**average, "weights": self.network}
+
+    def train_epoch(self) -> Iterator[None]:
+        """The rest of the current epoch, yielding after each step."""
+
+        def network_of(_: int) -> Network:
+            return self.replica
+
+        for done in self.weights.epoch(network_of, epoch=self.epoch, start_step=self.step):
+            self.step = done
+            # Trainings that diverge mostly do so at once; a CPU finds out at no cost.
+            if self.epoch == 0 and self._device.type == "cpu" and self.world.size == 1:
+                self.weights.totals.check()
+            if self.average:
+                self.average.update(self.network)
+            yield
+        self.weights.totals.check()
+
+    def end_epoch(self) -> tuple[dict[str, Any], nn.Module | None]:
+        """The epoch's record, and the network to keep unless an earlier one was better; then the next epoch begins.
+
+        Where valid is trained on there is nothing to choose on, and the last epoch is kept, averaged if there is one.
+        Raises: DivergedError: the loss is no longer finite; on valid, in the first epoch, which leaves nothing to keep.
+        """
+        record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
+        candidates = self.candidates
+        self._estimate_norms(candidates.values())
+        kept, score = next(iter(candidates)), None
+        if self.config.train_on == "train":
+            metric = self.learner.metric
+            scores = {name: self.learner.score(network.eval(), "valid") for name, network in candidates.items()}
+            kept, score = self._best_of(scores)
+            if self.epoch == 0 and not math.isfinite(score.loss):
+                raise DivergedError("the loss on valid is not a number")
+            record |= {f"valid_{metric}": score.value, "valid_loss": score.loss}
+            if len(scores) > 1:
+                record |= {"kept": kept, **{f"valid_{metric}_{name}": each.value for name, each in scores.items()}}
+        self.epoch, self.step = self.epoch + 1, 0
+        self.weights.totals.sums.zero_()
+        is_kept = score is None or is_no_worse(self.learner.metric, score, self.best)
+        if is_kept:
+            self.kept, self.kept_epoch, self.kept_form = score, self.epoch, kept
+        if score is not None and is_better(self.learner.metric, score, self.best):
+            self.best, self.best_epoch = score, self.epoch
+        patience = self.config.average_patience
+        if patience and self.average is None and self.epoch - self.best_epoch >= patience:
+            self.average = WeightAverage(self.network, share=1.0)
+        return record, candidates[kept] if is_kept else None
+
+    def _estimate_norms(self, networks: Iterable[nn.Module]) -> None:
+        if not has_norms(self.network):
+            return
+        generator = numpy_generator(self.config.seed, "norms", self.epoch)
+        batches = self.learner.norm_batches(generator, count=_NUM_NORM_EXAMPLES)
+        for network in networks:
+            estimate_norms(network, self.learner, batches, world=self.world)
+
+    def _best_of(self, scores: Mapping[str, Score]) -> tuple[str, Score]:
+        """The first of the best."""
+        best, *others = scores
+        for name in others:
+            if is_better(self.learner.metric, scores[name], scores[best]):
+                best = name
+        return best, scores[best]
+
+
+def make_network(spec: Spec, config: RetrainConfig, *, seed: int, **options: Any) -> nn.Module:
+    """What a retraining trains, with its first weights. options: the learner's."""
+    if config.model == "lstm":
+        return build_lstm(spec, seed=seed, dropout=options["dropout"], weight_range=options["weight_range"])
+    return build_network(spec, seed=seed, **options)

@@ -1,0 +1,183 @@
+"""The teacher of a retraining: one ONNX classifier or several, examined before they teach."""
+
+# M models, B batch, C channels, H height, W width, K classes
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.batches import ImageBatches
+from datasets.seeds import numpy_generator
+from datasets.store import ImageStore
+from exporter.retraining.teacher_model import Layout, TeacherError, TeacherModel
+from runtime.models.providers import Provider
+from searcher.arch.document import ConfigError
+from searcher.training.distillation import Distillation
+
+_NUM_EXAMINED = 1000
+_BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Who teaches beside the labels, and how much that counts. Without models nobody does."""
+
+    models: tuple[str, ...] = ()
+    """ONNX files, or runs with a `model.onnx`; the answers of several are averaged as probabilities."""
+    sha256: tuple[str, ...] = ()
+    """Of each model's file, so that a run does not go on with another teacher."""
+    temperature: float = 4.0
+    """Of both softmaxes: the higher, the more the wrong answers tell. Hinton et al. 2015: 1 to 20."""
+    weight: float = 0.9
+    """Of the teacher in the loss, in (0, 1]; the labels have the rest. Beyer et al. 2022: 1."""
+    layout: Layout = "auto"
+    """Of the axes of pictures; auto reads it from the place of the 1 or 3 channels."""
+    size: int = 0
+    """Side of pictures in pixels where the file leaves it open; 0 for the data set's own."""
+    mean: tuple[float, ...] = ()
+    """Of pixels from 0 to 1, one for each channel or for all, for models that take floats. Models that take uint8, as
+    ours do, have it in the graph."""
+    std: tuple[float, ...] = ()
+    """As mean."""
+    provider: Literal["auto", "cpu"] = "auto"
+    """auto runs them where the network is trained."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature}; it must be above 0")
+        if not 0 < self.weight <= 1:
+            raise ConfigError(f"weight is {self.weight}; expected above 0 and up to 1")
+        if self.size < 0:
+            raise ConfigError(f"size is {self.size}; it must not be negative")
+        if any(not value > 0 for value in self.std):
+            raise ConfigError("std must be above 0")
+        if self.sha256 and len(self.sha256) != len(self.models):
+            raise ConfigError("sha256 has not as many entries as models")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a model showed before it teaches."""
+
+    file: str
+    sha256: str
+    accuracy: float
+    """In [0, 1], of `count` images of valid."""
+    count: int
+    runs_on: str
+
+    def __str__(self) -> str:
+        return f"teacher {self.file}: {self.accuracy:.2%} of {self.count:,} images of valid, on {self.runs_on}"
+
+
+class Teachers:
+    """Models that teach, open and examined."""
+
+    def __init__(self, config: TeacherConfig, *, store: ImageStore, device: torch.device) -> None:
+        """device: where the network is trained.
+
+        Raises: ArtifactError, ProviderError, TeacherError: see `TeacherModel.open`; or a model is not the one that the
+        run was begun with, or it cannot teach: its answers are not finite, or are no better than chance, or are those
+        of classes in another order.
+        """
+        self._config = config
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for values in (store.mean, store.std)
+        )
+        provider: Provider = "cpu" if config.provider == "cpu" or device.type == "cpu" else "cuda"
+        valid = ImageBatches.load(store, "valid", device=device)
+        numbers = numpy_generator(0, "teacher").permutation(valid.num_images)[:_NUM_EXAMINED]
+        self.distillation = Distillation(self, temperature=config.temperature, weight=config.weight)
+        """What a learner makes of them."""
+        self._models: list[TeacherModel] = []
+        self.examined: list[Examined] = []
+        for path in config.models:
+            model = TeacherModel.open(
+                path,
+                classes=store.classes,
+                image_shape=store.image_shape,
+                provider=provider,
+                threads=torch.get_num_threads(),
+                layout=config.layout,
+                size=config.size,
+                mean=config.mean,
+                std=config.std,
+            )
+            model, confusion = self._examine(model, valid, numbers, classes=store.classes)
+            artifact = model.artifact
+            accuracy, runs_on = float(np.trace(confusion) / confusion.sum()), artifact.session.describe()
+            self._models.append(model)
+            self.examined.append(Examined(str(artifact.path), artifact.sha256, accuracy, len(numbers), runs_on))
+        changed = [one.file for one, sha in zip(self.examined, config.sha256, strict=False) if one.sha256 != sha]
+        if changed:
+            raise TeacherError(
+                f"{changed[0]}: no longer the model that the run was begun with; start anew with --force"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See `distillation.Teacher`."""
+        pixels = self._pixels(images)
+        return torch.from_numpy(np.stack([model(pixels) for model in self._models], axis=1)).to(images.device)
+
+    @property
+    def config(self) -> TeacherConfig:
+        """With whole paths, as other processes find the models, and with their digests."""
+        models = tuple(str(Path(path).absolute()) for path in self._config.models)
+        return replace(self._config, models=models, sha256=tuple(one.sha256 for one in self.examined))
+
+    def summary(self) -> list[dict[str, Any]]:
+        """For a run's records."""
+        return [
+            {"file": one.file, "sha256": one.sha256, "valid_accuracy": one.accuracy, "valid_count": one.count}
+            for one in self.examined
+        ]
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """Normalised images back to pixels from 0 to 1; what random erasing put there may lie outside."""
+        return images * self._std + self._mean
+
+    def _examine(
+        self, model: TeacherModel, valid: ImageBatches, numbers: np.ndarray, *, classes: Sequence[str]
+    ) -> tuple[TeacherModel, np.ndarray]:
+        """The model with all that its answers tell of it, and its confusion [K, K], row the label."""
+        num_classes = len(classes)
+        confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+        for start in range(0, len(numbers), _BATCH_SIZE):
+            images, labels = valid.batch(numbers[start : start + _BATCH_SIZE])
+            pixels = self._pixels(images)
+            if start == 0:
+                model = model.with_output_of(model.raw(pixels), num_classes=num_classes)
+            np.add.at(confusion, (labels.cpu().numpy(), model(pixels).argmax(1)), 1)
+        _check_confusion(model, confusion, classes=classes)
+        return model, confusion
+
+
+def _check_confusion(model: TeacherModel, confusion: np.ndarray, *, classes: Sequence[str]) -> None:
+    """Raises: TeacherError: the model does no better than chance, or better with two of its classes exchanged."""
+    path, count = model.artifact.path, confusion.sum()
+    if model.columns is None:
+        right = np.diag(confusion)
+        gain = confusion + confusion.T - right - right[:, None]  # of exchanging two
+        one, other = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[one, other] > 0:
+            raise TeacherError(
+                f"{path}: it names no classes, and takes '{classes[one]}' for '{classes[other]}' more often than not: "
+                "its classes seem to come in another order than the data set's"
+            )
+    chance = confusion.sum(1).max() / count
+    bound = chance + 3 * math.sqrt(chance * (1 - chance) / count)
+    accuracy = np.trace(confusion) / count
+    if accuracy <= min(bound, 1 - 1 / count):
+        raise TeacherError(
+            f"{path}: it answers {accuracy:.2%} of {count:,} images of valid correctly, no better than chance; "
+            "teacher.mean and teacher.std, or its classes, are not what it was trained with"
+        )

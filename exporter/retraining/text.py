@@ -1,0 +1,55 @@
+"""What is told of a retraining: what a network is for, an epoch's line, the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from datasets.tokens import UNITS
+from exporter.retraining.config import RetrainConfig
+from foundation.text import shape_text
+from searcher.arch.tasks import ImageClassification, Task
+
+
+def task_text(task: Task) -> str:
+    """What a network is for, in a few words."""
+    if isinstance(task, ImageClassification):
+        names = ", ".join(task.classes[:3]) + (", …" if len(task.classes) > 3 else "")
+        return f"images of {shape_text(task.input_shape)} in {len(task.classes)} classes ({names})"
+    return f"text of {task.vocabulary_size:,} different {UNITS[task.tokens]}"
+
+
+def result_text(summary: Mapping[str, Any]) -> str:
+    """What came out of a retraining, from its summary."""
+    kind = "perplexity" if "test_perplexity" in summary else "accuracy"
+    of = f"of {summary['test_count']:,} images" if kind == "accuracy" else f"over {summary['test_count']:,} tokens"
+    balanced = summary.get("test_balanced_accuracy")
+    beside = "" if balanced is None else f", balanced accuracy {score_text('accuracy', balanced)} (mean recall)"
+    valid = f", valid {score_text(kind, summary[f'valid_{kind}'])}" if f"valid_{kind}" in summary else ""
+    return (
+        f"test {kind} {score_text(kind, summary[f'test_{kind}'])} {of}{beside} "
+        f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
+    )
+
+
+def score_text(metric: str, value: float | None) -> str:
+    """`90.65%` or `123.40`; records have None for what is infinite."""
+    if value is None or math.isinf(value):
+        return "infinite"
+    if metric == "accuracy":
+        return f"{value:.2%}"
+    return f"{value:.2f}" if value < 1e6 else f"{value:.1e}"
+
+
+def epoch_text(record: Mapping[str, Any], config: RetrainConfig, metric: str) -> str:
+    """An epoch, from its record."""
+    figures = "".join(
+        f", {split} {metric} {score_text(metric, record[key])}"
+        for split in ("train", "valid")
+        if (key := f"{split}_{metric}") in record
+    )
+    if record.get("kept") == "average":
+        figures += f" averaged ({score_text(metric, record[f'valid_{metric}_weights'])} not)"
+    pace = f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else ""
+    return f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}{figures}{pace}"

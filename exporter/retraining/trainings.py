@@ -1,0 +1,137 @@
+"""Several retrainings, each a job in a run folder of its own: what ranking and comparisons hand to `run_jobs`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.store import StoreError
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.retrain import retrain, train
+from exporter.retraining.retraining import Retraining
+from searcher.arch.spec import Spec, spec_digest
+from searcher.training.device import threads
+from searcher.training.interrupt import Interrupt
+from searcher.training.jobs import Job
+from searcher.training.pacing import Pace
+from searcher.training.run_folder import RunFolder
+from searcher.training.task_kinds import Store, load_store
+from searcher.training.weights_trainer import DivergedError
+
+# A job that a cluster has started again may find the one before it writing its last checkpoint.
+_WAIT_FOR_LOCK_S = 30.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, how and where."""
+
+    spec: Spec
+    config: RetrainConfig
+    path: Path
+    """Of the run folder."""
+    dataset: str
+    """A data set's name or path, as every process finds it."""
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[RunFolder, Store]]:
+        """The run folder to go on in, and the data; meanwhile torch computes with the configuration's threads.
+
+        Raises: StoreError: the data are not those that the training was begun with. RunError: see `RunFolder.open`.
+        """
+        options: dict[str, Any] = {"resume": True, "force": False, "again": "", "wait_s": _WAIT_FOR_LOCK_S}
+        with closing(RunFolder.open(self.path, self.config, **options)) as folder, threads(self.config.threads):
+            store = load_store(self.dataset, space=self.spec.space)
+            if store.digest != self.config.dataset_sha256:
+                raise StoreError(f"the data set {self.dataset} is no longer the one of the training in {self.path}")
+            yield folder, store
+
+
+def begin_training(
+    title: str,
+    spec: Spec,
+    config: RetrainConfig,
+    *,
+    path: Path,
+    store: Store,
+    resume: bool,
+    force: bool,
+    again: str,
+) -> Job:
+    """The job that trains a spec in a run folder, begun or found.
+
+    Args: config: its digests are filled in. store: the data set of the spec's task. resume, force, again: as for
+    `RunFolder.open`.
+    Raises: RunError: see there.
+    """
+    config = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
+    path = path.absolute()
+    RunFolder.open(path, config, resume=resume, force=force, again=again).close()
+    dataset = spec.task.dataset
+    # A path may be relative to a folder that the workers of a cluster do not run in.
+    if dataset.endswith(".h5") or "/" in dataset:
+        dataset = str(Path(dataset).absolute())
+    return Job(title, path, config.num_epochs, Training(spec, config, path, dataset))
+
+
+def retrain_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
+    """`retrain`, or what is left of it: the summary. Raises: as `retrain` and `Training.opened`."""
+    with training.opened() as (folder, store):
+        if folder.finished:
+            return folder.summary()
+        return retrain(
+            training.spec,
+            training.config,
+            store=store,
+            folder=folder,
+            device=device,
+            interrupt=interrupt,
+            pace=pace,
+        )
+
+
+def validate_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
+    """A job: a summary with the score of the epoch chosen on valid, see `score_job`."""
+    return score_job(training, _best_score, device=device, interrupt=interrupt, pace=pace)
+
+
+def score_job(
+    training: Training,
+    score_of: Callable[[Retraining], float],
+    *,
+    device: torch.device,
+    interrupt: Interrupt,
+    pace: Pace,
+) -> dict[str, Any]:
+    """Train, or go on, and leave test alone: the summary, whose `valid_score` is None where it is no number.
+
+    Args: score_of: a training that is done. Raises: as `train` and `Training.opened`; not DivergedError.
+    """
+    with training.opened() as (folder, store):
+        if not folder.finished:
+            options: dict[str, Any] = {"device": device, "interrupt": interrupt, "pace": pace}
+            title = f"{folder.path.parent.name}, {folder.path.name}"
+            try:
+                done = train(training.spec, training.config, store=store, folder=folder, title=title, **options)
+            except DivergedError:
+                folder.finish({"valid_score": None, "rate_scale": 0.0, "best_epoch": None})
+            else:
+                score = score_of(done)
+                folder.finish(
+                    {
+                        "valid_score": score if math.isfinite(score) else None,
+                        "rate_scale": done.weights.rate_scale,
+                        "best_epoch": done.kept_epoch,
+                    }
+                )
+        return folder.summary()
+
+
+def _best_score(done: Retraining) -> float:
+    return done.kept.value if done.kept else math.nan

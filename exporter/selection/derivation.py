@@ -1,0 +1,382 @@
+"""The architecture to retrain, chosen by training: successive halving from many candidates to one.
+
+Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
+from the search's policy, at random from its space, and from the neighbourhood of the known networks. These join them,
+brought to the same latency, so that a search never ends with less than the best of them. All are measured, then trained
+in rungs, each with fewer candidates for longer. Test is not looked at.
+
+Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
+al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network a little.
+"""
+
+# n candidates
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.files import write_text
+from datasets.seeds import numpy_generator, stream_seed
+from exporter.latency.measure import CAREFUL, FITTING, measure_at_pace, onnx_of
+from exporter.latency.profiling import references_of
+from exporter.latency.scaling import fit_widths, is_near
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.text import score_text
+from exporter.retraining.trainings import begin_training, validate_job
+from exporter.selection.halving import HalvingConfig
+from exporter.selection.searches import FinishedSearch, finished_search
+from searcher.arch.document import ArchitectureError, ConfigError, read_json
+from searcher.arch.spaces import Space, neighbour
+from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
+from searcher.controller.policy import Policy
+from searcher.training.derive import sample_candidates, score
+from searcher.training.image_learner import ImageTraining
+from searcher.training.jobs import Setting, run_jobs
+from searcher.training.learner import more_is_better
+from searcher.training.loop import Search
+from searcher.training.mirroring import with_flip
+from searcher.training.run_folder import RunFolder
+
+DERIVATION = "derivation.json"
+_FOLDER = "derivation"
+_CANDIDATES = "candidates.json"
+# Of a target: what measuring a network twice may differ by.
+_MARGIN = 0.01
+# Of a target: what is aimed at. Right on it, every second network would be too slow where a machine is busy.
+_AIM = 0.98
+_CHANGES = 3
+"""Of a known network's decisions, at most."""
+_MOST_DRAWS = 20
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that takes part."""
+
+    name: str
+    """`favoured 3`, `random 2` or `resnet-20 changed 1`, by where it comes from, or a known network's name."""
+    spec: Spec
+    latency_ms: float | None
+    """Measured, beside the others; None where the search has no target."""
+    reward: float | None
+    """With the shared weights, on the search's minibatches; None of a known network."""
+
+    def to_document(self) -> dict[str, Any]:
+        """For `candidates.json`."""
+        return {**vars(self), "spec": self.spec.to_document()}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What one round of trainings showed."""
+
+    epochs: int
+    scores: dict[str, float | None]
+    """The metric on valid, in the epoch chosen, by candidate; None where it diverged."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A choice and its grounds; `derivation.json` holds it."""
+
+    chosen: str
+    metric: str
+    target_ms: float | None
+    candidates: tuple[Candidate, ...]
+    rungs: tuple[Rung, ...]
+
+    def to_document(self) -> dict[str, Any]:
+        """For `derivation.json`."""
+        return {
+            "chosen": self.chosen,
+            "metric": self.metric,
+            "target_ms": self.target_ms,
+            "candidates": [one.to_document() for one in self.candidates],
+            "rungs": [asdict(rung) for rung in self.rungs],
+        }
+
+
+def derive_by_training(
+    run: Path,
+    config: HalvingConfig,
+    retrain_config: RetrainConfig,
+    *,
+    device: torch.device,
+    setting: Setting,
+    executor: Executor | None,
+    resume: bool,
+    force: bool,
+    again: str,
+    log: Callable[[str], None],
+) -> Derivation:
+    """Choose the spec of a finished search anew, by training, and write it to the run's `spec.json`.
+
+    The search's own choice stays in `search/spec.json`. Args: retrain_config: how candidates are trained, their
+    number of epochs aside. setting, executor: of the trainings, see `run_jobs`. resume, force, again: as for
+    `RunFolder.open`.
+    Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
+    ConfigError: nothing meets the target. Stopped, JobsError: as `run_jobs`. BenchmarkError: see `measure`.
+    """
+    finished = finished_search(run, device=device)
+    config = replace(config, spec_sha256=spec_digest(finished.spec))
+    training = finished.search.config.training
+    if isinstance(training, ImageTraining):
+        retrain_config = with_flip(retrain_config, flip=training.augmentation.flip)  # as the search saw the pictures
+    with closing(RunFolder.open(run / _FOLDER, config, resume=resume, force=force, again=again)) as begun:
+        if force:
+            _delete(begun.path)
+        if begun.finished:
+            return read_derivation(run)
+        (run / DERIVATION).unlink(missing_ok=True)
+        candidates = _read_candidates(begun.path / _CANDIDATES)
+        if candidates is None:
+            candidates = _candidates(finished, config, log=log)
+            documents = [one.to_document() for one in candidates]
+            write_text(begun.path / _CANDIDATES, json.dumps(documents, indent=1) + "\n")
+        metric = finished.search.learner.metric
+        alive = {one.name: one for one in candidates}
+        rungs: list[Rung] = []
+        for number, epochs in enumerate(config.rung_epochs, start=1):
+            title = f"rung {number} of {len(config.rung_epochs)}"
+            path = begun.path / f"rung-{number}"
+            jobs = [
+                begin_training(
+                    name,
+                    one.spec,
+                    _shortened(retrain_config, epochs),
+                    path=path / name.replace(" ", "-"),
+                    store=finished.store,
+                    resume=True,
+                    force=False,
+                    again=again,
+                )
+                for name, one in alive.items()
+            ]
+            log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
+            trainings = run_jobs(validate_job, jobs, folder=path, setting=setting, executor=executor, title=title)
+            scores = {name: training["valid_score"] for name, training in zip(alive, trainings, strict=True)}
+            rungs.append(Rung(epochs, scores))
+            ranked = sorted(alive, key=lambda name: _worth(scores[name], metric), reverse=True)
+            log(f"{title}: the best is {ranked[0]}, valid {metric} {_text(scores[ranked[0]], metric)}")
+            if number == len(config.rung_epochs):
+                kept = ranked[:1]
+            else:
+                count = max(2, math.ceil(config.keep * len(alive)))
+                kept = kept_of(ranked, count, known={name for name, one in alive.items() if one.reward is None})
+            alive = {name: alive[name] for name in kept}
+        (chosen,) = alive.values()
+        target = finished.search.config.latency
+        derivation = Derivation(
+            chosen=chosen.name,
+            metric=metric,
+            target_ms=None if target is None else target.target_ms,
+            candidates=tuple(candidates),
+            rungs=tuple(rungs),
+        )
+        write_spec(run / "spec.json", _with_grounds(chosen, derivation, finished.spec))
+        write_text(run / DERIVATION, json.dumps(derivation.to_document(), indent=1) + "\n")
+        begun.finish({"chosen": chosen.name, "candidates": len(candidates), "seconds": round(begun.seconds, 1)})
+        return derivation
+
+
+def kept_of(ranked: Sequence[str], count: int, *, known: Collection[str]) -> list[str]:
+    """Who goes on to the next rung: the first `count`, of whom the last gives way to the best known network, should
+    none be among them.
+
+    A short training says little of a long one, and the choice must not be worse than what was known before the search.
+    """
+    kept = list(ranked[:count])
+    best_known = next((name for name in ranked if name in known), None)
+    if best_known is not None and best_known not in kept:
+        kept[-1] = best_known
+    return kept
+
+
+def read_derivation(run: Path) -> Derivation:
+    """The finished derivation of a run. Raises: DocumentError: there is none, or its file is damaged."""
+    path = run / DERIVATION
+    document = read_json(path)
+    candidates = tuple(_candidate(one, source=str(path)) for one in document["candidates"])
+    rungs = tuple(Rung(**rung) for rung in document["rungs"])
+    return Derivation(document["chosen"], document["metric"], document["target_ms"], candidates, rungs)
+
+
+def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
+    """Samples of the search, and the known networks, all measured to meet the target in one sitting."""
+    known = references_of(finished.profiled) if finished.profiled else {}
+    samples = _samples(finished, config, known=known)
+    target = finished.search.config.latency
+    if target is None:
+        unmeasured = [Candidate(one.name, one.spec, None, one.reward) for one in samples[: config.num_candidates]]
+        return unmeasured + [Candidate(name, spec, None, None) for name, spec in known.items()]
+    # Half as many again as are wanted, for not all have a width that meets the target.
+    tried = samples[: math.ceil(1.5 * config.num_candidates)]
+    assert finished.table is not None
+    paced = [(onnx_of(spec), finished.table.references[name]) for name, spec in known.items()]
+    ms_of = partial(measure_at_pace, paced=paced, batch=target.batch, threads=target.threads)
+    aim_ms = _AIM * target.target_ms
+
+    def shares(networks: Sequence[Spec]) -> list[float]:
+        return [ms / aim_ms for ms in ms_of(networks, effort=FITTING)]
+
+    def meets(share: float) -> bool:
+        """With a margin, for they are measured once more."""
+        return all(target.miss((share + margin) * aim_ms) == 0 for margin in (-_MARGIN, _MARGIN))
+
+    # All in the same sittings, for opening and pacing take longer than the calls.
+    fitted = fit_widths(
+        [*(one.spec for one in tried), *known.values()],
+        shares=shares,
+        is_enough=[meets] * len(tried) + [is_near] * len(known),
+    )
+    specs = [fit.spec for fit in fitted]
+    measured = ms_of(specs, effort=CAREFUL)
+    found = [
+        Candidate(one.name, spec, ms, one.reward)
+        for one, spec, ms in zip(tried, specs, measured, strict=False)
+        if target.miss(ms) == 0
+    ]
+    if not found:
+        asked = f"{target.target_ms:.3g} ms"
+        nearest = min(measured[: len(tried)], key=target.miss)
+        raise ConfigError(f"of {len(tried)} networks none takes {asked}; the nearest takes {nearest:.3g} ms")
+    references = []
+    for name, spec, ms in zip(known, specs[len(tried) :], measured[len(tried) :], strict=True):
+        if target.miss(ms) == 0:
+            references.append(Candidate(name, spec, ms, None))
+        else:
+            log(f"{name} has no width at which it takes {target.target_ms:.3g} ms, and is left out")
+    return found[: config.num_candidates] + references
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An architecture of the search's space that may become a candidate."""
+
+    name: str
+    spec: Spec
+    reward: float
+    """With the shared weights."""
+
+
+def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[str, Spec]) -> list[_Sample]:
+    """Architectures that meet the target, in turn one that shared weights favour, one drawn uniformly, and a known
+    network that is changed a little.
+
+    The first is the search's own choice. Shared weights favour what shares them most, narrow layers above all, and a
+    policy that has settled gives many of a kind: with its best alone, what differs from them would never be trained.
+    """
+    search = finished.search
+    favoured = [finished.spec.architecture, *_drawn(search, search.policy, config, "favoured")]
+    uniform = _drawn(search, search.control, config, "uniform")
+    neighbours = changed(known, search.space, count=config.num_candidates, seed=config.seed)
+    architectures = list(dict.fromkeys([*favoured, *uniform, *neighbours]))
+    examples = numpy_generator(config.seed, "halving", "examples")
+    batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
+    scores = score(search.learner, search.supernet, architectures, batches).tolist()
+    rewards = dict(zip(architectures, scores, strict=True))
+    own, *others = dict.fromkeys(favoured)
+    best = [own, *sorted(others, key=lambda one: -rewards[one])]
+    rows = itertools.zip_longest(
+        ((f"favoured {number}", one) for number, one in enumerate(best, start=1)),
+        ((f"random {number}", one) for number, one in enumerate(dict.fromkeys(uniform), start=1)),
+        ((name, one) for one, name in neighbours.items()),
+    )
+    samples: dict[Any, _Sample] = {}
+    for name, one in (entry for row in rows for entry in row if entry is not None):
+        spec = replace(finished.spec, architecture=one, provenance={"source": "search"})
+        samples.setdefault(one, _Sample(name, spec, rewards[one]))
+    return list(samples.values())
+
+
+def changed(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -> dict[Any, str]:
+    """Neighbours of the known networks that a space holds, and their names, of each network in turn.
+
+    However far from the target they lie: their widths will be fitted.
+    """
+    rng = random.Random(stream_seed(seed, "halving", "changed"))
+    found: dict[Any, str] = {spec.architecture: name for name, spec in known.items()}
+    counts = dict.fromkeys(known, 0)
+    for name in itertools.islice(itertools.cycle(known), _MOST_DRAWS * count):
+        try:
+            one = neighbour(space, known[name].architecture, rng, changes=rng.randint(1, _CHANGES))
+        except ArchitectureError:
+            continue
+        if one not in found:
+            counts[name] += 1
+            found[one] = f"{name} changed {counts[name]}"
+        if sum(counts.values()) == count:
+            break
+    return {one: name for one, name in found.items() if name not in known}
+
+
+def _drawn(search: Search, policy: Policy, config: HalvingConfig, stream: str) -> list[Any]:
+    """Architectures of a policy that meet the target, as predicted."""
+    return sample_candidates(
+        policy,
+        search.space,
+        config.num_scored // 2,
+        miss=search.miss if search.config.latency is not None else None,
+        generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", stream)),
+    )
+
+
+def _read_candidates(path: Path) -> list[Candidate] | None:
+    """Those of an earlier start, if there are any.
+
+    Raises: DocumentError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    return [_candidate(one, source=str(path)) for one in read_json(path)]
+
+
+def _candidate(document: dict[str, Any], *, source: str) -> Candidate:
+    return Candidate(**{**document, "spec": parse_spec(document["spec"], source=source)})
+
+
+def _delete(folder: Path) -> None:
+    """All that an earlier derivation left, its configuration aside."""
+    (folder / _CANDIDATES).unlink(missing_ok=True)
+    for rung in folder.glob("rung-*"):
+        shutil.rmtree(rung)
+
+
+def _shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
+    """The training with fewer epochs, and as many fewer steps at least."""
+    return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)
+
+
+def _worth(score: float | None, metric: str) -> float:
+    """More for the better of two scores; least for none."""
+    if score is None:
+        return -math.inf
+    return score if more_is_better(metric) else -score
+
+
+def _text(score: float | None, metric: str) -> str:
+    return "none: all diverged" if score is None else score_text(metric, score)
+
+
+def _with_grounds(chosen: Candidate, derivation: Derivation, searched: Spec) -> Spec:
+    """The chosen spec, with the search's provenance and how it was chosen."""
+    grounds = {
+        "chosen": chosen.name,
+        "candidates": len(derivation.candidates),
+        "rung_epochs": [rung.epochs for rung in derivation.rungs],
+        f"valid_{derivation.metric}": derivation.rungs[-1].scores[chosen.name],
+    }
+    return replace(chosen.spec, provenance={**searched.provenance, "derivation": grounds})

@@ -1,0 +1,73 @@
+"""A search as it ended: what ranking and derivation look into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from datasets.store import StoreError
+from exporter.latency.profiling import Profiled, table_here
+from searcher.arch.spec import Spec, read_spec
+from searcher.arch.tasks import ImageClassification
+from searcher.latency.table import LatencyTable, TableError
+from searcher.training.checkpoint import load_checkpoint
+from searcher.training.loop import Search
+from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
+from searcher.training.search_config import SearchConfig, config_types
+from searcher.training.task_kinds import Store, load_store
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    search: Search
+    """With its policy and shared weights, its learner, its config."""
+    store: Store
+    spec: Spec
+    """What it came to."""
+    profiled: Profiled | None
+    """What its latency table is of; None for text."""
+    table: LatencyTable | None
+    """That it predicted with; None without a latency target."""
+
+
+def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
+    """The search of a run, with its data.
+
+    Raises: RunError: no search is finished there. StoreError: its data set has changed. CheckpointError.
+    """
+    folder = RunFolder(run / "search")
+    if not folder.finished:
+        raise RunError(f"{run}: no search is finished there, whose shared weights could be judged")
+    space = str(read_toml(folder.config_path).get("space"))
+    config = read_config(folder.config_path, SearchConfig, types=config_types(space))
+    store = load_store(config.dataset, space=space)
+    if store.digest != config.dataset_sha256:
+        raise StoreError(f"the data set {config.dataset} is no longer the one of the search in {folder.path}")
+    own = folder.path / "spec.json"
+    spec = read_spec(own if own.exists() else run / "spec.json")  # earlier versions left the one beside it alone
+    task = spec.task
+    profiled = None
+    if isinstance(task, ImageClassification):
+        profiled = Profiled(space, config.search_space, config.final_network, task)
+    latency, table = None, None
+    if config.latency is not None:
+        assert profiled is not None
+        table = _table(config, profiled)
+        latency = table.predictor(profiled.network, profiled.task)
+    search = Search(config, store=store, device=device, latency=latency)
+    search.load(load_checkpoint(folder.checkpoint_path, required=("supernet",)))
+    return FinishedSearch(search, store, spec, profiled, table)
+
+
+def _table(config: SearchConfig, profiled: Profiled) -> LatencyTable:
+    """The table that the search predicted with.
+
+    Raises: TableError: this machine has another one.
+    """
+    assert config.latency is not None
+    table = table_here(profiled, batch=config.latency.batch, threads=config.latency.threads, log=lambda line: None)
+    if table.digest != config.latency.table_sha256:
+        raise TableError("latency table", ["the search was made with another one; search again on this machine"])
+    return table

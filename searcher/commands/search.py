@@ -1,0 +1,124 @@
+"""The command `enas search`."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from foundation.command_options import device_option, seed_option
+from searcher.commands.options import (
+    command_again,
+    exit_stopped,
+    flip_option,
+    graphs_option,
+    leading_speaker,
+    memory_budget_option,
+    pace_options,
+    resume_options,
+    settings_options,
+    speaker,
+    threads_option,
+)
+from searcher.latency.options import latency_options
+
+
+@click.command()
+@click.option(
+    "--space",
+    show_default="the config's, or stages; of published presets micro",
+    help="Search space: micro, macro, stages or recurrent.",
+)
+@click.option(
+    "--preset", show_default="the config's, or quick", help="Settings: quick, paper, or another of the space's."
+)
+@settings_options
+@click.option("--dataset", show_default="the preset's own", help="Name of a data set, or path of a store.")
+@click.option(
+    "--run",
+    "run_path",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    show_default="runs/<space>-<dataset>-<preset>",
+    help="Run directory, made if it is not there.",
+)
+@seed_option("Fixes the run.", default="the config's, or 0")
+@click.option(
+    "--policy",
+    type=click.Choice(["lstm", "random"]),
+    show_default="the config's, or lstm",
+    help="The controller, or uniform random search.",
+)
+@click.option(
+    "--derive",
+    "derivation",
+    type=click.Choice(["thorough", "paper"]),
+    show_default="the config's, or thorough",
+    help="How the architecture is chosen in the end: in rounds, or as published, the best of 10 on one minibatch.",
+)
+@memory_budget_option
+@flip_option
+@threads_option
+@latency_options
+@pace_options
+@device_option
+@graphs_option
+@resume_options("search")
+@click.pass_context
+def search(
+    ctx: click.Context,
+    /,
+    *,
+    run_path: Path | None,
+    checkpoint_minutes: float,
+    max_hours: float | None,
+    device: str,
+    cuda_graphs: bool,
+    resume: bool,
+    force: bool,
+    **options: Any,  # the fields of SearchOptions
+) -> None:
+    """Search for an architecture with ENAS and write it to the run's spec.json."""
+    from searcher.commands.search_request import SearchOptions, search_request, with_latency
+    from searcher.nn.graphs import cuda_graphs as graphs_of
+    from searcher.report.text import describe_spec
+    from searcher.training import device as devices
+    from searcher.training.distributed import joined
+    from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.pacing import pace_of
+    from searcher.training.run_folder import RunFolder
+    from searcher.training.search import search as run_search
+
+    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+    request = search_request(SearchOptions(**options), say=partial(leading_speaker(), err=True))
+    run_path = run_path or request.default_run
+    torch_device = devices.resolve_device(device)
+    devices.prepare(torch_device)
+    graphs = graphs_of(torch_device) if cuda_graphs else None
+    config, predictor = with_latency(request, tables=ctx.obj)
+    again = command_again()
+    with joined(torch_device) as world, catch_signals() as interrupt, devices.threads(config.threads):
+        say = speaker(speaks=world.leads)
+        folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
+        if folder.finished:
+            say(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
+            return
+        say(f"search in {run_path} on {devices.describe(torch_device, count=world.size)}", err=True)
+        try:
+            spec = run_search(
+                config,
+                store=request.store,
+                folder=folder,
+                device=torch_device,
+                interrupt=interrupt,
+                pace=pace,
+                graphs=graphs,
+                latency=predictor,
+            )
+        except Stopped as stopped:
+            exit_stopped(stopped, again=again, say=say)
+    say(describe_spec(spec), nl=False)
+    say(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)

@@ -1,0 +1,65 @@
+"""What the options of a retraining mean together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
+from searcher.arch.document import ConfigError
+from searcher.training.run_folder import RunError
+from tests.end_to_end import conftest as tiny
+
+store_path = tiny.store_path
+text_path = tiny.text_path
+
+
+def request_of(source: str, run: Path, said: list[str] | None = None, **options: Any) -> RetrainRequest:
+    asked = RetrainOptions(source=Path(source), run_path=run, **options)
+    return retrain_request(asked, say=([] if said is None else said).append)
+
+
+def test_a_spec_is_retargeted_and_resized(store_path: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    options = {"preset": "quick", "channels": 8, "cells": 5, "epochs": 3, "seed": 4, "memory_budget_mb": 9}
+    request = request_of("enas-micro-published", tmp_path / "run", said, dataset=str(store_path), **options)
+    network, config = request.spec.network, request.config
+    assert (network.channels, network.cells, request.spec.task.dataset) == (8, 5, str(store_path))
+    assert (config.num_epochs, config.seed, config.memory_budget_mb, config.threads) == (3, 4, 9, 0)
+    assert request.folders == {"spec": tmp_path / "run" / "retrain"}
+    assert said[0].startswith("a network for images of 8×8×1 in 3 classes (bar, dot, blank); the spec is for ")
+
+
+def test_beside_a_language_model_an_lstm_is_trained_with_a_thread_each(text_path: Path, tmp_path: Path) -> None:
+    options = {"dataset": str(text_path), "preset": "quick"}
+    request = request_of("enas-recurrent-published", tmp_path, **options)
+    assert request.folders == {"spec": tmp_path / "retrain", "lstm": tmp_path / "retrain-lstm"}
+    assert {model: config.model for model, config in request.configs.items()} == {"spec": "spec", "lstm": "lstm"}
+    assert request.config.threads == 1
+    alone = request_of("enas-recurrent-published", tmp_path, lstm=False, **options)
+    assert (list(alone.folders), alone.config.threads) == (["spec"], 0)
+
+
+def test_a_setting_beats_what_the_search_did(store_path: Path, tmp_path: Path) -> None:
+    options = {"dataset": str(store_path), "preset": "quick"}
+    assert request_of("resnet-20", tmp_path, assignments=("seed=7",), **options).config.seed == 7
+    assert request_of("resnet-20", tmp_path, assignments=("seed=7",), seed=8, **options).config.seed == 8
+    balanced = request_of("resnet-20", tmp_path, class_weights="balanced", **options)
+    assert balanced.config.training.class_weights == "balanced"
+
+
+def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_path: Path) -> None:
+    said = ('teacher.models=["other.onnx"]',)
+    options = {"dataset": str(store_path), "preset": "quick", "teachers": (Path("a.onnx"), Path("b.onnx"))}
+    request = request_of("resnet-20", tmp_path, assignments=said, **options)
+    assert request.config.teacher.models == ("a.onnx", "b.onnx")
+
+
+def test_what_does_not_fit_is_refused(text_path: Path, tmp_path: Path) -> None:
+    options = {"dataset": str(text_path), "preset": "quick"}
+    with pytest.raises(ConfigError, match="--class-weights is for images"):
+        request_of("enas-recurrent-published", tmp_path, class_weights="balanced", **options)
+    with pytest.raises(RunError, match="say where to train this spec"):
+        retrain_request(RetrainOptions(source=Path("resnet-20")), say=print)
