@@ -138,9 +138,13 @@ def reference_macro() -> RetrainConfig:
 
 def quick_stages() -> RetrainConfig:
     """Longer than the other spaces, whose steps take longer."""
-    augmentation = Augmentation(crop_padding=2, flip=True)
     config = quick_images()
-    return replace(config, num_epochs=25, training=replace(config.training, augmentation=augmentation))
+    return replace(
+        config,
+        num_epochs=25,
+        sgd=replace(config.sgd, weight_decay=1e-3),
+        training=replace(config.training, augmentation=Augmentation(crop_padding=2, flip=True)),
+    )
 
 
 def deploy_stages() -> RetrainConfig:
@@ -148,7 +152,14 @@ def deploy_stages() -> RetrainConfig:
 
     Without cutout: with it a network of 0.2 million weights ends no better on train than on valid.
     """
-    return replace(quick_stages(), preset="deploy", num_epochs=30, min_steps=2_000)
+    config = quick_images()
+    return replace(
+        config,
+        preset="deploy",
+        num_epochs=30,
+        training=replace(config.training, augmentation=Augmentation(crop_padding=2, flip=True)),
+        min_steps=2_000,
+    )
 
 
 RECURRENT_SGD = SgdConfig(
