@@ -84,7 +84,7 @@ def test_the_opencv_recipe(pictures: list[Path], preprocess: Preprocess) -> None
 
 
 def test_the_javascript_recipe_is_what_the_page_of_an_export_runs() -> None:
-    file = PAGE.parents[1] / "exporter" / "page" / "preprocess.js"
+    file = PAGE.parents[1] / "exporter" / "delivery" / "page" / "preprocess.js"
     assert recipe("javascript") in file.read_text(encoding="utf-8")
 
 

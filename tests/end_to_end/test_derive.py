@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from exporter.latency.measure import Latencies, Untrained, profiling, scaling
-from exporter.latency.measure import measure as latency
+from exporter.latency import measure as latency
+from exporter.latency import profiling, scaling
+from exporter.latency.measure import Latencies, Untrained
 from exporter.selection import derivation
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
@@ -54,7 +55,7 @@ def pretend(networks: Sequence[Untrained | bytes], *, batch: int = 1, threads: i
 
 
 # What is imported while `measure` is replaced would keep the replacement.
-for _module in ("contenders", "export", "ranking", "triton", "variants"):
+for _module in ("judging.contenders", "delivery.export", "judging.ranking", "delivery.triton", "delivery.variants"):
     import_module(f"exporter.{_module}")
 
 

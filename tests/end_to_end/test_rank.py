@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from exporter.judging.agreement import mean_tau, seed_tau
-from exporter.retraining.retraining import trainings
+from exporter.retraining import trainings
 from searcher.training.executors import ExecutorError
 from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages
