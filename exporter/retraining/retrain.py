@@ -113,7 +113,7 @@ def train(
     """All epochs of a retraining, or the rest of them, with the test split left alone; the best is in the folder.
 
     One that diverges in its first epoch, with nothing to lose, begins again with half the learning rate: what a cell of
-    text bears depends on the cell.
+    text can take depends on the cell.
     title: of the progress bar. Raises: as `retrain`.
     """
     world = folder.world

@@ -2,8 +2,8 @@
 
 Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
 from the search's policy, at random from its space, and from the neighbourhood of the known networks. These join them,
-brought to the same latency, so that a search never ends with less than the best of them. All are measured, then trained
-in rungs, each with fewer candidates for longer. Test is not looked at.
+brought to the same latency, and the best of them stays to the last rung. All are measured, then trained in rungs, each
+with fewer candidates for longer. Test is not looked at.
 
 Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
 al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network a little.
@@ -57,9 +57,10 @@ _CANDIDATES = "candidates.json"
 _MARGIN = 0.01
 # Of a target: what is aimed at. Right on it, every second network would be too slow where a machine is busy.
 _AIM = 0.98
-_CHANGES = 3
-"""Of a known network's decisions, at most."""
-_MOST_DRAWS = 20
+# Of a known network's decisions that a neighbour changes, at most; and draws for each neighbour wanted, for some are
+# drawn twice, and a known network need not be in the space.
+_MOST_CHANGES = 3
+_DRAWS_PER_NEIGHBOUR = 20
 
 
 @dataclass(frozen=True)
@@ -273,8 +274,8 @@ class _Sample:
 
 
 def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[str, Spec]) -> list[_Sample]:
-    """Architectures that meet the target, in turn one that shared weights favour, one drawn uniformly, and a known
-    network that is changed a little.
+    """In turn an architecture that shared weights favour, one drawn uniformly, both predicted to meet the target, and a
+    neighbour of a known network.
 
     The first is the search's own choice. Shared weights favour what shares them most, narrow layers above all, and a
     policy that has settled gives many of a kind: with its best alone, what differs from them would never be trained.
@@ -282,7 +283,7 @@ def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[
     search = finished.search
     favoured = [finished.spec.architecture, *_drawn(search, search.policy, config, "favoured")]
     uniform = _drawn(search, search.control, config, "uniform")
-    neighbours = changed(known, search.space, count=config.num_candidates, seed=config.seed)
+    neighbours = neighbours_of(known, search.space, count=config.num_candidates, seed=config.seed)
     architectures = list(dict.fromkeys([*favoured, *uniform, *neighbours]))
     examples = numpy_generator(config.seed, "halving", "examples")
     batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
@@ -302,7 +303,7 @@ def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[
     return list(samples.values())
 
 
-def changed(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -> dict[Any, str]:
+def neighbours_of(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -> dict[Any, str]:
     """Neighbours of the known networks that a space holds, and their names, of each network in turn.
 
     However far from the target they lie: their widths will be fitted.
@@ -310,9 +311,9 @@ def changed(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -
     rng = random.Random(stream_seed(seed, "halving", "changed"))
     found: dict[Any, str] = {spec.architecture: name for name, spec in known.items()}
     counts = dict.fromkeys(known, 0)
-    for name in itertools.islice(itertools.cycle(known), _MOST_DRAWS * count):
+    for name in itertools.islice(itertools.cycle(known), _DRAWS_PER_NEIGHBOUR * count):
         try:
-            one = neighbour(space, known[name].architecture, rng, changes=rng.randint(1, _CHANGES))
+            one = neighbour(space, known[name].architecture, rng, changes=rng.randint(1, _MOST_CHANGES))
         except ArchitectureError:
             continue
         if one not in found:

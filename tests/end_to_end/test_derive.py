@@ -171,12 +171,12 @@ def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_widt
 def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
     space = search_preset("stages", "quick").search_space
     known = {name: published_spec(name) for name in ("inverted-small", "mobilenet-v2-small")}
-    found = derivation.changed(known, space, count=6, seed=0)
+    found = derivation.neighbours_of(known, space, count=6, seed=0)
     assert list(found.values()) == [f"inverted-small changed {number}" for number in range(1, 7)]
     for architecture in found:
         assert architecture != known["inverted-small"].architecture
         assert space.from_tokens(space.to_tokens(architecture)) == architecture
-    assert derivation.changed({}, space, count=6, seed=0) == {}
+    assert derivation.neighbours_of({}, space, count=6, seed=0) == {}
 
 
 def meets_target(candidate: dict[str, Any]) -> bool:
