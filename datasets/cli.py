@@ -59,7 +59,7 @@ def _own_row(name: str) -> dict[str, Any]:
 
 
 @data.command()
-@click.option("--space", default="stages", help="Search space: micro, macro, stages or recurrent.")
+@click.option("--space", default="stages", help="Search space, as `enas search` takes it.")
 @click.option("--preset", default="quick", help="Settings: quick, paper, or another of the space's.")
 @click.pass_context
 def default(context: click.Context, space: str, preset: str) -> None:

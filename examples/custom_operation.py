@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from enas import main
-from searcher.arch import micro
 from searcher.arch.costs import Cost, Sides, area_of, conv_norm, depthwise, halved
-from searcher.nn import operations
+from searcher.arch.operations import CELL_COSTS
+from searcher.arch.spaces.micro import PUBLISHED_OPERATIONS
 from searcher.nn.kernels.norm import Norm
+from searcher.nn.operations import CELL_OPERATIONS
 
 NAME = "dil_conv_3x3"
 
@@ -47,13 +48,13 @@ def cost(sides: Sides, channels: int, *, stride: int) -> Cost:
 
 def register() -> None:
     """Add the operation to the tables that every part of the toolchain reads."""
-    micro.OPERATIONS[NAME] = cost
-    operations.CELL_OPERATIONS[NAME] = DilatedConv
+    CELL_COSTS[NAME] = cost
+    CELL_OPERATIONS[NAME] = DilatedConv
 
 
 if __name__ == "__main__":
     register()
     if sys.argv[1:2] == ["search"]:
-        names = ", ".join(f'"{name}"' for name in (*micro.PUBLISHED_OPERATIONS, NAME))
+        names = ", ".join(f'"{name}"' for name in (*PUBLISHED_OPERATIONS, NAME))
         sys.argv += ["--set", f"search_space.operations=[{names}]"]
     main()

@@ -1,9 +1,8 @@
 """The search spaces: one object each, which leads to all that there is of a space.
 
-A space is a module of its name in each of four rooms: `arch/` (its decisions, sizes and documents, its operations with
-their costs), `views/` (costs and graphs of its networks), `nn/` (its wiring), and `presets/` (its searches). To add
-one: these four, its name in `arch/spaces.py`, and its presets of retraining in `exporter/retraining/presets.py`. What
-needs torch is loaded when it is asked for.
+A space is a module of its name in each of four rooms: `arch/spaces/` (its decisions, sizes and documents), `nn/` (its
+wiring), `views/` (costs and graphs of its networks), and `presets/` (its searches). To add one is to add these four:
+what is in `arch/spaces/` is found there, and what needs torch is loaded when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from searcher.arch.spaces import SpaceModule, space_module
+from searcher.arch.space import SpaceModule, space_module
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
@@ -27,6 +26,13 @@ class Wiring(Protocol):
 
     def build_fixed(self, architecture: Any, size: Any, *, form: str, **options: Any) -> Any:
         """The network of one architecture."""
+        ...
+
+    def make_operation(self, name: str, in_channels: int, out_channels: int, *, stride: int, norm: Any) -> Any:
+        """One operation of the space by itself, for a probe of its latency; spaces of images alone have this.
+
+        [B, in_channels, H, W] -> [B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉].
+        """
         ...
 
 

@@ -14,7 +14,7 @@ import pytest
 import enas
 from datasets.store_writer import write_image_store
 from searcher.arch import catalog
-from searcher.arch.spaces import SPACES
+from searcher.arch.space import SPACES
 from searcher.arch.spec import read_spec, write_spec
 from searcher.presets.datasets import default_dataset
 from searcher.spaces import search_space

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -221,21 +222,59 @@ def apply(change: str, folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipes() -> dict[str, str]:
+    """The text of each recipe by its heading."""
+    headings = re.split(r"^### (.*)\n", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return dict(zip(headings[::2], headings[1::2], strict=True))
+
+
+def sources(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
+
+
+@dataclass(frozen=True)
+class Changed:
     """A copy of the code after all recipes."""
+
+    folder: Path
+    files: dict[str, set[str]]
+    """Which files each recipe added or changed."""
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Changed:
     folder = tmp_path_factory.mktemp("changed")
     # With the compiled files, so that what is unchanged is not compiled again.
     leave_out = shutil.ignore_patterns("*.h5")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=leave_out)
     shutil.copy(ROOT / "enas.py", folder)
-    contributing = ROOT / "CONTRIBUTING.md"
-    (copies,) = (block for block in blocks(contributing, "") if block.startswith("for room"))
-    subprocess.run(["sh", "-ec", copies], cwd=folder, check=True)
-    for change in blocks(contributing, "diff"):
-        apply(change, folder)
-    return folder
+    files = {}
+    before = sources(folder)
+    for recipe, text in recipes().items():
+        for language, block in _FENCE.findall(text):
+            if language == "diff":
+                apply(block, folder)
+            elif block.startswith("for room"):
+                subprocess.run(["sh", "-ec", block], cwd=folder, check=True)
+        after = sources(folder)
+        files[recipe] = {name for name in after if after[name] != before.get(name)}
+        before = after
+    return Changed(folder, files)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [
+        ("Add an operation", 2),
+        ("Add a space", 4),
+        ("Add a data source", 2),
+        ("Add a pass over the exported graph", 2),
+        ("Add a metric", 2),
+    ],
+)
+def test_a_recipe_touches_few_files(changed: Changed, recipe: str, count: int) -> None:
+    assert len(changed.files[recipe]) == count
 
 
 def python(script: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
@@ -248,7 +287,7 @@ def python(script: str, folder: Path, *arguments: str | Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def said(changed: Path) -> dict[str, Any]:
+def said(changed: Changed) -> dict[str, Any]:
     """What the changed code does, asked in one process, for importing torch takes seconds."""
     return python(
         """
@@ -258,11 +297,13 @@ import numpy as np, onnx.helper as h, torch
 from onnx import TensorProto
 from exporter.retraining.presets import retrain_preset
 from exporter.conversion.transforms.passes import transform
+from exporter.latency.probes import probe
 from runtime.commands import score as cli
 from runtime.scoring.calibration import Calibration
 from runtime.scoring.evaluate import Evaluation
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
+from searcher.latency.blocks import blocks_of_space
 from searcher.nn.build import build_network
 from searcher.nn.complexity import complexity_of
 from searcher.presets.catalog import search_preset
@@ -277,6 +318,17 @@ def build(name, operations):
     weights = sum(parameter.numel() for parameter in network.parameters())
     return [list(logits.shape), weights, complexity_of(spec).total.parameters]
 
+def probed(name):
+    # The shape that a probe of each of the space's own operations gives, and the block's width.
+    config = search_preset(name, "quick", image_size=12)
+    task = ImageClassification(dataset="x", input_shape=(12, 12, 1), classes=("a", "b"))
+    blocks = blocks_of_space(name, replace(config.search_space, num_nodes=1), config.final_network, task)
+    return [
+        [list(probe(name, block).network(torch.zeros(2, 1, block.height, block.width))[0].shape), block.out_channels]
+        for block in blocks
+        if block.operation in config.search_space.operations
+    ]
+
 def value(name):
     return h.make_tensor_value_info(name, TensorProto.FLOAT, [1])
 
@@ -287,12 +339,13 @@ scores = Evaluation(("a", "b"), np.array([[3, 1], [0, 4]]), Calibration.of(np.on
 print(json.dumps({
     "operation": build("micro", ("sep_conv_7x7",)),
     "space": build("minicells", ("sep_conv_3x3", "identity")),
+    "probes": probed("minicells"),
     "pass": [node.op_type for node in left],
     "metric": cli._image_fields(scores)["macro_f1"],
     "line": cli._image_text(scores).splitlines()[0],
 }))
 """,
-        changed,
+        changed.folder,
     )
 
 
@@ -301,6 +354,12 @@ def test_an_added_operation_or_space_builds_networks_that_cost_what_it_says(said
     shape, weights, counted = said[recipe]
     assert shape == [2, 2]
     assert weights == counted
+
+
+def test_an_added_space_has_probes_of_its_operations(said: dict[str, Any]) -> None:
+    assert said["probes"]
+    for shape, out_channels in said["probes"]:
+        assert shape == [2, out_channels]
 
 
 def test_an_added_pass_is_applied(said: dict[str, Any]) -> None:
@@ -327,7 +386,7 @@ def test_the_variant_halves_the_weights_and_keeps_the_answers() -> None:
     np.testing.assert_allclose(session.run(["logits"], {"images": images})[0], expected_logits(images), atol=1e-2)
 
 
-def test_an_added_data_source_builds_its_store(changed: Path, tmp_path: Path) -> None:
+def test_an_added_data_source_builds_its_store(changed: Changed, tmp_path: Path) -> None:
     for part, count in (("train", 200), ("t10k", 20)):
         labels = np.arange(count, dtype=np.uint8) % 10
         images = np.broadcast_to(labels[:, None, None], (count, 4, 4)).copy()
@@ -342,7 +401,7 @@ folder = Path(sys.argv[1])
 store = catalog.open_store(catalog.fetch("kmnist", originals=folder, out=folder / "x.h5"))
 print(json.dumps({"counts": dict(store.counts), "classes": store.classes}))
 """,
-        changed,
+        changed.folder,
         tmp_path,
     )
     assert built == {"counts": {"train": 180, "valid": 20, "test": 20}, "classes": list("おきすつなはまやれを")}

@@ -95,8 +95,8 @@ def test_the_page_and_its_answers_come_from_one_site(server: str, bright: Path, 
 def test_the_custom_operation_is_searched_and_costs_what_it_says(tmp_path: Path) -> None:
     script = """
 import custom_operation, torch
-from searcher.arch import micro
-
+from searcher.arch.operations import CELL_COSTS
+from searcher.arch.spaces import micro
 from searcher.nn.kernels.norm import batch_norm
 from searcher.nn.operations import make_cell_operation
 custom_operation.register()
@@ -105,7 +105,7 @@ for stride, side in ((1, 7), (2, 4)):
     operation = make_cell_operation(custom_operation.NAME, 8, stride=stride, norm=batch_norm(running_statistics=True))
     assert operation(torch.zeros(1, 8, 7, 7)).shape == (1, 8, side, side)
     weights = sum(parameter.numel() for parameter in operation.parameters())
-    assert weights == micro.OPERATIONS[custom_operation.NAME]((7, 7), 8, stride=stride).parameters
+    assert weights == CELL_COSTS[custom_operation.NAME]((7, 7), 8, stride=stride).parameters
 """
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, cwd=tmp_path)

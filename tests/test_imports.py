@@ -74,6 +74,24 @@ ALLOWED = {
         "datasets.tokens",
     },
     "searcher.arch": {"datasets.files"},
+    # Of the spaces only their names are known; what a space is made of knows no space.
+    "searcher.arch.space_names": {"searcher.arch.spaces"},
+    "searcher.arch.spaces": {
+        "searcher.arch.costs",
+        "searcher.arch.decisions",
+        "searcher.arch.document",
+        "searcher.arch.operations",
+        "searcher.arch.reading",
+        "searcher.arch.stages",
+        "searcher.arch.tasks",
+    },
+    "searcher.arch.stages": {
+        "searcher.arch.costs",
+        "searcher.arch.document",
+        "searcher.arch.reading",
+    },
+    "searcher.arch.operations": {"searcher.arch.costs", "searcher.arch.document"},
+    "searcher.arch.reading": {"searcher.arch.document"},
     "searcher.nn": {"searcher.arch", "datasets.seeds"},
     "searcher.nn.kernels": set(),
     # The registry names what lies above it and loads it when asked; build, complexity and graph ask.
@@ -160,6 +178,7 @@ ALLOWED = {
     },
     "searcher.commands.options": {
         "foundation.command_options",
+        "searcher.arch.space_names",
         "searcher.training.executors",
         "searcher.training.interrupt",
         "searcher.training.jobs",
@@ -233,7 +252,8 @@ def our_imports(path: Path) -> set[str]:
             # `from searcher.training import device` imports a module, `from …device import prepare` a name of one.
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                is_module = (ROOT / (whole.replace(".", "/") + ".py")).exists()
+                place = ROOT / whole.replace(".", "/")
+                is_module = place.with_suffix(".py").exists() or place.is_dir()
                 found.add(whole if is_module else str(node.module))
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from searcher.arch import macro
-from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
-from searcher.arch.micro import CELL_KINDS, OPERATIONS, CellKind, MicroArchitecture, MicroSize, MicroSpace, Node
-from searcher.arch.recurrent import ACTIVATIONS, RecurrentArchitecture, RecurrentSize, RecurrentSpace
-from searcher.arch.recurrent import Node as RecurrentNode
+from searcher.arch.operations import CELL_COSTS, LAYER_COSTS
+from searcher.arch.spaces.macro import Layer, MacroArchitecture, MacroSize, MacroSpace, skip_candidates
+from searcher.arch.spaces.micro import CELL_KINDS, CellKind, MicroArchitecture, MicroSize, MicroSpace, Node
+from searcher.arch.spaces.recurrent import ACTIVATIONS, RecurrentArchitecture, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.recurrent import Node as RecurrentNode
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.nn.recurrent import Dropout
 from tests.searcher.conftest import (
@@ -49,9 +49,9 @@ def both_networks(
 ) -> tuple[nn.Module, BoundNetwork]:
     """The supernet, and the fixed network with the weights of the same names."""
     name, space = (
-        ("micro", MicroSpace(len(architecture.normal), tuple(OPERATIONS)))
+        ("micro", MicroSpace(len(architecture.normal), tuple(CELL_COSTS)))
         if isinstance(architecture, MicroArchitecture)
-        else ("macro", MacroSpace(len(architecture.layers), operations=tuple(macro.OPERATIONS)))
+        else ("macro", MacroSpace(len(architecture.layers), operations=tuple(LAYER_COSTS)))
     )
     supernet = build_supernet(
         name,
@@ -74,7 +74,7 @@ def both_networks(
     return supernet, fixed
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", CELL_COSTS)
 @pytest.mark.parametrize("kind", CELL_KINDS)
 @pytest.mark.parametrize("training", [True, False])
 def test_every_operation_computes_the_same_in_supernet_and_fixed_network(
@@ -137,19 +137,19 @@ def test_unused_inputs_of_a_reduction_cell_are_halved_and_used() -> None:
 
 def test_every_candidate_of_the_supernet_belongs_to_some_architecture() -> None:
     reached: set[str] = set()
-    for first, second in itertools.product(OPERATIONS, repeat=2):
+    for first, second in itertools.product(CELL_COSTS, repeat=2):
         for source in itertools.product(range(2), repeat=2):
             cell = (Node(source, (first, second)),)
             architecture = MicroArchitecture(cell, cell)
             fixed = build_network(make_spec(architecture, SIZE), form="search", running_statistics=False)
             reached |= {name for name, _ in fixed.network.named_parameters()}
     supernet = build_supernet(
-        "micro", MicroSpace(1, tuple(OPERATIONS)), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0
+        "micro", MicroSpace(1, tuple(CELL_COSTS)), SIZE, input_shape=(12, 12, 1), num_classes=len(CLASSES), seed=0
     )
     assert {name for name, _ in supernet.named_parameters()} == reached
 
 
-@pytest.mark.parametrize("operation", macro.OPERATIONS)
+@pytest.mark.parametrize("operation", LAYER_COSTS)
 @pytest.mark.parametrize("size", MACRO_SIZES)
 @pytest.mark.parametrize("training", [True, False])
 def test_every_macro_operation_computes_the_same_in_supernet_and_fixed_network(
@@ -194,13 +194,13 @@ def test_odd_and_even_sizes_agree_in_macro_networks(height: int, width: int, cha
 @pytest.mark.parametrize("size", MACRO_SIZES)
 def test_every_candidate_of_the_macro_supernet_belongs_to_some_architecture(size: MacroSize) -> None:
     reached: set[str] = set()
-    for operation in macro.OPERATIONS:
-        layers = tuple(Layer(operation, tuple(macro.skip_candidates(index))) for index in range(1, 5))
+    for operation in LAYER_COSTS:
+        layers = tuple(Layer(operation, tuple(skip_candidates(index))) for index in range(1, 5))
         fixed = build_network(make_spec(MacroArchitecture(layers), size), form="search", running_statistics=False)
         reached |= {name for name, _ in fixed.network.named_parameters()}
     supernet = build_supernet(
         "macro",
-        MacroSpace(4, operations=tuple(macro.OPERATIONS)),
+        MacroSpace(4, operations=tuple(LAYER_COSTS)),
         size,
         input_shape=(12, 12, 1),
         num_classes=len(CLASSES),

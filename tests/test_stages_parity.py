@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.stages import OPERATIONS, Stage, StagesArchitecture, StagesSize, StagesSpace, Stem
+from searcher.arch.spaces.stages import StagesSize, StagesSpace
+from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem
+from searcher.arch.stages.operations import OPERATIONS
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 from tests.searcher.conftest import CLASSES, STAGES_SPACE, make_spec, random_stages

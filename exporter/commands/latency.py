@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from foundation.command_options import force_option, json_option
+from searcher.commands.options import space_option
 from searcher.latency.options import latency_setting
 
 
@@ -21,7 +22,7 @@ def latency() -> None:
 
 
 @latency.command()
-@click.option("--space", default="stages", help="Search space: stages, micro or macro.")
+@space_option(default="stages")
 @click.option("--preset", default="quick", help="Whose space and network size: one of the space's presets.")
 @click.option("--dataset", show_default="the preset's own", help="Name of a data set, or path of a store.")
 @latency_setting

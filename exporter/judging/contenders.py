@@ -18,7 +18,7 @@ from exporter.latency.scaling import TOLERANCE, Fitted, fit_widths, shares_of
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import find_spec, published_names, published_spec
 from searcher.arch.document import ArchitectureError, read_json
-from searcher.arch.spaces import Space
+from searcher.arch.space import Space
 from searcher.arch.spec import Spec, parse_spec
 from searcher.arch.tasks import ImageClassification, image_size_of
 from searcher.presets.catalog import search_preset

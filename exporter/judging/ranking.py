@@ -33,7 +33,7 @@ from exporter.retraining.text import score_text
 from exporter.retraining.trainings import Training, begin_training, score_job
 from exporter.selection.searches import finished_search
 from searcher.arch.document import ConfigError
-from searcher.arch.spaces import space_module
+from searcher.arch.space import space_module
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.complexity import complexity_of

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exporter.latency.measure import Sized
-from searcher.arch.stages import OPERATIONS as STAGES_OPERATIONS
 from searcher.latency.blocks import CONCAT, HALVE, HEAD, PROJECT, STEM, SUM, Block
 from searcher.nn.blocks import FactorizedReduction, ReluConvNorm, Stem
 from searcher.nn.kernels.concat import concat
 from searcher.nn.kernels.norm import batch_norm
-from searcher.nn.operations import make_cell_operation, make_layer_operation
-from searcher.nn.stage_blocks import make_block
+from searcher.spaces import search_space
 
 _NORM = batch_norm(running_statistics=True)
 
@@ -81,29 +79,9 @@ def _module(space: str, block: Block) -> nn.Module:
         return _Sum()
     if operation == HEAD:
         return _Head(in_channels, out_channels)
-    if space == "stages":
-        return _StagesLayer(block)
-    if space == "macro":
-        return make_layer_operation(operation, in_channels, norm=_NORM)
-    return make_cell_operation(operation, in_channels, stride=block.stride, norm=_NORM)
-
-
-class _StagesLayer(nn.Module):
-    def __init__(self, block: Block) -> None:
-        super().__init__()
-        operation = STAGES_OPERATIONS[block.operation]
-        self.layer = make_block(
-            operation.family,
-            [(block.in_channels, block.out_channels)],
-            kernel_size=operation.kernel_size,
-            expansion=operation.expansion,
-            stride=block.stride,
-            norm=_NORM,
-        )
-        self._widths = (block.out_channels, operation.expansion)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x, *self._widths)
+    wiring = search_space(space).wiring
+    module: nn.Module = wiring.make_operation(operation, in_channels, out_channels, stride=block.stride, norm=_NORM)
+    return module
 
 
 class _Concat(nn.Module):

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datasets.augmentation import Augmentation
 from exporter.retraining.config import RetrainConfig
 from searcher.arch.document import DocumentError, unknown
+from searcher.arch.space import space_module
+from searcher.arch.tasks import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING
 from searcher.nn.recurrent import Dropout
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
@@ -245,8 +247,21 @@ PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
 }
 
 
+# Of a space that names none of its own.
+_BY_TASK: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
+    IMAGE_CLASSIFICATION: {"quick": quick_images, "standard": standard_images},
+    LANGUAGE_MODELLING: {"quick": quick_recurrent, "small": small_recurrent},
+}
+
+
+def presets_of(space: str) -> dict[str, Callable[[], RetrainConfig]]:
+    """The presets of a space by name: its own, or those of all networks for its kind of task."""
+    return PRESETS.get(space) or _BY_TASK[space_module(space).TASK_KIND]
+
+
 def retrain_preset(space: str, name: str) -> RetrainConfig:
     """The preset `name` of a space. Raises: DocumentError: there is none."""
-    if name not in PRESETS[space]:
-        raise DocumentError("preset", [unknown("preset", name, tuple(PRESETS[space]))])
-    return PRESETS[space][name]()
+    presets = presets_of(space)
+    if name not in presets:
+        raise DocumentError("preset", [unknown("preset", name, tuple(presets))])
+    return presets[name]()

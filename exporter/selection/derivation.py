@@ -39,7 +39,7 @@ from exporter.retraining.trainings import begin_training, validate_job
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch, finished_search
 from searcher.arch.document import ArchitectureError, ConfigError, read_json
-from searcher.arch.spaces import Space, neighbour
+from searcher.arch.space import Space, neighbour
 from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
 from searcher.controller.policy import Policy
 from searcher.training.derive import sample_candidates, score

@@ -1,10 +1,69 @@
-"""What all spaces with a field of operations check about it."""
+"""The operations of micro cells and of macro layers: their names, with what each costs.
+
+Their classes are in `nn/operations.py`, whose tables have the same names. To add one: a line in both; a search takes it
+where its space's `operations` names it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
+from searcher.arch.costs import Cost, Sides, area_of, conv_norm, depthwise, factorized_reduction, halved
 from searcher.arch.document import ConfigError, unknown
+
+
+def _cell_sep_conv(sides: Sides, channels: int, *, stride: int, kernel_size: int) -> Cost:
+    """All convolutions have the area of the output, because the first one is strided."""
+    area = area_of(halved(sides, stride=stride))
+    half = depthwise(area, channels, kernel_size=kernel_size) + conv_norm(area, channels, channels)
+    return half + half
+
+
+def _cell_pool(sides: Sides, channels: int, *, stride: int) -> Cost:
+    return Cost()
+
+
+def identity_cost(sides: Sides, channels: int, *, stride: int) -> Cost:
+    return factorized_reduction(sides, channels, channels) if stride == 2 else Cost()
+
+
+CELL_COSTS: dict[str, Callable[..., Cost]] = {
+    "sep_conv_3x3": partial(_cell_sep_conv, kernel_size=3),
+    "sep_conv_5x5": partial(_cell_sep_conv, kernel_size=5),
+    "avg_pool_3x3": _cell_pool,
+    "max_pool_3x3": _cell_pool,
+    "identity": identity_cost,
+}
+"""What each operation costs, by its name: (sides of the input, channels, stride) -> Cost.
+
+Order matters: the published encoding's index is the position in this table, so new operations come last."""
+
+
+def _layer_conv(area: int, channels: int, *, kernel_size: int) -> Cost:
+    return conv_norm(area, channels, channels) + conv_norm(area, channels, channels, kernel_size=kernel_size)
+
+
+def _layer_sep_conv(area: int, channels: int, *, kernel_size: int) -> Cost:
+    pointwise = conv_norm(area, channels, channels)
+    return pointwise + depthwise(area, channels, kernel_size=kernel_size) + pointwise
+
+
+def _layer_pool(area: int, channels: int) -> Cost:
+    return conv_norm(area, channels, channels)
+
+
+LAYER_COSTS: dict[str, Callable[..., Cost]] = {
+    "conv_3x3": partial(_layer_conv, kernel_size=3),
+    "sep_conv_3x3": partial(_layer_sep_conv, kernel_size=3),
+    "conv_5x5": partial(_layer_conv, kernel_size=5),
+    "sep_conv_5x5": partial(_layer_sep_conv, kernel_size=5),
+    "avg_pool_3x3": _layer_pool,
+    "max_pool_3x3": _layer_pool,
+}
+"""What each operation costs, by its name: (area of the map, channels) -> Cost.
+
+Order matters: the published encoding's index is the position in this table, so new operations come last."""
 
 
 def check_operations(operations: Sequence[str], known: Collection[str]) -> None:

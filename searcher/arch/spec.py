@@ -22,7 +22,7 @@ from searcher.arch.document import (
     unknown,
     write_dataclass,
 )
-from searcher.arch.spaces import SPACES
+from searcher.arch.space import SPACES
 from searcher.arch.tasks import TASKS, Task
 
 SCHEMA = 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from foundation.command_options import Command, force_option
+from searcher.arch.space_names import SPACE_NAMES
 from searcher.training.interrupt import Stopped
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ def pace_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def space_option(*, default: str | None = None, show_default: str | bool = True) -> Callable[[Command], Command]:
+    """--space, as the parameter space."""
+    return click.option(
+        "--space", default=default, show_default=show_default, help=f"Search space: {', '.join(SPACE_NAMES)}."
+    )
 
 
 def settings_options(command: Command) -> Command:

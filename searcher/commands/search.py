@@ -20,6 +20,7 @@ from searcher.commands.options import (
     pace_options,
     resume_options,
     settings_options,
+    space_option,
     speaker,
     threads_option,
 )
@@ -27,11 +28,7 @@ from searcher.latency.options import latency_options
 
 
 @click.command()
-@click.option(
-    "--space",
-    show_default="the config's, or stages; of published presets micro",
-    help="Search space: micro, macro, stages or recurrent.",
-)
+@space_option(show_default="the config's, or stages; of published presets micro")
 @click.option(
     "--preset", show_default="the config's, or quick", help="Settings: quick, paper, or another of the space's."
 )

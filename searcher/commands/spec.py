@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from datasets.files import write_text
 from foundation.command_options import Command, force_option, json_option, seed_option
+from searcher.commands.options import space_option
 
 if TYPE_CHECKING:
     from searcher.arch.spec import Spec
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _MISTAKE = 2
 _PATH = click.Path(path_type=Path)
 
-_space_option = click.option("--space", default="micro", help="Search space: micro, macro, stages or recurrent.")
+_space_option = space_option(default="micro")
 _dataset_option = click.option(
     "--dataset", show_default="the preset's own", help="Name of a data set, or path of a store."
 )
@@ -163,7 +164,7 @@ def import_(
     For stages, an encoding of our own: the stem's width and stride; for each stage its width, its number of layers, and
     each one's operation. The network gets the size that a search with the preset would give it.
     """
-    from searcher.arch.spaces import space_module
+    from searcher.arch.space import space_module
 
     if _is_spec(text_or_file):
         given = [
@@ -189,7 +190,7 @@ def import_(
 def export(source: Path) -> None:
     """Write an architecture in the published integer encoding."""
     from searcher.arch.catalog import find_spec
-    from searcher.arch.spaces import space_module
+    from searcher.arch.space import space_module
 
     found = find_spec(source)
     click.echo(space_module(found.space).to_published(found.architecture))

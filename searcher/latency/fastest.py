@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from searcher.arch.decisions import option_counts
-from searcher.arch.spaces import Space
+from searcher.arch.space import Space
 
 _STARTS = 64
 

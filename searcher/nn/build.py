@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from datasets.seeds import stream_seed
-from searcher.arch.spaces import SPACES
+from searcher.arch.space import SPACES
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task
 from searcher.nn import recurrent

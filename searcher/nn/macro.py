@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from searcher.arch.document import ConfigError
-from searcher.arch.macro import (
-    OPERATIONS,
+from searcher.arch.operations import LAYER_COSTS
+from searcher.arch.spaces.macro import (
     Layer,
     MacroArchitecture,
     MacroSize,
@@ -50,8 +50,13 @@ def build_fixed(architecture: MacroArchitecture, size: MacroSize, *, form: Form,
     """The network of one architecture. options: see `MacroNetwork`."""
     bank = FixedOps(architecture.used())
     return MacroNetwork(
-        size, bank, num_layers=len(architecture.layers), operations=tuple(OPERATIONS), form=form, **options
+        size, bank, num_layers=len(architecture.layers), operations=tuple(LAYER_COSTS), form=form, **options
     )
+
+
+def make_operation(name: str, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> nn.Module:
+    """One operation by itself, which keeps the number of channels and has no stride."""
+    return make_layer_operation(name, in_channels, norm=norm)
 
 
 class MacroNetwork(nn.Module):

@@ -18,10 +18,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.arch.micro import (
+from searcher.arch.operations import CELL_COSTS
+from searcher.arch.spaces.micro import (
     CELL_KINDS,
     NUM_INPUTS,
-    OPERATIONS,
     SLOTS,
     Cell,
     CellKind,
@@ -67,8 +67,13 @@ def build_fixed(architecture: MicroArchitecture, size: MicroSize, *, form: Form,
     num_nodes = len(architecture.normal)
     bank = FixedOps(architecture.used())
     return MicroNetwork(
-        size, bank, num_nodes=num_nodes, operations=tuple(OPERATIONS), leaves=leaves, form=form, **options
+        size, bank, num_nodes=num_nodes, operations=tuple(CELL_COSTS), leaves=leaves, form=form, **options
     )
+
+
+def make_operation(name: str, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> nn.Module:
+    """One operation by itself, which keeps the number of channels."""
+    return make_cell_operation(name, in_channels, stride=stride, norm=norm)
 
 
 class MicroNetwork(nn.Module):

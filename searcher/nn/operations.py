@@ -1,8 +1,8 @@
 """The candidate operations of micro cells and of macro layers, one class each.
 
 Every operation keeps the number of channels: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]; those of macro layers have
-no stride. To add one: a class here, with its name in CELL_OPERATIONS or LAYER_OPERATIONS, and its name and cost in the
-space's table, `arch/micro.py` or `arch/macro.py`. The tests take their operations from the tables.
+no stride. To add one: a class here, with its name in CELL_OPERATIONS or LAYER_OPERATIONS, and its name and cost in
+CELL_COSTS or LAYER_COSTS of `arch/operations.py`. The tests take their operations from the tables.
 """
 
 from __future__ import annotations

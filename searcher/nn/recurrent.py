@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from searcher.arch.document import ConfigError
-from searcher.arch.recurrent import ACTIVATIONS, STATE, RecurrentArchitecture, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.recurrent import ACTIVATIONS, STATE, RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.nn.banks import Bank, FixedOps, SharedOps
 from searcher.nn.kernels.recurrence import CellPlan, StateNorm, run, step
 from searcher.nn.kernels.tied_softmax import negative_log_likelihood

@@ -4,8 +4,8 @@ A block takes a map of one width to one of another, or of the same, at a stride,
 [B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉], and adds its input to what it computes where both have one shape. In a
 supernet it holds the weights of its widest form, and the pass decides on the widths: by its input, and by arguments.
 
-To add an operation of a known family: its name in OPERATIONS of `arch/stages.py`. To add a family: a class here, its
-name in FAMILIES, its cost in `arch/stages.py`, its colour in `report/`.
+To add an operation of a known family: its name in OPERATIONS of `arch/stages/operations.py`. To add a family: a class
+here with its name in FAMILIES, and its cost there.
 """
 
 # B batch, C channels, H height, W width
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.arch.stages import Family
+from searcher.arch.stages.operations import Family
 from searcher.nn.kernels.norm import Norm
 from searcher.nn.slices import SlicedConv, SlicedDepthwiseConv
 

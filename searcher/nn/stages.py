@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from searcher.arch.document import ConfigError
-from searcher.arch.stages import OPERATIONS, Operation, StagesArchitecture, StagesSize, StagesSpace, Stem, stage_stride
+from searcher.arch.spaces.stages import StagesSize, StagesSpace
+from searcher.arch.stages.architecture import StagesArchitecture, Stem, stage_stride
+from searcher.arch.stages.operations import OPERATIONS, Operation
 from searcher.nn.banks import Bank, FixedOps, SharedOps
 from searcher.nn.kernels.norm import Norm
 from searcher.nn.slices import SlicedClassifier, SlicedConv
@@ -44,6 +46,11 @@ def build_fixed(
 ) -> StagesNetwork:
     """The network of one architecture, the same in both forms. options: see `StagesNetwork`."""
     return StagesNetwork(StagesSpace.around(architecture), FixedOps(architecture.used()), **options)
+
+
+def make_operation(name: str, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> nn.Module:
+    """One layer by itself."""
+    return _Layer(name, in_channels, out_channels, stride=stride, norm=norm)
 
 
 class StagesNetwork(nn.Module):
@@ -122,6 +129,17 @@ class _Stem(nn.Module):
         return x
 
 
+class _Layer(nn.Module):
+    def __init__(self, name: str, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> None:
+        super().__init__()
+        operation = OPERATIONS[name]
+        self.block = _block(operation, [(in_channels, out_channels)], stride=stride, norm=norm)
+        self._widths = (out_channels, operation.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x, *self._widths)
+
+
 def _strides(stride: int) -> list[int]:
     """The strides of a stem's convolutions."""
     return [2] * int(math.log2(stride)) or [1]
@@ -133,15 +151,17 @@ def _blocks(names: Iterable[str], pairs: list[tuple[int, int]], *, stride: int, 
     for operation in (OPERATIONS[name] for name in names):
         widest[operation.block] = max(operation, widest.get(operation.block, operation), key=lambda o: o.expansion)
     return nn.ModuleDict(
-        {
-            block: make_block(
-                operation.family,
-                pairs,
-                kernel_size=operation.kernel_size,
-                expansion=operation.expansion,
-                stride=stride,
-                norm=norm,
-            )
-            for block, operation in widest.items()
-        }
+        {name: _block(operation, pairs, stride=stride, norm=norm) for name, operation in widest.items()}
+    )
+
+
+def _block(operation: Operation, pairs: list[tuple[int, int]], *, stride: int, norm: Norm) -> nn.Module:
+    """The block of an operation, for each of the pairs of input and output channels."""
+    return make_block(
+        operation.family,
+        pairs,
+        kernel_size=operation.kernel_size,
+        expansion=operation.expansion,
+        stride=stride,
+        norm=norm,
     )

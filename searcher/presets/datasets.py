@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from searcher.arch.document import ArchitectureError, unknown
-from searcher.arch.spaces import space_module
+from searcher.arch.space import space_module
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING
 
 IMAGES = {

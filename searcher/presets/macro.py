@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from datasets.augmentation import Augmentation
-from searcher.arch.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from datasets.augmentation import Augmentation
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.nn.recurrent import Dropout

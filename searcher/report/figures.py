@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from searcher.arch.spaces import SPACES
+from searcher.arch.space import SPACES
 from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.report import values
 from searcher.report.run_files import table_in

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from datasets.seeds import numpy_generator, stream_seed
 from searcher.arch.document import ConfigError
-from searcher.arch.spaces import Space
+from searcher.arch.space import Space
 from searcher.controller.policy import Policy
 from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Learner

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from searcher.arch.document import ConfigError, unknown
-from searcher.arch.spaces import SPACES, space_module
+from searcher.arch.space import SPACES, space_module
 from searcher.controller.policy import PolicyConfig, check_policy
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.latency.target import LatencyTarget
@@ -22,7 +22,7 @@ class SearchConfig:
     """Everything that makes a search; `search/config.toml` holds it whole."""
 
     space: str
-    """micro, macro, stages or recurrent."""
+    """The name of a module in `searcher/arch/spaces/`."""
     preset: str
     """The preset it was made from."""
     dataset: str

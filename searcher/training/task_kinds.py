@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from datasets.catalog import load_images, load_text
 from datasets.store import ImageStore, TextStore
 from searcher.arch.document import ConfigError
-from searcher.arch.spaces import space_module
+from searcher.arch.space import space_module
 from searcher.arch.tasks import (
     IMAGE_CLASSIFICATION,
     LANGUAGE_MODELLING,

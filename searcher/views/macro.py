@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 
 from searcher.arch.costs import Cost, conv_norm, factorized_reduction, halved, linear, norm, total
-from searcher.arch.macro import (
-    OPERATIONS,
+from searcher.arch.operations import LAYER_COSTS
+from searcher.arch.spaces.macro import (
     Layer,
     MacroArchitecture,
     MacroSize,
@@ -38,7 +38,7 @@ def parts(spec: MacroSpec) -> Iterator[Part]:
     height, width, _ = stem.shape
     layers = spec.architecture.layers
     for index, layer in enumerate(layers, start=1):
-        cost = OPERATIONS[layer.operation](height * width, channels)
+        cost = LAYER_COSTS[layer.operation](height * width, channels)
         if skip_candidates(index):
             cost += _merge(height * width, channels, num_tensors=len(layer.skips) + 1, merge=size.skip_merge)
         yield Part(f"layer {index}, {layer.operation}", (height, width, channels), cost)

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterator
 
 from searcher.arch.costs import Cost, Sides, area_of, conv_norm, factorized_reduction, halved, linear, total
-from searcher.arch.micro import (
+from searcher.arch.operations import CELL_COSTS, identity_cost
+from searcher.arch.spaces.micro import (
     CELL_KINDS,
     NUM_INPUTS,
-    OPERATIONS,
     SLOTS,
     Cell,
     CellKind,
@@ -21,7 +21,6 @@ from searcher.arch.micro import (
     MicroSize,
     MicroSpace,
     Node,
-    identity_cost,
     loose_ends,
 )
 from searcher.arch.spec import SpecOf
@@ -82,7 +81,7 @@ def _cell_cost(cell: Cell, kind: CellKind, sides: Sides, channels: int) -> Cost:
         return sides if source < NUM_INPUTS or kind == "normal" else halved(sides)
 
     operations = (
-        OPERATIONS[name](sides_of(source), channels, stride=stride(source))
+        CELL_COSTS[name](sides_of(source), channels, stride=stride(source))
         for node in cell
         for source, name in zip(node.inputs, node.operations, strict=True)
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from searcher.arch.costs import Cost, linear, total
-from searcher.arch.recurrent import STATE, RecurrentArchitecture, RecurrentSize
+from searcher.arch.spaces.recurrent import STATE, RecurrentArchitecture, RecurrentSize
 from searcher.arch.spec import SpecOf
 from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import Part

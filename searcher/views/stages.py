@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from searcher.arch.costs import linear
+from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.spec import SpecOf
-from searcher.arch.stages import Stage, StagesArchitecture, StagesSize, StagesSpace, Stem, layer_cost, stage_stride
+from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem, stage_stride
+from searcher.arch.stages.operations import layer_cost
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import HEAD, Block, after, stem_blocks
 from searcher.nn.complexity import Part, stem_part

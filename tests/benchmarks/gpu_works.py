@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.nn.build import build_network, build_supernet

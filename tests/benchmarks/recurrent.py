@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.nn.build import build_supernet
 from searcher.nn.kernels.recurrence import step as cell_step
 from searcher.nn.recurrent import RecurrentNetwork, plan_of

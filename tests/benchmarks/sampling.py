@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from searcher.arch.micro import MicroSpace
+from searcher.arch.spaces.micro import MicroSpace
 from searcher.controller.policy import LstmPolicy, PolicyConfig
 from tests.benchmarks.side_by_side import side_by_side
 

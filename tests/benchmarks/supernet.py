@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from searcher.arch.catalog import published_spec
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_network, build_supernet
 from searcher.training.device import Precision, computing, prepare, products_precision
 from searcher.training.image_learner import ImageTraining, classification_loss, correct_answers

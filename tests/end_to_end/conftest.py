@@ -23,10 +23,10 @@ from enas import Peers, build_group
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.presets import retrain_preset
 from searcher.arch.document import write_dataclass
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
-from searcher.arch.stages import StagesSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.stages import StagesSpace
 from searcher.nn.recurrent import Dropout
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig

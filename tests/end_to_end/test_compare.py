@@ -20,7 +20,7 @@ from exporter.judging import contenders
 from exporter.latency.measure import Latencies
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.complexity import complexity_of

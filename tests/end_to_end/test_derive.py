@@ -22,8 +22,8 @@ from exporter.selection import derivation
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
+from searcher.arch.spaces.stages import StagesSpace
 from searcher.arch.spec import SpecOf, read_spec
-from searcher.arch.stages import StagesSpace
 from searcher.latency.blocks import Block, blocks_of
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig

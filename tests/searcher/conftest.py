@@ -7,11 +7,13 @@ import random
 import pytest
 import torch
 
-from searcher.arch.macro import MacroArchitecture, MacroSize, MacroSpace
-from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
-from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.macro import MacroArchitecture, MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroArchitecture, MicroSize, MicroSpace
+from searcher.arch.spaces.recurrent import RecurrentArchitecture, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.spec import Spec
-from searcher.arch.stages import OPERATIONS, StagesArchitecture, StagesSize, StagesSpace
+from searcher.arch.stages.architecture import StagesArchitecture
+from searcher.arch.stages.operations import OPERATIONS
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 CLASSES = ("round", "square", "other")

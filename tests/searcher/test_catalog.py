@@ -11,9 +11,9 @@ import torch
 from datasets.catalog import is_known
 from searcher.arch.catalog import find_spec, published_names, published_spec
 from searcher.arch.document import ArchitectureError
-from searcher.arch.macro import MacroArchitecture
-from searcher.arch.micro import MicroSize
-from searcher.arch.spaces import SPACES
+from searcher.arch.space import SPACES
+from searcher.arch.spaces.macro import MacroArchitecture
+from searcher.arch.spaces.micro import MicroSize
 from searcher.arch.spec import Spec, write_spec
 from searcher.nn.build import build_network
 from searcher.nn.complexity import complexity_of

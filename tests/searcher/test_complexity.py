@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from searcher.arch import macro, micro, stages
-from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
-from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace, Node
-from searcher.arch.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
+from searcher.arch.operations import CELL_COSTS, LAYER_COSTS
+from searcher.arch.spaces.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroArchitecture, MicroSize, MicroSpace, Node
+from searcher.arch.spaces.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.spec import Spec
-from searcher.arch.stages import Stage, StagesArchitecture, StagesSize, Stem
+from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem
+from searcher.arch.stages.operations import OPERATIONS
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.nn.build import build_network
 from searcher.nn.complexity import Cost, complexity_of
@@ -84,7 +86,7 @@ def macro_specs(draw: st.DrawFn) -> Spec:
 @st.composite
 def stages_specs(draw: st.DrawFn) -> Spec:
     widths = st.integers(1, 9)
-    stage = st.builds(Stage, widths, st.lists(st.sampled_from(list(stages.OPERATIONS)), min_size=1).map(tuple))
+    stage = st.builds(Stage, widths, st.lists(st.sampled_from(list(OPERATIONS)), min_size=1).map(tuple))
     architecture = StagesArchitecture(
         Stem(draw(widths), draw(st.sampled_from([1, 2, 4, 8]))),
         tuple(draw(st.lists(stage, min_size=1, max_size=4))),
@@ -106,14 +108,14 @@ def test_a_network_costs_what_torch_counts(spec: Spec) -> None:
     assert complexity_of(spec).total == counted_by_torch(spec)
 
 
-@pytest.mark.parametrize("operation", micro.OPERATIONS)
+@pytest.mark.parametrize("operation", CELL_COSTS)
 def test_every_micro_operation_costs_what_torch_counts(operation: str) -> None:
     cell = (Node((0, 1), (operation, operation)), Node((2, 0), (operation, operation)))
     spec = make_spec(MicroArchitecture(cell, cell), MicroSize(4, 6), input_shape=(11, 14, 3))
     assert complexity_of(spec).total == counted_by_torch(spec)
 
 
-@pytest.mark.parametrize("operation", macro.OPERATIONS)
+@pytest.mark.parametrize("operation", LAYER_COSTS)
 def test_every_macro_operation_costs_what_torch_counts(operation: str) -> None:
     layers = (Layer(operation), Layer(operation), Layer(operation, (0, 1)))
     spec = make_spec(MacroArchitecture(layers), MacroSize(6, double_channels=True), input_shape=(11, 14, 3))

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step, Subset, num_tokens
-from searcher.arch.macro import MacroSpace
-from searcher.arch.micro import PUBLISHED_OPERATIONS, MicroSpace
+from searcher.arch.spaces.macro import MacroSpace
+from searcher.arch.spaces.micro import PUBLISHED_OPERATIONS, MicroSpace
 from searcher.controller.policy import LstmPolicy, PolicyConfig, Sample
 from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, ReinforceConfig, reinforce_loss, skip_penalty

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.arch.stages import StagesSize
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.stages import StagesSize
 from searcher.nn.build import build_supernet
 from searcher.nn.kernels import dense
 from searcher.nn.kernels.dense import Classifier, DenseConv, pointwise_conv

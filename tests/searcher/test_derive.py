@@ -13,7 +13,7 @@ from torch import nn
 
 from datasets.catalog import load_images
 from datasets.seeds import stream_seed
-from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace
+from searcher.arch.spaces.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
 from searcher.presets.catalog import search_preset

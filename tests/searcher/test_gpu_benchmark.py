@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.training.image_learner import ImageTraining
 from tests.benchmarks import gpu
 from tests.benchmarks.gpu_measuring import Effort

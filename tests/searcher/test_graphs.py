@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_network, build_supernet
 from searcher.nn.flat import views_of
 from searcher.nn.graph_parts import Part

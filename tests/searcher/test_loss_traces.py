@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
-from searcher.arch.stages import StagesSize, StagesSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.nn.build import build_supernet
 from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
 

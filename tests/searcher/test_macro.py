@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from searcher.arch.decisions import LearnedAnchor, num_tokens
 from searcher.arch.document import ArchitectureError, Problems
-from searcher.arch.macro import (
+from searcher.arch.spaces.macro import (
     Layer,
     MacroArchitecture,
     MacroSpace,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from searcher.arch.decisions import num_tokens
 from searcher.arch.document import ArchitectureError
-from searcher.arch.micro import (
-    OPERATIONS,
+from searcher.arch.operations import CELL_COSTS
+from searcher.arch.spaces.micro import (
     MicroArchitecture,
     MicroSpace,
     Node,
@@ -62,7 +62,7 @@ def test_the_published_cells_read_as_described() -> None:
     [
         ("0 0 x", "published encoding: expected whole numbers separated by blanks"),
         ("0 0 1", "published encoding: 3 numbers; expected 4 for each node of both cells, e.g. 40 for 5 nodes a cell"),
-        ("0 0 1 99 0 0 0 0", f"published encoding: row 1: operation 99; expected 0 to {len(OPERATIONS) - 1}"),
+        ("0 0 1 99 0 0 0 0", f"published encoding: row 1: operation 99; expected 0 to {len(CELL_COSTS) - 1}"),
         (
             "0 0 2 0 0 0 0 0",
             "architecture: normal[0].inputs[1] is 2, but node 2 can only read nodes 0 to 1",

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional
 
 from searcher.arch.document import ConfigError
-from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
-from searcher.arch.stages import Stage, StagesArchitecture, StagesSize, Stem
+from searcher.arch.spaces.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.stages import StagesSize
+from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem
 from searcher.nn.build import build_network, build_supernet
 from tests.searcher.conftest import (
     CLASSES,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from searcher.arch.micro import MicroSize
+from searcher.arch.spaces.micro import MicroSize
 from searcher.nn.build import build_network
 from searcher.nn.graphs import GraphedNetwork, Graphs
 from searcher.training.checkpoint import load_checkpoint, save_checkpoint

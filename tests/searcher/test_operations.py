@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from searcher.arch import macro, micro
+from searcher.arch.operations import CELL_COSTS, LAYER_COSTS
 from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem, drop_path
 from searcher.nn.kernels.norm import batch_norm
 from searcher.nn.operations import (
@@ -21,11 +21,11 @@ NORM = batch_norm(running_statistics=False)
 
 
 def test_every_operation_of_the_spaces_has_a_class_and_none_is_left_over() -> None:
-    assert set(CELL_OPERATIONS) == set(micro.OPERATIONS)
-    assert set(LAYER_OPERATIONS) == set(macro.OPERATIONS)
+    assert set(CELL_OPERATIONS) == set(CELL_COSTS)
+    assert set(LAYER_OPERATIONS) == set(LAYER_COSTS)
 
 
-@pytest.mark.parametrize("name", micro.OPERATIONS)
+@pytest.mark.parametrize("name", CELL_COSTS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [1, 2, 7, 8])
 def test_operations_keep_channels_and_divide_sides_rounding_up(name: str, stride: int, side: int) -> None:
@@ -59,7 +59,7 @@ def test_sep_conv_strides_only_its_first_half() -> None:
     torch.testing.assert_close(operation(x), functional.batch_norm(whole, None, None, training=True))
 
 
-@pytest.mark.parametrize("name", macro.OPERATIONS)
+@pytest.mark.parametrize("name", LAYER_COSTS)
 @pytest.mark.parametrize("side", [1, 2, 7, 8])
 def test_operations_of_macro_layers_keep_channels_and_sides(name: str, side: int) -> None:
     operation = make_layer_operation(name, 6, norm=NORM)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from searcher.arch.document import ConfigError
-from searcher.arch.recurrent import Node, RecurrentArchitecture, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.recurrent import Node, RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.nn.recurrent import Dropout, RecurrentNetwork
 from tests.searcher.conftest import VOCABULARY_SIZE, make_text_spec, random_recurrent

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from searcher.arch.decisions import Choice, Inputs, Pointer, num_tokens
 from searcher.arch.document import ArchitectureError, ConfigError, Problems
-from searcher.arch.recurrent import (
+from searcher.arch.spaces.recurrent import (
     ACTIVATIONS,
     Node,
     RecurrentArchitecture,

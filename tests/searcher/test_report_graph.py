@@ -5,13 +5,16 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searcher.arch import catalog, macro
-from searcher.arch.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
-from searcher.arch.micro import MicroArchitecture, MicroSize, MicroSpace, Node, from_published
-from searcher.arch.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
+from searcher.arch import catalog
+from searcher.arch.spaces import macro
+from searcher.arch.spaces.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroArchitecture, MicroSize, MicroSpace, Node, from_published
+from searcher.arch.spaces.recurrent import OUTPUTS, RecurrentSize, RecurrentSpace
+from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.spec import Spec
-from searcher.arch.stages import OPERATIONS, StagesArchitecture, StagesSize, Stem
-from searcher.arch.stages import Stage as Stretch
+from searcher.arch.stages.architecture import Stage as Stretch
+from searcher.arch.stages.architecture import StagesArchitecture, Stem
+from searcher.arch.stages.operations import OPERATIONS
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.report.graph import GraphEdge, Stage, graphs_of, outline_of
 

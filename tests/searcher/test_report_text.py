@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from searcher.arch import recurrent
-from searcher.arch.macro import Layer, MacroArchitecture, MacroSize
-from searcher.arch.micro import MicroArchitecture, MicroSize, Node
-from searcher.arch.recurrent import RecurrentArchitecture, RecurrentSize
+from searcher.arch.spaces import recurrent
+from searcher.arch.spaces.macro import Layer, MacroArchitecture, MacroSize
+from searcher.arch.spaces.micro import MicroArchitecture, MicroSize, Node
+from searcher.arch.spaces.recurrent import RecurrentArchitecture, RecurrentSize
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import LanguageModelling
 from searcher.report.text import describe_spec

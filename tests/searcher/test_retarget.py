@@ -9,9 +9,9 @@ import torch
 
 from searcher.arch.catalog import published_spec
 from searcher.arch.document import ArchitectureError
-from searcher.arch.micro import MicroSize
 from searcher.arch.retarget import retarget
-from searcher.arch.stages import StagesSize
+from searcher.arch.spaces.micro import MicroSize
+from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 from searcher.nn.build import build_network
 from tests.searcher.conftest import CLASSES, make_spec, make_text_spec, random_architecture, random_recurrent

@@ -17,7 +17,7 @@ from exporter.retraining.config import config_types as retrain_types
 from exporter.retraining.presets import PRESETS as RETRAIN_PRESETS
 from exporter.retraining.presets import retrain_preset
 from searcher.arch.document import ConfigError, DocumentError, write_dataclass
-from searcher.arch.spaces import SPACES
+from searcher.arch.space import SPACES
 from searcher.presets.catalog import search_preset
 from searcher.spaces import search_space
 from searcher.training.run_folder import read_config

@@ -8,9 +8,28 @@ import pytest
 
 from searcher.arch.catalog import published_spec
 from searcher.arch.document import ArchitectureError
-from searcher.arch.spaces import SPACES, neighbour
-from searcher.arch.stages import StagesArchitecture
+from searcher.arch.space import SPACES, SpaceModule, neighbour
+from searcher.arch.stages.architecture import StagesArchitecture
+from searcher.arch.tasks import IMAGE_CLASSIFICATION
 from searcher.presets.catalog import search_preset
+from searcher.spaces import LatencyView, Presets, View, Wiring, search_space
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_offers_all_that_is_asked_of_one(name: str) -> None:
+    space = search_space(name)
+    is_of_images = space.arch.TASK_KIND == IMAGE_CLASSIFICATION
+    offered: list[tuple[object, type]] = [
+        (space.arch, SpaceModule),
+        (space.wiring, Wiring),
+        (space.view, View),
+        (space.presets, Presets),
+    ]
+    if is_of_images:
+        offered.append((space.latency_view, LatencyView))
+    asked = {(part, member) for part, protocol in offered for member in vars(protocol) if not member.startswith("_")}
+    missing = {member for part, member in asked if not hasattr(part, member)}
+    assert missing == (set() if is_of_images else {"make_operation"})
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.document import ArchitectureError
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import OPERATIONS, MicroSize, MicroSpace
-from searcher.arch.recurrent import RecurrentSize, RecurrentSpace
-from searcher.arch.spaces import SPACES
+from searcher.arch.operations import CELL_COSTS
+from searcher.arch.space import SPACES
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spec import Spec, parse_spec, read_spec, write_spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 
@@ -141,7 +142,7 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
             "architecture/reduction/1/operations/0",
             "sepconv3x3",
             "architecture.reduction[1].operations[0]: unknown operation 'sepconv3x3'; expected one of "
-            f"{', '.join(OPERATIONS)}; did you mean 'sep_conv_3x3'?",
+            f"{', '.join(CELL_COSTS)}; did you mean 'sep_conv_3x3'?",
         ),
         ("architecture/normal/1", ..., "architecture.normal[1].node is 4; expected 3: nodes stand in order from 2"),
         ("architecture/reduction/4", ..., "architecture.reduction has 4 nodes, but architecture.normal has 5"),
@@ -200,6 +201,33 @@ def test_a_fraction_is_no_number_of_a_node_in_any_space(name: str) -> None:
     nodes[1][key] = float(nodes[1][key])
     with pytest.raises(ArchitectureError, match=rf"\[1\].{key} is {nodes[1][key]}; expected"):
         parse_spec(document, source="spec.json")
+
+
+def parts_of(document: object, path: str = "") -> Iterator[str]:
+    """The path of every part of a document, but not of the whole."""
+    entries = (
+        document.items() if isinstance(document, dict) else enumerate(document if isinstance(document, list) else ())
+    )
+    for key, value in entries:
+        yield f"{path}{key}"
+        yield from parts_of(value, f"{path}{key}/")
+
+
+@pytest.mark.parametrize("name", published_names())
+@pytest.mark.parametrize("value", [[], [1], {}, {"a": 1}, None, 1.5, "", ...])
+def test_what_stands_in_any_place_of_an_architecture_is_read_or_refused(name: str, value: object) -> None:
+    document = published_spec(name).to_document()
+    refused = 0
+    paths = list(parts_of(document["architecture"], "architecture/"))
+    for path in paths:
+        broken = copy.deepcopy(document)
+        change(path, value)(broken)
+        try:
+            parse_spec(broken, source="spec.json")
+        except ArchitectureError:
+            refused += 1
+    # With another list of skips, or without one of its layers, it may be an architecture, too.
+    assert refused == len(paths) or (refused and (value is ... or isinstance(value, list)))
 
 
 def test_all_problems_are_reported_together() -> None:

@@ -9,7 +9,8 @@ import pytest
 import enas
 from searcher.arch import catalog
 from searcher.arch.catalog import published_names
-from searcher.arch.micro import OPERATIONS
+from searcher.arch.operations import CELL_COSTS
+from searcher.arch.space_names import SPACE_NAMES
 from searcher.arch.spec import read_spec, write_spec
 from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import complexity_of
@@ -150,7 +151,7 @@ def test_validate_names_every_problem_of_every_spec(run_enas: _Enas, spec_path: 
     assert outcome.err.splitlines() == [
         f"{broken}: architecture.normal[2].inputs[1] is 5, but node 4 can only read nodes 0 to 3",
         f"{broken}: architecture.normal[2].operations[0]: unknown operation 'sepconv3x3'; expected one of "
-        f"{', '.join(OPERATIONS)}; did you mean 'sep_conv_3x3'?",
+        f"{', '.join(CELL_COSTS)}; did you mean 'sep_conv_3x3'?",
         f"{broken}: network: unknown key 'width'; expected one of cells, channels, stem_stride",
         f"{absent}: no such file",
     ]
@@ -215,7 +216,7 @@ def test_an_existing_file_is_replaced_only_with_force(run_enas: _Enas, spec_path
     [
         (
             ["--space", "mikro"],
-            "space: unknown space 'mikro'; expected one of micro, macro, stages, recurrent; did you mean 'micro'?",
+            f"space: unknown space 'mikro'; expected one of {', '.join(SPACE_NAMES)}; did you mean 'micro'?",
         ),
         (
             ["--preset", "quik"],

@@ -11,18 +11,10 @@ import torch
 
 from searcher.arch.decisions import Choice
 from searcher.arch.document import ArchitectureError, ConfigError, Problems
-from searcher.arch.stages import (
-    ABSENT,
-    OPERATIONS,
-    Stage,
-    StagesArchitecture,
-    StagesSpace,
-    Stem,
-    from_document,
-    from_published,
-    to_document,
-    to_published,
-)
+from searcher.arch.spaces.stages import StagesSpace
+from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem
+from searcher.arch.stages.documents import from_document, from_published, to_document, to_published
+from searcher.arch.stages.operations import ABSENT, OPERATIONS
 from searcher.controller.policy import LstmPolicy, PolicyConfig
 from tests.searcher.conftest import STAGES_SPACE, random_stages
 

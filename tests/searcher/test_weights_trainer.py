@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from datasets.augmentation import Augmentation
 from searcher.arch.document import ConfigError
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_supernet
 from searcher.nn.graphs import Graphs, graph_operations
 from searcher.nn.tapes import CudaTapes

@@ -14,7 +14,8 @@ from onnxruntime.quantization import quantize_dynamic
 
 from exporter.conversion.convert import DeployedNetwork, check, convert, least_onnxruntime, num_golden, sign
 from foundation import machine
-from searcher.arch.macro import OPERATIONS, Layer, MacroArchitecture, MacroSize
+from searcher.arch.operations import LAYER_COSTS
+from searcher.arch.spaces.macro import Layer, MacroArchitecture, MacroSize
 from searcher.nn.build import build_network
 from tests.searcher.conftest import make_spec
 
@@ -28,7 +29,7 @@ def is_padded_pointwise(node: onnx.NodeProto) -> bool:
 @pytest.mark.parametrize("size", [MacroSize(channels=8, double_channels=True), MacroSize(channels=8, skip_merge="sum")])
 def test_a_macro_network_of_every_operation_answers_the_same_at_any_batch_size(size: MacroSize, tmp_path: Path) -> None:
     skips = ((), (), (0,), (0, 2), (), (1, 3, 4))
-    layers = tuple(Layer(operation, skip) for operation, skip in zip(OPERATIONS, skips, strict=True))
+    layers = tuple(Layer(operation, skip) for operation, skip in zip(LAYER_COSTS, skips, strict=True))
     height, width, channels = 17, 23, 3  # odd, so that every halving rounds up
     bound = build_network(make_spec(MacroArchitecture(layers), size, input_shape=(height, width, channels)))
     bound(torch.randn(16, channels, height, width))  # gives the norms statistics of their own

@@ -23,8 +23,8 @@ from exporter.retraining.teacher import TeacherConfig, Teachers
 from exporter.retraining.teacher_model import TeacherError, TeacherModel
 from runtime.models.providers import ProviderError
 from searcher.arch.document import ConfigError
+from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.spec import Spec, write_spec
-from searcher.arch.stages import StagesSize
 from searcher.training.checkpoint import load_checkpoint
 from searcher.training.distillation import Distillation
 from searcher.training.image_learner import ImageTraining

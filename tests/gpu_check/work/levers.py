@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.training.image_learner import ImageTraining
 from tests.benchmarks.gpu import rows
 from tests.benchmarks.gpu_measuring import Effort

@@ -18,7 +18,7 @@ import torch
 from datasets.catalog import load_images
 from datasets.store import ImageStore, StoreError
 from datasets.store_writer import write_image_store
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.presets.catalog import search_preset
 from searcher.training.device import Precision
 from searcher.training.loop import Search

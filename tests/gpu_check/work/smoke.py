@@ -7,7 +7,7 @@ import random
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_supernet
 from searcher.nn.graph_parts import Part
 from searcher.training.device import computing

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from searcher.arch.document import ConfigError
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.spec import Spec
-from searcher.arch.stages import StagesArchitecture, StagesSize, StagesSpace
+from searcher.arch.stages.architecture import StagesArchitecture
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import HALVE, HEAD, STEM, Block, blocks_of, blocks_of_space
 from searcher.latency.fastest import fastest

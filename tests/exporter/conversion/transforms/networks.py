@@ -12,10 +12,10 @@ from exporter.conversion.convert import DeployedNetwork, Tolerance, check, descr
 from exporter.conversion.trace import record
 from exporter.conversion.transforms.align import align
 from exporter.conversion.transforms.passes import transform
-from searcher.arch.macro import MacroSize, MacroSpace
-from searcher.arch.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.spec import Spec
-from searcher.arch.stages import StagesSize
 from searcher.nn.build import build_network
 from tests.searcher.conftest import STAGES_SPACE, make_spec
 

@@ -3,55 +3,27 @@
 Tensor 0 is the output of the stem and tensor k that of layer k, counted from 1. Layer k applies its operation to tensor
 k - 1 and joins the result with its *skips*, any of the tensors 0 to k - 2. All tensors are halved after two layers.
 
-Source: Pham et al. 2018, section 2.3. To add an operation: its name and cost in OPERATIONS, its class in
-`nn/operations.py`; a search takes it where `MacroSpace.operations` names it.
+Source: Pham et al. 2018, section 2.3.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
-from searcher.arch.costs import Cost, conv_norm, depthwise
 from searcher.arch.decisions import Choice, LearnedAnchor, Step, Subset
-from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
-from searcher.arch.operations import check_operations
+from searcher.arch.document import ArchitectureError, ConfigError, Problems, unknown
+from searcher.arch.operations import LAYER_COSTS, check_operations
+from searcher.arch.reading import check_number, read_entries, read_numbers
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 # Order matters: the controller's index is the position in this tuple, unless a space has other operations.
 PUBLISHED_OPERATIONS = ("conv_3x3", "sep_conv_3x3", "conv_5x5", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 MIN_LAYERS = 3
 SkipMerge = Literal["sum", "concat", "residual"]
-
-
-def _conv_cost(area: int, channels: int, *, kernel_size: int) -> Cost:
-    return conv_norm(area, channels, channels) + conv_norm(area, channels, channels, kernel_size=kernel_size)
-
-
-def _sep_conv_cost(area: int, channels: int, *, kernel_size: int) -> Cost:
-    pointwise = conv_norm(area, channels, channels)
-    return pointwise + depthwise(area, channels, kernel_size=kernel_size) + pointwise
-
-
-def _pool_cost(area: int, channels: int) -> Cost:
-    return conv_norm(area, channels, channels)
-
-
-OPERATIONS: dict[str, Callable[..., Cost]] = {
-    "conv_3x3": partial(_conv_cost, kernel_size=3),
-    "sep_conv_3x3": partial(_sep_conv_cost, kernel_size=3),
-    "conv_5x5": partial(_conv_cost, kernel_size=5),
-    "sep_conv_5x5": partial(_sep_conv_cost, kernel_size=5),
-    "avg_pool_3x3": _pool_cost,
-    "max_pool_3x3": _pool_cost,
-}
-"""What each operation costs, by its name: (area of the map, channels) -> Cost.
-
-Order matters: the published encoding's index is the position in this table, so new operations come last."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +117,7 @@ class MacroSpace:
     def __post_init__(self) -> None:
         if self.num_layers < MIN_LAYERS:
             raise ConfigError(f"num_layers is {self.num_layers}; at least {MIN_LAYERS} are needed")
-        check_operations(self.operations, OPERATIONS)
+        check_operations(self.operations, LAYER_COSTS)
 
     @property
     def size(self) -> int:
@@ -204,13 +176,10 @@ def from_published(text: str) -> MacroArchitecture:
     """Read the published encoding: for layer k `operation`, then k - 1 times 0 or 1, for the tensors from 0 on.
 
     Raises: ArchitectureError: not whole numbers, not a whole number of layers, or a number out of range.
-    Source: the authors' README; operations as in OPERATIONS.
+    Source: the authors' README; operations as in LAYER_COSTS.
     """
-    source, names = "published encoding", tuple(OPERATIONS)
-    try:
-        numbers = [int(word) for word in text.replace(",", " ").split()]
-    except ValueError:
-        raise ArchitectureError(source, ["expected whole numbers separated by blanks"]) from None
+    source, names = "published encoding", tuple(LAYER_COSTS)
+    numbers = read_numbers(text, source=source)
     num_layers = (math.isqrt(8 * len(numbers) + 1) - 1) // 2
     if not numbers or len(numbers) != math.comb(num_layers + 1, 2):
         raise ArchitectureError(
@@ -229,7 +198,7 @@ def from_published(text: str) -> MacroArchitecture:
 
 def to_published(architecture: MacroArchitecture) -> str:
     """The inverse of `from_published`: a line for each layer."""
-    return "\n".join(" ".join(map(str, row)) for row in _write_rows(architecture, tuple(OPERATIONS)))
+    return "\n".join(" ".join(map(str, row)) for row in _write_rows(architecture, tuple(LAYER_COSTS)))
 
 
 def _rows(numbers: Sequence[int], num_layers: int) -> Iterator[Sequence[int]]:
@@ -254,34 +223,24 @@ def _write_rows(architecture: MacroArchitecture, operations: Sequence[str]) -> I
 
 
 def _read_layers(document: Sequence[object], *, place: str, problems: Problems) -> Iterator[Layer]:
-    for position, entry in enumerate(document):
-        layer_place = f"{place}[{position}]"
-        if not isinstance(entry, Mapping):
-            problems.add(f"{layer_place} must be an object with the keys layer, operation and skips")
-            continue
+    keys = ("layer", "operation", "skips")
+    for position, layer_place, layer in read_entries(document, place=place, keys=keys, problems=problems):
         before = len(problems)
-        check_keys(entry, place=layer_place, required=("layer", "operation", "skips"), problems=problems)
-        if len(problems) > before:
-            continue
-        expected = position + 1
-        if type(entry["layer"]) is not int or entry["layer"] != expected:
-            problems.add(
-                f"{layer_place}.layer is {entry['layer']!r}; expected {expected}: layers stand in order from 1"
-            )
-        if not isinstance(entry["skips"], list):
+        check_number(layer, "layer", place=layer_place, position=position, first=1, problems=problems)
+        if not isinstance(layer["skips"], list):
             problems.add(f"{layer_place}.skips must be a list")
             continue
-        for problem in _layer_problems(position, entry["operation"], entry["skips"]):
+        for problem in _layer_problems(position, layer["operation"], layer["skips"]):
             problems.add(f"{layer_place}.{problem}")
         if len(problems) == before:
-            yield Layer(entry["operation"], tuple(entry["skips"]))
+            yield Layer(layer["operation"], tuple(layer["skips"]))
 
 
 def _layer_problems(position: int, operation: object, skips: Sequence[Any]) -> Iterator[str]:
     layer = position + 1
     candidates = skip_candidates(layer)
-    if operation not in OPERATIONS:
-        yield f"operation: {unknown('operation', operation, OPERATIONS)}"
+    if not isinstance(operation, str) or operation not in LAYER_COSTS:
+        yield f"operation: {unknown('operation', operation, LAYER_COSTS)}"
     strange = False
     for slot, tensor in enumerate(skips):
         if type(tensor) is not int or tensor not in candidates:

@@ -10,12 +10,13 @@ Source: Pham et al. 2018, sections 2.1 and 3.1. The order of ACTIVATIONS is that
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
-from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
+from searcher.arch.document import ArchitectureError, ConfigError, Problems, unknown
+from searcher.arch.reading import check_number, read_entries, read_list, read_numbers, read_object
 from searcher.arch.tasks import LANGUAGE_MODELLING
 
 # Order matters: the controller's and the published encoding's index is the position in this tuple.
@@ -154,18 +155,17 @@ def to_document(architecture: RecurrentArchitecture) -> dict[str, Any]:
 
 def from_document(document: object, *, place: str, problems: Problems) -> RecurrentArchitecture | None:
     """Read the `architecture` section of a spec; None, with the reasons noted, if it breaks a rule."""
-    if not isinstance(document, Mapping):
-        problems.add(f"{place} must be an object with the keys nodes and output")
-        return None
     before = len(problems)
-    check_keys(document, place=place, required=("nodes", "output"), problems=problems)
+    found = read_object(document, place=place, keys=("nodes", "output"), problems=problems)
+    if found is None:
+        return None
     nodes: tuple[Node, ...] = ()
-    if "nodes" in document:
-        nodes = tuple(_read_nodes(document["nodes"], place=f"{place}.nodes", problems=problems))
-    if "output" in document:
-        for problem in _output_problems(document["output"], len(nodes)):
+    if "nodes" in found:
+        nodes = tuple(_read_nodes(found["nodes"], place=f"{place}.nodes", problems=problems))
+    if "output" in found:
+        for problem in _output_problems(found["output"], len(nodes)):
             problems.add(f"{place}.{problem}")
-    return None if len(problems) > before else RecurrentArchitecture(nodes, document["output"])
+    return None if len(problems) > before else RecurrentArchitecture(nodes, found["output"])
 
 
 def from_published(text: str) -> RecurrentArchitecture:
@@ -179,10 +179,7 @@ def from_published(text: str) -> RecurrentArchitecture:
     Source: `ptb_final.sh` of the authors' code; `lib/fixed.py` of google-research's enas_lm.
     """
     source = "published encoding"
-    try:
-        numbers = [int(word) for word in text.replace(",", " ").split()]
-    except ValueError:
-        raise ArchitectureError(source, ["expected whole numbers separated by blanks"]) from None
+    numbers = read_numbers(text, source=source)
     if not numbers:
         raise ArchitectureError(source, ["no numbers; expected an activation, then two for each further node"])
     is_enas_lm = len(numbers) % 2 == 0
@@ -218,26 +215,15 @@ def to_published(architecture: RecurrentArchitecture) -> str:
 
 
 def _read_nodes(document: object, *, place: str, problems: Problems) -> Iterator[Node]:
-    if not isinstance(document, list) or not document:
-        problems.add(f"{place} must be a list with at least one node")
-        return
-    for position, entry in enumerate(document):
-        node_place = f"{place}[{position}]"
-        if not isinstance(entry, Mapping):
-            problems.add(f"{node_place} must be an object with the keys node, previous and activation")
-            continue
+    entries = read_list(document, place=place, entry="node", problems=problems)
+    keys = ("node", "previous", "activation")
+    for position, node_place, node in read_entries(entries, place=place, keys=keys, problems=problems):
         before = len(problems)
-        check_keys(entry, place=node_place, required=("node", "previous", "activation"), problems=problems)
-        if len(problems) > before:
-            continue
-        if type(entry["node"]) is not int or entry["node"] != position + 1:
-            problems.add(
-                f"{node_place}.node is {entry['node']!r}; expected {position + 1}: nodes stand in order from 1"
-            )
-        for problem in _node_problems(position, entry["previous"], entry["activation"]):
+        check_number(node, "node", place=node_place, position=position, first=1, problems=problems)
+        for problem in _node_problems(position, node["previous"], node["activation"]):
             problems.add(f"{node_place}.{problem}")
         if len(problems) == before:
-            yield Node(entry["previous"], entry["activation"])
+            yield Node(node["previous"], node["activation"])
 
 
 def _node_problems(position: int, previous: object, activation: object) -> Iterator[str]:

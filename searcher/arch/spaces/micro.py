@@ -4,23 +4,21 @@ A cell has two inputs, nodes 0 (the output of the cell before the previous one) 
 further node adds up two operations, each applied to an earlier node. Nodes that no other node reads, the *loose ends*,
 make the cell's output.
 
-Source: Pham et al. 2018, section 2.4. To add an operation: its name and cost in OPERATIONS, its class in
-`nn/operations.py`; a search takes it where `MicroSpace.operations` names it.
+Source: Pham et al. 2018, section 2.4.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
-from searcher.arch.costs import Cost, Sides, area_of, conv_norm, depthwise, factorized_reduction, halved
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
-from searcher.arch.document import ArchitectureError, ConfigError, Problems, check_keys, unknown
-from searcher.arch.operations import check_operations
+from searcher.arch.document import ArchitectureError, ConfigError, Problems, unknown
+from searcher.arch.operations import CELL_COSTS, check_operations
+from searcher.arch.reading import check_number, read_entries, read_list, read_numbers, read_object
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 # Order matters: the controller's index is the position in this tuple, unless a space has other operations.
@@ -29,33 +27,6 @@ NUM_INPUTS = 2
 SLOTS = (0, 1)
 CellKind = Literal["normal", "reduction"]
 CELL_KINDS: tuple[CellKind, CellKind] = ("normal", "reduction")
-
-
-def _sep_conv_cost(sides: Sides, channels: int, *, stride: int, kernel_size: int) -> Cost:
-    """All convolutions have the area of the output, because the first one is strided."""
-    area = area_of(halved(sides, stride=stride))
-    half = depthwise(area, channels, kernel_size=kernel_size) + conv_norm(area, channels, channels)
-    return half + half
-
-
-def _pool_cost(sides: Sides, channels: int, *, stride: int) -> Cost:
-    return Cost()
-
-
-def identity_cost(sides: Sides, channels: int, *, stride: int) -> Cost:
-    return factorized_reduction(sides, channels, channels) if stride == 2 else Cost()
-
-
-OPERATIONS: dict[str, Callable[..., Cost]] = {
-    "sep_conv_3x3": partial(_sep_conv_cost, kernel_size=3),
-    "sep_conv_5x5": partial(_sep_conv_cost, kernel_size=5),
-    "avg_pool_3x3": _pool_cost,
-    "max_pool_3x3": _pool_cost,
-    "identity": identity_cost,
-}
-"""What each operation costs, by its name: (sides of the input, channels, stride) -> Cost.
-
-Order matters: the published encoding's index is the position in this table, so new operations come last."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +119,7 @@ class MicroSpace:
     def __post_init__(self) -> None:
         if self.num_nodes < 1:
             raise ConfigError(f"num_nodes is {self.num_nodes}; a cell needs at least one node")
-        check_operations(self.operations, OPERATIONS)
+        check_operations(self.operations, CELL_COSTS)
 
     @property
     def size(self) -> int:
@@ -216,15 +187,14 @@ def to_document(architecture: MicroArchitecture) -> dict[str, Any]:
 
 def from_document(document: object, *, place: str, problems: Problems) -> MicroArchitecture | None:
     """Read the `architecture` section of a spec; None, with the reasons noted, if it breaks a rule."""
-    if not isinstance(document, Mapping):
-        problems.add(f"{place} must be an object with the keys normal and reduction")
-        return None
     before = len(problems)
-    check_keys(document, place=place, required=CELL_KINDS, problems=problems)
+    found = read_object(document, place=place, keys=CELL_KINDS, problems=problems)
+    if found is None:
+        return None
     cells = {
-        kind: tuple(_read_cell(document[kind], place=f"{place}.{kind}", problems=problems))
+        kind: tuple(_read_cell(found[kind], place=f"{place}.{kind}", problems=problems))
         for kind in CELL_KINDS
-        if kind in document
+        if kind in found
     }
     if len(problems) == before and len(cells["normal"]) != len(cells["reduction"]):
         problems.add(
@@ -237,13 +207,10 @@ def from_published(text: str) -> MicroArchitecture:
     """Read the published encoding: per node `input operation input operation`, normal cell first.
 
     Raises: ArchitectureError: not whole numbers, not a whole number of nodes, or an index out of range.
-    Source: the authors' README; nodes are numbered from 2, operations as in OPERATIONS.
+    Source: the authors' README; nodes are numbered from 2, operations as in CELL_COSTS.
     """
-    source, names = "published encoding", tuple(OPERATIONS)
-    try:
-        numbers = [int(word) for word in text.replace(",", " ").split()]
-    except ValueError:
-        raise ArchitectureError(source, ["expected whole numbers separated by blanks"]) from None
+    source, names = "published encoding", tuple(CELL_COSTS)
+    numbers = read_numbers(text, source=source)
     if not numbers or len(numbers) % 8:
         raise ArchitectureError(
             source, [f"{len(numbers)} numbers; expected 4 for each node of both cells, e.g. 40 for 5 nodes a cell"]
@@ -263,7 +230,7 @@ def from_published(text: str) -> MicroArchitecture:
 
 def to_published(architecture: MicroArchitecture) -> str:
     """The inverse of `from_published`: two lines, the normal and the reduction cell."""
-    names = tuple(OPERATIONS)
+    names = tuple(CELL_COSTS)
     return "\n".join(
         " ".join(
             f"{source} {names.index(operation)}"
@@ -283,30 +250,20 @@ def _rows_of_4(numbers: Sequence[int], num_rows: int) -> Iterator[tuple[int, int
 
 
 def _read_cell(document: object, *, place: str, problems: Problems) -> Iterator[Node]:
-    if not isinstance(document, list) or not document:
-        problems.add(f"{place} must be a list with at least one node")
-        return
-    for position, entry in enumerate(document):
-        node_place = f"{place}[{position}]"
-        if not isinstance(entry, Mapping):
-            problems.add(f"{node_place} must be an object with the keys node, inputs and operations")
-            continue
+    entries = read_list(document, place=place, entry="node", problems=problems)
+    keys = ("node", "inputs", "operations")
+    for position, node_place, node in read_entries(entries, place=place, keys=keys, problems=problems):
         before = len(problems)
-        check_keys(entry, place=node_place, required=("node", "inputs", "operations"), problems=problems)
-        if len(problems) > before:
-            continue
-        expected = position + NUM_INPUTS
-        if type(entry["node"]) is not int or entry["node"] != expected:
-            problems.add(f"{node_place}.node is {entry['node']!r}; expected {expected}: nodes stand in order from 2")
+        check_number(node, "node", place=node_place, position=position, first=NUM_INPUTS, problems=problems)
         for key in ("inputs", "operations"):
-            if not isinstance(entry[key], list) or len(entry[key]) != 2:
+            if not isinstance(node[key], list) or len(node[key]) != 2:
                 problems.add(f"{node_place}.{key} must be a list of two")
         if len(problems) > before:
             continue
-        for problem in _node_problems(position, entry["inputs"], entry["operations"]):
+        for problem in _node_problems(position, node["inputs"], node["operations"]):
             problems.add(f"{node_place}.{problem}")
         if len(problems) == before:
-            yield Node(tuple(entry["inputs"]), tuple(entry["operations"]))
+            yield Node(tuple(node["inputs"]), tuple(node["operations"]))
 
 
 def _node_problems(position: int, inputs: Sequence[object], operations: Sequence[object]) -> Iterator[str]:
@@ -315,8 +272,8 @@ def _node_problems(position: int, inputs: Sequence[object], operations: Sequence
         if type(source) is not int or not 0 <= source < node:
             yield f"inputs[{slot}] is {source!r}, but node {node} can only read nodes 0 to {node - 1}"
     for slot, operation in enumerate(operations):
-        if operation not in OPERATIONS:
-            yield f"operations[{slot}]: {unknown('operation', operation, OPERATIONS)}"
+        if not isinstance(operation, str) or operation not in CELL_COSTS:
+            yield f"operations[{slot}]: {unknown('operation', operation, CELL_COSTS)}"
 
 
 def stem_stride_of(architecture: MicroArchitecture, size: MicroSize) -> int:

@@ -1,14 +1,18 @@
-"""The search spaces by name. A space is a module that describes itself; nothing else knows how many there are."""
+"""What a search space is, and all that there are by name: every module in `arch/spaces/` is one.
+
+Nothing else knows which there are, or how many.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, Protocol, cast
 
-from searcher.arch import macro, micro, recurrent, stages
 from searcher.arch.decisions import Step, option_counts
 from searcher.arch.document import ArchitectureError, Problems, unknown
+from searcher.arch.space_names import SPACE_NAMES
 
 
 class Space(Protocol):
@@ -39,7 +43,7 @@ def neighbour(space: Space, architecture: Any, rng: random.Random, *, changes: i
 
 
 class SpaceModule(Protocol):
-    """What a module `arch/<space>.py` offers to the rest of the house."""
+    """What a module `arch/spaces/<space>.py` offers to the rest of the house."""
 
     @property
     def SPACE(self) -> type[Any]: ...  # noqa: N802 - a class, named as the modules name it
@@ -64,7 +68,9 @@ class SpaceModule(Protocol):
     def from_published(self, text: str) -> Any: ...
 
 
-SPACES: dict[str, SpaceModule] = {"micro": micro, "macro": macro, "stages": stages, "recurrent": recurrent}
+SPACES: Mapping[str, SpaceModule] = {
+    name: cast(SpaceModule, import_module(f"searcher.arch.spaces.{name}")) for name in SPACE_NAMES
+}
 
 
 def space_module(name: str) -> SpaceModule:
@@ -73,5 +79,5 @@ def space_module(name: str) -> SpaceModule:
     Raises: ArchitectureError: there is no such space.
     """
     if name not in SPACES:
-        raise ArchitectureError("space", [unknown("space", name, tuple(SPACES))])
+        raise ArchitectureError("space", [unknown("space", name, SPACE_NAMES)])
     return SPACES[name]
