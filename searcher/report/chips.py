@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 
 from charts.svg import element, text, text_width
 from searcher.report.layout import Box
@@ -11,23 +12,26 @@ FONT_PX = 12.0
 CHIP_HEIGHT = 26.0
 CHIP_PADDING = 8.0
 
-# Families of operations with the word that gives them away. The hues are Okabe and Ito's, which the colour-blind tell
-# apart too; every chip also carries its name.
+# Families by a word that gives them away, with their colours, in the legend's order. The hues are Okabe and Ito's,
+# which the colour-blind tell apart, too; every chip also carries its name.
 _FAMILIES = (
-    ("conv", "convolution"),
-    ("pool", "pooling"),
-    ("identity", "identity"),
-    ("residual", "residual"),
-    ("fused", "fused"),
-    ("inverted", "inverted"),
+    ("conv", "convolution", "blue"),
+    ("pool", "pooling", "orange"),
+    ("identity", "identity", "green"),
+    ("residual", "residual", "blue"),
+    ("fused", "fused", "orange"),
+    ("inverted", "inverted", "green"),
+    ("tanh", "activation", "pink"),
+    ("relu", "activation", "pink"),
+    ("sigmoid", "activation", "pink"),
 )
-_OTHER_FAMILY = "activation"
+_OTHER_COLOURS = ("pink", "violet", "grey")
 
 
 def chip(operation: str, box: Box) -> str:
     """The chip's markup."""
     return element(
-        "rect", class_=family(operation), x=box.left, y=box.top, width=box.width, height=box.height, rx=5
+        "rect", class_=colour(family(operation)), x=box.left, y=box.top, width=box.width, height=box.height, rx=5
     ) + text(_label(operation), box.centre, box.top + 17, "mid")
 
 
@@ -37,14 +41,22 @@ def needed_width(operation: str) -> float:
 
 
 def family(operation: str) -> str:
-    """The family an operation belongs to: the class of its chip, and its word in the legend."""
-    return next((family for word, family in _FAMILIES if word in operation), _OTHER_FAMILY)
+    """The family an operation belongs to, its word in the legend: of `ghost_3x3_e2`, which none gives away, `ghost`."""
+    known = (family for word, family, _ in _FAMILIES if word in operation)
+    return next(known, re.split(r"_\d", operation)[0].replace("_", " "))
+
+
+def colour(family: str) -> str:
+    """The class of a family's chips. One that is not known has the same colour in every drawing."""
+    known = {name: colour for _, name, colour in _FAMILIES}
+    return known.get(family, _OTHER_COLOURS[zlib.crc32(family.encode()) % len(_OTHER_COLOURS)])
 
 
 def family_rank(operation: str) -> tuple[int, str]:
-    """Orders operations as the legend has their families."""
-    families = [family for _, family in _FAMILIES] + [_OTHER_FAMILY]
-    return families.index(family(operation)), operation
+    """Orders operations as the legend has their families; those that are not known come last."""
+    families = [family for _, family, _ in _FAMILIES]
+    found = family(operation)
+    return families.index(found) if found in families else len(families), operation
 
 
 def _label(operation: str) -> str:

@@ -13,7 +13,7 @@ from charts.svg import FONT, element, escaped, number, shortened, text, text_wid
 from foundation.text import shape_text
 from searcher.arch.spec import Spec
 from searcher.report.chain import DOT_RADIUS, draw_chain, skips_of
-from searcher.report.chips import CHIP_HEIGHT, CHIP_PADDING, FONT_PX, chip, family, family_rank, needed_width
+from searcher.report.chips import CHIP_HEIGHT, CHIP_PADDING, FONT_PX, chip, colour, family, family_rank, needed_width
 from searcher.report.graph import Graph, GraphNode, Role, Stage, graphs_of, outline_of
 from searcher.report.layout import Box, Curve, Item, Layout, lay_out
 from searcher.report.part import Part
@@ -43,10 +43,9 @@ _STYLE = """
 .arch .cut{stroke:#818b98;stroke-dasharray:3 4}
 .arch .halo{fill:none;stroke:#f6f8fa;stroke-width:5}
 .arch .tip{fill:#59636e}.arch .tip.leaf{fill:#8250a0;stroke:none}
-.arch .convolution{fill:#d7e9f7;stroke:#0072b2}.arch .pooling{fill:#fde6c8;stroke:#c96a00}
-.arch .identity{fill:#d3f0e5;stroke:#008a64}.arch .activation{fill:#f6deec;stroke:#b3578d}
-.arch .residual{fill:#d7e9f7;stroke:#0072b2}.arch .fused{fill:#fde6c8;stroke:#c96a00}
-.arch .inverted{fill:#d3f0e5;stroke:#008a64}
+.arch .blue{fill:#d7e9f7;stroke:#0072b2}.arch .orange{fill:#fde6c8;stroke:#c96a00}
+.arch .green{fill:#d3f0e5;stroke:#008a64}.arch .pink{fill:#f6deec;stroke:#b3578d}
+.arch .violet{fill:#ece2f5;stroke:#7a4fa0}.arch .grey{fill:#e3e7eb;stroke:#59636e}
 @media screen and (prefers-color-scheme:dark){
 .arch text{fill:#e6edf3}.arch .muted{fill:#9da7b3}
 .arch .paper{fill:#0d1117;stroke:#30363d}.arch .panel{fill:#151b23;stroke:#30363d}
@@ -54,10 +53,9 @@ _STYLE = """
 .arch .output{fill:#0d1117;stroke:#c297e0}
 .arch .line{stroke:#9da7b3}.arch .leaf{stroke:#c297e0}.arch .halo{stroke:#151b23}
 .arch .tip{fill:#9da7b3}.arch .tip.leaf{fill:#c297e0}
-.arch .convolution{fill:#0c3553;stroke:#56b4e9}.arch .pooling{fill:#4f2c06;stroke:#e69f00}
-.arch .identity{fill:#06402f;stroke:#2fc89b}.arch .activation{fill:#4b2239;stroke:#d98cb9}
-.arch .residual{fill:#0c3553;stroke:#56b4e9}.arch .fused{fill:#4f2c06;stroke:#e69f00}
-.arch .inverted{fill:#06402f;stroke:#2fc89b}}
+.arch .blue{fill:#0c3553;stroke:#56b4e9}.arch .orange{fill:#4f2c06;stroke:#e69f00}
+.arch .green{fill:#06402f;stroke:#2fc89b}.arch .pink{fill:#4b2239;stroke:#d98cb9}
+.arch .violet{fill:#332047;stroke:#b993d6}.arch .grey{fill:#2b323b;stroke:#9da7b3}}
 """.replace("FONT", FONT).replace("\n", "")
 
 
@@ -254,7 +252,7 @@ def _legend(graphs: Sequence[Graph]) -> Part:
     x = 0.0
     pieces = []
     for name in dict.fromkeys(family(operation) for operation in sorted(_operations(graphs), key=family_rank)):
-        pieces.append(element("rect", class_=name, x=x, y=1, width=18, height=12, rx=3))
+        pieces.append(element("rect", class_=colour(name), x=x, y=1, width=18, height=12, rx=3))
         pieces.append(text(name, x + 25, 11, "muted"))
         x += 25 + text_width(name, FONT_PX) + 22
     for class_, words in _line_kinds(graphs):

@@ -4,12 +4,15 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charts.svg import text_width
 from searcher.arch.spec import Spec
+from searcher.report.chips import chip, colour, family
 from searcher.report.drawing import draw_spec
+from searcher.report.layout import Box
 from tests.searcher.test_report_graph import (
     macro_specs,
     make_spec,
@@ -21,7 +24,7 @@ from tests.searcher.test_report_graph import (
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
-FAMILIES = ("convolution", "pooling", "identity", "activation", "residual", "fused", "inverted")
+COLOURS = ("blue", "orange", "green", "pink", "violet", "grey")
 CARDS = ("card", "input", "output")
 
 Rectangle = tuple[float, float, float, float]
@@ -118,6 +121,23 @@ def test_every_layer_operation_and_skip_of_a_macro_network_appears(spec: Spec) -
     assert len(root.findall(f".//{SVG}circle")) == num_skips + in_legend
 
 
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ("sep_conv_3x3", "convolution"),
+        ("fused_3x3_e2", "fused"),
+        ("relu", "activation"),
+        ("ghost_5x5_e2", "ghost"),
+        ("channel_shuffle", "channel shuffle"),
+    ],
+)
+def test_an_operation_has_its_familys_colour_also_where_the_family_is_new(operation: str, expected: str) -> None:
+    assert family(operation) == expected
+    drawn = chip(operation, Box(0, 0, 9, 9))
+    assert f'class="{colour(expected)}"' in drawn
+    assert f".arch .{colour(expected)}{{" in draw_spec(published_spec())
+
+
 @settings(max_examples=40)
 @given(recurrent_specs())
 def test_what_only_the_output_reads_has_the_colour_of_a_loose_end(spec: Spec) -> None:
@@ -141,7 +161,7 @@ def test_every_tensor_skipped_from_has_a_lane_and_the_first_to_begin_lies_farthe
 @given(st.one_of(specs(), macro_specs(), stages_specs(), recurrent_specs()))
 def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
-    cards, chips = _rectangles(root, CARDS), _rectangles(root, FAMILIES)
+    cards, chips = _rectangles(root, CARDS), _rectangles(root, COLOURS)
     assert not any(_overlap(a, b) for a, b in itertools.combinations(cards, 2))
     assert not any(_overlap(a, b) for a, b in itertools.combinations(chips, 2))
     labels = _labels(root)
@@ -154,7 +174,7 @@ def test_boxes_and_labels_do_not_overlap(spec: Spec) -> None:
 def test_a_label_stays_inside_the_box_it_stands_in(spec: Spec) -> None:
     root = ET.fromstring(draw_spec(spec))
     labels = _labels(root)
-    for box in _rectangles(root, (*CARDS, *FAMILIES)):
+    for box in _rectangles(root, (*CARDS, *COLOURS)):
         for words, room in labels:
             assert not _overlap(box, room) or _contains(box, room), words
 
