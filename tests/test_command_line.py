@@ -52,7 +52,7 @@ def run(
         ),
         (
             "search --space mikro",
-            "space: unknown space 'mikro'; expected one of micro, macro, stages, recurrent; did you mean 'micro'?",
+            f"space: unknown space 'mikro'; expected one of {', '.join(SPACES)}; did you mean 'micro'?",
         ),
         ("search --dataset fashion-mnist-mimi", "did you mean 'fashion-mnist-mini'"),
         ("search --dataset shakespeare", "shakespeare holds text, but images are needed"),
@@ -247,7 +247,7 @@ def test_a_folder_that_is_no_run_is_never_deleted(
         ("num_epochs = 3", "num_epochs = 'three'", "num_epochs is 'three'; expected a whole number"),
         ('kind = "lstm"', 'kind = "gru"', "policy.kind: unknown value 'gru'; expected one of lstm, random"),
         ("dropout_prob = 0.1", "dropout_prob = 1.5", "dropout_prob is 1.5; expected 0 up to, not including, 1"),
-        ('space = "micro"', 'space = "makro"', "unknown space 'makro'; expected one of micro"),
+        ('space = "micro"', 'space = "makro"', "unknown space 'makro'; expected one of macro"),
         ("crop_padding = 1", "crop_padding = -1", "augmentation: crop_padding is -1"),
         (
             "sep_conv_3x3 = ",

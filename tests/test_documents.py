@@ -270,6 +270,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Changed:
         ("Add a space", 4),
         ("Add a data source", 2),
         ("Add a pass over the exported graph", 2),
+        ("Add an export variant", 2),
         ("Add a metric", 2),
     ],
 )
@@ -372,12 +373,28 @@ def test_an_added_metric_is_in_both_outputs(said: dict[str, Any]) -> None:
     assert "macro F1 87.30%" in said["line"]
 
 
-def test_the_variant_halves_the_weights_and_keeps_the_answers() -> None:
-    (block,) = blocks(ROOT / "CONTRIBUTING.md", "python")
-    namespace: dict[str, Any] = {}
-    exec(compile(block, "CONTRIBUTING.md", "exec"), namespace)
+def test_an_added_variant_is_an_option_halves_the_weights_and_keeps_the_answers(
+    changed: Changed, tmp_path: Path
+) -> None:
     model = onnx.helper.make_model(tiny_graph(), opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    halved = namespace["to_half_weights"](model)
+    onnx.save(model, tmp_path / "model.onnx")
+    said = python(
+        """
+import json, sys
+from pathlib import Path
+import onnx
+from exporter.commands.export import export
+from exporter.delivery.forms import FORMS
+folder = Path(sys.argv[1])
+(settings, halved), = FORMS["small"].candidates(onnx.load(folder / "model.onnx"), lambda: None)
+onnx.save(halved, folder / FORMS["small"].file)
+print(json.dumps({"options": [name for option in export.params for name in option.opts]}))
+""",
+        changed.folder,
+        tmp_path,
+    )
+    assert {"--int8", "--half", "--half-weights"} <= set(said["options"])
+    halved = onnx.load(tmp_path / "model-small.onnx")
     onnx.checker.check_model(halved, full_check=True)
     (weight,) = (tensor for tensor in halved.graph.initializer if len(tensor.dims) > 1)
     assert weight.data_type == onnx.TensorProto.FLOAT16

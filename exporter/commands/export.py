@@ -10,7 +10,19 @@ from typing import Literal
 
 import click
 
+from exporter.delivery.forms import FORMS
+from foundation.command_options import Command
+
 _RUN = click.argument("run", type=click.Path(path_type=Path))
+_FORM_OPTIONS = [form.option for form in FORMS.values()]
+
+
+def _form_options(command: Command) -> Command:
+    """A flag for each form, whose parameter has the form's name."""
+    for form in reversed(FORMS.values()):
+        words = f"Try {form.file}, {form.note}, too."
+        command = click.option(form.option, form.name, is_flag=True, help=words)(command)
+    return command
 
 
 @click.command()
@@ -42,14 +54,13 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
     type=click.Path(path_type=Path, exists=True),
     help="The package onnxruntime-web for --web, a folder or an archive, where npm is not to fetch it.",
 )
-@click.option("--int8", is_flag=True, help="Try model-int8.onnx, calibrated on training pictures, too.")
-@click.option("--half", is_flag=True, help="Try model-fp16.onnx, for CUDA, too.")
+@_form_options
 @click.option(
     "--for",
     "goal",
     type=click.Choice(["speed", "size", "elsewhere"]),
     default="speed",
-    help="What --int8 and --half must gain: 5 % of time here, bytes, or, for another machine, nothing.",
+    help=f"What {' and '.join(_FORM_OPTIONS)} must gain: 5 % of time here, bytes, or, for another machine, nothing.",
 )
 @click.option(
     "--max-accuracy-loss",
@@ -57,7 +68,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
     type=click.FloatRange(min=0),
     default=0.5,
     metavar="POINTS",
-    help="Accuracy on valid that --int8 and --half may cost.",
+    help=f"Accuracy on valid that {' and '.join(_FORM_OPTIONS)} may cost.",
 )
 @click.option("--resume", is_flag=True, help="Do nothing where the run's model is already that of its weights.")
 def export(
@@ -71,16 +82,16 @@ def export(
     triton_gpu: bool,
     web: Path | None,
     web_runtime: Path | None,
-    int8: bool,
-    half: bool,
     goal: Literal["speed", "size", "elsewhere"],
     points: float,
     resume: bool,
+    **wanted: bool,
 ) -> None:
     """Convert a run's retrained network to model.onnx, verified against torch.
 
-    Exits 1, writing no model, if the two differ on the test split or on edge cases. With --int8 and --half other forms
-    are tried, and kept beside it where they lose little accuracy and pay; variants.json holds all that was tried.
+    Exits 1, writing no model, if the two differ on the test split or on edge cases. With --int8, --half and the like
+    other forms are tried, and kept beside it where they lose little accuracy and pay; variants.json holds all that was
+    tried.
     """
     from exporter.conversion.any_size import ANY_SIZE_MODEL, write_any_size
     from exporter.conversion.convert import Tolerance, least_onnxruntime
@@ -97,7 +108,7 @@ def export(
     if triton_gpu and repository is None:
         raise click.UsageError("--triton-gpu says what --triton is for; give --triton, too")
     tolerance = Tolerance(atol, rtol)
-    forms: list[Literal["int8", "fp16"]] = [*(["int8"] if int8 else []), *(["fp16"] if half else [])]  # type: ignore[list-item]
+    forms = [name for name in FORMS if wanted[name]]
     if forms or resize_inside or web is not None:
         _check_is_of_images(run)
     log = partial(click.echo, err=True)
@@ -137,12 +148,12 @@ def _check_is_of_images(run: Path) -> None:
     from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
     if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
-        raise ConfigError("--int8, --half, --resize-inside and --web are for image classifiers")
+        raise ConfigError(f"{', '.join(_FORM_OPTIONS)}, --resize-inside and --web are for image classifiers")
 
 
 def _try_variants(
     run: Path,
-    forms: Sequence[Literal["int8", "fp16"]],
+    forms: Sequence[str],
     *,
     points: float,
     goal: Literal["speed", "size", "elsewhere"],

@@ -9,7 +9,7 @@ another machine, that of accuracy alone, and says that it is unmeasured. `varian
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -21,9 +21,8 @@ from datasets.files import strict_json, whole_file, write_text
 from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from exporter.conversion.convert import Tolerance, check
-from exporter.conversion.transforms import int8
-from exporter.conversion.transforms.float16 import to_float16
 from exporter.delivery.acceptance import Acceptance, AccuracyLoss
+from exporter.delivery.forms import FORMS, Form
 from exporter.delivery.verify import Comparison, compare
 from exporter.latency.measure import Effort, measure
 from foundation.machine import Machine
@@ -39,30 +38,7 @@ Log: TypeAlias = Callable[[str], None]
 _SPEED_UP = 1.05
 _CALIBRATION_IMAGES = 256
 _BATCH_SIZE = 64
-_MOST_FLOAT_NODES = 4
 _EFFORT = Effort(seconds=1.0, sittings=6)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A form that a model may have."""
-
-    name: str
-    """The file is `model-NAME.onnx`."""
-    precision: str
-    acceptance: Acceptance
-    tolerance: Tolerance
-    """Of its golden samples: kernels of other machines round otherwise, to a step of its numbers."""
-
-    @property
-    def file(self) -> str:
-        return f"model-{self.name}.onnx"
-
-
-def variant(name: Literal["int8", "fp16"], *, points: float) -> Variant:
-    """Args: points: of accuracy that it may lose."""
-    tolerance = Tolerance(atol=1e-2, rtol=5e-2) if name == "int8" else Tolerance(atol=1e-3, rtol=1e-2)
-    return Variant(name, name, AccuracyLoss(points), tolerance)
 
 
 @dataclass(frozen=True)
@@ -88,9 +64,11 @@ class Trial:
 
 
 def make_variants(
-    run: Path, store: ImageStore, names: Sequence[Literal["int8", "fp16"]], *, points: float, goal: Goal, log: Log
+    run: Path, store: ImageStore, names: Sequence[str], *, points: float, goal: Goal, log: Log
 ) -> list[Trial]:
     """Try variants of a run's model.onnx, and write those that pass, and `variants.json`, into the run.
+
+    Args: names: keys of FORMS. points: of accuracy that a variant may lose.
 
     An earlier variant of these names that does not pass any more is removed.
     Raises: ArtifactError: there is no model.onnx.
@@ -101,9 +79,9 @@ def make_variants(
     # What it says of an earlier file must not stand beside a new one, should this be killed.
     (run / VARIANTS).unlink(missing_ok=True)
     for name in names:
-        form = variant(name, points=points)
+        form = FORMS[name]
         log(f"trying {form.file}")
-        tried = _tried(form, proto, base, store)
+        tried = _tried(form, proto, base, store, acceptance=AccuracyLoss(points))
         place = max(range(len(tried)), key=lambda k: (tried[k][0].accurate, tried[k][0].accuracy))
         found, data = tried[place]
         best = _gated(found, data, base, goal=goal)
@@ -127,15 +105,15 @@ def make_variants(
 
 
 def _tried(
-    form: Variant, proto: onnx.ModelProto, base: Model, store: ImageStore
+    form: Form, proto: onnx.ModelProto, base: Model, store: ImageStore, *, acceptance: Acceptance
 ) -> list[tuple[Trial, onnx.ModelProto]]:
     """Every setting of a form, judged on valid."""
     images, labels = store.images("valid"), store.labels("valid")
     expected = _logits(base, images)
     tried = []
-    for settings, data in _candidates(form, proto, store):
+    for settings, data in form.candidates(proto, lambda: _calibration_images(store)):
         found = _logits(_opened(data), images)
-        comparison = _compared(found, expected, labels, form.tolerance)
+        comparison = _compared(found, expected, labels, _tolerance(form))
         assert comparison.accuracy is not None
         assert comparison.torch_accuracy is not None
         trial = Trial(
@@ -144,32 +122,22 @@ def _tried(
             accuracy=comparison.accuracy,
             base_accuracy=comparison.torch_accuracy,
             num_bytes=len(check(data)),
-            accurate=form.acceptance.accepts(comparison),
+            accurate=acceptance.accepts(comparison),
             reason="another setting is more accurate",
         )
         tried.append((trial, data))
     return tried
 
 
-def _candidates(form: Variant, proto: onnx.ModelProto, store: ImageStore) -> Iterator[tuple[str, onnx.ModelProto]]:
-    if form.name == "fp16":
-        yield "outputs in float32", to_float16(proto)
-        return
+def _calibration_images(store: ImageStore) -> np.ndarray:
+    """Some of train, uint8 [N, H, W, C]."""
     count = store.count("train")
     chosen = numpy_generator(0, "calibration").choice(count, min(_CALIBRATION_IMAGES, count), replace=False)
-    images = store.take("train", np.sort(chosen))
-    reduce_range = int8.needs_reduced_range()
-    first: onnx.ModelProto | None = None
-    for per_channel in (False, True):
-        for method in ("minmax", "percentile", "entropy"):
-            settings = int8.Settings(method, per_channel, reduce_range)
-            quantised = int8.to_int8(proto, settings, images=images)
-            first = first or quantised
-            yield str(settings), quantised
-    assert first is not None
-    worst = int8.noisiest_nodes(proto, first, images=images, count=_MOST_FLOAT_NODES)
-    settings = int8.Settings("percentile", True, reduce_range, worst)
-    yield str(settings), int8.to_int8(proto, settings, images=images)
+    return store.take("train", np.sort(chosen))
+
+
+def _tolerance(form: Form) -> Tolerance:
+    return Tolerance(form.atol, form.rtol)
 
 
 def _gated(best: Trial, data: onnx.ModelProto, base: Model, *, goal: Goal) -> Trial:
@@ -191,7 +159,7 @@ def _gated(best: Trial, data: onnx.ModelProto, base: Model, *, goal: Goal) -> Tr
 
 
 def _described(
-    form: Variant, data: onnx.ModelProto, trial: Trial, store: ImageStore, *, goal: Goal
+    form: Form, data: onnx.ModelProto, trial: Trial, store: ImageStore, *, goal: Goal
 ) -> tuple[bytes, float]:
     """The variant's file, with what is true of it and not of the float32 file; and its accuracy on test."""
     model = _opened(data)
@@ -199,10 +167,10 @@ def _described(
     accuracy = float((_logits(model, images).argmax(axis=1) == labels).mean())
     golden = dict(model.metadata["golden"])
     pictures, _ = model.golden_samples()
-    golden |= {"logits": _logits(model, pictures).tolist(), **asdict(form.tolerance)}
+    golden |= {"logits": _logits(model, pictures).tolist(), **asdict(_tolerance(form))}
     entries: dict[str, Any] = {
         "enas.golden": golden,
-        "enas.precision": form.precision,
+        "enas.precision": form.name,
         "enas.accuracy": {"split": "test", "value": accuracy, "count": len(labels)},
         "enas.variant": {
             "goal": goal,
@@ -240,7 +208,7 @@ def remove_stale(run: Path) -> None:
     except (FileNotFoundError, ValueError, KeyError):
         of = None
     if of is None or not (run / MODEL).exists() or of != OnnxFile(run / MODEL, (run / MODEL).read_bytes()).sha256:
-        for name in ("model-int8.onnx", "model-fp16.onnx", VARIANTS):
+        for name in (*(form.file for form in FORMS.values()), VARIANTS):
             (run / name).unlink(missing_ok=True)
 
 
@@ -253,7 +221,7 @@ def is_current(run: Path, names: Sequence[str], *, points: float, goal: Goal) ->
         return (
             (document["model_sha256"], document["goal"], document["points"]) == (model.sha256, goal, points)
             and {trial["name"] for trial in document["trials"]} >= set(names)
-            and all((run / f"model-{name}.onnx").exists() for name in kept)
+            and all((run / FORMS[name].file).exists() for name in kept)
         )
     except (FileNotFoundError, ValueError, KeyError):
         return False

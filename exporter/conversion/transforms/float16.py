@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import numpy as np
 import onnx
 
 from runtime.models import ort  # noqa: F401 - it switches telemetry off before anything of onnxruntime is imported
 
 # isort: split
 from onnxruntime.transformers.float16 import convert_float_to_float16
+
+
+def candidates(model: onnx.ModelProto, calibration: Callable[[], np.ndarray]) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """See `exporter/delivery/forms.py`: there is one setting, which needs no pictures."""
+    yield "outputs in float32", to_float16(model)
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:

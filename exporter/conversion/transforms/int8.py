@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,15 @@ from onnxruntime.quantization.qdq_loss_debug import (
     modify_model_output_intermediate_tensors,
 )
 
-_METHODS = {
+Method = Literal["minmax", "percentile", "entropy"]
+_METHODS: dict[Method, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
 }
 _BATCH_SIZE = 32
 _DEBUG_IMAGES = 32
+_MOST_FLOAT_NODES = 4
 _OF_WEIGHTS = ("Conv", "Gemm", "MatMul")
 
 
@@ -43,7 +45,7 @@ _OF_WEIGHTS = ("Conv", "Gemm", "MatMul")
 class Settings:
     """How a model is quantised."""
 
-    method: Literal["minmax", "percentile", "entropy"]
+    method: Method
     """How the range of an activation is taken from those of the pictures."""
     per_channel: bool
     """Whether each channel of a weight has a scale of its own."""
@@ -56,6 +58,23 @@ class Settings:
         parts = [self.method, "per channel" if self.per_channel else "per tensor"]
         parts += ["7-bit weights"] * self.reduce_range
         return ", ".join([*parts, *([f"{len(self.float_nodes)} nodes in float32"] if self.float_nodes else [])])
+
+
+def candidates(model: onnx.ModelProto, calibration: Callable[[], np.ndarray]) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """See `exporter/delivery/forms.py`: every method, then the noisiest nodes left in float32."""
+    images = calibration()
+    reduce_range = needs_reduced_range()
+    first: onnx.ModelProto | None = None
+    for per_channel in (False, True):
+        for method in _METHODS:
+            settings = Settings(method, per_channel, reduce_range)
+            quantised = to_int8(model, settings, images=images)
+            first = first or quantised
+            yield str(settings), quantised
+    assert first is not None
+    worst = noisiest_nodes(model, first, images=images, count=_MOST_FLOAT_NODES)
+    settings = Settings("percentile", True, reduce_range, worst)
+    yield str(settings), to_int8(model, settings, images=images)
 
 
 def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

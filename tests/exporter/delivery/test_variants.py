@@ -20,6 +20,7 @@ from exporter.conversion.transforms.int8 import needs_reduced_range
 from exporter.conversion.transforms.passes import transform
 from exporter.delivery import variants
 from exporter.delivery.acceptance import EQUALITY, AccuracyLoss
+from exporter.delivery.forms import FORMS
 from exporter.delivery.variants import VARIANTS, Trial, is_current, make_variants, remove_stale
 from exporter.delivery.verify import compare
 from runtime.benchmarking.targets import remark_of
@@ -109,8 +110,8 @@ def test_of_train_only_the_images_of_calibration_are_read(
         raise AssertionError
 
     monkeypatch.setattr(ImageStore, "read", refuse)
-    form = variants.variant("int8", points=100)
-    settings, model = next(variants._candidates(form, onnx.load(run / "model.onnx"), made[1]))
+    images = variants._calibration_images(made[1])
+    settings, model = next(FORMS["int8"].candidates(onnx.load(run / "model.onnx"), lambda: images))
     assert settings.startswith("minmax")
     assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
