@@ -1,4 +1,4 @@
-"""Answers of the Open Inference Protocol as bytes: tensors as JSON, as binary data, or as classes with labels."""
+"""Answers of the Open Inference Protocol: tensors as JSON, as binary data, or as classes with labels."""
 
 # B batch, K classes
 
@@ -6,45 +6,77 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from runtime.serving.bodies import deflate
+from runtime.serving.exchange import Response, response
 from runtime.serving.protocol import InferRequest
 from runtime.serving.request_outputs import OutputWish
 from runtime.serving.signature import DATATYPES
 
-
-@dataclass(frozen=True)
-class Answer:
-    body: bytes
-    num_json_bytes: int | None
-    """Of the body, where tensors follow it as bytes; None if all of it is JSON."""
+HEADER_LENGTH = "inference-header-content-length"
+_JSON, _BYTES = b"application/json", b"application/octet-stream"
+# A smaller answer is not compressed.
+_SMALL_BYTES = 1024
 
 
-def encode_infer(
-    request: InferRequest, outputs: Mapping[str, np.ndarray], *, model: str, version: str, labels: Sequence[str]
-) -> Answer:
-    """The answer to a request.
+class _Known(NamedTuple):
+    """What the answer before said beside its tensors."""
 
-    Args: outputs: output -> [B, …]. labels: names of classes, told with an output that has as many columns.
+    wishes: tuple[OutputWish, ...]
+    shapes: list[tuple[int, ...]]
+    headers: list[tuple[bytes, bytes]]
+    json: bytes
+
+
+class InferWriter:
+    """Writes answers to what one `InferReader` reads.
+
+    Where all tensors travel as bytes, the JSON is mostly that of the answer before, and is not written again then.
     """
-    told: list[dict[str, Any]] = []
-    payloads: list[bytes | memoryview] = []
-    for wish in request.outputs:
-        entry, payload = _encode(wish, outputs[wish.name], labels=labels)
-        told.append(entry)
-        if payload is not None:
-            payloads.append(payload)
-    document: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": told}
-    if request.id is not None:
-        document["id"] = request.id
-    header = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not any(wish.is_binary for wish in request.outputs):
-        return Answer(header, None)
-    return Answer(b"".join([header, *payloads]), len(header))
+
+    def __init__(self, encoding: str | None) -> None:
+        """Args: encoding: the compression that answers may have."""
+        self._encoding = encoding
+        self._known: _Known | None = None
+
+    def write(
+        self,
+        request: InferRequest,
+        outputs: Mapping[str, np.ndarray],
+        *,
+        model: str,
+        version: str,
+        labels: Sequence[str],
+    ) -> Response:
+        """The answer to a request.
+
+        Args: outputs: output -> [B, …]. labels: names of classes, told with an output that has as many columns.
+        """
+        wishes = request.outputs
+        arrays: list[Any] = [outputs[wish.name] for wish in wishes]
+        shapes = [array.shape for array in arrays]
+        known = self._known
+        if known is not None and known.wishes is wishes and known.shapes == shapes:
+            return Response(200, known.headers, b"".join([known.json, *arrays]))
+        encoded = [_encode(wish, array, labels=labels) for wish, array in zip(wishes, arrays, strict=True)]
+        document = {"model_name": model, "model_version": version, "outputs": [entry for entry, _ in encoded]}
+        if request.id is not None:
+            document["id"] = request.id
+        json = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        has_bytes = any(wish.is_binary for wish in wishes)
+        body = b"".join([json, *(payload for _, payload in encoded)])
+        headers = [(HEADER_LENGTH.encode(), str(len(json)).encode())] if has_bytes else []
+        if is_compressed := self._encoding is not None and len(body) >= _SMALL_BYTES:
+            body = deflate(body, encoding=self._encoding)
+            headers.append((b"content-encoding", self._encoding.encode()))
+        whole = response(body, content_type=_BYTES if has_bytes else _JSON, headers=headers)
+        if not is_compressed and all(wish.is_binary and not wish.top for wish in wishes):
+            self._known = _Known(wishes, shapes, whole.headers, json)
+        return whole
 
 
 def top_classes(values: np.ndarray, *, top: int) -> np.ndarray:
@@ -52,36 +84,29 @@ def top_classes(values: np.ndarray, *, top: int) -> np.ndarray:
     return np.argsort(-values.astype(np.float64), kind="stable")[:top]
 
 
-def _encode(
-    wish: OutputWish, array: np.ndarray, *, labels: Sequence[str]
-) -> tuple[dict[str, Any], bytes | memoryview | None]:
+def _encode(wish: OutputWish, array: np.ndarray, *, labels: Sequence[str]) -> tuple[dict[str, Any], bytes | memoryview]:
     """An output's entry in the JSON, and its bytes if it travels so."""
+    values: list[str] | np.ndarray
+    payload: bytes | memoryview
+    entry: dict[str, Any] = {"name": wish.name}
     if wish.top:
-        return _encode_classes(wish, array, labels=labels)
-    entry: dict[str, Any] = {"name": wish.name, "datatype": DATATYPES[array.dtype], "shape": list(array.shape)}
-    array = np.ascontiguousarray(array)
-    if wish.is_binary:
-        entry["parameters"] = {"binary_data_size": array.nbytes}
-        return entry, array.data.cast("B") if array.size else b""
-    entry["data"] = array.ravel()
-    return entry, None
+        values = _classes(array, top=wish.top, labels=labels)
+        payload = b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, values))
+        entry |= {"datatype": "BYTES", "shape": [len(array), min(wish.top, array.shape[1])]}
+    else:
+        array = np.ascontiguousarray(array)
+        values, payload = array.ravel(), array.data.cast("B") if array.size else b""
+        entry |= {"datatype": DATATYPES[array.dtype], "shape": list(array.shape)}
+    if not wish.is_binary:
+        return {**entry, "data": values}, b""
+    return {**entry, "parameters": {"binary_data_size": len(payload)}}, payload
 
 
-def _encode_classes(
-    wish: OutputWish, array: np.ndarray, *, labels: Sequence[str]
-) -> tuple[dict[str, Any], bytes | None]:
+def _classes(array: np.ndarray, *, top: int, labels: Sequence[str]) -> list[str]:
     """`<value>:<index>:<label>` of the largest values of every row of [B, K]."""
     has_labels = len(labels) == array.shape[1]
-    texts = [
+    return [
         f"{row[index]:.6f}:{index}" + (f":{labels[index]}" if has_labels else "")
         for row in array
-        for index in top_classes(row, top=wish.top)
+        for index in top_classes(row, top=top)
     ]
-    shape = [len(array), min(wish.top, array.shape[1])]
-    entry: dict[str, Any] = {"name": wish.name, "datatype": "BYTES", "shape": shape}
-    if not wish.is_binary:
-        entry["data"] = texts
-        return entry, None
-    payload = b"".join(struct.pack("<I", len(text)) + text for text in (text.encode() for text in texts))
-    entry["parameters"] = {"binary_data_size": len(payload)}
-    return entry, payload

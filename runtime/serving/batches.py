@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Done(Generic[Result]):
+class Done(NamedTuple, Generic[Result]):
     """A request's answer and what it took."""
 
     result: Result
@@ -25,7 +24,7 @@ class Done(Generic[Result]):
     """Of the whole batch."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Waiting(Generic[Item, Result]):
     """A request from its coming to its answer."""
 

@@ -66,9 +66,11 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[Waiting[Item, Result]] = deque()
         self._waiting_rows = 0
         self._running_rows = 0
-        self._free = limits.runners
+        self._num_running = 0
         # CPU time of the runner's thread, which waiting for a core or the interpreter's lock does not lengthen.
         self._item_cpu_s: float | None = None
+        # Runners that would not wait for the event loop.
+        self._num_fed = limits.runners
         # Batches taken whose results are not handed out.
         self._unanswered = 0
         self._is_closed = False
@@ -79,10 +81,6 @@ class Batcher(Generic[Item, Result]):
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
-
-    @property
-    def num_running(self) -> int:
-        return self.limits.runners - self._free
 
     def enter(
         self,
@@ -108,7 +106,7 @@ class Batcher(Generic[Item, Result]):
         deadline_s = math.inf if timeout_s is None else since_s + timeout_s
         entry: Waiting[Item, Result] = Waiting(item, tell, size, key, since_s, deadline_s)
         with self._lock:
-            if len(self._waiting) >= self.limits.max_queue_size and not self._one_more_is_fed():
+            if len(self._waiting) >= self.limits.max_queue_size and self._num_running >= self._num_fed:
                 raise OverloadError(f"too many requests: {len(self._waiting)} are waiting already")
             self._waiting.append(entry)
             self._waiting_rows += size
@@ -134,16 +132,15 @@ class Batcher(Generic[Item, Result]):
 
     def _start(self) -> None:
         """Start a free runner on every batch that is due, and come back when the next one is."""
-        loop = asyncio.get_running_loop()
         with self._lock:
-            while self._one_more_is_fed() and (batch := self._take_due()):
-                self._free -= 1
-                self._threads.submit(self._work, batch, loop)
-            due_s = self._due_s() if self._waiting and self._one_more_is_fed() else None
-        if due_s is not None:
-            if self._wake_up is not None:
-                self._wake_up.cancel()
-            self._wake_up = loop.call_later(max(0.0, due_s - time.monotonic()), self._start)
+            while batch := self._take_due():
+                self._threads.submit(self._work, batch, asyncio.get_running_loop())
+            if not self._waiting or self._num_running >= self._num_fed:
+                return
+            wait_s = max(0.0, self._due_s() - time.monotonic())
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+        self._wake_up = asyncio.get_running_loop().call_later(wait_s, self._start)
 
     def _is_busy(self) -> bool:
         with self._lock:
@@ -169,51 +166,38 @@ class Batcher(Generic[Item, Result]):
     def _next(self, done: Batch[Item, Result], item_cpu_s: float) -> Batch[Item, Result] | None:
         """Set a runner free, and take the next batch for it. Args: item_cpu_s: what the last computed for an item."""
         with self._lock:
+            self._num_running -= 1
             self._running_rows -= done.rows
             before = item_cpu_s if self._item_cpu_s is None else self._item_cpu_s
             self._item_cpu_s = item_cpu_s + (1 - _SMOOTHING) ** len(done.entries) * (before - item_cpu_s)
-            self._free += 1
-            batch = self._take_due() if self._one_more_is_fed() else None
-            if batch is not None:
-                self._free -= 1
-            return batch
-
-    def _num_fed(self) -> int:
-        """Runners that would not wait for the event loop. The lock is held."""
-        if self._item_cpu_s is None:
-            return self.limits.runners
-        return min(self.limits.runners, max(1, round(self._item_cpu_s / _FEEDING_S)))
-
-    def _one_more_is_fed(self) -> bool:
-        """The lock is held."""
-        return self.num_running < self._num_fed()
+            self._num_fed = min(self.limits.runners, max(1, round(self._item_cpu_s / _FEEDING_S)))
+            return self._take_due()
 
     def _due_s(self) -> float:
         """When the oldest entry is to run even without company. The lock is held."""
         return self._waiting[0].since_s + (0.0 if self._is_closed else self.limits.max_queue_delay_s)
 
     def _take_due(self) -> Batch[Item, Result] | None:
-        """The next batch, if its time has come. The lock is held."""
-        if not self._waiting or (self._waiting_rows < self.limits.max_batch_size and self._due_s() > time.monotonic()):
-            return None
-        return self._take()
+        """A batch for a free runner: the oldest entry with a fair share of its kind. The lock is held.
 
-    def _take(self) -> Batch[Item, Result] | None:
-        """The oldest entry with a fair share of its kind. The lock is held.
-
-        Entries past their deadline are left to `_expire`; None if there are no others.
+        Entries past their deadline are left to `_expire`. None if no runner is free and fed, or nothing is due.
         """
+        if not self._waiting or self._num_running >= self._num_fed:
+            return None
         now_s = time.monotonic()
+        if self._waiting_rows < self.limits.max_batch_size and self._due_s() > now_s:
+            return None
         alive = [entry for entry in self._waiting if entry.deadline_s > now_s]
         if not alive:
             return None
         most = self.limits.max_batch_size
         if self.limits.max_queue_delay_s == 0:
-            share = math.ceil((self._waiting_rows + self._running_rows) / self._num_fed())
+            share = math.ceil((self._waiting_rows + self._running_rows) / self._num_fed)
             most = min(most, max(share, alive[0].size))
         batch = first_batch(alive, most=most, sizes=self.sizes)
         for entry in batch.entries:
             self._waiting.remove(entry)
+        self._num_running += 1
         self._waiting_rows -= batch.rows
         self._running_rows += batch.rows
         self._unanswered += 1

@@ -12,19 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from runtime.serving.answers import Answer, encode_infer
+from runtime.serving.answers import HEADER_LENGTH, InferWriter
 from runtime.serving.batches import Done
-from runtime.serving.bodies import accepted_encoding, deflate
-from runtime.serving.exchange import Exchange, Receive, Reply, Response, Scope, Send, Withdraw, respond, response
+from runtime.serving.bodies import accepted_encoding
+from runtime.serving.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond
 from runtime.serving.protocol import InferReader, InferRequest
 from runtime.serving.repository import Repository
 from runtime.serving.served import Feed, ServedModel
 from runtime.serving.work import Intake, Work
 
-_HEADER_LENGTH = "inference-header-content-length"
-# A larger request is read in a thread, so that others are answered meanwhile; a smaller answer is not compressed.
+# A larger request is read in a thread, so that others are answered meanwhile.
 _LARGE_BYTES = 128 * 1024
-_SMALL_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class _Asked:
     model: str
     version: str | None
     reader: InferReader
-    encoding: str | None
-    """That the answer may have."""
+    writer: InferWriter
 
 
 class Infer:
@@ -47,15 +44,13 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        asked = _Asked(
-            model=scope["path_params"]["model"],
-            version=scope["path_params"].get("version"),
-            reader=InferReader(exchange.headers.get(_HEADER_LENGTH)),
-            encoding=accepted_encoding(exchange.headers.get("accept-encoding", "")),
-        )
+        headers, path = exchange.headers, scope["path_params"]
+        reader = InferReader(headers.get(HEADER_LENGTH))
+        writer = InferWriter(accepted_encoding(headers.get("accept-encoding", "")))
+        asked = _Asked(path["model"], path.get("version"), reader, writer)
         served = self._repository.get(asked.model, asked.version)
         answer = await self._intake.answer(served, partial(self._begin, served, asked), exchange, receive)
-        if exchange.remember is not None and "content-encoding" not in exchange.headers:
+        if exchange.remember is not None and "content-encoding" not in headers:
             exchange.remember(partial(self._again, asked))
         await respond(send, answer)
 
@@ -95,12 +90,13 @@ class _Inference(Work):
             return
         request, served = self._request, self._served
         try:
-            answer = encode_infer(request, done.result, model=served.name, version=served.version, labels=served.labels)
-            whole = _response(answer, encoding=self.asked.encoding)
+            answer = self.asked.writer.write(
+                request, done.result, model=served.name, version=served.version, labels=served.labels
+            )
         except Exception as error:
             self.fail(error)
         else:
-            self.answer(whole, rows=request.batch_size, queued_s=done.queued_s)
+            self.answer(answer, rows=request.batch_size, queued_s=done.queued_s)
 
 
 def _in_thread(call: Callable[[], Any], tell: Callable[[Any], None]) -> None:
@@ -115,14 +111,3 @@ def _in_thread(call: Callable[[], Any], tell: Callable[[Any], None]) -> None:
         loop.call_soon_threadsafe(tell, outcome)
 
     loop.run_in_executor(None, run)
-
-
-def _response(answer: Answer, *, encoding: str | None) -> Response:
-    body, headers = answer.body, []
-    if answer.num_json_bytes is not None:
-        headers.append((_HEADER_LENGTH.encode(), str(answer.num_json_bytes).encode()))
-    if encoding is not None and len(body) >= _SMALL_BYTES:
-        body = deflate(body, encoding=encoding)
-        headers.append((b"content-encoding", encoding.encode()))
-    content_type = b"application/json" if answer.num_json_bytes is None else b"application/octet-stream"
-    return response(body, content_type=content_type, headers=headers)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ _MAX_ID_LENGTH = 1024
 _MAX_TIMEOUT_US = 2**62
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """A request, checked against the model's signature."""
 
     id: str | None
@@ -117,21 +116,14 @@ class _Plan:
 
     def request(self, tensors: memoryview) -> InferRequest:
         """Raises: RequestError: not as many bytes follow as the JSON says."""
-        if len(tensors) != self.num_bytes:
-            raise self._missized(len(tensors))
+        if (excess := len(tensors) - self.num_bytes) > 0:
+            raise RequestError(f"unexpected additional input data for model '{self.model}': {excess} bytes")
+        if excess < 0:
+            short = next(tensor for tensor in self.tensors if tensor.start + tensor.num_bytes > len(tensors))
+            missing = min(short.num_bytes, short.start + short.num_bytes - len(tensors))
+            raise RequestError(f"unexpected size for input '{short.spec.name}', expecting {missing} additional bytes")
         feed = {tensor.spec.name: tensor.of(tensors) for tensor in self.tensors}
         return InferRequest(self.id, feed, self.batch_size, self.outputs, self.timeout_s)
-
-    def _missized(self, num_bytes: int) -> RequestError:
-        if num_bytes > self.num_bytes:
-            return RequestError(
-                f"unexpected additional input data for model '{self.model}': {num_bytes - self.num_bytes} bytes"
-            )
-        short = next(tensor for tensor in self.tensors if tensor.start + tensor.num_bytes > num_bytes)
-        return RequestError(
-            f"unexpected size for input '{short.spec.name}', expecting "
-            f"{min(short.num_bytes, short.start + short.num_bytes - num_bytes)} additional bytes"
-        )
 
 
 def _plan(

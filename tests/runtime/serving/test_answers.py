@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from runtime.serving.answers import encode_infer
+from runtime.serving.answers import HEADER_LENGTH, InferWriter
 from runtime.serving.protocol import InferRequest, OutputWish
 
 OUTPUTS = {
@@ -19,8 +20,9 @@ OUTPUTS = {
 
 def encode(*wishes: OutputWish, identity: str | None = None) -> tuple[dict[str, Any], bytes]:
     request = InferRequest(identity, {}, 2, wishes, None)
-    answer = encode_infer(request, OUTPUTS, model="m", version="3", labels=("ant", "bee", "cat"))
-    return json.loads(answer.body[: answer.num_json_bytes]), answer.body[answer.num_json_bytes or len(answer.body) :]
+    _, headers, body = InferWriter(None).write(request, OUTPUTS, model="m", version="3", labels=("ant", "bee", "cat"))
+    num_json_bytes = int(dict(headers).get(HEADER_LENGTH.encode(), len(body)))
+    return json.loads(body[:num_json_bytes]), body[num_json_bytes:]
 
 
 def test_an_answer_as_json_tells_flat_values_and_no_other_parameters() -> None:
@@ -58,3 +60,20 @@ def test_more_classes_than_there_are_give_all_of_them_as_bytes() -> None:
     (length,) = struct.unpack_from("<I", rest)
     assert rest[4 : 4 + length] == b"3.000000:1:bee"
     assert document["outputs"][0]["parameters"]["binary_data_size"] == len(rest)
+
+
+def test_an_answer_is_the_same_whether_its_json_is_known_or_not() -> None:
+    writer = InferWriter(None)
+    told = partial(writer.write, model="m", version="3", labels=())
+    wishes = (OutputWish("probabilities", True), OutputWish("logits", True))
+    request = InferRequest(None, {}, 2, wishes, None)
+    for outputs in (
+        OUTPUTS,
+        {name: array + 1 for name, array in OUTPUTS.items()},
+        {n: a[:1] for n, a in OUTPUTS.items()},
+    ):
+        expected = InferWriter(None).write(request, outputs, model="m", version="3", labels=())
+        assert told(request, outputs) == expected
+        assert told(request, outputs) == expected
+    other = InferRequest("seven", {}, 2, (*wishes,)[::-1], None)
+    assert told(other, OUTPUTS) == InferWriter(None).write(other, OUTPUTS, model="m", version="3", labels=())
