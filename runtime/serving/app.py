@@ -21,7 +21,7 @@ from runtime.serving.classification import Classify
 from runtime.serving.entries import cut, parameters_of
 from runtime.serving.errors import ForbiddenError, UnavailableError, UnknownError, UnsupportedError
 from runtime.serving.exchange import Exchange, Receive, Scope, Send
-from runtime.serving.gate import Gate, Phase
+from runtime.serving.gate import Gate
 from runtime.serving.inference import Infer
 from runtime.serving.json_objects import parse_json
 from runtime.serving.metrics import CONTENT_TYPE, Metrics, statistics
@@ -67,20 +67,16 @@ Control = Callable[[str, str], Awaitable[None]]
 class App:
     """Everything behind the gate."""
 
+    gate: Gate
+    """In front of it, once it is built."""
+
     def __init__(
-        self,
-        repository: Repository,
-        *,
-        settings: Settings,
-        metrics: Metrics,
-        phase: Phase,
-        control: Control | None = None,
+        self, repository: Repository, *, settings: Settings, metrics: Metrics, control: Control | None = None
     ) -> None:
         """Args: control: how models are loaded and unloaded on request; None does so in this process alone."""
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
-        self._phase = phase
         self._control = control or self.control_here
         self._budget = Budget(settings.max_pending_bytes)
 
@@ -107,12 +103,8 @@ class App:
             await self._repository.close()
 
         router = Router(self._routes(), redirect_slashes=False, default=_unknown_path, lifespan=lifespan)
-        self._gate = Gate(router, settings=self._settings, metrics=self._metrics, phase=self._phase)
-        return self._gate
-
-    def renew_token(self, token: str | None) -> None:
-        """Require this token from now on."""
-        self._gate.token = token
+        self.gate = Gate(router, settings=self._settings, metrics=self._metrics)
+        return self.gate
 
     async def follow_models(self) -> None:
         """Have the models be what their files are now; a scan that fails leaves them to the next one."""
@@ -167,7 +159,7 @@ class App:
         return _json({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        if self._phase.is_draining:
+        if self.gate.is_draining:
             raise UnavailableError("the server is shutting down")
         if not self._repository.is_ready:
             raise UnavailableError("not all models are loaded")

@@ -1,7 +1,7 @@
 """A worker's end of the pipe to its supervisor, which has a model loaded or unloaded in every process.
 
-worker -> supervisor   Ready | Failed   Ask(action, name) by a client of this worker   Did: it is done here
-supervisor -> worker   Do(action, name), to all   Done: it is done everywhere   Reload   Drain
+worker -> supervisor   Ready | Failed   Change, asked for by a client of this worker   Changed: it is done here
+supervisor -> worker   Change, to all   Changed: it is done everywhere   Reload   Drain
 """
 
 from __future__ import annotations
@@ -28,27 +28,17 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Change:
+    """A model is to be loaded or unloaded."""
+
     number: int
+    """By which who asked knows the answer."""
     action: str
     name: str
 
 
 @dataclass(frozen=True)
-class Do:
-    number: int
-    action: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Did:
-    number: int
-    error: ServeError | None
-
-
-@dataclass(frozen=True)
-class Done:
+class Changed:
     number: int
     error: ServeError | None
 
@@ -72,7 +62,7 @@ class Channel:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._asked: dict[int, asyncio.Future[ServeError | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(
@@ -98,11 +88,13 @@ class Channel:
         """Load or unload a model in every process. Raises: ServeError: one of them could not."""
         number = next(self._numbers)
         self._asked[number] = asyncio.get_running_loop().create_future()
-        self._pipe.send(Ask(number, action, name))
+        self._pipe.send(Change(number, action, name))
         try:
-            await self._asked[number]
+            error = await self._asked[number]
         finally:
             del self._asked[number]
+        if error is not None:
+            raise error
 
     def _hear(self) -> None:
         try:
@@ -113,24 +105,20 @@ class Channel:
             self._drain(0, False)
             return
         match message:
-            case Do():
+            case Change():
                 task = asyncio.get_running_loop().create_task(self._do(message))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            case Done(number, error):
+            case Changed(number, error):
                 future = self._asked.get(number)
-                if future is None or future.done():
-                    return
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
+                if future is not None and not future.done():
+                    future.set_result(error)
             case Reload():
                 self._reload()
             case Drain(after_s, is_forced):
                 self._drain(after_s, is_forced)
 
-    async def _do(self, message: Do) -> None:
+    async def _do(self, message: Change) -> None:
         error: ServeError | None = None
         try:
             await self._control_here(message.action, message.name)
@@ -138,4 +126,4 @@ class Channel:
             error = told
         except Exception as failure:
             error = FailedError(str(failure))
-        self._pipe.send(Did(message.number, error))
+        self._pipe.send(Changed(message.number, error))

@@ -5,13 +5,14 @@ They are taken while nothing else is being read or answered, and skip uvicorn's 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 
 from runtime.serving.errors import UnavailableError
 from runtime.serving.exchange import Begin, Exchange, Response
 from runtime.serving.guarded import GuardedConnection
-from runtime.serving.limits import Guests, Limits
+from runtime.serving.settings import Settings
 
 # Of requests that may be repeated; reading takes most of a longer one's time on either path.
 _MAX_REPEATED_BYTES = 128 * 1024
@@ -110,8 +111,8 @@ class Connection(GuardedConnection):
 
     def _read_arrived(self) -> None:
         """Have uvicorn read what has arrived of a repeated request."""
-        data, self._arrived = self._arrived, b""
-        if data:
+        if data := self._arrived:
+            self._arrived = b""
             self._read(data)
 
     def _be_late(self) -> None:
@@ -141,7 +142,7 @@ class Connection(GuardedConnection):
         self._owed.append(repeated)
         withdraw = known.begin(data[len(known.head) :], partial(self._reply, repeated))
         if withdraw is not None:
-            repeated.when_gone(withdraw)
+            repeated.on_gone = withdraw
 
     def _reply(self, repeated: _Repeated, outcome: Response | Exception) -> None:
         assert isinstance(outcome, Response), "the gate makes answers of errors"
@@ -158,6 +159,6 @@ def _head_of(data: bytes) -> bytes | None:
     return data[: end + len(_HEAD_END)] if end > 0 and data.startswith(b"POST ") else None
 
 
-def connection_class(limits: Limits) -> type[Connection]:
-    """Connections with these limits; uvicorn takes a class and gives it nothing of ours."""
-    return type("Connection", (Connection,), {"limits": limits, "guests": Guests()})
+def connection_class(settings: Settings) -> type[Connection]:
+    """Connections of a server with these settings; uvicorn takes a class and gives it nothing of ours."""
+    return type("Connection", (Connection,), {"settings": settings, "guests": OrderedDict()})

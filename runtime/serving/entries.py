@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from runtime.models.inputs import TensorSpec
 from runtime.serving.errors import RequestError, UnsupportedError
+from runtime.serving.signature import Signature
 
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
@@ -43,6 +45,18 @@ def objects_of(value: Any, *, at: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
         raise RequestError(f"{at} must be a list of objects")
     return value
+
+
+def spec_of(entry: Mapping[str, Any], signature: Signature, *, role: Literal["input", "output"]) -> TensorSpec:
+    """The model's input or output that an entry names. Raises: RequestError: there is none of that name."""
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise RequestError(f"an {role} has no name")
+    specs, has = (signature.inputs, "takes") if role == "input" else (signature.outputs, "gives")
+    if (spec := next((spec for spec in specs if spec.name == name), None)) is None:
+        names = ", ".join(spec.name for spec in specs)
+        raise RequestError(f"unexpected inference {role} '{cut(name)}' for model '{signature.model}'; it {has} {names}")
+    return spec
 
 
 def cut(text: str) -> str:

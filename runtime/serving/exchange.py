@@ -59,7 +59,8 @@ class Exchange:
     """By lower-case name; the gate fills them in."""
     is_gone = False
     """The client went before its answer came."""
-    _on_gone: Callable[[], object] | None = None
+    on_gone: Callable[[], object] | None = None
+    """Called when the client goes before its answer came."""
 
     @classmethod
     def of(cls, scope: Scope) -> Exchange:
@@ -71,26 +72,16 @@ class Exchange:
         assert isinstance(found, cls)
         return found
 
-    def when_gone(self, call: Callable[[], object]) -> None:
-        """Call this when the client goes before its answer came."""
-        self._on_gone = call
-
-    def cancel_when_gone(self) -> None:
-        """Cancel the running task when the client goes."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._on_gone = task.cancel
-
     def go(self) -> None:
         """The client has gone."""
         self.is_gone = True
-        call, self._on_gone = self._on_gone, None
-        if call is not None:
+        if (call := self.on_gone) is not None:
+            self.on_gone = None
             call()
 
     def end(self) -> None:
         """It is answered. References to the connection would be cycles, left to the garbage collector."""
-        self.remember = self._on_gone = None
+        self.remember = self.on_gone = None
 
 
 async def answer_to(body: bytes, begin: Begin) -> Response:

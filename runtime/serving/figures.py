@@ -123,18 +123,9 @@ class Figures:
         class Value:
             _multiprocess = False
 
-            def __init__(
-                self,
-                typ: str,
-                metric_name: str,
-                name: str,
-                labelnames: Sequence[str],
-                labelvalues: Sequence[str],
-                help_text: str,
-                multiprocess_mode: str = "",
-                **_: Any,
-            ) -> None:
-                self._key = json.dumps([metric_name, name, list(labelnames), list(labelvalues), multiprocess_mode])
+            def __init__(self, _: str, *of: Any, multiprocess_mode: str = "", **__: Any) -> None:
+                """Args: of: the metric, the number's own name, its labels' names and values, and a text."""
+                self._key = json.dumps([*of[:-1], multiprocess_mode])
                 self._together = max if multiprocess_mode == "max" else sum
                 self._lock = Lock()
                 with _ADDING:

@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -49,22 +48,16 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Phase:
-    """The state of a server."""
-
-    is_draining: bool = False
-    """It was told to stop: not ready, though it still answers."""
-
-
 class Gate:
     """An ASGI application around another."""
 
-    def __init__(self, app: App, *, settings: Settings, metrics: Metrics, phase: Phase) -> None:
+    is_draining = False
+    """The server was told to stop: not ready, though it still answers."""
+
+    def __init__(self, app: App, *, settings: Settings, metrics: Metrics) -> None:
         self._app = app
         self.settings = settings
         self.metrics = metrics
-        self.phase = phase
         self.token = settings.token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,7 +169,7 @@ class _Visit:
     def marked(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """A response's headers with the request's id and, while draining, `Connection: close`."""
         marked = [*headers, (b"x-request-id", self._request_id.encode())]
-        if self._gate.phase.is_draining:
+        if self._gate.is_draining:
             # The client takes its next request elsewhere, and loses none on a connection that we close.
             marked.append((b"connection", b"close"))
         return marked

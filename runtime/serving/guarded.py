@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any, ClassVar
 
 import httptools
@@ -20,7 +20,8 @@ from runtime.serving.errors import (
 )
 from runtime.serving.exchange import Exchange, Response, error_response
 from runtime.serving.gate import PROBES
-from runtime.serving.limits import Guests, HeadSize, Limits, Uptake
+from runtime.serving.limits import HeadSize, Uptake
+from runtime.serving.settings import Settings
 
 # At shutdown, for a new connection to bring its first request, and for a TLS client to close.
 _GRACE_S = 1.0
@@ -28,6 +29,8 @@ _TLS_GRACE_S = 5.0
 _CLOSE = (b"connection", b"close")
 # Requests that may wait for their turn on one connection.
 _MAX_WAITING = 32
+# Of connections beyond the last one that is allowed: each may ask one probe, and gives way to later ones.
+_MAX_GUESTS = 64
 _GUEST_S = 2.0
 _PROBES = frozenset(path.encode() for path in PROBES)
 
@@ -47,8 +50,9 @@ class _Flow(FlowControl):
 class GuardedConnection(HttpToolsProtocol):
     """A connection with a client."""
 
-    limits: ClassVar[Limits]
-    guests: ClassVar[Guests[GuardedConnection]]
+    settings: ClassVar[Settings]
+    guests: ClassVar[OrderedDict[GuardedConnection, None]]
+    """Those beyond the last connection that is allowed, oldest first."""
 
     _deadline: asyncio.TimerHandle | None = None
     """Of the request that is expected or arriving."""
@@ -64,16 +68,18 @@ class GuardedConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
         self._head_size = HeadSize()
-        self._uptake = Uptake(self.limits.send_timeout_s)
+        self._uptake = Uptake(self.settings.send_timeout_s)
         self._owed: deque[Exchange] = deque()
         """Of requests whose head has come and whose answer has not gone, in their order."""
-        if len(self.connections) > self.limits.max_connections and (oldest := self.guests.add(self)):
-            oldest._turn_away(UnavailableError("too many connections"))
+        if len(self.connections) > self.settings.max_connections:
+            if len(self.guests) >= _MAX_GUESTS:
+                self.guests.popitem(last=False)[0]._turn_away(UnavailableError("too many connections"))
+            self.guests[self] = None
         self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_request()
-        self.guests.discard(self)
+        self.guests.pop(self, None)
         super().connection_lost(exc)
         # References back here would be cycles, left to the garbage collector.
         self.pipeline.clear()
@@ -189,7 +195,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def _expect_request(self) -> None:
         self._got_request()
-        timeout_s = _GUEST_S if self in self.guests else self.limits.receive_timeout_s
+        timeout_s = _GUEST_S if self in self.guests else self.settings.receive_timeout_s
         self._deadline = self.loop.call_later(timeout_s, self._be_late)
 
     def _got_request(self) -> None:
@@ -198,7 +204,7 @@ class GuardedConnection(HttpToolsProtocol):
             self._deadline = None
 
     def _be_late(self) -> None:
-        self._end_reading(LateError(f"the request did not arrive within {self.limits.receive_timeout_s:g} s"))
+        self._end_reading(LateError(f"the request did not arrive within {self.settings.receive_timeout_s:g} s"))
 
     def _end_reading(self, error: ServeError) -> None:
         """Read nothing more: requests that are whole are answered, then the error is sent and the connection closes."""

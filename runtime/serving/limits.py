@@ -1,9 +1,6 @@
-"""What a connection may take, and the parts of it that keep count; none of them knows HTTP or a transport."""
+"""The parts of a connection that keep count of what it takes; none of them knows HTTP or a transport."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from runtime.serving.errors import HeadTooLargeError
 
@@ -11,20 +8,6 @@ _MAX_FIELD_BYTES = 64 * 1024
 _MAX_FIELDS = 128
 # What a client must take of its answers to be waited for again.
 _MIN_TAKEN_BYTES = 4096
-_MAX_GUESTS = 64
-
-Guest = TypeVar("Guest")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a connection may take."""
-
-    receive_timeout_s: float
-    """For a whole request to arrive, and for the first one to begin."""
-    send_timeout_s: float
-    """For a client to take something of what it was sent."""
-    max_connections: int
 
 
 class HeadSize:
@@ -33,10 +16,8 @@ class HeadSize:
     The parser copies what it has of each whenever more of it comes, so an endless one costs the square of its size.
     """
 
-    def __init__(self) -> None:
-        self._num_fields = self._num_field_bytes = 0
-        self._num_unparsed = 0
-        """Bytes since the parser last found something whole."""
+    _num_unparsed = 0
+    """Bytes since the parser last found something whole."""
 
     def begin(self) -> None:
         """Fields begin: those of a head, or those after a body."""
@@ -85,25 +66,3 @@ class Uptake:
         if num_unsent < before or before == 0:
             self._taken_s = now_s
         return False
-
-
-class Guests(Generic[Guest]):
-    """Connections beyond the last one that is allowed: each may ask one probe, and gives way to later ones."""
-
-    def __init__(self) -> None:
-        self._all: dict[Guest, None] = {}
-        """Oldest first."""
-
-    def __contains__(self, connection: Guest) -> bool:
-        return connection in self._all
-
-    def add(self, connection: Guest) -> Guest | None:
-        """Take one more; gives the one that has to go for it, if there is no room."""
-        oldest = next(iter(self._all)) if len(self._all) >= _MAX_GUESTS else None
-        if oldest is not None:
-            del self._all[oldest]
-        self._all[connection] = None
-        return oldest
-
-    def discard(self, connection: Guest) -> None:
-        self._all.pop(connection, None)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.metrics_core import Metric
@@ -29,8 +29,6 @@ _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _MODEL = ("model", "version")
 _PHASES = ("input", "infer", "output")
 
-_Metric = TypeVar("_Metric", Counter, Histogram, Gauge)
-
 
 class Metrics:
     """All counters of a process."""
@@ -39,47 +37,46 @@ class Metrics:
         """Args: figures: those of all processes that serve together; None if this one serves alone."""
         self.registry = registry = CollectorRegistry()
         self._figures = figures
-        self._by_name: dict[str, Counter | Histogram | Gauge] = {}
+        self._by_name: dict[str, Any] = {}
         if figures is not None:
             # prometheus_client's own hook for where numbers are kept; set once a process.
             values.ValueClass = figures.value_class()
 
-        def counter(name: str, text: str, labels: Iterable[str] = _MODEL) -> Counter:
-            return self._named(name, Counter(name, text, list(labels), registry=registry))
+        def counter(name: str, text: str, labels: Sequence[str] = _MODEL) -> Any:
+            return self._by_name.setdefault(name, Counter(name, text, labels, registry=registry))
 
-        def histogram(name: str, text: str, buckets: Iterable[float] = _BUCKETS_S) -> Histogram:
-            return self._named(name, Histogram(name, text, _MODEL, registry=registry, buckets=tuple(buckets)))
+        def histogram(name: str, text: str, buckets: Sequence[float] = _BUCKETS_S) -> Any:
+            return self._by_name.setdefault(name, Histogram(name, text, _MODEL, registry=registry, buckets=buckets))
 
-        def gauge(name: str, text: str, together: Literal["livesum", "max"]) -> Gauge:
-            return self._named(name, Gauge(name, text, _MODEL, registry=registry, multiprocess_mode=together))
+        def gauge(name: str, text: str, together: Literal["livesum", "max"]) -> Any:
+            metric = Gauge(name, text, _MODEL, registry=registry, multiprocess_mode=together)
+            return self._by_name.setdefault(name, metric)
 
-        self.success = counter("nv_inference_request_success", "Inference requests answered")
-        self.failure = counter("nv_inference_request_failure", "Inference requests failed", (*_MODEL, "reason"))
-        self.rows = counter("nv_inference_count", "Rows inferred")
-        self.batches = counter("nv_inference_exec_count", "Batches run")
-        self.request_us = counter("nv_inference_request_duration_us", "Whole time of answered requests, summed")
-        self.failed_us = counter("enas_failed_request_duration_us", "Whole time of failed requests, summed")
-        self.queue_us = counter("nv_inference_queue_duration_us", "Time that answered requests waited, summed")
-        self.compute_us = {
-            phase: counter(f"nv_inference_compute_{phase}_duration_us", f"Compute {phase} time of requests, summed")
-            for phase in _PHASES
+        self.of_models = {
+            "success": counter("nv_inference_request_success", "Inference requests answered"),
+            "rows": counter("nv_inference_count", "Rows inferred"),
+            "batches": counter("nv_inference_exec_count", "Batches run"),
+            "request_us": counter("nv_inference_request_duration_us", "Whole time of answered requests, summed"),
+            "failed_us": counter("enas_failed_request_duration_us", "Whole time of failed requests, summed"),
+            "queue_us": counter("nv_inference_queue_duration_us", "Time that answered requests waited, summed"),
+            **{
+                phase: counter(f"nv_inference_compute_{phase}_duration_us", f"Compute {phase} time of requests, summed")
+                for phase in _PHASES
+            },
+            "request_s": histogram("enas_request_duration_seconds", "Whole time of an answered request"),
+            "queue_s": histogram("enas_queue_duration_seconds", "Time that an answered request waited"),
+            "batch_s": histogram("enas_batch_duration_seconds", "Time of a batch in the model"),
+            "batch_size": histogram("enas_batch_size", "Rows of a batch", _BATCH_BUCKETS),
+            "pending": gauge("nv_inference_pending_request_count", "Inference requests that wait or run", "livesum"),
+            "load_s": gauge("nv_model_load_duration_secs", "Time that loading took", "max"),
+            "last_ms": gauge("enas_last_inference_ms", "Since 1970", "max"),
         }
+        self.failure = counter("nv_inference_request_failure", "Inference requests failed", (*_MODEL, "reason"))
         self.sized_batches = counter("enas_batches", "Batches run, by their rows", (*_MODEL, "size"))
         self.sized_us = counter("enas_batch_duration_us", "Time of batches, summed", (*_MODEL, "size", "phase"))
-        self.request_s = histogram("enas_request_duration_seconds", "Whole time of an answered request")
-        self.queue_s = histogram("enas_queue_duration_seconds", "Time that an answered request waited")
-        self.batch_s = histogram("enas_batch_duration_seconds", "Time of a batch in the model")
-        self.batch_size = histogram("enas_batch_size", "Rows of a batch", _BATCH_BUCKETS)
         self._http = counter("enas_http_requests", "HTTP requests, by their status", ("status",))
         self._statuses: dict[int, int] = defaultdict(int)
         self._soon = _once_a_turn(self._tell)
-        self.pending = gauge("nv_inference_pending_request_count", "Inference requests that wait or run", "livesum")
-        self.load_s = gauge("nv_model_load_duration_secs", "Time that loading took", "max")
-        self.last_ms = gauge("enas_last_inference_ms", "Since 1970", "max")
-
-    def _named(self, name: str, metric: _Metric) -> _Metric:
-        self._by_name[name] = metric
-        return metric
 
     def of(self, model: str, version: str) -> ModelMetrics:
         return ModelMetrics(self, model, version)
@@ -123,24 +120,8 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._metrics = metrics
         self._labels = (model, version)
-        self._sizes: dict[int, tuple[Counter, dict[str, Counter]]] = {}
-        labelled = [
-            "success",
-            "rows",
-            "batches",
-            "request_us",
-            "failed_us",
-            "queue_us",
-            "request_s",
-            "queue_s",
-            "batch_s",
-            "batch_size",
-            "pending",
-            "load_s",
-            "last_ms",
-        ]
-        self._of: dict[str, Any] = {name: getattr(metrics, name).labels(*self._labels) for name in labelled}
-        self._compute_us = {phase: metrics.compute_us[phase].labels(*self._labels) for phase in _PHASES}
+        self._sizes: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._of = {name: metric.labels(*self._labels) for name, metric in metrics.of_models.items()}
         self._num_came = 0
         """Requests since the last turn, less those that failed."""
         self._answered: list[tuple[int, float, float]] = []
@@ -192,7 +173,7 @@ class ModelMetrics:
         batches, by_phase = self._sizes[size]
         batches.inc()
         for phase, seconds in phases_s.items():
-            self._compute_us[phase].inc(seconds * 1e6 * requests)
+            self._of[phase].inc(seconds * 1e6 * requests)
             by_phase[phase].inc(seconds * 1e6)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from runtime.models.inputs import TensorSpec
-from runtime.serving.entries import cut, objects_of, tensor_parameters
+from runtime.serving.entries import cut, objects_of, spec_of, tensor_parameters
 from runtime.serving.errors import RequestError
 from runtime.serving.json_objects import ValuesError, read_values
 from runtime.serving.signature import DATATYPES, Signature
@@ -50,7 +50,7 @@ def read_inputs(
     sizes: dict[str, int] = {}
     offset = 0
     for entry in objects_of(document.get("inputs"), at="inputs"):
-        spec = _spec_of(entry, signature=signature)
+        spec = spec_of(entry, signature, role="input")
         if spec.name in tensors:
             raise RequestError(f"input '{spec.name}' is given twice")
         _check_datatype(entry, spec=spec)
@@ -72,19 +72,6 @@ def read_inputs(
             f"missing {', '.join(missing)}"
         )
     return tensors
-
-
-def _spec_of(entry: Mapping[str, Any], *, signature: Signature) -> TensorSpec:
-    name = entry.get("name")
-    if not isinstance(name, str):
-        raise RequestError("an input has no name")
-    spec = signature.input(name)
-    if spec is None:
-        raise RequestError(
-            f"unexpected inference input '{cut(name)}' for model '{signature.model}'; "
-            f"it takes {', '.join(spec.name for spec in signature.inputs)}"
-        )
-    return spec
 
 
 def _check_datatype(entry: Mapping[str, Any], *, spec: TensorSpec) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.models.inputs import TensorSpec
-from runtime.serving.entries import cut, flag_of, objects_of, tensor_parameters
+from runtime.serving.entries import flag_of, objects_of, spec_of, tensor_parameters
 from runtime.serving.errors import RequestError
 from runtime.serving.signature import Signature
 
@@ -32,14 +32,7 @@ def read_wishes(
         return tuple(OutputWish(spec.name, are_binary) for spec in signature.outputs)
     wishes: dict[str, OutputWish] = {}
     for entry in objects_of(entries, at="outputs"):
-        name = entry.get("name")
-        spec = signature.output(name) if isinstance(name, str) else None
-        if spec is None:
-            told = cut(name) if isinstance(name, str) else "without a name"
-            raise RequestError(
-                f"unexpected inference output '{told}' for model '{signature.model}'; "
-                f"it gives {', '.join(spec.name for spec in signature.outputs)}"
-            )
+        spec = spec_of(entry, signature, role="output")
         if spec.name in wishes:
             raise RequestError(f"output '{spec.name}' is asked for twice")
         wishes[spec.name] = _wish(entry, spec=spec, are_binary=are_binary)

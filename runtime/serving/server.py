@@ -20,7 +20,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -28,8 +30,6 @@ from runtime.serving.app import App
 from runtime.serving.channel import Channel
 from runtime.serving.connection import Connection, connection_class
 from runtime.serving.figures import Figures
-from runtime.serving.gate import Phase
-from runtime.serving.limits import Limits
 from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
@@ -66,14 +66,8 @@ def run(
     sys.setswitchinterval(_SWITCH_S)
     metrics = Metrics(figures)
     repository = Repository(settings, metrics, unloaded=unloaded)
-    phase = Phase()
-    app = App(
-        repository,
-        settings=settings,
-        metrics=metrics,
-        phase=phase,
-        control=channel.control_everywhere if channel else None,
-    )
+    control = channel.control_everywhere if channel else None
+    app = App(repository, settings=settings, metrics=metrics, control=control)
     failures: list[Exception] = []
 
     async def load() -> None:
@@ -94,17 +88,10 @@ def run(
         gc.freeze()
         log.info("ready", extra={"models": ", ".join(repository.names)})
 
-    connections = connection_class(
-        Limits(
-            receive_timeout_s=settings.receive_timeout_s,
-            send_timeout_s=settings.send_timeout_s,
-            max_connections=settings.max_connections,
-        )
-    )
     config = uvicorn.Config(
         # A worker takes no connection that another could answer; alone, a server answers probes while it loads.
         app.build(load, loads_first=channel is not None),
-        http=connections,
+        http=connection_class(settings),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -117,14 +104,7 @@ def run(
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    server = _Server(
-        config,
-        app=app,
-        connections=connections,
-        phase=phase,
-        settings=settings,
-        is_worker=channel is not None,
-    )
+    server = _Server(config, app=app, settings=settings, is_worker=channel is not None)
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
@@ -134,20 +114,9 @@ def run(
 class _Server(uvicorn.Server):
     """uvicorn's server, draining as we want it to."""
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        *,
-        app: App,
-        connections: type[Connection],
-        phase: Phase,
-        settings: Settings,
-        is_worker: bool,
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, *, app: App, settings: Settings, is_worker: bool) -> None:
         super().__init__(config)
         self._app = app
-        self._connections = connections
-        self._phase = phase
         self._settings = settings
         self._is_worker = is_worker
         self._stops_at_s: float | None = None
@@ -158,8 +127,8 @@ class _Server(uvicorn.Server):
         stops_at_s = time.monotonic() + after_s
         self._stops_at_s = min(stops_at_s, self._stops_at_s or stops_at_s)
         self.force_exit = self.force_exit or is_forced
-        if not self._phase.is_draining:
-            self._phase.is_draining = True
+        if not self._app.gate.is_draining:
+            self._app.gate.is_draining = True
             log.info("draining", extra={"lame_duck_s": after_s})
 
     def reload(self) -> None:
@@ -171,7 +140,7 @@ class _Server(uvicorn.Server):
         try:
             if self.config.ssl is not None:
                 renew_certificate(self.config.ssl, self._settings)
-            self._app.renew_token(read_token(self._settings.token_file))
+            self._app.gate.token = read_token(self._settings.token_file)
             # Requests that repeat a head are not asked for the token again.
             for connection in self._all_connections():
                 connection.forget()
@@ -186,7 +155,7 @@ class _Server(uvicorn.Server):
             return
         if self.should_exit:
             self.force_exit = True
-        elif self._phase.is_draining or sig == signal.SIGINT:
+        elif self._app.gate.is_draining or sig == signal.SIGINT:
             self.drain(0)
         else:
             self.drain(self._settings.lame_duck_s)
@@ -215,7 +184,7 @@ class _Server(uvicorn.Server):
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
         """Accept the connections that wait; closing the listening socket would reset them."""
         # Workers that drain stop together. One that has failed stops alone, and the others still need the socket.
-        if self._phase.is_draining and self._settings.packet_filter:
+        if self._app.gate.is_draining and self._settings.packet_filter:
             for listener in listeners:
                 begin_no_more(listener)
             await asyncio.sleep(_HANDSHAKE_S)
@@ -229,24 +198,19 @@ class _Server(uvicorn.Server):
                 while True:
                     accepted.append(copy.accept()[0])
         loop = asyncio.get_running_loop()
+        http: Any = self.config.http_protocol_class
+        make = partial(http, self.config, self.server_state, self.lifespan.state)
         for connection in accepted:
             with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._connection, connection, ssl=self.config.ssl)
-
-    def _connection(self) -> asyncio.Protocol:
-        return self._connections(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+                await loop.connect_accepted_socket(make, connection, ssl=self.config.ssl)
 
     async def on_tick(self, counter: int) -> bool:
         if self._stops_at_s is not None and time.monotonic() >= self._stops_at_s:
             self.should_exit = True
         if counter % 10 == 0:
-            self._look_after_connections()
+            for connection in self._all_connections():
+                connection.look(time.monotonic())
         return await super().on_tick(counter)
-
-    def _look_after_connections(self) -> None:
-        now_s = time.monotonic()
-        for connection in self._all_connections():
-            connection.look(now_s)
 
 
 def end_anyway(*, after_s: float) -> None:

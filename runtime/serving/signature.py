@@ -34,12 +34,6 @@ class Signature:
         """That of an onnxruntime session."""
         return cls(model, inputs_of(ort), outputs_of(ort), max_batch_size)
 
-    def input(self, name: str) -> TensorSpec | None:
-        return next((spec for spec in self.inputs if spec.name == name), None)
-
-    def output(self, name: str) -> TensorSpec | None:
-        return next((spec for spec in self.outputs if spec.name == name), None)
-
 
 def described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
     """As metadata tell of tensors: -1 for a free dimension."""

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from runtime.models.artifact import ArtifactError
-from runtime.serving.channel import Ask, Channel, Did, Do, Done, Drain, Failed, Ready, Reload
+from runtime.serving.channel import Change, Changed, Channel, Drain, Failed, Ready, Reload
 from runtime.serving.errors import ServeError
 from runtime.serving.figures import Figures, Slot
 from runtime.serving.logs import configure
@@ -55,14 +55,12 @@ class _Worker:
 
 
 @dataclass
-class _Change:
-    """A model being loaded or unloaded everywhere."""
+class _UnderWay:
+    """A change that is being made everywhere."""
 
     asker: _Worker
-    number: int
-    """The asker's own."""
-    action: str
-    name: str
+    change: Change
+    """With the asker's own number."""
     waits_for: set[_Worker]
     error: ServeError | None = None
 
@@ -73,7 +71,7 @@ class _Supervisor:
     listener: socket.socket
     slots: list[Slot] | None
     workers: list[_Worker] = field(default_factory=list)
-    changes: dict[int, _Change] = field(default_factory=dict)
+    changes: dict[int, _UnderWay] = field(default_factory=dict)
     unloaded: set[str] = field(default_factory=set)
     failure: str | None = None
     stop_after_s: float | None = None
@@ -156,27 +154,28 @@ class _Supervisor:
                 # Later it is one worker's failure; the others go on.
                 if not any(other.is_ready for other in self.workers):
                     self.failure = text
-            case Ask(number, action, name):
-                own = max(self.changes, default=0) + 1
-                self.changes[own] = _Change(worker, number, action, name, set(self.workers))
+            case Change():
+                number = max(self.changes, default=0) + 1
+                self.changes[number] = _UnderWay(worker, message, set(self.workers))
                 for other in self.workers:
-                    self._send(other, Do(own, action, name))
-            case Did(number, error):
-                change = self.changes[number]
-                change.error = change.error or error
-                self._arrived(number, worker)
+                    self._send(other, replace(message, number=number))
+            case Changed(number, error):
+                self._changed(number, worker, error)
 
-    def _arrived(self, number: int, worker: _Worker) -> None:
-        change = self.changes[number]
-        change.waits_for.discard(worker)
-        if not change.waits_for:
-            del self.changes[number]
-            # What could not be unloaded, for there is none of that name, is not to be unloaded by later workers.
-            if change.action == "load":
-                self.unloaded.discard(change.name)
-            elif change.error is None:
-                self.unloaded.add(change.name)
-            self._send(change.asker, Done(change.number, change.error))
+    def _changed(self, number: int, worker: _Worker, error: ServeError | None = None) -> None:
+        under_way = self.changes[number]
+        under_way.error = under_way.error or error
+        under_way.waits_for.discard(worker)
+        if under_way.waits_for:
+            return
+        del self.changes[number]
+        change = under_way.change
+        # What could not be unloaded, for there is none of that name, is not to be unloaded by later workers.
+        if change.action == "load":
+            self.unloaded.discard(change.name)
+        elif under_way.error is None:
+            self.unloaded.add(change.name)
+        self._send(under_way.asker, Changed(change.number, under_way.error))
 
     def _on_death(self, worker: _Worker) -> None:
         self.workers.remove(worker)
@@ -185,7 +184,7 @@ class _Supervisor:
         if self.slots is not None:
             self.slots[worker.number].forget_what_is_under_way()
         for number in [number for number, change in self.changes.items() if worker in change.waits_for]:
-            self._arrived(number, worker)
+            self._changed(number, worker)
         if self.stop_after_s is not None or self.failure is not None:
             return
         log.error("worker died", extra={"worker": worker.process.pid, "status": worker.process.exitcode})

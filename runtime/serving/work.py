@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +26,9 @@ class Intake:
 
     async def answer(self, served: ServedModel, begin: Begin, exchange: Exchange, receive: Receive) -> Response:
         """What `begin` answers to the body. Raises: as `read_body`, and what `begin` replies instead of an answer."""
-        exchange.cancel_when_gone()
+        task = asyncio.current_task()
+        assert task is not None
+        exchange.on_gone = task.cancel
         with served.users:
             body = await read_body(receive, exchange.headers, limit=self.max_request_bytes, budget=self.budget)
             # Nothing comes between: what the body took is there for `begin`, which takes it anew.
@@ -35,7 +38,7 @@ class Intake:
 class Work:
     """A request being answered: what it holds and is counted for, until it is answered, fails or is withdrawn."""
 
-    __slots__ = ("_budget", "_metrics", "_num_bytes", "_reply", "_served", "_start_s", "is_over", "stop_waiting")
+    __slots__ = ("_budget", "_num_bytes", "_reply", "_served", "_start_s", "is_over", "stop_waiting")
 
     def __init__(self, served: ServedModel, budget: Budget, body: bytes, reply: Reply) -> None:
         """Raises: UnavailableError: the budget is spent."""
@@ -43,20 +46,19 @@ class Work:
         self._budget, self._num_bytes = budget, len(body)
         self._reply = reply
         self._served = served
-        self._metrics = served.metrics
         self._start_s = time.perf_counter()
         self.stop_waiting: Withdraw | None = None
         """Takes it out of the queue that it waits in now."""
         self.is_over = False
-        self._metrics.came()
+        served.metrics.came()
 
     def answer(self, answer: Response, *, rows: int, queued_s: float) -> None:
-        self._metrics.answered(rows=rows, seconds=self._end(), queued_s=queued_s)
+        self._served.metrics.answered(rows=rows, seconds=self._end(), queued_s=queued_s)
         self._reply(answer)
 
     def fail(self, error: Exception) -> None:
         reason = error.reason if isinstance(error, ServeError) else "BACKEND"
-        self._metrics.failed(reason, seconds=self._end())
+        self._served.metrics.failed(reason, seconds=self._end())
         if not isinstance(error, ServeError):
             log.error("the model failed", exc_info=error)
             error = FailedError("the model failed on this request")
@@ -66,7 +68,7 @@ class Work:
     def withdraw(self) -> None:
         if not self.is_over:
             stop_waiting = self.stop_waiting
-            self._metrics.failed("CANCELED", seconds=self._end())
+            self._served.metrics.failed("CANCELED", seconds=self._end())
             if stop_waiting is not None:
                 stop_waiting()
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -13,7 +14,7 @@ from uvicorn.server import ServerState
 
 from runtime.serving.connection import Connection, connection_class
 from runtime.serving.exchange import Exchange, Receive, Response, Scope, Send, respond
-from runtime.serving.limits import Limits
+from runtime.serving.settings import Settings
 
 ASKED = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
 _ANSWER = re.compile(rb"HTTP/1\.1 (\d+) [^\r]*\r\n((?:[^\r]+\r\n)*)\r\n")
@@ -105,8 +106,8 @@ class Client:
         """Args: beside: a client of the same server."""
         if beside is None:
             self.echo = Echo()
-            limits = Limits(receive_timeout_s=receive_timeout_s, send_timeout_s=30, max_connections=max_connections)
-            self._connections = connection_class(limits)
+            settings = Settings(Path(), receive_timeout_s=receive_timeout_s, max_connections=max_connections)
+            self._connections = connection_class(settings)
             self._config = uvicorn.Config(self.echo, http=self._connections, ws="none", lifespan="off", log_config=None)
             self._state = ServerState()
         else:

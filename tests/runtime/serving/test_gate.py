@@ -16,7 +16,7 @@ import pytest
 from runtime.serving.bodies import Budget
 from runtime.serving.errors import RequestError, UnavailableError
 from runtime.serving.exchange import Reply, Scope, answer_to, respond, response
-from runtime.serving.gate import Gate, Phase
+from runtime.serving.gate import Gate
 from runtime.serving.hosts import host_name, is_loopback
 from runtime.serving.metrics import Metrics
 from runtime.serving.settings import Settings, SettingsError
@@ -40,7 +40,7 @@ def ask(
     async def scenario() -> None:
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": method, "path": path, "http_version": "1.1", "headers": pairs}
-        await Gate(app, settings=settings, metrics=Metrics(), phase=Phase())(scope, None, send)  # type: ignore[arg-type]
+        await Gate(app, settings=settings, metrics=Metrics())(scope, None, send)  # type: ignore[arg-type]
 
     asyncio.run(scenario())
     return sent[0]["status"], sent[1]["body"].decode()
@@ -139,7 +139,7 @@ def test_a_request_that_is_cancelled_at_shutdown_is_answered_and_counted() -> No
             "http_version": "1.1",
             "headers": [(b"host", b"localhost")],
         }
-        gate = Gate(app, settings=SETTINGS, metrics=metrics, phase=Phase())
+        gate = Gate(app, settings=SETTINGS, metrics=metrics)
         task = asyncio.create_task(gate(scope, None, send))  # type: ignore[arg-type]
         await asyncio.sleep(0.01)
         task.cancel()
@@ -172,7 +172,7 @@ def test_a_failed_requests_body_is_let_go_with_it(where: str) -> None:
         await answer_to(body, begin)
 
     async def scenario() -> None:
-        gate = Gate(app, settings=SETTINGS, metrics=Metrics(), phase=Phase())
+        gate = Gate(app, settings=SETTINGS, metrics=Metrics())
 
         async def send(message: Any) -> None:
             pass

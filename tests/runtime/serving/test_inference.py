@@ -14,8 +14,6 @@ from uvicorn.server import ServerState
 
 from runtime.serving.app import App
 from runtime.serving.connection import Connection, connection_class
-from runtime.serving.gate import Phase
-from runtime.serving.limits import Limits
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
 from runtime.serving.settings import Settings
@@ -30,8 +28,8 @@ async def connecting(model_path: Path, **options: Any) -> AsyncIterator[Callable
     """What makes connections with a server of this model. Args: options: of its `Settings`."""
     settings, metrics = Settings(model_path, provider="cpu", **options), Metrics()
     repository = Repository(settings, metrics)
-    app = App(repository, settings=settings, metrics=metrics, phase=Phase())
-    connections = connection_class(Limits(receive_timeout_s=30, send_timeout_s=30, max_connections=9))
+    app = App(repository, settings=settings, metrics=metrics)
+    connections = connection_class(settings)
     config = uvicorn.Config(
         app.build(asyncio.Event().wait, loads_first=True),  # type: ignore[arg-type]
         http=connections,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.serving.channel import Ask, Did, Do, Done
+from runtime.serving.channel import Change, Changed
 from runtime.serving.errors import UnknownError
 from runtime.serving.settings import Settings
 from runtime.serving.supervisor import _Supervisor, _Worker
@@ -29,10 +29,10 @@ def asked(action: str, error: UnknownError | None, *, unloaded: set[str]) -> set
     worker = _Worker(None, pipe, 0)  # type: ignore[arg-type]
     with socket.socket() as listener:
         supervisor = _Supervisor(Settings(Path("models")), listener, None, [worker], unloaded=unloaded)
-        supervisor._on_message(worker, Ask(7, action, "m"))
-        assert pipe.sent == [Do(1, action, "m")]
-        supervisor._on_message(worker, Did(1, error))
-    assert isinstance(pipe.sent[-1], Done)
+        supervisor._on_message(worker, Change(7, action, "m"))
+        assert pipe.sent == [Change(1, action, "m")]
+        supervisor._on_message(worker, Changed(1, error))
+    assert isinstance(pipe.sent[-1], Changed)
     return supervisor.unloaded
 
 
