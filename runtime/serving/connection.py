@@ -70,7 +70,6 @@ class Connection(GuardedConnection):
             self._answer_again(known, data)
         elif len(data) < known.length and len(data) <= _MAX_ARRIVED_BYTES:
             self._arrived = data
-            self._unset_keepalive_if_required()
             if self._deadline is None:
                 self._expect_request()
         else:
@@ -136,7 +135,7 @@ class Connection(GuardedConnection):
 
     def _answer_again(self, known: _Known, data: bytes) -> None:
         self._got_request()
-        self._unset_keepalive_if_required()
+        self._idle_since_s = None
         repeated = _Repeated()
         self.cycle = repeated  # type: ignore[assignment]
         self._owed.append(repeated)

@@ -124,10 +124,11 @@ class Gate:
             visit = _Visit(self, first.line)
 
             def reply_marked(outcome: Response | Exception) -> None:
-                error = outcome if isinstance(outcome, Exception) else None
-                status, headers, content = error_response(outcome) if isinstance(outcome, Exception) else outcome
-                reply(Response(status, visit.marked(headers), content))
-                visit.end(status, error)
+                error = None
+                if isinstance(outcome, Exception):
+                    error, outcome = outcome, error_response(outcome)
+                reply(Response(outcome.status, visit.marked(outcome.headers), outcome.body))
+                visit.end(outcome.status, error)
 
             try:
                 withdraw = begin(body, reply_marked)

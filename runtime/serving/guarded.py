@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from typing import Any, ClassVar
 
@@ -56,6 +57,8 @@ class GuardedConnection(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     """Of the request that is expected or arriving."""
+    _idle_since_s: float | None = None
+    """Since the last answer; None while a request is expected, arrives, or is being answered."""
     _is_told_to_close = False
     _is_reading = False
     """A request has begun and is not whole; of those that the parser sees."""
@@ -90,10 +93,6 @@ class GuardedConnection(HttpToolsProtocol):
         if self.scope is not None:
             Exchange.of(self.scope).end()  # type: ignore[arg-type]
 
-    def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        self._parse(data)
-
     def shutdown(self) -> None:
         """Close if nothing is being answered; a connection that has just been made may bring its request first."""
         if self.cycle is None and not self._is_told_to_close:
@@ -104,7 +103,9 @@ class GuardedConnection(HttpToolsProtocol):
         self._close_tls_in_time()
 
     def look(self, now_s: float) -> None:
-        """Close the connection if the client takes nothing of its answers. To be called every now and then."""
+        """Close the connection if it is idle or its client takes nothing. To be called every now and then."""
+        if self._idle_since_s is not None and now_s - self._idle_since_s > self.settings.keep_alive_s:
+            self.transport.close()
         if self._uptake.is_stalled(self.transport.get_write_buffer_size(), now_s=now_s):
             self.transport.abort()
 
@@ -160,14 +161,19 @@ class GuardedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._owed:
             self._owed.popleft().end()
-        super().on_response_complete()
+        if self.pipeline:
+            super().on_response_complete()
+        elif not self.transport.is_closing():
+            # uvicorn would set a timer now, and cancel it when the next request comes: a tenth of what one costs.
+            self.flow.resume_reading()
+            self._idle_since_s = time.monotonic()
         if self._refusal is not None:
             self._close_in_turn(self._refusal)
         self._close_tls_in_time()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _parse(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self.parser is None:
             return
         self._head_size.add_unparsed(len(data))
@@ -191,10 +197,11 @@ class GuardedConnection(HttpToolsProtocol):
         line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self._parse(b"".join([line, *fields, b"\r\n", rest]))
+        self.data_received(b"".join([line, *fields, b"\r\n", rest]))
 
     def _expect_request(self) -> None:
         self._got_request()
+        self._idle_since_s = None
         timeout_s = _GUEST_S if self in self.guests else self.settings.receive_timeout_s
         self._deadline = self.loop.call_later(timeout_s, self._be_late)
 

@@ -92,6 +92,7 @@ class _Entry:
     """A model by name, whatever state it is in."""
 
     ready: dict[str, ServedModel] = field(default_factory=dict)
+    """Version -> what serves, the highest version last."""
     refused: dict[str, str] = field(default_factory=dict)
     """Version -> why the file on disk could not be taken."""
     files: dict[str, Fingerprint] = field(default_factory=dict)
@@ -100,7 +101,7 @@ class _Entry:
     """Not unloaded."""
 
     def latest(self) -> ServedModel | None:
-        return self.ready[max(self.ready, key=int)] if self.ready else None
+        return next(reversed(self.ready.values()), None)
 
 
 class Repository:
@@ -141,7 +142,7 @@ class Repository:
 
     def versions(self, name: str) -> list[str]:
         """Those of a model that serve."""
-        return sorted(self._entries[name].ready, key=int) if name in self._entries else []
+        return list(self._entries[name].ready) if name in self._entries else []
 
     def served(self) -> list[ServedModel]:
         return [served for entry in self._entries.values() for served in entry.ready.values()]
@@ -243,7 +244,7 @@ class Repository:
                 log.info("loaded", extra={"model": name, "version": version, "device": served.model.session.describe()})
                 if version in entry.ready:
                     self._drop(entry, version)
-                entry.ready[version] = served
+                entry.ready = dict(sorted({**entry.ready, version: served}.items(), key=lambda item: int(item[0])))
         for version in [version for version in entry.ready if version not in files]:
             self._drop(entry, version)
 

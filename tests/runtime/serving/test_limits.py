@@ -224,6 +224,36 @@ def test_a_closed_connection_that_cannot_be_flushed_is_given_up_too() -> None:
     run(scenario)
 
 
+# --- idle clients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stray", [b"", b"\r\n"], ids=["silent", "line end"])
+@pytest.mark.parametrize("repeats", [0, 1], ids=["parsed", "repeated"])
+def test_a_connection_is_closed_when_it_was_idle_for_long(stray: bytes, repeats: int) -> None:
+    async def scenario() -> None:
+        client = Client()
+        await client.says(*[ASKED + b"one"] * (1 + repeats), stray)
+        now = time.monotonic()
+        client.connection.look(now + 74)
+        assert not client.transport.is_closed
+        client.connection.look(now + 76)
+        assert client.transport.is_closed
+
+    run(scenario)
+
+
+def test_a_connection_that_waits_for_an_answer_is_not_idle() -> None:
+    async def scenario() -> None:
+        client = Client()
+        await client.says(ASKED + b"one")
+        client.echo.is_held = True
+        await client.says(ASKED + b"two")
+        client.connection.look(time.monotonic() + 1000)
+        assert not client.transport.is_closed
+
+    run(scenario)
+
+
 # --- too many ---------------------------------------------------------------------------------------------------------
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
