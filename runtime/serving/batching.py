@@ -125,7 +125,8 @@ class Batcher(Generic[Item, Result]):
         """Take nothing more, finish what there is."""
         self._is_closed = True
         self._start()
-        while self._is_busy():
+        # In this order: a batch that is taken meanwhile is unanswered by then.
+        while self._waiting or self._unanswered:
             self._idle.clear()
             await self._idle.wait()
         self._threads.shutdown(wait=False)
@@ -141,10 +142,6 @@ class Batcher(Generic[Item, Result]):
         if self._wake_up is not None:
             self._wake_up.cancel()
         self._wake_up = asyncio.get_running_loop().call_later(wait_s, self._start)
-
-    def _is_busy(self) -> bool:
-        with self._lock:
-            return bool(self._waiting) or self._unanswered > 0
 
     def _work(self, batch: Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> None:
         """In a runner's thread: this batch, and every one that is due when it is done."""

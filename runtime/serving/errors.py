@@ -80,5 +80,4 @@ class ExpiredError(UnavailableError):
 
 
 class FailedError(ServeError):
-    status = 500
     reason = "BACKEND"

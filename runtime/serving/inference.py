@@ -101,13 +101,5 @@ class _Inference(Work):
 
 def _in_thread(call: Callable[[], Any], tell: Callable[[Any], None]) -> None:
     """Call in a thread, and tell the result or the exception in the event loop."""
-    loop = asyncio.get_running_loop()
-
-    def run() -> None:
-        try:
-            outcome = call()
-        except Exception as error:
-            outcome = error
-        loop.call_soon_threadsafe(tell, outcome)
-
-    loop.run_in_executor(None, run)
+    future = asyncio.get_running_loop().run_in_executor(None, call)
+    future.add_done_callback(lambda done: tell(done.exception() or done.result()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 _JSON = "application/json"
@@ -51,44 +52,38 @@ def _paths(models: Sequence[str]) -> dict[str, Any]:
         "schema": {"type": "string", **({"enum": list(models)} if models else {})},
     }
     model, of_version = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
-    statistics = {"type": "object", "required": ["model_stats"], "properties": {"model_stats": {"type": "array"}}}
+    statistics = _object("model_stats", model_stats={"type": "array"})
+    classify = partial(_operation, "Classify a picture", _ref("Classes"), parameters=_CLASSIFY, body=_PICTURE)
     paths: dict[str, Any] = {
-        "/v1/classify": {
-            method: _operation(
-                "Classify a picture", _ref("Classes"), parameters=_CLASSIFY, body=_PICTURE, operation=method
-            )
-            for method in ("post", "put")
-        },
-        "/v1/models": {"get": _operation("The models and what they are", _OBJECT)},
-        "/v1/models/{model}/drawing.svg": {
-            "get": _operation("The architecture's drawing", None, parameters=[named], media_type="image/svg+xml")
-        },
-        "/v2": {"get": _operation("The server: name, version, extensions", _OBJECT)},
-        "/v2/health/live": {"get": _operation("Whether the server answers", _OBJECT)},
-        "/v2/health/ready": {"get": _operation("Whether every model is loaded and proven", _OBJECT)},
-        "/v2/models/stats": {"get": _operation("Statistics of all models", statistics)},
-        "/v2/repository/index": {
-            "post": _operation("All models, served or not", {"type": "array", "items": _OBJECT}, body=_CONTROL)
-        },
-        "/metrics": {"get": _operation("Figures for Prometheus", None, media_type="text/plain")},
+        "/v1/classify": {method: classify(operation=method) for method in ("post", "put")},
+        "/v1/models": _get("The models and what they are", _OBJECT),
+        "/v1/models/{model}/drawing.svg": _get(
+            "The architecture's drawing", None, parameters=[named], media_type="image/svg+xml"
+        ),
+        "/v2": _get("The server: name, version, extensions", _OBJECT),
+        "/v2/health/live": _get("Whether the server answers", _OBJECT),
+        "/v2/health/ready": _get("Whether every model is loaded and proven", _OBJECT),
+        "/v2/models/stats": _get("Statistics of all models", statistics),
+        "/v2/repository/index": {"post": _operation("All models, served or not", _list(_OBJECT), body=_CONTROL)},
+        "/metrics": _get("Figures for Prometheus", None, media_type="text/plain"),
     }
     for action in ("load", "unload"):
-        paths[f"/v2/repository/models/{{model}}/{action}"] = {
-            "post": _operation(f"{action.capitalize()} a model", _OBJECT, parameters=[named], body=_CONTROL)
-        }
+        change = _operation(f"{action.capitalize()} a model", _OBJECT, parameters=[named], body=_CONTROL)
+        paths[f"/v2/repository/models/{{model}}/{action}"] = {"post": change}
     for path, parameters in ((model, [named]), (of_version, [named, _VERSION])):
+        headed = [*parameters, _HEADER_LENGTH]
         paths |= {
-            path: {"get": _operation("What a model takes and gives", _OBJECT, parameters=parameters)},
-            f"{path}/ready": {"get": _operation("Whether a model serves", _OBJECT, parameters=parameters)},
-            f"{path}/config": {"get": _operation("A model's configuration", _OBJECT, parameters=parameters)},
-            f"{path}/stats": {"get": _operation("A model's statistics", statistics, parameters=parameters)},
-            f"{path}/infer": {
-                "post": _operation(
-                    "Run a model", _ref("InferResponse"), parameters=[*parameters, _HEADER_LENGTH], body=_INFER
-                )
-            },
+            path: _get("What a model takes and gives", _OBJECT, parameters=parameters),
+            f"{path}/ready": _get("Whether a model serves", _OBJECT, parameters=parameters),
+            f"{path}/config": _get("A model's configuration", _OBJECT, parameters=parameters),
+            f"{path}/stats": _get("A model's statistics", statistics, parameters=parameters),
+            f"{path}/infer": {"post": _operation("Run a model", _ref("InferResponse"), parameters=headed, body=_INFER)},
         }
     return paths
+
+
+def _get(summary: str, schema: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    return {"get": _operation(summary, schema, **more)}
 
 
 def _operation(
@@ -124,6 +119,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 _OBJECT = {"type": "object"}
+_TEXT = {"type": "string"}
 _VERSION = {
     "name": "version",
     "in": "path",
@@ -155,58 +151,35 @@ _INFER = {
 
 def _schemas() -> dict[str, Any]:
     tensor: dict[str, Any] = {
-        "name": {"type": "string"},
-        "datatype": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "name": _TEXT,
+        "datatype": _TEXT,
+        "shape": _list({"type": "integer", "minimum": 0}),
         "data": {"type": "array"},
         "parameters": _OBJECT,
     }
-    described = ["name", "datatype", "shape"]
+    tensors = _list(_object("name", "datatype", "shape", **tensor))
+    wishes = _list(_object("name", name=_TEXT, parameters=_OBJECT))
+    classes = _list(_object("class", "probability", **{"class": _TEXT, "probability": {"type": "number"}}))
+    remark = {**_TEXT, "description": "What of the picture is shown otherwise than it is stored"}
+    version = {"model_name": _TEXT, "model_version": _TEXT}
     return {
-        "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
-        "InferRequest": {
-            "type": "object",
-            "required": ["inputs"],
-            "properties": {
-                "id": {"type": "string"},
-                "parameters": _OBJECT,
-                "inputs": {"type": "array", "items": {"type": "object", "required": described, "properties": tensor}},
-                "outputs": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["name"],
-                        "properties": {"name": {"type": "string"}, "parameters": _OBJECT},
-                    },
-                },
-            },
-        },
-        "InferResponse": {
-            "type": "object",
-            "required": ["model_name", "model_version", "outputs"],
-            "properties": {
-                "id": {"type": "string"},
-                "model_name": {"type": "string"},
-                "model_version": {"type": "string"},
-                "outputs": {"type": "array", "items": {"type": "object", "required": described, "properties": tensor}},
-            },
-        },
-        "Classes": {
-            "type": "object",
-            "required": ["model", "version", "classes", "ms"],
-            "properties": {
-                "model": {"type": "string"},
-                "version": {"type": "string"},
-                "classes": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["class", "probability"],
-                        "properties": {"class": {"type": "string"}, "probability": {"type": "number"}},
-                    },
-                },
-                "ms": {"type": "object"},
-                "remark": {"type": "string", "description": "What of the picture is shown otherwise than it is stored"},
-            },
-        },
+        "Error": _object("error", error=_TEXT),
+        "InferRequest": _object("inputs", id=_TEXT, parameters=_OBJECT, inputs=tensors, outputs=wishes),
+        "InferResponse": _object(*version, "outputs", id=_TEXT, **version, outputs=tensors),
+        "Classes": _object(
+            *("model", "version", "classes", "ms"),
+            model=_TEXT,
+            version=_TEXT,
+            classes=classes,
+            ms=_OBJECT,
+            remark=remark,
+        ),
     }
+
+
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,8 +200,7 @@ class Repository:
             if entry is None:
                 raise UnknownError(f"failed to unload '{name[:128]}', there is no such model")
             entry.is_wanted = False
-            for version in list(entry.ready):
-                self._drop(entry, version)
+            self._drop(entry, list(entry.ready))
             entry.refused.clear()
 
     async def poll(self) -> None:
@@ -223,8 +222,7 @@ class Repository:
     async def close(self) -> None:
         """Finish what was asked."""
         for entry in self._entries.values():
-            for version in list(entry.ready):
-                self._drop(entry, version)
+            self._drop(entry, list(entry.ready))
         await asyncio.gather(*self._closing)
 
     async def _take(self, name: str, files: Mapping[str, Path]) -> None:
@@ -242,11 +240,9 @@ class Repository:
                 continue
             if served is not None:
                 log.info("loaded", extra={"model": name, "version": version, "device": served.model.session.describe()})
-                if version in entry.ready:
-                    self._drop(entry, version)
+                self._drop(entry, entry.ready.keys() & {version})
                 entry.ready = dict(sorted({**entry.ready, version: served}.items(), key=lambda item: int(item[0])))
-        for version in [version for version in entry.ready if version not in files]:
-            self._drop(entry, version)
+        self._drop(entry, entry.ready.keys() - files.keys())
 
     def _open(self, present: ServedModel | None, path: Path, name: str, version: str) -> ServedModel | None:
         """The file as a served model; None if it is the very file that serves already."""
@@ -255,11 +251,12 @@ class Repository:
             return None
         return ServedModel.open(file, name=name, version=version, settings=self._settings, metrics=self._metrics)
 
-    def _drop(self, entry: _Entry, version: str) -> None:
-        """Take a version out of service; it finishes what it was asked."""
-        task = asyncio.get_running_loop().create_task(entry.ready.pop(version).close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _drop(self, entry: _Entry, versions: Iterable[str]) -> None:
+        """Take versions out of service; they finish what they were asked."""
+        for version in versions:
+            task = asyncio.get_running_loop().create_task(entry.ready.pop(version).close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
 
 def _fingerprints(files: Mapping[str, Path]) -> dict[str, Fingerprint]:

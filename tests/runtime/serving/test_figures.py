@@ -5,10 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.serving.figures import Figures, Slot
+from runtime.serving.metrics import Metrics
 from tests.runtime.serving.clients import REQUEST
 from tests.runtime.serving.conftest import INFER, Server, serving
 
@@ -89,3 +91,17 @@ def test_workers_serve_whatever_becomes_of_the_file_system(model_path: Path, tmp
 def _count(server: Server) -> int:
     (entry,) = server.get("/v2/models/tiny/stats").json()["model_stats"]
     return entry["inference_count"]
+
+
+def test_many_times_are_counted_as_each_alone() -> None:
+    one, many = Metrics().of_models["request_s"], Metrics().of_models["request_s"]
+    times = [0.0, 1e-4, 1.0001e-4, 3e-3, 3e-3, 0.7, 10.0, 11.0]
+    for time in times:
+        one.labels("m", "1").observe(time)
+    many.labels("m", "1").observe_all(times)
+
+    def samples(histogram: Any) -> list[tuple[str, Any, float]]:
+        (metric,) = histogram.collect()
+        return [(s.name, s.labels, s.value) for s in metric.samples if not s.name.endswith("_created")]
+
+    assert samples(many) == samples(one)
