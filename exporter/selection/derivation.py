@@ -2,8 +2,8 @@
 
 Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
 from the search's policy, at random from its space, and from the neighbourhood of the known networks. These join them,
-brought to the same latency, and the best of them stays to the last rung. All are measured, then trained in rungs, each
-with fewer candidates for longer. Test is not looked at.
+brought to the same latency, and the best of them stays to the last rung, where it is chosen unless another leads it
+clearly. All are measured, then trained in rungs, each with fewer candidates for longer. Test is not looked at.
 
 Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
 al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network a little.
@@ -172,11 +172,14 @@ def derive_by_training(
             rungs.append(Rung(epochs, scores))
             ranked = sorted(alive, key=lambda name: _worth(scores[name], metric), reverse=True)
             log(f"{title}: the best is {ranked[0]}, valid {metric} {_text(scores[ranked[0]], metric)}")
+            known = {name for name, one in alive.items() if one.reward is None}
             if number == len(config.rung_epochs):
-                kept = ranked[:1]
+                count = finished.store.count("valid") if metric == "accuracy" else None
+                kept = [choice_of(ranked, scores, known=known, count=count)]
+                if kept[0] != ranked[0]:
+                    log(f"{kept[0]} is known and less than a standard error behind, and so is chosen")
             else:
-                count = max(2, math.ceil(config.keep * len(alive)))
-                kept = kept_of(ranked, count, known={name for name, one in alive.items() if one.reward is None})
+                kept = kept_of(ranked, max(2, math.ceil(config.keep * len(alive))), known=known)
             alive = {name: alive[name] for name in kept}
         (chosen,) = alive.values()
         target = finished.search.config.latency
@@ -204,6 +207,24 @@ def kept_of(ranked: Sequence[str], count: int, *, known: Collection[str]) -> lis
     if best_known is not None and best_known not in kept:
         kept[-1] = best_known
     return kept
+
+
+def choice_of(
+    ranked: Sequence[str], scores: Mapping[str, float | None], *, known: Collection[str], count: int | None
+) -> str:
+    """Who is chosen after the last rung: the first, unless the best known network is within a standard error of it.
+
+    What leads by less has as likely been lucky, and of known networks it is known that they train well.
+    Args: scores: accuracies. count: images that they are over; None of a metric that has no such error.
+    Source: Breiman et al. 1984, "Classification and Regression Trees", the one-standard-error rule.
+    """
+    best_known = next((name for name in ranked if name in known), None)
+    best, other = scores[ranked[0]], None if best_known is None else scores[best_known]
+    if best_known is None or count is None or best is None or other is None:
+        return ranked[0]
+    # Of the difference of two accuracies.
+    error = math.sqrt((best * (1 - best) + other * (1 - other)) / count)
+    return best_known if best - other < error else ranked[0]
 
 
 def read_derivation(run: Path) -> Derivation:

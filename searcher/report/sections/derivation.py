@@ -20,7 +20,7 @@ def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
         return
     target = document.get("target_ms")
     chosen = document.get("chosen")
-    words = f"Of {len(candidates)} networks that were trained, {chosen} was best on validation data"
+    words = f"Of {len(candidates)} networks that were trained, {chosen} was chosen: {_why(chosen, rungs[-1]['scores'])}"
     words += f"; all take {values.three_digits(target)} ms as measured" if isinstance(target, float) else ""
     rows = [
         [
@@ -35,6 +35,13 @@ def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
     header += [f"validation {figures.metric}, {rung['epochs']} epochs" for rung in rungs]
     table = html.table([html.escaped(cell) for cell in header], rows)
     yield html.section("Derivation", [f"<p>{html.escaped(words)}.</p>", table])
+
+
+def _why(chosen: Any, scores: Mapping[str, Any]) -> str:
+    """What its score in the last rung has to do with it: a known network need not be the best, see `enas derive`."""
+    if all(other is None or scores[chosen] >= other for other in scores.values()):
+        return "the best on validation data"
+    return "a known network, which none led by a standard error on validation data"
 
 
 def _standing(candidate: Mapping[str, Any], rungs: list[Mapping[str, Any]]) -> tuple[int, float]:
