@@ -24,7 +24,7 @@ RUN_DIR = runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(or $(DATASET),$(OWN_DA
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install search retrain export verify evaluate benchmark serve report test test-avx2 test-slow test-gpu test-clients test-interop gpu-check lint bench bench-gpu bench-serving bench-attacks clean
+.PHONY: help install search retrain export verify evaluate benchmark serve report test test-avx2 test-slow test-gpu test-clients test-interop gpu-check lint bench recipes bench-gpu bench-serving bench-attacks clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ lint: $(READY) ## Check style and types
 
 bench: $(READY) ## Measure what docs/results.md claims is fast
 	$(VENV)/bin/python -m tests.benchmarks $(ONLY)
+
+recipes: $(READY) ## Try ingredients of a training one at a time, which may take nights (DATASET=name, ARGS=--seeds 3)
+	$(VENV)/bin/python -m tests.benchmarks.recipes $(if $(DATASET),--dataset $(DATASET)) $(ARGS)
 
 bench-gpu: $(READY) ## Measure what each lever is worth on a CUDA device
 	$(VENV)/bin/python -m tests.benchmarks.gpu
