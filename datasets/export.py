@@ -7,8 +7,6 @@ FOLDER/<split>.txt                                            text, in the form 
 from __future__ import annotations
 
 import csv
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +16,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from datasets.files import whole_folder
 from datasets.store import ImageStore, StoreError, TextStore
 from datasets.tokens import detokenize
 from foundation.parallel import in_order
@@ -82,12 +81,8 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder, which takes its name when the block ends well and is gone when it does not."""
     if folder.exists():
         raise StoreError(f"{folder}: is there already; give a name that is free")
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(folder)
+        with whole_folder(folder) as temporary:
+            yield temporary
     except OSError as error:
         raise StoreError(f"{folder}: could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +43,62 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; when the block ends well it takes the name `path`, else it is removed.
 
     It is hidden, so that a server which looks meanwhile passes it over. What stood at `path` is replaced whole. A kill
-    leaves that as it was or, between two renames, nothing; never a part.
+    leaves that as it was or, between two renames, nothing; never a part. The hidden folders that a kill leaves are gone
+    when the name is written the next time.
 
     Raises: OSError: the folder cannot be made or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished, replaced = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    with _without_leftovers(path):
+        try:
+            unfinished.mkdir()
+            yield unfinished
+            for file in unfinished.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as written:
+                        os.fsync(written.fileno())
+            if path.exists():
+                path.rename(replaced)
+            unfinished.rename(path)
+        finally:
+            if replaced.exists() and not path.exists():
+                replaced.rename(path)
+            for folder in (unfinished, replaced):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _without_leftovers(path: Path) -> Iterator[None]:
+    """Remove the hidden folders of killed writers of `path`, then hold a lock that keeps others from removing ours.
+
+    The lock is the folder around `path`: writers share it, and only who has it alone, with no writer about, removes.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    around = os.open(path.parent, os.O_RDONLY)
     try:
-        unfinished.mkdir()
-        yield unfinished
-        for file in unfinished.rglob("*"):
-            if file.is_file():
-                with open(file, "rb") as written:
-                    os.fsync(written.fileno())
-        if path.exists():
-            path.rename(replaced)
-        unfinished.rename(path)
+        with suppress(OSError):  # another writer is about, or the file system knows no locks
+            fcntl.flock(around, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_leftovers(path)
+        with suppress(OSError):
+            fcntl.flock(around, fcntl.LOCK_SH)
+        yield
     finally:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
-        for folder in (unfinished, replaced):
-            shutil.rmtree(folder, ignore_errors=True)
+        os.close(around)
+
+
+def _remove_leftovers(path: Path) -> None:
+    of_path = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(tmp|old)")
+    for folder in path.parent.iterdir():
+        if found := of_path.fullmatch(folder.name):
+            if found[1] == "old" and not path.exists():
+                folder.rename(path)  # killed between two renames: this was the last one whole
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def strict_json(document: Any, *, indent: int | None = 2) -> str:

@@ -117,6 +117,7 @@ def measure(
         min_samples=3 * effort.sittings,
         patience=_PATIENCE,
         warmup_s=0.1,
+        # A warm-up takes three windows or more: of a fifth of a sitting each, they are less than what is counted.
         window_s=min(0.004, effort.seconds / effort.sittings / 5),
         turn_s=0.01,
         settle_s=0.002,

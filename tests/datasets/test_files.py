@@ -1,11 +1,16 @@
-"""Files as others read them: JSON without numbers that JSON does not have."""
+"""Files as others read them: JSON without numbers that JSON does not have, and folders that are whole or absent."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
+from pathlib import Path
 
-from datasets.files import strict_json
+import pytest
+
+from datasets.files import strict_json, whole_folder
+from tests.killed import kill_at_every_change
 
 
 def test_what_json_has_no_number_for_becomes_null() -> None:
@@ -17,3 +22,48 @@ def test_what_json_has_no_number_for_becomes_null() -> None:
 
     assert json.loads(strict_json(document), parse_constant=refuse) == expected
     assert "\n" not in strict_json(document, indent=None)
+
+
+def write(folder: Path, text: str) -> None:
+    with whole_folder(folder) as unfinished:
+        (unfinished / "text").write_text(text)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="fork and locks of Unix")
+
+
+@needs_locks
+def test_what_a_kill_leaves_is_gone_when_the_name_is_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    write(folder, "before")
+
+    def look() -> None:
+        assert not folder.exists() or (folder / "text").read_text() in ("before", "after")
+
+    assert kill_at_every_change(lambda: write(folder, "after"), tmp_path, look) > 3
+    assert names(tmp_path) == ["site"]
+    assert (folder / "text").read_text() == "after"
+
+
+@needs_locks
+def test_what_was_whole_before_a_kill_between_two_renames_is_back_if_the_next_write_fails(tmp_path: Path) -> None:
+    (tmp_path / ".site.0a1b2c3d.old").mkdir()
+    (tmp_path / ".site.4e5f6a7b.tmp").mkdir()
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "site"):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["site"]
+
+
+@needs_locks
+def test_what_others_write_or_have_named_alike_is_left_alone(tmp_path: Path) -> None:
+    others = [".site.old", ".site.0a1b2c3d.tmp.txt", ".sites.0a1b2c3d.tmp", ".my.site.0a1b2c3d.tmp"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    with whole_folder(tmp_path / "site") as unfinished:
+        write(tmp_path / "site", "meanwhile")
+        assert unfinished.exists()
+    assert names(tmp_path) == sorted([*others, "site"])

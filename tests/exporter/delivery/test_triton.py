@@ -60,27 +60,34 @@ def test_the_folder_is_as_triton_has_it(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="needs make test-clients")
-def test_tritons_own_description_parses_the_configuration(folder: Path) -> None:
-    line = [PYTHON, "-c", PARSE, folder / "config.pbtxt"]
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (
+            "folder",
+            [
+                "tiny 32 [6, 8, 1] labels.txt",
+                "[4, 16] [('images', 'golden')]",
+                "[('images', [6, 8, 1], False)]",
+            ],
+        ),
+        (
+            "language_model",
+            [
+                "cats 32 [1] ",
+                "[4, 16] [('state', ''), ('tokens', 'golden')]",
+                "[('tokens', [1], True), ('state', [3], False)]",
+            ],
+        ),
+    ],
+)
+def test_tritons_own_description_parses_the_configuration(
+    request: pytest.FixtureRequest, model: str, expected: list[str]
+) -> None:
+    line = [PYTHON, "-c", PARSE, request.getfixturevalue(model) / "config.pbtxt"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "tiny 32 [6, 8, 1] labels.txt",
-        "[4, 16] [('images', 'golden')]",
-        "[('images', [6, 8, 1], False)]",
-    ]
-
-
-@pytest.mark.skipif(not PYTHON.exists(), reason="needs make test-clients")
-def test_tritons_own_description_parses_that_of_a_language_model(language_model: Path) -> None:
-    line = [PYTHON, "-c", PARSE, language_model / "config.pbtxt"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "cats 32 [1] ",
-        "[4, 16] [('state', ''), ('tokens', 'golden')]",
-        "[('tokens', [1], True), ('state', [3], False)]",
-    ]
+    assert done.stdout.splitlines() == expected
 
 
 def test_a_language_model_takes_single_steps_with_its_state_in_every_request(language_model: Path) -> None:
@@ -171,6 +178,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_folder_or_none(tmp_path: Path, monk
     killed = kill_at_every_change(lambda: write_triton(run, folder.parent), folder.parent, look)
     assert killed > len(own)
     assert contents() == another
+    assert not list(folder.parent.glob(".*"))
 
 
 def test_a_run_whose_name_no_model_can_have_is_told(tmp_path: Path) -> None:

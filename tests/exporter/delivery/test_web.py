@@ -133,4 +133,5 @@ def test_a_kill_at_any_moment_leaves_a_whole_folder_or_none(
 
     killed = kill_at_every_change(lambda: write_web(run, folder, runtime=package), tmp_path / "web", look)
     assert killed > len(NAMES)
+    assert not list(folder.parent.glob(".*"))
     assert json.loads((folder / "model.json").read_text())["precision"] == ("fp16" if is_there_before else "fp32")
