@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from foundation.command_options import device_option, json_option, seed_option
-from searcher.commands.options import (
-    command_again,
-    jobs_options,
-    pace_options,
-    resume_options,
-    settings_options,
-    threads_option,
-    workers_for,
-)
+from foundation.command_options import json_option, seed_option
+from searcher.commands.options import command_again, resume_options, settings_options
+from searcher.commands.trainings import Trainings, trainings_options
 from searcher.latency.options import latency_setting
 
 if TYPE_CHECKING:
@@ -49,10 +42,7 @@ if TYPE_CHECKING:
 @click.option("--test-dataset", metavar="NAME|PATH", show_default="the data set's own", help="Score on its test split.")
 @latency_setting
 @seed_option("Draws the random networks; the first training's seed.", default=0)
-@jobs_options
-@threads_option
-@pace_options
-@device_option
+@trainings_options
 @json_option
 @resume_options("comparison", resume="Go on with an unfinished {stage}, or add seeds to a finished one.")
 def compare(
@@ -69,12 +59,7 @@ def compare(
     latency_batch: int,
     latency_threads: int,
     seed: int,
-    jobs: int | None,
-    executor: str | None,
-    threads: int | None,
-    checkpoint_minutes: float,
-    max_hours: float | None,
-    device: str,
+    trainings: Trainings,
     as_json: bool,
     resume: bool,
     force: bool,
@@ -89,14 +74,10 @@ def compare(
     from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.judging.comparison import compare as run_compare
     from exporter.retraining.config import config_types
-    from searcher.training import device as devices
-    from searcher.training.executors import default_jobs
-    from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
     from searcher.training.task_kinds import load_store
 
     say = partial(click.echo, err=True)
-    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     settings = Settings.read(config_file, assignments)
     spec, base = _found(run, preset=settings.name("preset", preset), say=say)
     recipe = settings.apply(base, types=config_types(spec.space))
@@ -104,7 +85,7 @@ def compare(
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
     spec = replace(spec, task=replace(spec.task, dataset=dataset or spec.task.dataset))
-    recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs, threads=threads or 1)
+    recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs, threads=trainings.threads or 1)
     config = CompareConfig(
         num_random=num_random,
         references=references,
@@ -113,10 +94,7 @@ def compare(
         seed=seed,
         test_dataset=test_dataset or spec.task.dataset,
     )
-    torch_device = devices.resolve_device(device)
-    devices.prepare(torch_device)
-    num_jobs = jobs or default_jobs(torch_device)
-    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+    with trainings.workers() as workers:
         found = run_compare(
             run,
             spec,
@@ -124,8 +102,8 @@ def compare(
             config,
             store=store,
             num_seeds=seeds,
-            setting=setting,
-            executor=workers,
+            setting=workers.setting,
+            executor=workers.executor,
             resume=resume,
             force=force,
             again=command_again(),

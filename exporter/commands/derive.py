@@ -8,16 +8,9 @@ from pathlib import Path
 
 import click
 
-from foundation.command_options import device_option, seed_option
-from searcher.commands.options import (
-    command_again,
-    jobs_options,
-    pace_options,
-    resume_options,
-    settings_options,
-    threads_option,
-    workers_for,
-)
+from foundation.command_options import seed_option
+from searcher.commands.options import command_again, resume_options, settings_options
+from searcher.commands.trainings import Trainings, trainings_options
 
 
 @click.command()
@@ -34,10 +27,7 @@ from searcher.commands.options import (
     help="Epochs of a rung's trainings; once for each rung.",
 )
 @seed_option("Fixes the derivation.", default="the search's")
-@jobs_options
-@threads_option
-@pace_options
-@device_option
+@trainings_options
 @resume_options("derivation", resume="Go on with an unfinished {stage}; do nothing where it is finished.")
 def derive(
     run: Path,
@@ -47,12 +37,7 @@ def derive(
     candidates: int | None,
     rungs: tuple[int, ...],
     seed: int | None,
-    jobs: int | None,
-    executor: str | None,
-    threads: int | None,
-    checkpoint_minutes: float,
-    max_hours: float | None,
-    device: str,
+    trainings: Trainings,
     resume: bool,
     force: bool,
 ) -> None:
@@ -68,12 +53,8 @@ def derive(
     from exporter.selection.halving import halving_preset
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec
-    from searcher.training import device as devices
-    from searcher.training.executors import default_jobs
-    from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
 
-    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     settings = Settings.read(config_file, assignments)
     searched = read_spec(run / "search" / "spec.json")
     preset = settings.name("preset", preset) or str((searched.provenance or {}).get("preset", "quick"))
@@ -86,22 +67,18 @@ def derive(
         seed=seed,
     )
     recipe = settings.apply(retrain_preset(searched.space, preset), types=config_types(searched.space))
-    recipe = replace(recipe, seed=seed, train_on="train", threads=threads or 1)
-    torch_device = devices.resolve_device(device)
-    devices.prepare(torch_device)
-    num_jobs = jobs or default_jobs(torch_device)
-    again = command_again()
-    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+    recipe = replace(recipe, seed=seed, train_on="train", threads=trainings.threads or 1)
+    with trainings.workers() as workers:
         found = derive_by_training(
             run,
             config,
             recipe,
-            device=torch_device,
-            setting=setting,
-            executor=workers,
+            device=workers.device,
+            setting=workers.setting,
+            executor=workers.executor,
             resume=resume,
             force=force,
-            again=again,
+            again=command_again(),
             log=lambda line: click.echo(line, err=True),
         )
     click.echo(describe_spec(read_spec(run / "spec.json")), nl=False)

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foundation.command_options import device_option, seed_option
-from searcher.commands.options import (
-    command_again,
-    jobs_options,
-    pace_options,
-    resume_options,
-    settings_options,
-    threads_option,
-    workers_for,
-)
+from foundation.command_options import seed_option
+from searcher.commands.options import command_again, resume_options, settings_options
+from searcher.commands.trainings import Trainings, trainings_options
 
 if TYPE_CHECKING:
     from exporter.judging.ranking import Ranking
@@ -35,10 +28,7 @@ if TYPE_CHECKING:
     "--seeds", type=click.IntRange(min=1), default=2, help="Trainings of each; their agreement is the ceiling."
 )
 @seed_option("Chooses the architectures, and fixes the training.", default="the config's, or 0")
-@jobs_options
-@threads_option
-@pace_options
-@device_option
+@trainings_options
 @resume_options("ranking")
 def rank(
     run: Path,
@@ -49,12 +39,7 @@ def rank(
     epochs: int | None,
     seeds: int,
     seed: int | None,
-    jobs: int | None,
-    executor: str | None,
-    threads: int | None,
-    checkpoint_minutes: float,
-    max_hours: float | None,
-    device: str,
+    trainings: Trainings,
     resume: bool,
     force: bool,
 ) -> None:
@@ -72,12 +57,8 @@ def rank(
     from exporter.retraining.request import preset_of
     from searcher.arch.catalog import find_spec
     from searcher.arch.document import ConfigError
-    from searcher.training import device as devices
-    from searcher.training.executors import default_jobs
-    from searcher.training.pacing import pace_of
     from searcher.training.settings import Settings
 
-    pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     spec = find_spec(run)
     settings = Settings.read(config_file, assignments)
     # There must be a split to score on.
@@ -86,20 +67,18 @@ def rank(
     if config.train_on != "train":
         raise ConfigError(f"train_on is {config.train_on}, but architectures are ranked by what they score on valid")
     seed = config.seed if seed is None else seed
-    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, threads=threads or config.threads)
-    torch_device = devices.resolve_device(device)
-    devices.prepare(torch_device)
-    num_jobs = min(jobs or default_jobs(torch_device), count * seeds)
-    with workers_for(num_jobs, device=device, pace=pace, executor=executor) as (setting, workers):
+    threads = trainings.threads or config.threads
+    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, threads=threads)
+    with trainings.workers(most=count * seeds) as workers:
         found = run_rank(
             run,
             config,
             count=count,
             num_seeds=seeds,
             seed=seed,
-            device=torch_device,
-            setting=setting,
-            executor=workers,
+            device=workers.device,
+            setting=workers.setting,
+            executor=workers.executor,
             resume=resume,
             force=force,
             again=command_again(),

@@ -18,9 +18,10 @@ from exporter.latency.scaling import TOLERANCE, Fitted, fit_widths, shares_of
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import find_spec, published_names, published_spec
 from searcher.arch.document import ArchitectureError, read_json
+from searcher.arch.retarget import retarget, with_stem_stride
 from searcher.arch.space import Space
 from searcher.arch.spec import Spec, parse_spec
-from searcher.arch.tasks import ImageClassification, image_size_of
+from searcher.arch.tasks import image_size_of
 from searcher.presets.catalog import search_preset
 from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.search_config import SearchConfig, config_types
@@ -122,7 +123,7 @@ def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spe
         spec = published_spec(name)
         if spec.space == _REFERENCE_SPACE:
             spec = _for_task(spec, like, name=name)
-            found += [(f"{name}, stem stride {stride}", _with_stem_stride(spec, stride)) for stride in _STEM_STRIDES]
+            found += [(f"{name}, stem stride {stride}", with_stem_stride(spec, stride)) for stride in _STEM_STRIDES]
     return found
 
 
@@ -168,15 +169,10 @@ def _is_clearly_off(ratio: Estimate) -> bool:
 
 
 def _for_task(spec: Spec, like: Spec, *, name: str) -> Spec:
-    if not isinstance(spec.task, ImageClassification):
-        raise ArchitectureError(name, ["is no network for images"])
-    return replace(spec, task=like.task, provenance={"source": name})
-
-
-def _with_stem_stride(spec: Spec, stride: int) -> Spec:
-    document: dict[str, Any] = spec.to_document()
-    document["architecture"]["stem"]["stride"] = stride
-    return parse_spec(document, source="reference")
+    try:
+        return replace(retarget(spec, like.task), provenance={"source": name})
+    except ArchitectureError as error:
+        raise ArchitectureError(name, error.problems) from None
 
 
 def field_document(field: Field) -> dict[str, Any]:

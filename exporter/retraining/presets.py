@@ -11,6 +11,7 @@ from searcher.arch.document import DocumentError, unknown
 from searcher.arch.space import space_module
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING
 from searcher.nn.recurrent import Dropout
+from searcher.presets.published import PAPER_SGD, script_sgd
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
 from searcher.training.text_learner import TextTraining
@@ -59,9 +60,7 @@ def paper_micro() -> RetrainConfig:
         preset="paper",
         num_epochs=310,
         batch_size=128,
-        sgd=SgdConfig(
-            learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
-        ),
+        sgd=PAPER_SGD,
         training=ImageTraining(
             augmentation=Augmentation(crop_padding=4, flip=True, cutout=16),
             auxiliary_weight=0.4,
@@ -80,15 +79,7 @@ def reference_micro() -> RetrainConfig:
         preset="reference",
         num_epochs=630,
         batch_size=144,
-        sgd=SgdConfig(
-            learning_rate=0.05,
-            final_learning_rate=0.0001,
-            restart_epochs=10,
-            restart_factor=2,
-            weight_decay=4e-4,
-            decay_norms=True,
-            update_unused=True,
-        ),
+        sgd=script_sgd(final_learning_rate=0.0001, weight_decay=4e-4),
         training=ImageTraining(
             augmentation=Augmentation(crop_padding=4, flip=True),
             auxiliary_weight=0.4,
@@ -108,9 +99,7 @@ def paper_macro() -> RetrainConfig:
         preset="paper",
         num_epochs=310,
         batch_size=128,
-        sgd=SgdConfig(
-            learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
-        ),
+        sgd=PAPER_SGD,
         training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.5),
     )
 
@@ -124,15 +113,7 @@ def reference_macro() -> RetrainConfig:
         preset="reference",
         num_epochs=310,
         batch_size=100,
-        sgd=SgdConfig(
-            learning_rate=0.05,
-            final_learning_rate=0.001,
-            restart_epochs=10,
-            restart_factor=2,
-            weight_decay=4e-4,
-            decay_norms=True,
-            update_unused=True,
-        ),
+        sgd=script_sgd(final_learning_rate=0.001, weight_decay=4e-4),
         training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True), dropout_prob=0.5),
         train_on="train+valid",
     )

@@ -24,8 +24,16 @@ def retarget(spec: Spec, task: Task) -> Spec:
     before, after = image_size_of(spec.task), image_size_of(task)
     if before is None or after is None or before == after:
         return replace(spec, task=task)
-    space: Any = SPACES[spec.space]  # of images, whose modules all offer this
-    largest_map = math.ceil(before / space.stem_stride_of(spec.architecture, spec.network))
-    stride = stem_stride(after, largest_map=largest_map)
-    architecture, network = space.with_stem_stride(spec.architecture, spec.network, stride)
-    return replace(spec, architecture=architecture, network=network, task=task)
+    largest_map = math.ceil(before / _space_of_images(spec).stem_stride_of(spec.architecture, spec.network))
+    return with_stem_stride(replace(spec, task=task), stem_stride(after, largest_map=largest_map))
+
+
+def with_stem_stride(spec: Spec, stride: int) -> Spec:
+    """The same network of images with another stride of its stem."""
+    architecture, network = _space_of_images(spec).with_stem_stride(spec.architecture, spec.network, stride)
+    return replace(spec, architecture=architecture, network=network)
+
+
+def _space_of_images(spec: Spec) -> Any:
+    """The module of the spec's space; all spaces of images say and change the stride of their stem."""
+    return SPACES[spec.space]

@@ -9,6 +9,7 @@ from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.nn.recurrent import Dropout
 from searcher.presets.datasets import TEXTS
+from searcher.presets.published import PAPER_POLICY
 from searcher.training.derive import DeriveConfig
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
@@ -93,7 +94,7 @@ def paper_recurrent() -> SearchConfig:
         training=TextTraining(
             dropout=Dropout(embedding=0.25, input=0.75, state=0.25, output=0.75), batch_norm=True, weight_range=0.025
         ),
-        policy=PolicyConfig(hidden_size=100, temperature=5.0, tanh_constant=2.5),
+        policy=PAPER_POLICY,
         reinforce=ReinforceConfig(
             learning_rate=3.5e-4,
             baseline="moving_average",

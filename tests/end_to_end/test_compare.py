@@ -149,6 +149,7 @@ def test_another_test_split_is_scored_with_the_normalisation_of_what_was_trained
     [
         (("--dataset", "gone.h5"), "gone.h5: no such file"),
         (("--references", "resnet-21"), "did you mean 'resnet-20'?"),
+        (("--references", "enas-lm-published"), "enas-lm-published: recurrent networks are for language-modelling"),
         (("--test-dataset", "fashion-mnist-mini"), "has images of 28×28×1, but shapes has images of 8×8×1"),
     ],
 )

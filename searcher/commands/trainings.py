@@ -1,0 +1,81 @@
+"""What commands have in common that run many trainings: how many at a time, where, and for how long. Loads no torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from foundation.command_options import device_option
+from searcher.commands.options import jobs_options, pace_options, threads_option, workers_for
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    import torch
+
+    from searcher.training.jobs import Setting
+    from searcher.training.pacing import Pace
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What the trainings of a command are given, and what does them."""
+
+    device: torch.device
+    setting: Setting
+    executor: Executor | None
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """How a command's trainings run, as its options say."""
+
+    jobs: int | None
+    executor: str | None
+    threads: int | None
+    """Of each of them; None: the command's default."""
+    device: str
+    pace: Pace
+
+    @contextmanager
+    def workers(self, *, most: int | None = None) -> Iterator[Workers]:
+        """Workers for the block; where the user stops it, it says how to go on, and the command ends.
+
+        Args: most: trainings that there are to do.
+        Raises: as `executors.executor_for` and `device.resolve_device`.
+        """
+        from searcher.training import device as devices
+        from searcher.training.executors import default_jobs
+
+        device = devices.resolve_device(self.device)
+        devices.prepare(device)
+        num_jobs = self.jobs or default_jobs(device)
+        num_jobs = num_jobs if most is None else min(num_jobs, most)
+        with workers_for(num_jobs, device=self.device, pace=self.pace, executor=self.executor) as (setting, executor):
+            yield Workers(device, setting, executor)
+
+
+def trainings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--jobs, --executor, --threads, --max-hours, --checkpoint-minutes and --device, as the parameter trainings."""
+
+    @functools.wraps(command)
+    def with_trainings(
+        *,
+        jobs: int | None,
+        executor: str | None,
+        threads: int | None,
+        checkpoint_minutes: float,
+        max_hours: float | None,
+        device: str,
+        **options: Any,
+    ) -> Any:
+        from searcher.training.pacing import pace_of
+
+        # The hours are counted from here on.
+        pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
+        return command(trainings=Trainings(jobs, executor, threads, device, pace), **options)
+
+    return jobs_options(threads_option(pace_options(device_option(with_trainings))))
