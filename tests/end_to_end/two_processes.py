@@ -81,7 +81,9 @@ def in_two_processes(
 ) -> list[dict[str, Any]]:
     """What `work(world, *arguments)` gives on rank 0 and on rank 1, which `joining` lets talk to each other."""
     port = free_port()
-    context = multiprocessing.get_context("spawn")
+    # Forked from a process that has imported all of this and started no thread: neither imports torch again.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     processes = [context.Process(target=_run, args=(work, arguments, rank, port, folder, joining)) for rank in range(2)]
     for process in processes:
         process.start()

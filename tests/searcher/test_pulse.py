@@ -39,7 +39,7 @@ def test_what_is_left_ends_with_one_line(victim: int, ending: signal.Signals) ->
     port = free_port()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _PROCESS, str(rank), str(port), "4"],
+            [sys.executable, "-c", _PROCESS, str(rank), str(port), "2"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -61,7 +61,7 @@ def test_what_is_left_ends_with_one_line(victim: int, ending: signal.Signals) ->
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in errors
     if victim == 1:
-        assert line == "error: no sign of life from process 1 for 4 s"
+        assert line == "error: no sign of life from process 1 for 2 s"
 
 
 class Numbers(Counter[str]):
