@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,16 +106,14 @@ class ServedModel:
     ) -> Callable[[], None]:
         """Queue a feed that was checked against the signature. Returns, Raises: RequestError; as `Batcher.enter`."""
         self._check_tokens(feed)
-        return self.batcher.enter(feed, tell, size=batch_size, key=self._key(feed), timeout_s=timeout_s)
+        # What feeds of one batch have in common.
+        key = tuple([feed[name].shape[1:] for name in self.signature.free_inputs])
+        return self.batcher.enter(feed, tell, size=batch_size, key=key, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Finish what its users ask, and stop."""
         await self.users.are_gone()
         await self.batcher.close()
-
-    def _key(self, feed: Feed) -> Hashable:
-        """What feeds of one batch have in common."""
-        return tuple(feed[spec.name].shape[1:] for spec in self.signature.inputs)
 
     def _check_tokens(self, feed: Feed) -> None:
         if not isinstance(self.model, LanguageModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ class Signature:
     def of(cls, ort: Any, *, model: str, max_batch_size: int) -> Signature:
         """That of an onnxruntime session."""
         return cls(model, inputs_of(ort), outputs_of(ort), max_batch_size)
+
+    @cached_property
+    def free_inputs(self) -> tuple[str, ...]:
+        """Those of which more than the batch may differ between requests."""
+        return tuple(spec.name for spec in self.inputs if any(isinstance(size, str) for size in spec.shape[1:]))
 
 
 def described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
