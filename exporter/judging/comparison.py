@@ -111,16 +111,17 @@ def compare(
         if path.exists():
             field = read_field(path)
         else:
-            field = choose(
-                spec,
-                space=space_of(run, spec),
-                num_random=config.num_random,
-                references=references,
-                batch=config.latency_batch,
-                threads=config.latency_threads,
-                seed=config.seed,
-                log=log,
-            )
+            with setting.interrupt.at_once():
+                field = choose(
+                    spec,
+                    space=space_of(run, spec),
+                    num_random=config.num_random,
+                    references=references,
+                    batch=config.latency_batch,
+                    threads=config.latency_threads,
+                    seed=config.seed,
+                    log=log,
+                )
             write_text(path, strict_json(field_document(field)) + "\n")
         (run / COMPARISON).unlink(missing_ok=True)  # of other networks
         jobs = [

@@ -144,7 +144,8 @@ def derive_by_training(
         (run / DERIVATION).unlink(missing_ok=True)
         candidates = _read_candidates(begun.path / _CANDIDATES)
         if candidates is None:
-            candidates = _candidates(finished, config, log=log)
+            with setting.interrupt.at_once():
+                candidates = _candidates(finished, config, log=log)
             documents = [one.to_document() for one in candidates]
             write_text(begun.path / _CANDIDATES, json.dumps(documents, indent=1) + "\n")
         metric = finished.search.learner.metric

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A run was asked to stop, or its time was over, and it has written its checkpoint."""
+    """A run was asked to stop, or its time was over, and it has written its checkpoint, if it had got so far."""
 
     def __init__(self, *, out_of_time: bool = False) -> None:
         self.out_of_time = out_of_time
@@ -21,6 +21,23 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.requested = False
+        self.acts_at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A stretch that a request ends there and then, for what it makes cannot be kept in part.
+
+        Raises: Stopped: the run was asked to stop, here or before.
+        """
+        self.acts_at_once = True
+        try:
+            if self.requested:
+                raise Stopped
+            yield
+        except KeyboardInterrupt:
+            raise Stopped from None
+        finally:
+            self.acts_at_once = False
 
 
 @contextmanager
@@ -37,6 +54,8 @@ def catch_signals() -> Iterator[Interrupt]:
         interrupt.requested = True
         if number == signal.SIGINT:
             signal.signal(number, previous[number])
+        if interrupt.acts_at_once:
+            raise KeyboardInterrupt
 
     for number in previous:
         signal.signal(number, handle)

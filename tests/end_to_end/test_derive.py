@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -230,6 +232,20 @@ def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
     assert trained[0].stat().st_mtime_ns == kept
     derive(derived, "--force")
     assert json.loads((derived / "derivation.json").read_text()) == whole
+
+
+def test_a_derivation_stops_at_once_while_it_measures(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> Latencies:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on measuring")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, "measure", stopped)
+        done = derive(searched, check=False)
+    assert done.exit_code == 130
+    assert "--resume" in done.stderr
+    derive(searched, "--resume")
+    assert (searched / "derivation.json").exists()
 
 
 @pytest.mark.parametrize(
