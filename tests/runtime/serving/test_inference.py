@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from runtime.serving import inference
 from runtime.serving.app import App
 from runtime.serving.connection import Connection, connection_class
 from runtime.serving.metrics import Metrics
@@ -50,8 +52,13 @@ async def connecting(model_path: Path, **options: Any) -> AsyncIterator[Callable
     await repository.close()
 
 
-def test_answered_and_failed_requests_leave_nothing_for_the_garbage_collector(model_path: Path) -> None:
+@pytest.mark.parametrize("is_large", [False, True], ids=["in the event loop", "in a thread"])
+def test_answered_and_failed_requests_leave_nothing_for_the_garbage_collector(
+    model_path: Path, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is left to it keeps bodies alive, and costs a busy server a tenth of its time."""
+    if is_large:
+        monkeypatch.setattr(inference, "_LARGE_BYTES", 0)
     wrong = binary_request(pixels(0))[0].replace(b"UINT8", b"UINT9")
     counts = []
 
