@@ -139,7 +139,8 @@ class Peers:
 
     def default_dataset(self, space: str, preset: str) -> str:
         """The data set that presets of that name are meant for; loads no torch."""
-        return importlib.import_module("searcher.presets.datasets").default_dataset(space, preset)
+        name: str = importlib.import_module("searcher.presets.datasets").default_dataset(space, preset)
+        return name
 
     def latency_table(
         self, space_name: str, space: Any, network: Any, task: Any, *, batch: int, threads: int
@@ -147,19 +148,25 @@ class Peers:
         """This machine's latency table of a space of images, measured where there is none yet."""
         profiling = importlib.import_module("exporter.latency.profiling")
         profiled = profiling.Profiled(space_name, space, network, task)
-        return profiling.table_here(profiled, batch=batch, threads=threads, log=partial(click.echo, err=True))
+        say = partial(click.echo, err=True)
+        table: LatencyTable = profiling.table_here(profiled, batch=batch, threads=threads, log=say)
+        return table
 
     def torch_network(
         self, run: Path, *, threads: int, device: str, compiled: bool
     ) -> Callable[[np.ndarray], np.ndarray]:
         """The run's retrained network in torch: images [B, H, W, C] uint8 -> logits [B, classes]."""
         peers = importlib.import_module("exporter.judging.peers")
-        return peers.torch_network(run, threads=threads, device=device, compiled=compiled)
+        network: Callable[[np.ndarray], np.ndarray] = peers.torch_network(
+            run, threads=threads, device=device, compiled=compiled
+        )
+        return network
 
     def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]:
         """Name -> ONNX file of networks that everybody knows, untrained, for images of this shape (H, W, C)."""
         peers = importlib.import_module("exporter.judging.peers")
-        return peers.references(image_shape=image_shape, num_classes=num_classes)
+        files: Mapping[str, bytes] = peers.references(image_shape=image_shape, num_classes=num_classes)
+        return files
 
 
 class _LazyGroup(click.Group):
@@ -177,7 +184,8 @@ class _LazyGroup(click.Group):
         if command is None:
             return None
         require_own_datasets()
-        return getattr(importlib.import_module(command.module), command.attribute)
+        found: click.Command = getattr(importlib.import_module(command.module), command.attribute)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

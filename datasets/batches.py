@@ -199,7 +199,7 @@ class _Streaming:
                 buffer = upcoming.result()
                 if next_stop is not None:
                     upcoming = reader.submit(self._read, order[stop:next_stop])
-                for batch in buffer.split(batch_size):
+                for batch in buffer.split(batch_size):  # type: ignore[no-untyped-call]
                     yield batch.to(self._device)
 
     def pick(self, indices: np.ndarray) -> Tensor:

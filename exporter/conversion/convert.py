@@ -48,7 +48,8 @@ class Tolerance:
 
     def bound(self, logits: np.ndarray) -> np.ndarray:
         """The difference allowed for each image: logits [N, classes] -> [N]."""
-        return self.atol + self.rtol * np.abs(logits).max(axis=1)
+        bound: np.ndarray = self.atol + self.rtol * np.abs(logits).max(axis=1)
+        return bound
 
 
 def least_onnxruntime(opset: int) -> str:
@@ -207,7 +208,7 @@ def write_metadata(
 def check(model: onnx.ModelProto) -> bytes:
     """The model's bytes, after ONNX's own checker has passed them."""
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _strip(graph: onnx.GraphProto) -> None:

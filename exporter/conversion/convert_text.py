@@ -32,7 +32,8 @@ class StepNetwork(nn.Module):
         self.bound = network
 
     def forward(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return self.bound.network.step(tokens, state, self.bound.architecture)  # type: ignore[operator]
+        answer: tuple[Tensor, Tensor] = self.bound.network.step(tokens, state, self.bound.architecture)  # type: ignore[operator]
+        return answer
 
 
 class ScoreNetwork(StepNetwork):
@@ -102,7 +103,8 @@ def golden_log_probs(network: BoundNetwork, tokens: np.ndarray) -> np.ndarray:
     """What torch says of samples [n, K]: the log-probability of every token but the first, [n, K - 1]."""
     inputs, targets = (torch.from_numpy(part.T.copy()) for part in (tokens[:, :-1], tokens[:, 1:]))
     with torch.inference_mode():
-        return -network(inputs, targets, None).nll.T.numpy()
+        log_probs: np.ndarray = -network(inputs, targets, None).nll.T.numpy()
+        return log_probs
 
 
 def describe_text(

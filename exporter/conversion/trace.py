@@ -33,7 +33,7 @@ def trace(network: nn.Module, *, input_shape: tuple[int, ...]) -> bytes:
 
     Args and Raises: as `record`.
     """
-    return transform(record(network, input_shape=input_shape)).SerializeToString()
+    return bytes(transform(record(network, input_shape=input_shape)).SerializeToString())
 
 
 def record(network: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.ModelProto:
@@ -64,11 +64,11 @@ def record(network: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.ModelPro
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", DEFAULT_OPSET)], ir_version=_IR_VERSION)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down the operations that depend on the images. What depends on weights alone is a constant."""
 
     def __init__(self, images: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.batch_size = len(images)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []

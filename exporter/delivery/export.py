@@ -277,7 +277,8 @@ def _verify(paths: dict[str, Path], retrained: Retrained, *, tolerance: Toleranc
 def _align_of(run: Path) -> Align:
     """What the run's last export was asked for."""
     try:
-        return json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["align"]
+        align: Align = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["align"]
+        return align
     except (FileNotFoundError, ValueError, KeyError):
         return "none"
 

@@ -61,7 +61,7 @@ def _golden_input(model: AnyModel) -> bytes:
     """The first input of a sample that the model carries, as it lies in memory."""
     if isinstance(model, Model):
         images, _ = model.golden_samples()
-        return images[0].tobytes()
+        return bytes(images[0].tobytes())
     return np.array(model.metadata["golden"]["tokens"][0][0], dtype=np.int64).tobytes()
 
 

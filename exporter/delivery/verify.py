@@ -95,7 +95,7 @@ def torch_logits(network: DeployedNetwork, images: np.ndarray) -> np.ndarray:
     network = network.cpu().float().eval()
     torch.set_flush_denormal(False)
     with torch.inference_mode():
-        batches = torch.from_numpy(images).split(_TORCH_BATCH_SIZE)
+        batches = torch.from_numpy(images).split(_TORCH_BATCH_SIZE)  # type: ignore[no-untyped-call]
         return torch.cat([network(batch)[0] for batch in batches]).numpy()
 
 

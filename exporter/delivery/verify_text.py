@@ -71,7 +71,8 @@ def _windows(text: np.ndarray, batch_size: int, length: int) -> np.ndarray:
     """Windows of `length` tokens, evenly over the text, which may be shorter than one: [B, length]."""
     length = min(length, len(text))
     starts = np.linspace(0, len(text) - length, batch_size).astype(np.int64)
-    return text[starts[:, None] + np.arange(length)]
+    windows: np.ndarray = text[starts[:, None] + np.arange(length)]
+    return windows
 
 
 def _steps(model: StepModel, network: BoundNetwork, tokens: np.ndarray, *, tolerance: Tolerance) -> Comparison:

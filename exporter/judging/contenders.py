@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from datasets.seeds import stream_seed
 from exporter.latency.measure import CAREFUL, measure
@@ -136,8 +136,9 @@ def space_of(run: Path, spec: Spec) -> Space:
     if folder.begun:
         space = str(read_toml(folder.config_path).get("space"))
         if space == spec.space:
-            return read_config(folder.config_path, SearchConfig, types=config_types(space)).search_space
-    return search_preset(spec.space, "quick", image_size=image_size_of(spec.task)).search_space
+            config = read_config(folder.config_path, SearchConfig, types=config_types(space))
+            return cast(Space, config.search_space)
+    return cast(Space, search_preset(spec.space, "quick", image_size=image_size_of(spec.task)).search_space)
 
 
 def _draw(found: Spec, space: Space, count: int, *, batch: int, threads: int, seed: int) -> list[Spec]:

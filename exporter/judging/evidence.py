@@ -49,7 +49,8 @@ class Replicates:
     @property
     def per_image(self) -> np.ndarray:
         """[N]."""
-        return self.answers.mean(axis=0)
+        mean: np.ndarray = self.answers.mean(axis=0)
+        return mean
 
     @property
     def of_draws(self) -> tuple[float, float]:
@@ -74,7 +75,7 @@ def interaction(table: np.ndarray) -> float:
     if rows < 2 or columns < 2:
         return 0.0
     left = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-    return float((left**2).sum()) / ((rows - 1) * (columns - 1))
+    return float((left**2).sum() / ((rows - 1) * (columns - 1)))
 
 
 def of_networks(answers: Sequence[np.ndarray]) -> list[Replicates]:

@@ -30,7 +30,8 @@ def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Ca
 
     def predict(*inputs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return forward(*(torch.from_numpy(array).to(device) for array in inputs))[0].cpu().numpy()
+            logits: np.ndarray = forward(*(torch.from_numpy(array).to(device) for array in inputs))[0].cpu().numpy()
+            return logits
 
     return predict
 

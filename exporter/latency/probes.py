@@ -106,4 +106,5 @@ class _Head(nn.Module):
         self.linear = nn.Linear(in_channels, num_classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.mean(dim=(2, 3)))
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits

@@ -184,10 +184,12 @@ def _view(
 
 def _output(artifact: Artifact) -> str:
     """The logits, or else the first output that can be some."""
-    outputs = [one for one in artifact.session.ort.get_outputs() if len(one.shape) == 2 and "float" in one.type]
+    outputs: list[str] = [
+        one.name for one in artifact.session.ort.get_outputs() if len(one.shape) == 2 and "float" in one.type
+    ]
     if not outputs:
         raise TeacherError(f"{artifact.path}: none of its outputs is [batch, classes]")
-    return next((one.name for one in outputs if one.name == "logits"), outputs[0].name)
+    return "logits" if "logits" in outputs else outputs[0]
 
 
 def _columns(artifact: Artifact, classes: Sequence[str]) -> np.ndarray | None:

@@ -130,7 +130,7 @@ def noisiest_nodes(
     return tuple(name for _, name in sorted(named)[:count])
 
 
-class _Batches(CalibrationDataReader):
+class _Batches(CalibrationDataReader):  # type: ignore[misc]
     """Pictures, handed to onnxruntime in batches of one size, without which its histograms fail: some are left out."""
 
     def __init__(self, images: np.ndarray) -> None:
