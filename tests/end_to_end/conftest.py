@@ -35,6 +35,8 @@ from searcher.training.optim import SgdConfig
 from searcher.training.run_folder import lock_file
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
+from tests import forked
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("bar", "dot", "blank")
@@ -229,12 +231,17 @@ def search_config(tmp_path_factory: pytest.TempPathFactory, store_path: Path) ->
 
 
 def enas(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does, on one thread."""
-    done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment(), timeout=240, check=False
-    )
-    assert not check or done.returncode == 0, done.stderr
-    return done
+    """Run the command line in a process of its own, on one thread."""
+    process = start(*arguments)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode is not None
+    assert not check or process.returncode == 0, errors
+    return subprocess.CompletedProcess(command(*arguments), process.returncode, output, errors)
+
+
+def start(*arguments: str | Path) -> Forked:
+    """Begin the command line in a process of its own, on one thread."""
+    return Forked(forked.enas, *map(str, arguments), env=environment())
 
 
 def here(*arguments: str | Path, check: bool = True) -> Result:

@@ -23,7 +23,8 @@ from searcher.training.distributed import ALONE, World
 from searcher.training.metrics import read_metrics
 from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
-from tests.end_to_end.conftest import command, here, recurrent_search, text_retraining
+from tests import forked
+from tests.end_to_end.conftest import here, recurrent_search, text_retraining
 from tests.end_to_end.two_processes import (
     PLAIN,
     Joining,
@@ -38,6 +39,7 @@ from tests.end_to_end.two_processes import (
     retrained_on_cuda,
     together,
 )
+from tests.forked import Forked
 from tests.searcher.norms import assert_close_in_norm
 
 pytestmark = pytest.mark.timeout(240)
@@ -222,10 +224,10 @@ def torchrun(*options: str) -> list[str]:
     ]
 
 
-def wait_for_records(stage: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_records(stage: Path, count: int, process: subprocess.Popen[str] | Forked) -> None:
     path = stage / "metrics.jsonl"
     while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, process.said if isinstance(process, Forked) else process.communicate()
         time.sleep(0.005)
 
 
@@ -275,16 +277,16 @@ def test_when_a_rank_dies_the_other_ends_with_a_clear_error_within_a_minute(
     tmp_path: Path, search_config: Path, killed: int, device: str
 ) -> None:
     run, port = tmp_path / "run", free_port()
-    words = command("search", "--config", search_config, "--run", run, "--device", device)
-    with (
-        started(*words, env=environment(0, port)) as first,
-        started(*words, env=environment(1, port)) as second,
-    ):
-        processes = [first, second]
-        wait_for_records(run / "search", 1, first)
+    words = ("search", "--config", str(search_config), "--run", str(run), "--device", device)
+    processes = [Forked(forked.enas, *words, env={**os.environ, **environment(rank, port)}) for rank in range(2)]
+    survivor = processes[1 - killed]
+    try:
+        wait_for_records(run / "search", 1, processes[0])
         processes[killed].kill()
-        survivor = processes[1 - killed]
         _, errors = survivor.communicate(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
     assert survivor.returncode == 2
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert f"process {1 - killed} of 2 has lost the others, one of which died or hangs" in line

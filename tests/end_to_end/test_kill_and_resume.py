@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -19,16 +18,16 @@ from searcher.training.run_folder import RunFolder, read_config
 from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages, assert_equal_states
-from tests.end_to_end.conftest import CLASSES, Tiny, command, enas, environment, here, tiny_images
+from tests.end_to_end.conftest import CLASSES, Tiny, enas, here, start, tiny_images
 
 
 def run_and_kill(arguments: list[str | Path], stage: Path) -> None:
     """Start a command and kill it once its first checkpoint stands and its second epoch is in the metrics."""
-    process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE)
+    process = start(*arguments)
     deadline = time.monotonic() + 120
     path = stage / "metrics.jsonl"
     while not (stage / "checkpoint.pt").exists() or path.read_bytes().count(b"\n") < 2:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, process.said
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
@@ -69,7 +68,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
 ) -> None:
     run = tmp_path / "run"
     arguments: list[str | Path] = ["search", "--config", search_config, "--run", run]
-    process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = start(*arguments)
     path = run / "search" / "metrics.jsonl"
     while not path.exists() or not path.stat().st_size:
         assert process.poll() is None

@@ -24,7 +24,8 @@ from exporter.retraining import trainings
 from searcher.training.executors import ExecutorError
 from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages
-from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here
+from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here, start
+from tests.forked import Forked
 from tests.searcher.test_jobs import until
 
 OPTIONS = ("--count", "3", "--epochs", "1", "--device", "cpu", "--jobs", "1")
@@ -122,37 +123,35 @@ def test_jobs_side_by_side_killed_one_by_one_and_together_end_as_one_after_the_o
     options = ("--count", "3", "--seeds", "1", "--epochs", "2", "--device", "cpu", "--checkpoint-minutes", "0")
     here("rank", searched, *options, "--jobs", "1")
 
-    def start(*more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command("rank", other, *options, "--jobs", "2", *more), stdout=PIPE, stderr=PIPE, text=True
-        )
+    def begin(*more: str) -> Forked:
+        return start("rank", other, *options, "--jobs", "2", *more)
 
-    def kill_at_work(process: subprocess.Popen[str], victim: Callable[[], int]) -> tuple[str, str]:
+    def kill_at_work(process: Forked, victim: Callable[[], int]) -> tuple[str, str]:
         number = len(list(other.glob("ranking/0?/seed-?/checkpoint.pt")))
         until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/seed-?/checkpoint.pt"))) > number)
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.said
         os.kill(victim(), signal.SIGKILL)
         return process.communicate(timeout=120)
 
-    process = start()
+    process = begin()
     _, errors = kill_at_work(process, lambda: workers_of(process.pid)[0])
     assert process.returncode == 2
     assert "1 of 3 have failed; --resume goes on with them" in errors
     assert "its process has died" in errors
 
     shutil.rmtree(other / "ranking")
-    process = start()
+    process = begin()
     kill_at_work(process, lambda: process.pid)
     assert not (other / "ranking.json").exists()
 
-    process = start("--resume")
+    process = begin("--resume")
     number = len(list(other.glob("ranking/0?/seed-?/summary.json")))
     until(lambda: process.poll() is not None or len(list(other.glob("ranking/0?/seed-?/summary.json"))) > number)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (130, 0), errors  # the last may have ended just then
 
-    process = start("--resume")
+    process = begin("--resume")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert without_latency(other) == without_latency(searched)

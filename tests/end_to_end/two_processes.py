@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import socket
@@ -27,6 +26,7 @@ from searcher.training.loop import Search
 from searcher.training.search_config import SearchConfig
 from searcher.training.task_kinds import task_of
 from searcher.training.text_learner import TextTraining
+from tests.forked import forking
 
 CPU = torch.device("cpu")
 PLAIN = TextTraining(window=10, dropout=Dropout(0, 0, 0, 0))
@@ -81,9 +81,7 @@ def in_two_processes(
 ) -> list[dict[str, Any]]:
     """What `work(world, *arguments)` gives on rank 0 and on rank 1, which `joining` lets talk to each other."""
     port = free_port()
-    # Forked from a process that has imported all of this and started no thread: neither imports torch again.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = forking()
     processes = [context.Process(target=_run, args=(work, arguments, rank, port, folder, joining)) for rank in range(2)]
     for process in processes:
         process.start()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +18,7 @@ from searcher.training.interrupt import Interrupt, Stopped
 from searcher.training.jobs import Job, JobsError, Leash, Leashed, Setting, run_jobs
 from searcher.training.pacing import Pace
 from searcher.training.run_folder import RunError, lock_file
+from tests.forked import Forked
 
 
 def square(number: int, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> int:
@@ -148,22 +147,25 @@ def test_a_stop_reaches_every_job_under_way_and_begins_no_other(
     assert [path.exists() and path.read_text() for path in files] == ["stopped", "stopped", False]
 
 
+def run_until_stopped(folder: Path, files: list[Path]) -> None:
+    """What a parent of two jobs does."""
+    with LoneProcesses(2) as processes:
+        run_jobs(
+            wait_for_stop,
+            jobs_of(folder, *map(str, files)),
+            folder=folder,
+            setting=setting(),
+            executor=processes,
+            title="",
+        )
+
+
 def test_jobs_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     files = [tmp_path / name for name in "ab"]
-    script = f"""
-from pathlib import Path
-from tests.searcher.test_jobs import *
-if __name__ == "__main__":
-    jobs = jobs_of(Path({str(tmp_path)!r}), *{[str(path) for path in files]!r})
-    with LoneProcesses(2) as processes:
-        run_jobs(wait_for_stop, jobs, folder=Path({str(tmp_path)!r}), setting=setting(), executor=processes, title="")
-"""
-    (tmp_path / "parent.py").write_text(script)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment, stderr=subprocess.PIPE)
+    parent = Forked(run_until_stopped, tmp_path, files, env=os.environ)
     try:
         until(lambda: parent.poll() is not None or all(path.exists() and path.read_text() for path in files))
-        assert parent.poll() is None, parent.stderr and parent.stderr.read()
+        assert parent.poll() is None, parent.said
         workers = [int(path.read_text()) for path in files]
         # While they live the folder is theirs.
         with pytest.raises(RunError, match="in use by another process"):

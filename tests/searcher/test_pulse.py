@@ -4,53 +4,41 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
+from datetime import timedelta
 
 import pytest
-
-from searcher.training.pulse import Pulse
-from tests.end_to_end.two_processes import free_port
-
-_PROCESS = """
-import sys, time
-from datetime import timedelta
 from torch.distributed import TCPStore
-from searcher.training.pulse import Pulse, leave
 
-rank, port = int(sys.argv[1]), int(sys.argv[2])
-store = TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=60))
-store.add("begun", 1)
-while store.add("begun", 0) < 2:
-    time.sleep(0.05)
-pulse = Pulse(store.clone(), rank=rank, size=2, on_loss=leave, period_s=0.1, patience_s=float(sys.argv[3]))
-pulse.start()
-print("begun", flush=True)
-time.sleep(600)  # as a main thread that waits for a kernel of NCCL
-"""
+from searcher.training.pulse import Pulse, leave
+from tests.end_to_end.two_processes import free_port
+from tests.forked import Forked
+
+
+def wait_beside_a_pulse(rank: int, port: int, patience_s: float) -> None:
+    """What a process of two does, from its beginning to its loss of the other."""
+    store = TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=60))
+    store.add("begun", 1)
+    while store.add("begun", 0) < 2:
+        time.sleep(0.05)
+    pulse = Pulse(store.clone(), rank=rank, size=2, on_loss=leave, period_s=0.1, patience_s=patience_s)
+    pulse.start()
+    print("begun", flush=True)
+    time.sleep(600)  # as a main thread that waits for a kernel of NCCL
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_what_is_left_ends_with_one_line(victim: int, ending: signal.Signals) -> None:
     port = free_port()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _PROCESS, str(rank), str(port), "2"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
+    processes = [Forked(wait_beside_a_pulse, rank, port, 2.0, env=os.environ) for rank in range(2)]
     try:
         for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begun\n"
+            while process.said[0] != "begun\n":
+                assert process.poll() is None, process.said
+                time.sleep(0.01)
         processes[victim].send_signal(ending)
         _, errors = processes[1 - victim].communicate(timeout=60)
     finally:
