@@ -19,6 +19,7 @@ from searcher.arch.spec import Spec, spec_digest
 from searcher.training.device import threads
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Job
+from searcher.training.metrics import read_metrics
 from searcher.training.pacing import Pace
 from searcher.training.run_folder import RunFolder
 from searcher.training.task_kinds import Store, load_store
@@ -109,7 +110,8 @@ def score_job(
     interrupt: Interrupt,
     pace: Pace,
 ) -> dict[str, Any]:
-    """Train, or go on, and leave test alone: the summary, whose `valid_score` is None where it is no number.
+    """Train, or go on, and leave test alone: the summary, whose `valid_score` is None where it is no number, and whose
+    `train_loss` is the last epoch's.
 
     Args: score_of: a training that is done. Raises: as `train` and `Training.opened`; not DivergedError.
     """
@@ -120,12 +122,13 @@ def score_job(
             try:
                 done = train(training.spec, training.config, store=store, folder=folder, title=title, **options)
             except DivergedError:
-                folder.finish({"valid_score": None, "rate_scale": 0.0, "best_epoch": None})
+                folder.finish({"valid_score": None, "train_loss": None, "rate_scale": 0.0, "best_epoch": None})
             else:
                 score = score_of(done)
                 folder.finish(
                     {
                         "valid_score": score if math.isfinite(score) else None,
+                        "train_loss": read_metrics(folder.path / "metrics.jsonl")[-1]["loss"],
                         "rate_scale": done.weights.rate_scale,
                         "best_epoch": done.kept_epoch,
                     }

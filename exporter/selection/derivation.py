@@ -2,8 +2,8 @@
 
 Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
 from the search's policy, at random from its space, and from the neighbourhood of the known networks. These join them,
-brought to the same latency, and the best of them stays to the last rung, where it is chosen unless another leads it
-clearly. All are measured, then trained in rungs, each with fewer candidates for longer. Test is not looked at.
+brought to the same latency, and the best of them stays to the last rung. All are measured, then trained in rungs, each
+with fewer candidates for longer. Test is not looked at.
 
 Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
 al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network a little.
@@ -18,10 +18,10 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,14 @@ from exporter.retraining.text import score_text
 from exporter.retraining.trainings import begin_training, validate_job
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch, finished_search
+from exporter.selection.standings import Showing, kept_of, rank
 from searcher.arch.document import ArchitectureError, ConfigError, read_json
 from searcher.arch.space import Space, neighbour
 from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
-from searcher.controller.policy import Policy
+from searcher.nn.complexity import complexity_of
 from searcher.training.derive import sample_candidates, score
 from searcher.training.image_learner import ImageTraining
 from searcher.training.jobs import Setting, run_jobs
-from searcher.training.learner import more_is_better
-from searcher.training.loop import Search
 from searcher.training.mirroring import with_flip
 from searcher.training.run_folder import RunFolder
 
@@ -57,6 +56,8 @@ _CANDIDATES = "candidates.json"
 _MARGIN = 0.01
 # Of a target: what is aimed at. Right on it, every second network would be too slow where a machine is busy.
 _AIM = 0.98
+# Uniform draws for each that is wanted.
+_DRAWS_PER_STRATUM = 16
 # Of a known network's decisions that a neighbour changes, at most; and draws for each neighbour wanted, for some are
 # drawn twice, and a known network need not be in the space.
 _MOST_CHANGES = 3
@@ -85,8 +86,16 @@ class Rung:
     """What one round of trainings showed."""
 
     epochs: int
-    scores: dict[str, float | None]
-    """The metric on valid, in the epoch chosen, by candidate; None where it diverged."""
+    showings: dict[str, Showing]
+    """By candidate."""
+
+    def to_document(self) -> dict[str, Any]:
+        """For `derivation.json`."""
+        return {
+            "epochs": self.epochs,
+            "scores": {name: showing.score for name, showing in self.showings.items()},
+            "losses": {name: showing.loss for name, showing in self.showings.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Derivation:
             "metric": self.metric,
             "target_ms": self.target_ms,
             "candidates": [one.to_document() for one in self.candidates],
-            "rungs": [asdict(rung) for rung in self.rungs],
+            "rungs": [rung.to_document() for rung in self.rungs],
         }
 
 
@@ -169,17 +178,17 @@ def derive_by_training(
             ]
             log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
             trainings = run_jobs(validate_job, jobs, folder=path, setting=setting, executor=executor, title=title)
-            scores = {name: training["valid_score"] for name, training in zip(alive, trainings, strict=True)}
-            rungs.append(Rung(epochs, scores))
-            ranked = sorted(alive, key=lambda name: _worth(scores[name], metric), reverse=True)
-            log(f"{title}: the best is {ranked[0]}, valid {metric} {_text(scores[ranked[0]], metric)}")
-            known = {name for name, one in alive.items() if one.reward is None}
+            showings = {
+                name: Showing(training["valid_score"], training.get("train_loss"))
+                for name, training in zip(alive, trainings, strict=True)
+            }
+            rungs.append(Rung(epochs, showings))
+            ranked = rank(showings, metric=metric, count=finished.store.count("valid"))
+            log(f"{title}: the best is {ranked[0]}, valid {metric} {_text(showings[ranked[0]].score, metric)}")
             if number == len(config.rung_epochs):
-                count = finished.store.count("valid") if metric == "accuracy" else None
-                kept = [choice_of(ranked, scores, known=known, count=count)]
-                if kept[0] != ranked[0]:
-                    log(f"{kept[0]} is known and less than a standard error behind, and so is chosen")
+                kept = ranked[:1]
             else:
+                known = {name for name, one in alive.items() if one.reward is None}
                 kept = kept_of(ranked, max(2, math.ceil(config.keep * len(alive))), known=known)
             alive = {name: alive[name] for name in kept}
         (chosen,) = alive.values()
@@ -197,43 +206,18 @@ def derive_by_training(
         return derivation
 
 
-def kept_of(ranked: Sequence[str], count: int, *, known: Collection[str]) -> list[str]:
-    """Who goes on to the next rung: the first `count`, of whom the last gives way to the best known network, should
-    none be among them.
-
-    A short training says little of a long one, and the choice must not be worse than what was known before the search.
-    """
-    kept = list(ranked[:count])
-    best_known = next((name for name in ranked if name in known), None)
-    if best_known is not None and best_known not in kept:
-        kept[-1] = best_known
-    return kept
-
-
-def choice_of(
-    ranked: Sequence[str], scores: Mapping[str, float | None], *, known: Collection[str], count: int | None
-) -> str:
-    """Who is chosen after the last rung: the first, unless the best known network is within a standard error of it.
-
-    What leads by less has as likely been lucky, and of known networks it is known that they train well.
-    Args: scores: accuracies. count: images that they are over; None of a metric that has no such error.
-    Source: Breiman et al. 1984, "Classification and Regression Trees", the one-standard-error rule.
-    """
-    best_known = next((name for name in ranked if name in known), None)
-    best, other = scores[ranked[0]], None if best_known is None else scores[best_known]
-    if best_known is None or count is None or best is None or other is None:
-        return ranked[0]
-    # Of the difference of two accuracies.
-    error = math.sqrt((best * (1 - best) + other * (1 - other)) / count)
-    return best_known if best - other < error else ranked[0]
-
-
 def read_derivation(run: Path) -> Derivation:
     """The finished derivation of a run. Raises: DocumentError: there is none, or its file is damaged."""
     path = run / DERIVATION
     document = read_json(path)
     candidates = tuple(_candidate(one, source=str(path)) for one in document["candidates"])
-    rungs = tuple(Rung(**rung) for rung in document["rungs"])
+    rungs = tuple(
+        Rung(
+            rung["epochs"],
+            {name: Showing(score, rung.get("losses", {}).get(name)) for name, score in rung["scores"].items()},
+        )
+        for rung in document["rungs"]
+    )
     return Derivation(document["chosen"], document["metric"], document["target_ms"], candidates, rungs)
 
 
@@ -296,15 +280,23 @@ class _Sample:
 
 
 def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[str, Spec]) -> list[_Sample]:
-    """In turn an architecture that shared weights favour, one drawn uniformly, both predicted to meet the target, and a
-    neighbour of a known network.
+    """In turn an architecture that shared weights favour and that is predicted to meet the target, one drawn uniformly,
+    and a neighbour of a known network.
 
     The first is the search's own choice. Shared weights favour what shares them most, narrow layers above all, and a
     policy that has settled gives many of a kind: with its best alone, what differs from them would never be trained.
     """
     search = finished.search
-    favoured = [finished.spec.architecture, *_drawn(search, search.policy, config, "favoured")]
-    uniform = _drawn(search, search.control, config, "uniform")
+    drawn = sample_candidates(
+        search.policy,
+        search.space,
+        config.num_scored,
+        miss=search.miss if search.config.latency is not None else None,
+        generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", "favoured")),
+    )
+    favoured = [finished.spec.architecture, *drawn]
+    num_uniform = math.ceil(config.num_candidates / 2)  # a third of all that are tried
+    uniform = spread(search.space, finished.spec, count=num_uniform, seed=config.seed)
     neighbours = neighbours_of(known, search.space, count=config.num_candidates, seed=config.seed)
     architectures = list(dict.fromkeys([*favoured, *uniform, *neighbours]))
     examples = numpy_generator(config.seed, "halving", "examples")
@@ -323,6 +315,20 @@ def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[
         spec = replace(finished.spec, architecture=one, provenance={"source": "search"})
         samples.setdefault(one, _Sample(name, spec, rewards[one]))
     return list(samples.values())
+
+
+def spread(space: Space, like: Spec, *, count: int, seed: int) -> list[Any]:
+    """`count` architectures drawn uniformly, one of each of as many strata by multiply-adds, the most first.
+
+    However far from the target they lie: their widths will be fitted. What costs most at the space's widths, layers
+    that see large maps above all, becomes narrow so, and is found nowhere among what is predicted to meet the target.
+    """
+    rng = random.Random(stream_seed(seed, "halving", "uniform"))
+    drawn = dict.fromkeys(space.random(rng) for _ in range(_DRAWS_PER_STRATUM * count))
+    costs = {one: complexity_of(replace(like, architecture=one)).total.multiply_adds for one in drawn}
+    ordered = sorted(drawn, key=lambda one: -costs[one])
+    bounds = [len(ordered) * number // count for number in range(count + 1)]
+    return [ordered[rng.randrange(start, max(stop, start + 1))] for start, stop in itertools.pairwise(bounds)]
 
 
 def neighbours_of(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -> dict[Any, str]:
@@ -344,17 +350,6 @@ def neighbours_of(known: Mapping[str, Spec], space: Space, *, count: int, seed: 
         if sum(counts.values()) == count:
             break
     return {one: name for one, name in found.items() if name not in known}
-
-
-def _drawn(search: Search, policy: Policy, config: HalvingConfig, stream: str) -> list[Any]:
-    """Architectures of a policy that meet the target, as predicted."""
-    return sample_candidates(
-        policy,
-        search.space,
-        config.num_scored // 2,
-        miss=search.miss if search.config.latency is not None else None,
-        generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", stream)),
-    )
 
 
 def _read_candidates(path: Path) -> list[Candidate] | None:
@@ -383,13 +378,6 @@ def _shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
     return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)
 
 
-def _worth(score: float | None, metric: str) -> float:
-    """More for the better of two scores; least for none."""
-    if score is None:
-        return -math.inf
-    return score if more_is_better(metric) else -score
-
-
 def _text(score: float | None, metric: str) -> str:
     return "none: all diverged" if score is None else score_text(metric, score)
 
@@ -400,6 +388,6 @@ def _with_grounds(chosen: Candidate, derivation: Derivation, searched: Spec) -> 
         "chosen": chosen.name,
         "candidates": len(derivation.candidates),
         "rung_epochs": [rung.epochs for rung in derivation.rungs],
-        f"valid_{derivation.metric}": derivation.rungs[-1].scores[chosen.name],
+        f"valid_{derivation.metric}": derivation.rungs[-1].showings[chosen.name].score,
     }
     return replace(chosen.spec, provenance={**searched.provenance, "derivation": grounds})

@@ -12,9 +12,10 @@ class HalvingConfig:
     """How many candidates are trained, and for how long."""
 
     num_scored: int = 200
-    """Architectures that meet the target, half of the policy's, half uniformly random, scored with shared weights."""
+    """Architectures of the policy that meet the target, scored with shared weights."""
     num_candidates: int = 16
-    """Of them, which are trained: the best of the policy's, and random ones; known networks come on top."""
+    """Which are trained: the best of the policy's, uniformly random ones, and neighbours of known networks; these come
+    on top."""
     rung_epochs: tuple[int, ...] = (4, 12)
     """Epochs of each rung's trainings, from scratch."""
     keep: float = 0.25
@@ -35,8 +36,8 @@ class HalvingConfig:
 
 
 _PRESETS: dict[str, HalvingConfig] = {
-    "quick": HalvingConfig(num_scored=40, num_candidates=4, rung_epochs=(2, 3), keep=0.28),
-    "deploy": HalvingConfig(num_scored=300, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
+    "quick": HalvingConfig(num_scored=20, num_candidates=6, rung_epochs=(2, 4), keep=0.2),
+    "deploy": HalvingConfig(num_scored=150, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
 }
 
 

@@ -21,12 +21,14 @@ from exporter.latency import measure as latency
 from exporter.latency import profiling, scaling
 from exporter.latency.measure import Latencies, Untrained
 from exporter.selection import derivation
+from exporter.selection.standings import Showing, rank
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.spaces.stages import StagesSpace
 from searcher.arch.spec import SpecOf, read_spec
 from searcher.latency.blocks import Block, blocks_of
+from searcher.nn.complexity import complexity_of
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
 from searcher.training.run_folder import read_toml
@@ -149,8 +151,8 @@ def test_the_best_trained_candidate_becomes_the_spec(derived: Path) -> None:
     for config in (derived / "derivation").glob("rung-1/*/config.toml"):
         assert (read_toml(config)["batch_size"], read_toml(config)["num_epochs"]) == (16, 1)
     assert len(last["scores"]) < len(names)
-    best = max(last["scores"], key=last["scores"].get)
-    assert document["chosen"] == best or document["chosen"] in KNOWN
+    showings = {name: Showing(score, last["losses"][name]) for name, score in last["scores"].items()}
+    assert document["chosen"] == rank(showings, metric="accuracy", count=33)[0]
     chosen = next(one for one in document["candidates"] if one["name"] == document["chosen"])
     spec = read_spec(derived / "spec.json")
     assert spec.to_document()["architecture"] == chosen["spec"]["architecture"]
@@ -180,6 +182,18 @@ def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
         assert architecture != known["inverted-small"].architecture
         assert space.from_tokens(space.to_tokens(architecture)) == architecture
     assert derivation.neighbours_of({}, space, count=6, seed=0) == {}
+
+
+def test_uniform_candidates_are_of_every_cost_that_the_space_has() -> None:
+    space = search_preset("stages", "quick").search_space
+    like = published_spec("inverted-small")
+    found = derivation.spread(space, like, count=4, seed=0)
+    costs = [complexity_of(replace(like, architecture=one)).total.multiply_adds for one in found]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > 4 * costs[-1]
+    assert [found[number].stem.stride for number in (0, -1)] == [1, 2]
+    assert derivation.spread(space, like, count=4, seed=0) == found
+    assert derivation.spread(space, like, count=4, seed=1) != found
 
 
 def meets_target(candidate: dict[str, Any]) -> bool:
@@ -246,33 +260,6 @@ def test_a_derivation_stops_at_once_while_it_measures(searched: Path, monkeypatc
     assert "--resume" in done.stderr
     derive(searched, "--resume")
     assert (searched / "derivation.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("known", "kept"),
-    [({"b"}, ["a", "b"]), ({"c", "d"}, ["a", "c"]), (set(), ["a", "b"]), ({"a", "d"}, ["a", "b"])],
-)
-def test_the_best_known_network_stays_to_the_last_rung(known: set[str], kept: list[str]) -> None:
-    assert derivation.kept_of(["a", "b", "c", "d"], 2, known=known) == kept
-
-
-@pytest.mark.parametrize(
-    ("scores", "count", "chosen"),
-    [
-        ({"a": 0.85, "b": 0.845, "known": 0.84}, 1_000, "known"),  # a standard error is 1.6 points
-        ({"a": 0.85, "b": 0.845, "known": 0.80}, 1_000, "a"),
-        ({"a": 0.85, "b": 0.845, "known": 0.84}, 10_000, "a"),
-        ({"known": 0.85, "a": 0.849}, 1_000, "known"),
-        ({"a": 0.85, "known": None}, 1_000, "a"),
-        ({"a": None, "known": None}, 1_000, "a"),
-        ({"a": 0.85, "b": 0.85}, 1_000, "a"),
-        ({"a": 110.0, "known": 110.1}, None, "a"),
-    ],
-)
-def test_a_known_network_is_chosen_unless_another_leads_it_by_a_standard_error(
-    scores: dict[str, float | None], count: int | None, chosen: str
-) -> None:
-    assert derivation.choice_of(list(scores), scores, known={"known"}, count=count) == chosen
 
 
 @pytest.mark.slow

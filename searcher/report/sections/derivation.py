@@ -27,21 +27,28 @@ def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
             f"<strong>{html.escaped(one['name'])}</strong>" if one["name"] == chosen else html.escaped(one["name"]),
             values.three_digits(one.get("latency_ms")) or ABSENT,
             figures.written_reward(one.get("reward")) or ABSENT,
-            *(figures.written(rung["scores"].get(one["name"])) or ABSENT for rung in rungs),
+            *(cell for rung in rungs for cell in _cells(one["name"], rung, figures)),
         ]
         for one in sorted(candidates, key=lambda one: _standing(one, rungs), reverse=True)
     ]
     header = ["network", "ms", f"{figures.reward}, shared weights"]
-    header += [f"validation {figures.metric}, {rung['epochs']} epochs" for rung in rungs]
+    for rung in rungs:
+        header += [f"validation {figures.metric}, {rung['epochs']} epochs", "training loss"]
     table = html.table([html.escaped(cell) for cell in header], rows)
     yield html.section("Derivation", [f"<p>{html.escaped(words)}.</p>", table])
 
 
+def _cells(name: str, rung: Mapping[str, Any], figures: Figures) -> Iterator[str]:
+    """What a candidate showed in a rung."""
+    yield figures.written(rung["scores"].get(name)) or ABSENT
+    yield values.three_digits(rung.get("losses", {}).get(name)) or ABSENT
+
+
 def _why(chosen: Any, scores: Mapping[str, Any]) -> str:
-    """What its score in the last rung has to do with it: a known network need not be the best, see `enas derive`."""
+    """What its score in the last rung has to do with it: it need not be the highest, see `enas derive`."""
     if all(other is None or scores[chosen] >= other for other in scores.values()):
         return "the best on validation data"
-    return "a known network, which none led by a standard error on validation data"
+    return "of those within a standard error of the best on validation data, the one of the lowest training loss"
 
 
 def _standing(candidate: Mapping[str, Any], rungs: list[Mapping[str, Any]]) -> tuple[int, float]:
