@@ -1,13 +1,14 @@
 """Networks of the same architecture at other widths, until one takes a given time: fitted by measurement.
 
-A width is what a spec calls `channels`, wherever it stands; all of a network's are multiplied by one factor. Knows
-nothing of training.
+A width is what a spec calls `channels`, wherever it stands. All of a network's are multiplied by one factor; where no
+factor gives the time, for narrow networks have few widths, single ones are changed. Knows nothing of training.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ TOLERANCE = 0.03
 """How far from the time it is to take a network may lie, as a share of it."""
 _MULTIPLE = 4
 _MOST_ROUNDS = 8
+# Then single widths are changed one after the other.
+_MOST_CHANGES = 3
 # What a step outside of all widths tried may multiply a factor by, and how many factors are looked at in between.
 _LONGEST_STEP = 3.0
 _NUM_FACTORS = 48
@@ -66,6 +69,12 @@ def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Sequence[IsE
         networks = [scaled(search.spec, factor) for search, factor in asked]
         for (search, factor), network, share in zip(asked, networks, shares(networks), strict=True):
             search.add(factor, network, share)
+    for _ in range(_MOST_CHANGES):
+        changes = [(search, network) for search in searches for network in search.changed()]
+        if not changes:
+            break
+        for (search, network), share in zip(changes, shares([network for _, network in changes]), strict=True):
+            search.add_changed(network, share)
     return [search.best for search in searches]
 
 
@@ -87,16 +96,29 @@ class _Widths:
     is_enough: IsEnough
     tried: dict[float, Fitted] = field(default_factory=dict)
     """By factor."""
+    tried_changed: list[Fitted] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._document = self.spec.to_document()
 
     @property
     def best(self) -> Fitted:
-        return min(self.tried.values(), key=lambda one: abs(math.log(one.ratio)))
+        return min((*self.tried.values(), *self.tried_changed), key=lambda one: abs(math.log(one.ratio)))
 
     def add(self, factor: float, network: Spec, ratio: float) -> None:
         self.tried[factor] = Fitted(network, ratio)
+
+    def changed(self) -> list[Spec]:
+        """The best network with one of its widths a step nearer to the wanted time; none where that fits well."""
+        if self.is_enough(self.best.ratio):
+            return []
+        step = -_MULTIPLE if self.best.ratio > 1 else _MULTIPLE
+        known = [one.spec for one in (*self.tried.values(), *self.tried_changed)]
+        networks = [_with_width_changed(self.best.spec, place, step) for place in range(_num_widths(self.best.spec))]
+        return [network for network in networks if network is not None and network not in known]
+
+    def add_changed(self, network: Spec, ratio: float) -> None:
+        self.tried_changed.append(Fitted(network, ratio))
 
     def next_factor(self) -> float | None:
         """The next one to try; None where one fits well, or none is left that is nearer."""
@@ -123,6 +145,27 @@ class _Widths:
         factors.sort(key=lambda factor: abs(math.log(factor / wanted)))
         known = [_scaled(self._document, factor) for factor in self.tried]
         return next((factor for factor in factors if _scaled(self._document, factor) not in known), None)
+
+
+def _num_widths(spec: Spec) -> int:
+    return len(list(_with_widths(spec.to_document())))
+
+
+def _with_width_changed(spec: Spec, place: int, step: int) -> Spec | None:
+    """The spec with its width number `place` wider by `step`; None where that would be none."""
+    document = copy.deepcopy(spec.to_document())
+    holder = list(_with_widths(document))[place]
+    holder["channels"] += step
+    return parse_spec(document, source="changed spec") if holder["channels"] > 0 else None
+
+
+def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a spec's document that have a width of their own."""
+    if isinstance(value, dict) and "channels" in value:
+        yield value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from _with_widths(part)
 
 
 def _scaled(value: Any, factor: float) -> Any:
