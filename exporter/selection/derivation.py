@@ -31,7 +31,7 @@ import torch
 from datasets.files import write_text
 from datasets.seeds import numpy_generator, stream_seed
 from exporter.latency.measure import CAREFUL, FITTING, measure_at_pace, onnx_of
-from exporter.latency.profiling import references_of
+from exporter.latency.profiling import Profiled, references_of
 from exporter.latency.scaling import fit_widths, is_near
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.text import score_text
@@ -40,6 +40,7 @@ from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch, finished_search
 from exporter.selection.standings import Showing, kept_of, rank
 from searcher.arch.document import ArchitectureError, ConfigError, read_json
+from searcher.arch.retarget import with_larger_maps
 from searcher.arch.space import Space, neighbour
 from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
 from searcher.nn.complexity import complexity_of
@@ -223,7 +224,7 @@ def read_derivation(run: Path) -> Derivation:
 
 def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
     """Samples of the search, and the known networks, all measured to meet the target in one sitting."""
-    known = references_of(finished.profiled) if finished.profiled else {}
+    known = known_networks(finished.profiled) if finished.profiled else {}
     samples = _samples(finished, config, known=known)
     target = finished.search.config.latency
     if target is None:
@@ -232,7 +233,8 @@ def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callabl
     # Half as many again as are wanted, for not all have a width that meets the target.
     tried = samples[: math.ceil(1.5 * config.num_candidates)]
     assert finished.table is not None
-    paced = [(onnx_of(spec), finished.table.references[name]) for name, spec in known.items()]
+    on_record = finished.table.references
+    paced = [(onnx_of(spec), on_record[name]) for name, spec in known.items() if name in on_record]
     ms_of = partial(measure_at_pace, paced=paced, batch=target.batch, threads=target.threads)
     aim_ms = _AIM * target.target_ms
 
@@ -315,6 +317,16 @@ def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[
         spec = replace(finished.spec, architecture=one, provenance={"source": "search"})
         samples.setdefault(one, _Sample(name, spec, rewards[one]))
     return list(samples.values())
+
+
+def known_networks(profiled: Profiled) -> dict[str, Spec]:
+    """The published networks as latency targets name them, and on larger maps, where the same time makes them narrower.
+
+    Which of the two trains better depends on the data.
+    """
+    known = references_of(profiled)
+    larger = {f"{name} on larger maps": with_larger_maps(spec) for name, spec in known.items()}
+    return known | {name: spec for name, spec in larger.items() if spec is not None}
 
 
 def spread(space: Space, like: Spec, *, count: int, seed: int) -> list[Any]:

@@ -34,6 +34,12 @@ def with_stem_stride(spec: Spec, stride: int) -> Spec:
     return replace(spec, architecture=architecture, network=network)
 
 
+def with_larger_maps(spec: Spec) -> Spec | None:
+    """The same network on maps twice as large per side; None where its first layers see the whole picture already."""
+    stride = _space_of_images(spec).stem_stride_of(spec.architecture, spec.network)
+    return with_stem_stride(spec, stride // 2) if stride > 1 else None
+
+
 def _space_of_images(spec: Spec) -> Any:
     """The module of the spec's space; all spaces of images say and change the stride of their stem."""
     return SPACES[spec.space]
