@@ -35,6 +35,7 @@ ENCODINGS = {
     "resnet-20": "16 1  16 3 0 0 0  32 3 0 0 0  64 3 0 0 0",
     "mobilenet-v2-small": "32 1  24 2 6 6  32 3 6 6 6  64 4 6 6 6 6",
     "inverted-small": "32 2  32 1 4  64 2 4 4  128 2 4 4",
+    "narrow-small": "8 1  8 1 3  16 2 8 8  48 3 9 9 9",
 }
 
 # Of the rebuilt networks, without auxiliary head.
@@ -53,6 +54,7 @@ PARAMETERS = {
     "resnet-20": 272_464,
     "mobilenet-v2-small": 247_264,
     "inverted-small": 190_624,
+    "narrow-small": 88_072,
 }
 
 
