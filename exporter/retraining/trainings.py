@@ -27,6 +27,8 @@ from searcher.training.weights_trainer import DivergedError
 
 # A job that a cluster has started again may find the one before it writing its last checkpoint.
 _WAIT_FOR_LOCK_S = 30.0
+# Of the workers of a run that was killed: until they notice and let go.
+_WAIT_FOR_ORPHANS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def begin_training(
     """
     config = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
     path = path.absolute()
-    RunFolder.open(path, config, resume=resume, force=force, again=again).close()
+    RunFolder.open(path, config, resume=resume, force=force, again=again, wait_s=_WAIT_FOR_ORPHANS_S).close()
     dataset = spec.task.dataset
     # A path may be relative to a folder that the workers of a cluster do not run in.
     if dataset.endswith(".h5") or "/" in dataset:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,7 +32,7 @@ from searcher.latency.blocks import Block, blocks_of
 from searcher.nn.complexity import complexity_of
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
-from searcher.training.run_folder import read_toml
+from searcher.training.run_folder import lock_file, read_toml
 from tests.end_to_end.conftest import command, environment, here, macro_search, write_config, write_search
 
 SPACE = StagesSpace((4, 8), (1, 2), ((4, 8), (8, 16), (16,)), (2, 1, 1), ("residual_3x3", "inverted_3x3_e2"))
@@ -242,6 +243,9 @@ def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
     trained[1].unlink()
     (derived / "derivation/summary.json").unlink()
     (derived / "derivation.json").unlink()
+    # A worker of a run that was killed lets go of its folder a little later.
+    orphan = lock_file(trained[1].parent / ".lock")
+    threading.Timer(0.5, orphan.close).start()
     derive(derived, "--resume")
     assert json.loads((derived / "derivation.json").read_text()) == whole
     assert trained[0].stat().st_mtime_ns == kept
