@@ -20,7 +20,8 @@ def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
         return
     target = document.get("target_ms")
     chosen = document.get("chosen")
-    words = f"Of {len(candidates)} networks that were trained, {chosen} was chosen: {_why(chosen, rungs[-1]['scores'])}"
+    why = _why(chosen, rungs[-1]["scores"], figures.metric)
+    words = f"Of {len(candidates)} networks that were trained, {chosen} was chosen: {why}"
     words += f"; all take {values.three_digits(target)} ms as measured" if isinstance(target, float) else ""
     rows = [
         [
@@ -44,9 +45,9 @@ def _cells(name: str, rung: Mapping[str, Any], figures: Figures) -> Iterator[str
     yield values.three_digits(rung.get("losses", {}).get(name)) or ABSENT
 
 
-def _why(chosen: Any, scores: Mapping[str, Any]) -> str:
-    """What its score in the last rung has to do with it: it need not be the highest, see `enas derive`."""
-    if all(other is None or scores[chosen] >= other for other in scores.values()):
+def _why(chosen: Any, scores: Mapping[str, Any], metric: str) -> str:
+    """What its score in the last rung has to do with it: an accuracy need not be the highest, see `enas derive`."""
+    if metric != "accuracy" or all(other is None or scores[chosen] >= other for other in scores.values()):
         return "the best on validation data"
     return "of those within a standard error of the best on validation data, the one of the lowest training loss"
 
