@@ -112,10 +112,11 @@ def score_job(
     interrupt: Interrupt,
     pace: Pace,
 ) -> dict[str, Any]:
-    """Train, or go on, and leave test alone: the summary, whose `valid_score` is None where it is no number, and whose
-    `train_loss` is the last epoch's.
+    """Train, or go on, and leave test alone.
 
-    Args: score_of: a training that is done. Raises: as `train` and `Training.opened`; not DivergedError.
+    Args: score_of: of a training that is done.
+    Returns: the summary: `valid_score`, None where it is no number, and `train_loss`, the last epoch's, in nats.
+    Raises: as `train` and `Training.opened`; not DivergedError.
     """
     with training.opened() as (folder, store):
         if not folder.finished:

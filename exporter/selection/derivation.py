@@ -5,46 +5,35 @@ from the search's policy, at random from its space, and from the neighbourhood o
 brought to the same latency, and the best of them stays to the last rung. All are measured, then trained in rungs, each
 with fewer candidates for longer. Test is not looked at.
 
-Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
-al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network a little.
+Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization".
 """
 
 # n candidates
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from datasets.files import write_text
-from datasets.seeds import numpy_generator, stream_seed
-from exporter.latency.measure import CAREFUL, FITTING, measure_at_pace, onnx_of
-from exporter.latency.profiling import Profiled, references_of
-from exporter.latency.scaling import fit_widths, is_near
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.text import score_text
 from exporter.retraining.trainings import begin_training, validate_job
+from exporter.selection.candidates import Candidate, candidates_of, read_candidate
 from exporter.selection.halving import HalvingConfig
-from exporter.selection.searches import FinishedSearch, finished_search
+from exporter.selection.searches import finished_search
 from exporter.selection.standings import Showing, kept_of, rank
-from searcher.arch.document import ArchitectureError, ConfigError, read_json
-from searcher.arch.retarget import with_larger_maps
-from searcher.arch.space import Space, neighbour
-from searcher.arch.spec import Spec, parse_spec, spec_digest, write_spec
-from searcher.nn.complexity import complexity_of
-from searcher.training.derive import sample_candidates, score
+from searcher.arch.document import read_json
+from searcher.arch.spec import Spec, spec_digest, write_spec
 from searcher.training.image_learner import ImageTraining
 from searcher.training.jobs import Setting, run_jobs
 from searcher.training.mirroring import with_flip
@@ -53,33 +42,6 @@ from searcher.training.run_folder import RunFolder
 DERIVATION = "derivation.json"
 _FOLDER = "derivation"
 _CANDIDATES = "candidates.json"
-# Of a target: what measuring a network twice may differ by.
-_MARGIN = 0.01
-# Of a target: what is aimed at. Right on it, every second network would be too slow where a machine is busy.
-_AIM = 0.98
-# Uniform draws for each that is wanted.
-_DRAWS_PER_STRATUM = 16
-# Of a known network's decisions that a neighbour changes, at most; and draws for each neighbour wanted, for some are
-# drawn twice, and a known network need not be in the space.
-_MOST_CHANGES = 3
-_DRAWS_PER_NEIGHBOUR = 20
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network that takes part."""
-
-    name: str
-    """`favoured 3`, `random 2` or `resnet-20 changed 1`, by where it comes from, or a known network's name."""
-    spec: Spec
-    latency_ms: float | None
-    """Measured, beside the others; None where the search has no target."""
-    reward: float | None
-    """With the shared weights, on the search's minibatches; None of a known network."""
-
-    def to_document(self) -> dict[str, Any]:
-        """For `candidates.json`."""
-        return {**vars(self), "spec": self.spec.to_document()}
 
 
 @dataclass(frozen=True)
@@ -155,7 +117,7 @@ def derive_by_training(
         candidates = _read_candidates(begun.path / _CANDIDATES)
         if candidates is None:
             with setting.interrupt.at_once():
-                candidates = _candidates(finished, config, log=log)
+                candidates = candidates_of(finished, config, log=log)
             documents = [one.to_document() for one in candidates]
             write_text(begun.path / _CANDIDATES, json.dumps(documents, indent=1) + "\n")
         metric = finished.search.learner.metric
@@ -211,7 +173,7 @@ def read_derivation(run: Path) -> Derivation:
     """The finished derivation of a run. Raises: DocumentError: there is none, or its file is damaged."""
     path = run / DERIVATION
     document = read_json(path)
-    candidates = tuple(_candidate(one, source=str(path)) for one in document["candidates"])
+    candidates = tuple(read_candidate(one, source=str(path)) for one in document["candidates"])
     rungs = tuple(
         Rung(
             rung["epochs"],
@@ -222,148 +184,6 @@ def read_derivation(run: Path) -> Derivation:
     return Derivation(document["chosen"], document["metric"], document["target_ms"], candidates, rungs)
 
 
-def _candidates(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
-    """Samples of the search, and the known networks, all measured to meet the target in one sitting."""
-    known = known_networks(finished.profiled) if finished.profiled else {}
-    samples = _samples(finished, config, known=known)
-    target = finished.search.config.latency
-    if target is None:
-        unmeasured = [Candidate(one.name, one.spec, None, one.reward) for one in samples[: config.num_candidates]]
-        return unmeasured + [Candidate(name, spec, None, None) for name, spec in known.items()]
-    # Half as many again as are wanted, for not all have a width that meets the target.
-    tried = samples[: math.ceil(1.5 * config.num_candidates)]
-    assert finished.table is not None
-    on_record = finished.table.references
-    paced = [(onnx_of(spec), on_record[name]) for name, spec in known.items() if name in on_record]
-    ms_of = partial(measure_at_pace, paced=paced, batch=target.batch, threads=target.threads)
-    aim_ms = _AIM * target.target_ms
-
-    def shares(networks: Sequence[Spec]) -> list[float]:
-        return [ms / aim_ms for ms in ms_of(networks, effort=FITTING)]
-
-    def meets(share: float) -> bool:
-        """With a margin, for they are measured once more."""
-        return all(target.miss((share + margin) * aim_ms) == 0 for margin in (-_MARGIN, _MARGIN))
-
-    # All in the same sittings, for opening and pacing take longer than the calls.
-    fitted = fit_widths(
-        [*(one.spec for one in tried), *known.values()],
-        shares=shares,
-        is_enough=[meets] * len(tried) + [is_near] * len(known),
-    )
-    specs = [fit.spec for fit in fitted]
-    measured = ms_of(specs, effort=CAREFUL)
-    found = [
-        Candidate(one.name, spec, ms, one.reward)
-        for one, spec, ms in zip(tried, specs, measured, strict=False)
-        if target.miss(ms) == 0
-    ]
-    if not found:
-        asked = f"{target.target_ms:.3g} ms"
-        nearest = min(measured[: len(tried)], key=target.miss)
-        raise ConfigError(f"of {len(tried)} networks none takes {asked}; the nearest takes {nearest:.3g} ms")
-    references = []
-    for name, spec, ms in zip(known, specs[len(tried) :], measured[len(tried) :], strict=True):
-        if target.miss(ms) == 0:
-            references.append(Candidate(name, spec, ms, None))
-        else:
-            log(f"{name} has no width at which it takes {target.target_ms:.3g} ms, and is left out")
-    return found[: config.num_candidates] + references
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """An architecture of the search's space that may become a candidate."""
-
-    name: str
-    spec: Spec
-    reward: float
-    """With the shared weights."""
-
-
-def _samples(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[str, Spec]) -> list[_Sample]:
-    """In turn an architecture that shared weights favour and that is predicted to meet the target, one drawn uniformly,
-    and a neighbour of a known network.
-
-    The first is the search's own choice. Shared weights favour what shares them most, narrow layers above all, and a
-    policy that has settled gives many of a kind: with its best alone, what differs from them would never be trained.
-    """
-    search = finished.search
-    drawn = sample_candidates(
-        search.policy,
-        search.space,
-        config.num_scored,
-        miss=search.miss if search.config.latency is not None else None,
-        generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", "favoured")),
-    )
-    favoured = [finished.spec.architecture, *drawn]
-    num_uniform = math.ceil(config.num_candidates / 2)  # a third of all that are tried
-    uniform = spread(search.space, finished.spec, count=num_uniform, seed=config.seed)
-    neighbours = neighbours_of(known, search.space, count=config.num_candidates, seed=config.seed)
-    architectures = list(dict.fromkeys([*favoured, *uniform, *neighbours]))
-    examples = numpy_generator(config.seed, "halving", "examples")
-    batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
-    scores = score(search.learner, search.supernet, architectures, batches).tolist()
-    rewards = dict(zip(architectures, scores, strict=True))
-    own, *others = dict.fromkeys(favoured)
-    best = [own, *sorted(others, key=lambda one: -rewards[one])]
-    rows = itertools.zip_longest(
-        ((f"favoured {number}", one) for number, one in enumerate(best, start=1)),
-        ((f"random {number}", one) for number, one in enumerate(dict.fromkeys(uniform), start=1)),
-        ((name, one) for one, name in neighbours.items()),
-    )
-    samples: dict[Any, _Sample] = {}
-    for name, one in (entry for row in rows for entry in row if entry is not None):
-        spec = replace(finished.spec, architecture=one, provenance={"source": "search"})
-        samples.setdefault(one, _Sample(name, spec, rewards[one]))
-    return list(samples.values())
-
-
-def known_networks(profiled: Profiled) -> dict[str, Spec]:
-    """The published networks as latency targets name them, and on larger maps, where the same time makes them narrower.
-
-    Which of the two trains better depends on the data.
-    """
-    known = references_of(profiled)
-    larger = {f"{name} on larger maps": with_larger_maps(spec) for name, spec in known.items()}
-    return known | {name: spec for name, spec in larger.items() if spec is not None}
-
-
-def spread(space: Space, like: Spec, *, count: int, seed: int) -> list[Any]:
-    """`count` architectures drawn uniformly, one of each of as many strata by multiply-adds, the most first.
-
-    However far from the target they lie: their widths will be fitted. What costs most at the space's widths, layers
-    that see large maps above all, becomes narrow so, and is found nowhere among what is predicted to meet the target.
-    """
-    rng = random.Random(stream_seed(seed, "halving", "uniform"))
-    drawn = dict.fromkeys(space.random(rng) for _ in range(_DRAWS_PER_STRATUM * count))
-    costs = {one: complexity_of(replace(like, architecture=one)).total.multiply_adds for one in drawn}
-    ordered = sorted(drawn, key=lambda one: -costs[one])
-    bounds = [len(ordered) * number // count for number in range(count + 1)]
-    return [ordered[rng.randrange(start, max(stop, start + 1))] for start, stop in itertools.pairwise(bounds)]
-
-
-def neighbours_of(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -> dict[Any, str]:
-    """Neighbours of the known networks that a space holds, and their names, of each network in turn.
-
-    However far from the target they lie: their widths will be fitted.
-    """
-    rng = random.Random(stream_seed(seed, "halving", "changed"))
-    found: dict[Any, str] = {spec.architecture: name for name, spec in known.items()}
-    counts = dict.fromkeys(known, 0)
-    for name in itertools.islice(itertools.cycle(known), _DRAWS_PER_NEIGHBOUR * count):
-        try:
-            one = neighbour(space, known[name].architecture, rng, changes=rng.randint(1, _MOST_CHANGES))
-        except ArchitectureError:
-            continue
-        if one not in found:
-            counts[name] += 1
-            found[one] = f"{name} changed {counts[name]}"
-        if sum(counts.values()) == count:
-            break
-    return {one: name for one, name in found.items() if name not in known}
-
-
 def _read_candidates(path: Path) -> list[Candidate] | None:
     """Those of an earlier start, if there are any.
 
@@ -371,11 +191,7 @@ def _read_candidates(path: Path) -> list[Candidate] | None:
     """
     if not path.exists():
         return None
-    return [_candidate(one, source=str(path)) for one in read_json(path)]
-
-
-def _candidate(document: dict[str, Any], *, source: str) -> Candidate:
-    return Candidate(**{**document, "spec": parse_spec(document["spec"], source=source)})
+    return [read_candidate(one, source=str(path)) for one in read_json(path)]
 
 
 def _delete(folder: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from exporter.latency import measure as latency
 from exporter.latency import profiling, scaling
 from exporter.latency.measure import Latencies, Untrained
-from exporter.selection import derivation
+from exporter.selection import candidates as choosing
 from exporter.selection.standings import Showing, rank
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
@@ -70,7 +70,7 @@ def pretend_everywhere(patch: pytest.MonkeyPatch, data_folder: Path) -> None:
     patch.setenv("ENAS_DATA", str(data_folder))
     for module in (latency, profiling, scaling):
         patch.setattr(module, "measure", pretend)
-    for module in (derivation, profiling):
+    for module in (choosing, profiling):
         patch.setattr(module, "onnx_of", lambda spec: spec)
     original = profiling.probe
 
@@ -178,24 +178,24 @@ def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_widt
 def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
     space = search_preset("stages", "quick").search_space
     known = {name: published_spec(name) for name in ("inverted-small", "mobilenet-v2-small")}
-    found = derivation.neighbours_of(known, space, count=6, seed=0)
+    found = choosing.neighbours_of(known, space, count=6, seed=0)
     assert list(found.values()) == [f"inverted-small changed {number}" for number in range(1, 7)]
     for architecture in found:
         assert architecture != known["inverted-small"].architecture
         assert space.from_tokens(space.to_tokens(architecture)) == architecture
-    assert derivation.neighbours_of({}, space, count=6, seed=0) == {}
+    assert choosing.neighbours_of({}, space, count=6, seed=0) == {}
 
 
 def test_uniform_candidates_are_of_every_cost_that_the_space_has() -> None:
     space = search_preset("stages", "quick").search_space
     like = published_spec("inverted-small")
-    found = derivation.spread(space, like, count=4, seed=0)
+    found = choosing.spread(space, like, count=4, seed=0)
     costs = [complexity_of(replace(like, architecture=one)).total.multiply_adds for one in found]
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > 4 * costs[-1]
     assert [found[number].stem.stride for number in (0, -1)] == [1, 2]
-    assert derivation.spread(space, like, count=4, seed=0) == found
-    assert derivation.spread(space, like, count=4, seed=1) != found
+    assert choosing.spread(space, like, count=4, seed=0) == found
+    assert choosing.spread(space, like, count=4, seed=1) != found
 
 
 def meets_target(candidate: dict[str, Any]) -> bool:
