@@ -20,7 +20,16 @@ from typing import Any, NoReturn
 
 from tests.gpu_check import results as documents
 from tests.gpu_check.render import results_page, with_section
-from tests.gpu_check.stages import STAGES, USERS_MISTAKE, Stage, command, missing_packages, not_run, run_stage
+from tests.gpu_check.stages import (
+    STAGES,
+    USERS_MISTAKE,
+    Stage,
+    command,
+    limit_of,
+    missing_packages,
+    not_run,
+    run_stage,
+)
 
 _PAGE = documents.ROOT / "docs" / "gpu.md"
 _WHEELS = documents.ROOT / ".whl"
@@ -64,10 +73,10 @@ def check(
     date = datetime.now(UTC).isoformat(timespec="seconds")
     done: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
-    for stage in stages:
+    for number, stage in enumerate(stages):
         limit_s = deadline - time.monotonic()
         if not tiny:  # whose time depends on what else a CPU does
-            limit_s = min(limit_s, (stage.full_limit_s if full else None) or stage.limit_s)
+            limit_s = limit_of(stages[number:], limit_s, full=full)
         missing = missing_packages(stage)
         print(f"{stage.name} …", end=" ", flush=True)
         if missing:

@@ -32,21 +32,29 @@ class Stage:
     """A part of the check."""
 
     name: str
-    limit_s: float
+    share_s: float
+    """Its share of the time, in seconds where there are as many as all shares together."""
     needs: tuple[str, ...] = ()
     """Modules it imports."""
-    full_limit_s: float | None = None
-    """Its limit with --full, where that is another one."""
+    full_share_s: float | None = None
+    """Its share with --full, where that is another one."""
 
 
 STAGES = (
     Stage("environment", 30, _TORCH),  # the first to read torch from a cold disk
     Stage("smoke", 30, _TORCH),
     Stage("probe", 190, _SEARCH),
-    Stage("tests", 150, (*_SEARCH, "pytest", "pytest_timeout", "onnx", "onnxruntime", "onnxscript")),
     Stage("kernels", 40, _TORCH),
-    Stage("levers", 90, _SEARCH, full_limit_s=600),
+    Stage("levers", 90, _SEARCH, full_share_s=600),
+    # Last, for it measures nothing: it has what the others have left.
+    Stage("tests", 150, (*_SEARCH, "pytest", "pytest_timeout", "onnx", "onnxruntime", "onnxscript")),
 )
+
+
+def limit_of(stages: Sequence[Stage], left_s: float, *, full: bool) -> float:
+    """How long the first of the stages may take of the seconds that are left for them all."""
+    shares = [(stage.full_share_s if full else None) or stage.share_s for stage in stages]
+    return left_s * shares[0] / sum(shares)
 
 
 def missing_packages(stage: Stage) -> list[str]:
@@ -97,7 +105,7 @@ def run_stage(
         "reason": reason,
         "exit_status": process.returncode,
         "seconds": round(seconds, 1),
-        "limit_s": limit_s,
+        "limit_s": round(limit_s, 1),
         "checks": [own, *record.get("checks", [])],
         "figures": record.get("figures", {}),
     }
@@ -111,7 +119,7 @@ def not_run(stage: Stage, reason: str) -> dict[str, Any]:
         "reason": reason,
         "exit_status": None,
         "seconds": 0.0,
-        "limit_s": stage.limit_s,
+        "limit_s": stage.share_s,
         "checks": [{"name": f"stage {stage.name}", "passed": False, "detail": reason}],
         "figures": {},
     }

@@ -65,7 +65,7 @@ class Effort:
     policy: int
 
 
-_EFFORT, _TINY_EFFORT = Effort(30, 10, 15, 9, 3), Effort(2, 1, 2, 1, 1)
+_EFFORT, _TINY_EFFORT = Effort(30, 10, 10, 9, 3), Effort(2, 1, 2, 1, 1)
 
 
 def main(job: Job, record: Record, device: torch.device) -> None:
