@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _MAX_COLUMNS = 3
-# Maps up to this width are small enough for the whole convolution to be as fast as its parts.
-_NARROW = 8
+# Maps up to this width are small enough for the whole convolution to be as fast as its parts; with many channels, whose
+# blocks it computes for nothing, only the narrowest are.
+_NARROW, _NARROWEST = 8, 4
+_MANY_CHANNELS = 64
 
 
 class DepthwiseConv(nn.Conv2d):
