@@ -41,11 +41,11 @@ class Stage:
 
 
 STAGES = (
-    Stage("environment", 30, _TORCH),  # the first to read torch from a cold disk
-    Stage("smoke", 30, _TORCH),
+    Stage("environment", 20, _TORCH),
+    Stage("smoke", 60, _TORCH),  # seconds of which load CUDA's libraries, where nothing has used them before
     Stage("probe", 190, _SEARCH),
-    Stage("kernels", 40, _TORCH),
-    Stage("levers", 90, _SEARCH, full_share_s=600),
+    Stage("kernels", 30, _TORCH),
+    Stage("levers", 100, _SEARCH, full_share_s=600),
     # Last, for it measures nothing: it has what the others have left.
     Stage("tests", 150, (*_SEARCH, "pytest", "pytest_timeout", "onnx", "onnxruntime", "onnxscript")),
 )

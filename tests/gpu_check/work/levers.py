@@ -1,4 +1,4 @@
-"""The ablation of `make bench-gpu`: of the micro space without torch.compile, or with --full all there is."""
+"""The ablation of `make bench-gpu`: a step of the micro search without torch.compile, or with --full all there is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def main(job: Job, record: Record, device: torch.device) -> None:
     if job.tiny:
         ablation = dict(itertools.islice(ablation.items(), 2))
     ended = True
-    for row in rows(device, sizes=sizes, effort=effort, ablation=ablation):
+    measured = rows(device, sizes=sizes, effort=effort, ablation=ablation)
+    for row in measured if job.full else itertools.islice(measured, len(ablation)):
         found: dict[str, Any] = row._asdict()
         record.row("levers", {**found, "ms": round(row.ms, 3), "mib": round(row.mib), "busy": _rounded(row.busy)})
         if job.seconds_left < 0:
