@@ -116,6 +116,12 @@ def test_the_weights_of_wide_kernels_alone_are_taken_in_parts() -> None:
     assert "WideDepthwiseConv" not in type(wide.eval()(x).grad_fn).__name__
 
 
+@pytest.mark.parametrize(("side", "in_parts"), [(8, True), (5, True), (4, False)])
+def test_on_narrow_maps_those_of_many_channels_are(side: int, in_parts: bool) -> None:
+    layer, x = DepthwiseConv(64, 5), images(2, 64, side, side)
+    assert ("WideDepthwiseConv" in type(layer(x).grad_fn).__name__) == in_parts
+
+
 @pytest.mark.parametrize("shape", [(5, 8, 6, 6), (5, 20, 2, 7), (3, 8, 1, 6), (5, 16, 6, 6)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pooling_gives_what_torch_gives(shape: tuple[int, ...], stride: int) -> None:

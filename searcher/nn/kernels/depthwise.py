@@ -36,7 +36,8 @@ class DepthwiseConv(nn.Conv2d):
         """The same with another weight, such as a part of its own: [C, 1, K, K] with as many channels as x."""
         if x.device.type != "cpu":
             return self._plain(x, weight)
-        in_parts = self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > _NARROW
+        narrow = _NARROWEST if x.shape[1] >= _MANY_CHANNELS else _NARROW
+        in_parts = self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > narrow
         with torch.autocast("cpu", enabled=False):  # a CPU is slower at it in bfloat16
             if in_parts and self.training and torch.is_grad_enabled():
                 return _WideDepthwiseConv.apply(x, weight, self.stride[0])
@@ -65,9 +66,19 @@ class _WideDepthwiseConv(torch.autograd.Function):
             # What these columns read, beginning with the first output's: padding where positive, a cut where negative.
             width = stride * (grad.shape[3] - 1) + columns.shape[3]
             left = padding - first
-            read = functional.pad(x, (left, width - x.shape[3] - left))
+            read = _columns_of(x, -left, width)
             parts.append(_backward(grad, read, columns, stride=stride, padding=(padding, 0), of=(False, True))[1])
         return grad_x, torch.cat(parts, dim=3), None
+
+
+def _columns_of(x: Tensor, first: int, width: int) -> Tensor:
+    """Columns `first` to `first + width` of x, zeros where it has none; `functional.pad` fills all with them first."""
+    begin, end = max(first, 0), min(first + width, x.shape[3])
+    columns = torch.empty(*x.shape[:3], width, dtype=x.dtype, memory_format=torch.channels_last)
+    columns[:, :, :, : begin - first].zero_()
+    columns[:, :, :, end - first :].zero_()
+    columns[:, :, :, begin - first : end - first] = x[:, :, :, begin:end]
+    return columns
 
 
 def _backward(
