@@ -99,6 +99,10 @@ def candidates_of(finished: FinishedSearch, config: HalvingConfig, *, log: Calla
     )
     specs = [fit.spec for fit in fitted]
     measured = ms_of(specs, effort=CAREFUL)
+    # Where the machine was busy for a while, all that were fitted to the target can miss it together.
+    if missing := [place for place, ms in enumerate(measured) if target.miss(ms) > 0]:
+        for place, ms in zip(missing, ms_of([specs[place] for place in missing], effort=CAREFUL), strict=True):
+            measured[place] = ms
     found = [
         Candidate(one.name, spec, ms, one.reward)
         for one, spec, ms in zip(tried, specs, measured, strict=False)

@@ -223,6 +223,25 @@ def test_where_predictions_err_widths_make_up_for_it(searched: Path, monkeypatch
     assert all(map(meets_target, found))
 
 
+def test_a_machine_that_is_busy_while_all_are_measured_leaves_nobody_out(
+    derived: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = json.loads((derived / "derivation.json").read_text())["candidates"]
+    disturbed = slowed(lambda number: 1.2 if number >= len(PUBLISHED) else 1.0)
+    careful: list[int] = []
+
+    def measure(networks: Any, **settings: Any) -> Latencies:
+        if settings["effort"] is not latency.CAREFUL:
+            return pretend(networks, **settings)
+        careful.append(len(networks))
+        return (disturbed if len(careful) == 1 else pretend)(networks, **settings)
+
+    monkeypatch.setattr(latency, "measure", measure)
+    derive(derived, "--force")
+    assert json.loads((derived / "derivation.json").read_text())["candidates"] == before
+    assert len(careful) == 2
+
+
 def test_a_machine_at_another_pace_changes_nothing(derived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen() -> list[Any]:
         candidates = json.loads((derived / "derivation.json").read_text())["candidates"]
