@@ -73,7 +73,8 @@ def score(
 
     Nothing is augmented or dropped. The architectures are shared out over the ranks.
     """
-    supernet.eval()
+    if supernet.training:  # it has thousands of modules to tell
+        supernet.eval()
     mine = architectures[world.part(len(architectures))]
     rewards = [learner.reward(bind(supernet, architecture), batches) for architecture in mine]
     device = next(supernet.parameters()).device
@@ -117,7 +118,7 @@ def derive(
     finals: list[float] = []
     for group in _groups([candidates[i] for i in finalists], world.size):
         mine = group[world.part(len(group))]
-        part = [learner.whole_reward(bind(supernet.eval(), architecture), _examples(seed)) for architecture in mine]
+        part = [learner.whole_reward(bind(supernet, architecture), _examples(seed)) for architecture in mine]
         finals += world.whole(torch.tensor(part, dtype=torch.float64), len(group)).tolist()
         for _ in group:
             on_score()

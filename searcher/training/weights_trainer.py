@@ -111,10 +111,11 @@ class WeightsTrainer:
     def epoch(self, network_of: Callable[[int], Network], *, epoch: int, start_step: int) -> Iterator[int]:
         """The rest of an epoch from `start_step` on, yielding after each step how many of the epoch are done.
 
-        network_of: from the number of a pass in its epoch to the network of that pass.
+        network_of: from the number of a pass in its epoch to the network of that pass. The network is put into
+        training mode once, and has to stay in it.
         """
+        self._network.train()  # not at every step: a supernet has thousands of modules
         for step, batch in enumerate(self._batches(epoch, start_step), start=start_step):
-            self._network.train()
             self._set_rate(epoch + step / self.steps_per_epoch)
             progress = (epoch + (step + 1) / self.steps_per_epoch) / self._num_epochs
             noise = stream_seed(self._seed, "noise", epoch, step, *self._world.stream)

@@ -1,11 +1,11 @@
-"""`make bench ONLY=graphs`: what a replay costs on the host, and the memory that a supernet's recordings take."""
+"""`make bench ONLY=graphs`: what a replay and a step cost on the host, and the memory of recordings."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 
 import numpy as np
 import torch
@@ -19,23 +19,12 @@ from searcher.nn.operations import SepConv
 from searcher.nn.tapes import Computation
 from searcher.presets.catalog import search_preset
 from searcher.training.search_config import SearchConfig
+from tests.benchmarks import graph_step
+from tests.benchmarks.graph_step import NoTape
 
 _ROUNDS, _CALLS = 40, 200
 # Architectures in a row that bring nothing new.
 _QUIET = 60
-
-
-class NoTape:
-    """Does nothing: what is left of a call is the host's work around a replay."""
-
-    def __init__(self, computation: Computation, place: Hashable) -> None:
-        live = computation.forward()
-        self.outputs = tuple(output.detach().clone() for output in live)
-        self.gradients = tuple(gradient.clone() for gradient in computation.backward(live, self.outputs))
-
-    def forward(self) -> None: ...
-
-    def backward(self, gradients: Sequence[Tensor]) -> None: ...
 
 
 def host_cost() -> tuple[float, float]:
@@ -121,9 +110,10 @@ def memory_of(config: SearchConfig, *, side: int, dtype: torch.dtype) -> Memory:
 
 
 def main() -> None:
-    """Print both, for docs/gpu.md."""
+    """Print all of it, for docs/gpu.md."""
     forward, backward = host_cost()
     print(f"\nreplay of a separable convolution, host: {forward:.0f} µs forward, {backward:.0f} µs backward")
+    graph_step.main()
     config = search_preset("micro", "reference", image_size=32)
     for dtype in (torch.float32, torch.bfloat16):
         memory = memory_of(config, side=32, dtype=dtype)

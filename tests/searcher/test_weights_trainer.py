@@ -89,6 +89,13 @@ def test_an_epoch_learns_and_counts_what_it_saw() -> None:
     assert loss < math.log(3)
 
 
+def test_an_epoch_trains_a_network_that_was_evaluated_before() -> None:
+    network = Toy().eval()
+    steps = make_trainer(network, FewPoints(80)).epoch(lambda _: network, epoch=0, start_step=0)
+    next(steps)
+    assert all(module.training for module in network.modules())
+
+
 def test_an_epoch_goes_on_where_it_stopped() -> None:
     networks = [Toy(), Toy()]
     networks[1].load_state_dict(networks[0].state_dict())
