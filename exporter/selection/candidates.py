@@ -12,6 +12,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from datasets.seeds import numpy_generator, stream_seed
 from exporter.latency.measure import CAREFUL, FITTING, measure_at_pace, onnx_of
 from exporter.latency.profiling import Profiled, references_of
-from exporter.latency.scaling import fit_widths, is_near
+from exporter.latency.scaling import fit_widths, is_near, scaled
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch
 from searcher.arch.document import ArchitectureError, ConfigError
@@ -38,9 +39,11 @@ _AIM = 0.98
 # Uniform draws for each that is wanted.
 _DRAWS_PER_STRATUM = 16
 # Of a known network's decisions that a neighbour changes, at most; and draws for each neighbour wanted, for some are
-# drawn twice, and a known network need not be in the space.
+# drawn twice.
 _MOST_CHANGES = 3
 _DRAWS_PER_NEIGHBOUR = 20
+# At what widths a space may hold a known network.
+_FACTORS_OF_KNOWN = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -194,21 +197,30 @@ def spread(space: Space, like: Spec, *, count: int, seed: int) -> list[Any]:
 
 
 def neighbours_of(known: Mapping[str, Spec], space: Space, *, count: int, seed: int) -> dict[Any, str]:
-    """Neighbours of the known networks that a space holds, and their names, of each network in turn.
+    """Neighbours of the known networks that a space holds, at their widths or larger, and their names, of each network
+    in turn.
 
-    However far from the target they lie: their widths will be fitted.
+    However far from the target they lie: their widths will be fitted, so only the widths' proportions matter.
     """
     rng = random.Random(stream_seed(seed, "halving", "changed"))
-    found: dict[Any, str] = {spec.architecture: name for name, spec in known.items()}
-    counts = dict.fromkeys(known, 0)
-    for name in itertools.islice(itertools.cycle(known), _DRAWS_PER_NEIGHBOUR * count):
-        try:
-            one = neighbour(space, known[name].architecture, rng, changes=rng.randint(1, _MOST_CHANGES))
-        except ArchitectureError:
-            continue
+    held = {name: one for name, spec in known.items() if (one := _held(space, spec)) is not None}
+    found: dict[Any, str] = {one: name for name, one in held.items()}
+    counts = dict.fromkeys(held, 0)
+    for name in itertools.islice(itertools.cycle(held), _DRAWS_PER_NEIGHBOUR * count):
+        one = neighbour(space, held[name], rng, changes=rng.randint(1, _MOST_CHANGES))
         if one not in found:
             counts[name] += 1
             found[one] = f"{name} changed {counts[name]}"
         if sum(counts.values()) == count:
             break
-    return {one: name for one, name in found.items() if name not in known}
+    return {one: name for one, name in found.items() if name not in held}
+
+
+def _held(space: Space, spec: Spec) -> Any | None:
+    """A network's architecture where the space holds it, at the first factor of its widths at which it does."""
+    for factor in _FACTORS_OF_KNOWN:
+        architecture = scaled(spec, factor).architecture
+        with suppress(ArchitectureError):
+            space.to_tokens(architecture)
+            return architecture
+    return None

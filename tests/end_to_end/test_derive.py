@@ -177,11 +177,16 @@ def test_every_candidate_meets_the_target_and_known_networks_take_part_at_a_widt
 
 def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
     space = search_preset("stages", "quick").search_space
-    known = {name: published_spec(name) for name in ("inverted-small", "mobilenet-v2-small")}
+    known = {name: published_spec(name) for name in ("inverted-small", "mobilenet-v2-small", "narrow-small")}
     found = choosing.neighbours_of(known, space, count=6, seed=0)
-    assert list(found.values()) == [f"inverted-small changed {number}" for number in range(1, 7)]
+    # The space holds narrow-small at twice its widths, and mobilenet-v2-small at none, for it is deeper.
+    names = [f"{name} changed {number}" for number in (1, 2, 3) for name in ("inverted-small", "narrow-small")]
+    assert sorted(found.values()) == sorted(names)
     for architecture in found:
-        assert architecture != known["inverted-small"].architecture
+        assert architecture not in (
+            known["inverted-small"].architecture,
+            scaling.scaled(known["narrow-small"], 2).architecture,
+        )
         assert space.from_tokens(space.to_tokens(architecture)) == architecture
     assert choosing.neighbours_of({}, space, count=6, seed=0) == {}
 
