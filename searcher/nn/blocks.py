@@ -40,9 +40,29 @@ class ConcatProjection(nn.Module):
         self.norm = norm(channels)
 
     def forward(self, tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
-        weights: list[Tensor] = [self.blocks[str(source)].weight for source in sources]  # type: ignore[misc]
-        weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
-        return self.norm(pointwise_conv(functional.relu(concat(tensors), inplace=True), weight))
+        return _projected(tensors, [self.blocks[str(source)] for source in sources], self.norm)
+
+    def of(self, sources: Sequence[int]) -> FixedProjection:
+        """What it is to these sources."""
+        return FixedProjection([self.blocks[str(source)] for source in sources], self.norm)
+
+
+class FixedProjection(nn.Module):
+    """A `ConcatProjection` of sources that are known, one for each block, with its weights."""
+
+    def __init__(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
+        super().__init__()
+        self.blocks, self.norm = nn.ModuleList(blocks), norm
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return _projected(tensors, self.blocks, self.norm)
+
+
+def _projected(tensors: Sequence[Tensor], blocks: Iterable[nn.Module], norm: nn.Module) -> Tensor:
+    weights: list[Tensor] = [block.weight for block in blocks]  # type: ignore[misc]
+    weight = torch.cat(weights, dim=1)  # [C, n*C, 1, 1]
+    merged: Tensor = norm(pointwise_conv(functional.relu(concat(tensors), inplace=True), weight))
+    return merged
 
 
 class FactorizedReduction(nn.Module):

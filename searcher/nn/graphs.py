@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from searcher.arch.document import ConfigError
 from searcher.nn.banks import Alternatives
-from searcher.nn.blocks import FactorizedReduction, ReluConvNorm
+from searcher.nn.blocks import AuxiliaryHead, ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
+from searcher.nn.flat import lay_flat
 from searcher.nn.graph_parts import Part
 from searcher.nn.recordings import Recording, Replayed
 from searcher.nn.tapes import CudaTapes, Record
@@ -103,17 +104,19 @@ class Graphs:
 
 
 def graph_operations(supernet: nn.Module, graphs: Graphs) -> None:
-    """Let a convolutional supernet's operations, calibrations and reductions run through `graphs` from now on.
+    """Let all that has weights in a convolutional supernet, but its classifier, run through `graphs` from now on.
 
     Their norms take the statistics of the batch and nothing is dropped, so one recording serves training and scoring.
 
     Raises: ConfigError: the supernet has none of them.
     """
-    parts = list(recordable(supernet))
-    if not parts:
+    if not any(isinstance(module, Alternatives) for module in supernet.modules()):
         raise ConfigError("CUDA graphs are for supernets whose operations keep their shapes, micro and macro")
-    for part, place in parts:
+    for part, place in recordable(supernet):
         _divert(part, graphs, place=place)
+    for module in supernet.modules():
+        if isinstance(module, ConcatProjection):
+            _divert_projection(module, graphs)
 
 
 def recordable(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -122,7 +125,7 @@ def recordable(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
         if isinstance(child, Alternatives):
             # What has no weights is a single kernel.
             yield from ((module, child) for module in child.values() if any(True for _ in module.parameters()))
-        elif isinstance(child, ReluConvNorm | FactorizedReduction):
+        elif isinstance(child, ReluConvNorm | FactorizedReduction | Stem | AuxiliaryHead):
             yield child, child
         else:
             yield from recordable(child)
@@ -135,6 +138,22 @@ def _divert(module: nn.Module, graphs: Graphs, *, place: nn.Module) -> None:
         return forward(x) if graphs.computing else graphs.call(part, [x])
 
     module.forward = through_graphs
+
+
+def _divert_projection(module: ConcatProjection, graphs: Graphs) -> None:
+    """Its recordings are one for each number of sources, to which the weights of those that are used are copied."""
+    forward, parts = module.forward, dict[tuple[int, ...], Part]()
+    lay_flat(tuple(module.parameters()))  # or its parts would, each of some and in the middle of a pass
+
+    def through_graphs(tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
+        if graphs.computing:
+            return forward(tensors, sources)
+        key = tuple(sources)
+        if key not in parts:
+            parts[key] = Part(module.of(sources), place=module, build=str(len(key)))
+        return graphs.call(parts[key], tensors)
+
+    module.forward = through_graphs  # type: ignore[method-assign]
 
 
 class GraphedNetwork(nn.Module):

@@ -44,11 +44,14 @@ class Recording:
         # Not the parameters themselves, which autograd would tie to the stream of the recording.
         self._weights = [view.detach().requires_grad_() for view in views]
         self.packed: Callable[[tuple[Tensor, ...]], Any] = tuple
-        self._load(part, tensors)
+        with torch.no_grad():
+            self._load(part, tensors)
         with _undisturbed(part.module, part.weights[0].device):
             self._tape = record(
                 _Computation(self._compute, [x for x in self._inputs if x.requires_grad], self._weights), part.place
             )
+        self._gradient_views = views_of(self._tape.gradients[-1], part.weights)
+        self._borrower: Part | None = None  # whose gradients lie where the tape leaves them
 
     def has_lost(self, part: Part) -> bool:
         """Whether weights that are read where they were lie elsewhere now."""
@@ -60,25 +63,29 @@ class Recording:
         self._tape.forward()
         return tuple([output.detach() for output in self._tape.outputs])
 
-    def backward(self, part: Part, gradients: Sequence[Tensor]) -> Iterator[Tensor | None]:
+    def backward(self, part: Part, gradients: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients of inputs, which the next call overwrites, and of what autograd sees of the weights."""
+        if self._borrower is not None:  # nothing to keep, where an optimiser has used the gradients and dropped them
+            self._borrower.keep_gradient(self._tape.gradients[-1], self._gradient_views)
+            self._borrower = None
         self._tape.backward(gradients)
         *of_inputs, of_weights = self._tape.gradients
+        # The tape's own tensors: autograd adds in place, and keeps, only what nobody else holds.
         found = iter(of_inputs)
-        for x in self._inputs:
-            yield next(found).detach() if x.requires_grad else None
-        if part.shared:
-            part.add_gradient(of_weights)
-            yield None
-        else:
-            yield from views_of(of_weights.clone(), part.weights)
+        of_tensors = [next(found) if x.requires_grad else None for x in self._inputs]
+        if not part.shared:
+            return [*of_tensors, *views_of(of_weights.clone(), part.weights)]
+        if part.add_gradient(of_weights, self._gradient_views):
+            self._borrower = part
+        return [*of_tensors, None]
 
-    @torch.no_grad()
     def _load(self, part: Part, tensors: Sequence[Tensor]) -> None:
-        for mine, given in zip(self._inputs, tensors, strict=True):
-            mine.copy_(given)
+        memory, given = [*self._inputs], [*tensors]
         if self._vector is not None:
-            part.copy_weights(self._vector)
+            pieces = part.pieces()
+            memory += [self._vector] if len(pieces) == 1 else self._vector.split([piece.numel() for piece in pieces])
+            given += pieces
+        torch._foreach_copy_(memory, given)  # one launch, where all are of one type
 
     def _compute(self) -> tuple[Tensor, ...]:
         named = dict(zip(self._options, self._inputs[self._num_inputs :], strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from searcher.arch.spaces.macro import MacroSize, MacroSpace
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.nn.banks import Alternatives
+from searcher.nn.blocks import ConcatProjection
 from searcher.nn.build import build_network, build_supernet
 from searcher.nn.flat import views_of
 from searcher.nn.graph_parts import Part
@@ -95,9 +98,10 @@ def test_recordings_are_bounded_by_places_however_many_architectures_pass(device
     for _ in range(60):
         supernet(images, space.random(rng))[0].sum().backward()
     # Of a node's two operations: two kernels of separable convolution, and in reduction cells, of an input's map, once
-    # more and the identity. Then two calibrations, two halved loose ends, and the reduction's odd one out, for a cell.
+    # more and the identity. Then two calibrations, two halved loose ends, the reduction's odd one out, and a merge of
+    # each number of loose ends, for a cell; and the stem.
     cells, nodes = size.cells, space.num_nodes
-    assert len(graphs) <= cells * (2 * nodes * 5 + 5)
+    assert len(graphs) <= cells * (2 * nodes * 5 + 5 + nodes + 2) + 1
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -215,6 +219,33 @@ def test_gradients_add_up_where_only_some_weights_have_one() -> None:
     Graphs(EagerTape).call(part, [x]).sum().backward()
     torch.testing.assert_close(layer.bias.grad, torch.full((3,), 3.0))
     torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(3, 3))
+
+
+def test_gradients_outlive_other_passes_through_their_recording() -> None:
+    """Until those, they lie where the recording leaves them."""
+    graphs, layers = Graphs(EagerTape), nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    plain, parts = copy.deepcopy(layers), [Part(layer, place="here", build="alike") for layer in layers]
+    for number in (0, 1, 0, 0, 1):
+        x = torch.randn(2, 3)
+        for y in (graphs.call(parts[number], [x]), plain[number](x)):
+            y.square().sum().backward()
+        assert_alike(gradients(layers), gradients(plain), "cpu")
+    assert len(graphs) == 1
+
+
+def test_merges_are_recorded_by_how_many_they_merge() -> None:
+    projection, graphs = ConcatProjection(range(4), 3, norm=nn.BatchNorm2d), Graphs(EagerTape)
+    supernet = nn.ModuleList([Alternatives({"a": nn.Linear(3, 3)}), projection])
+    plain = copy.deepcopy(projection)
+    graph_operations(supernet, graphs)
+    for sources in ([0], [1, 3], [2], [0, 2]):
+        maps = [torch.randn(2, 3, 4, 4) for _ in sources]
+        for module in (projection, plain):
+            module.zero_grad(set_to_none=True)
+            module(maps, sources).square().sum().backward()
+        assert_alike(projection(maps, sources), plain(maps, sources), "cpu")
+        assert_alike(gradients(projection), gradients(plain), "cpu")
+    assert len(graphs) == 2
 
 
 def test_a_network_whose_weights_have_moved_is_recorded_again() -> None:
