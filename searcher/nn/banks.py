@@ -6,6 +6,7 @@ depend on the bank, so the weights of a fixed network are a subset of its supern
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, Protocol, TypeVar
 
@@ -39,7 +40,17 @@ class FixedOps:
 
 
 class Alternatives(nn.ModuleDict):
-    """Modules of which a forward pass uses at most one."""
+    """Modules of which a forward pass uses at most one, and of that all parameters."""
+
+
+def used_as_one(network: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters in their order; those of an alternative, all of which a pass uses or none, come together."""
+    owners: dict[nn.Parameter, nn.Module] = {}
+    for bank in network.modules():
+        if isinstance(bank, Alternatives):
+            owners |= {parameter: module for module in bank.values() for parameter in module.parameters()}
+    runs = itertools.groupby(network.parameters(), key=lambda parameter: id(owners.get(parameter, parameter)))
+    return [list(parameters) for _, parameters in runs]
 
 
 class OperationBank(Alternatives):

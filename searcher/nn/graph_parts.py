@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Sequence
 
 from torch import Tensor, nn
 
 from searcher.nn.flat import Pieces, lay_flat, views_of
+
+_GRADIENT_OF = operator.attrgetter("grad")
 
 
 class Part:
@@ -51,7 +54,7 @@ class Part:
         Returns: whether they had none, and have the views themselves now; before the vector changes, they are to be
         kept.
         """
-        found = [weight.grad for weight in self.weights]
+        found = list(map(_GRADIENT_OF, self.weights))
         there = [gradient for gradient in found if gradient is not None]
         if not there:
             for weight, view in zip(self.weights, views, strict=True):
@@ -67,7 +70,7 @@ class Part:
 
     def keep_gradient(self, vector: Tensor, views: Sequence[Tensor]) -> None:
         """Let the weights whose gradient is one of the vector's views have it in memory of their own."""
-        if any(weight.grad is view for weight, view in zip(self.weights, views, strict=True)):
+        if any(map(operator.is_, map(_GRADIENT_OF, self.weights), views)):
             for weight, view, kept in zip(self.weights, views, views_of(vector.clone(), self.weights), strict=True):
                 if weight.grad is view:
                     weight.grad = kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.micro import MicroSize, MicroSpace
+from searcher.nn.banks import used_as_one
+from searcher.nn.build import build_supernet
 from searcher.training.distributed import ALONE, World
 from searcher.training.flat_sgd import FlatSgd
-from searcher.training.optim import EachParameter, SgdConfig
+from searcher.training.optim import EachParameter, SgdConfig, clip_gradients
 from tests.end_to_end.two_processes import in_two_processes
 
 PLAIN = SgdConfig(learning_rate=0.05, momentum=0.0, weight_decay=0.0, clip_norm=0.0, update_unused=True)
@@ -145,6 +150,32 @@ def test_parameters_keep_values_shapes_strides_and_the_rate_that_is_set() -> Non
     flat_step(network, optimizer, 0)
     for a, b in zip(network.parameters(), untouched.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "size"), [("micro", MicroSpace(3), MicroSize(5, 8)), ("macro", MacroSpace(6), MacroSize(8))]
+)
+def test_parameters_used_as_one_get_gradients_together(name: str, space: Any, size: Any) -> None:
+    """Or a step would miss those of which it looks at the first only."""
+    supernet = build_supernet(name, space, size, input_shape=(12, 12, 1), num_classes=3, seed=0)
+    units, rng = used_as_one(supernet), random.Random(0)
+    assert [p for unit in units for p in unit] == list(supernet.parameters())
+    assert len(units) < len(list(supernet.parameters())) / 2
+    for _ in range(5):
+        supernet.zero_grad()
+        supernet(torch.randn(4, 1, 12, 12), space.random(rng))[0].sum().backward()
+        assert all(len({parameter.grad is None for parameter in unit}) == 1 for unit in units)
+
+
+def test_clipping_is_torchs_to_the_bit() -> None:
+    plain, flat = Choices(), Choices()
+    optimizer = FlatSgd(flat, SETTINGS["all"])
+    for network in (plain, flat):
+        take_gradients(network, 0)
+    expected = clip_gradients(plain.parameters(), 0.5)
+    assert torch.equal(optimizer.step(), expected)  # type: ignore[arg-type]
+    for a, b in zip(plain.parameters(), flat.parameters(), strict=True):
+        assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(3, 2), lambda: nn.Linear(2, 3, bias=False)])
