@@ -159,10 +159,16 @@ ALLOWED = {
         "searcher.training.text_learner",
         "datasets",
     },
-    "searcher.training.optim": {"searcher.arch.document", "searcher.training.light_optimizers"},
+    # Of networks an optimiser knows which parameters a pass uses together.
+    "searcher.training.optim": {"searcher.arch.document", "searcher.nn.banks", "searcher.training.light_optimizers"},
     "searcher.training.light_optimizers": set(),
     "searcher.training.sharpness": set(),
-    "searcher.training.flat_sgd": {"searcher.nn.flat", "searcher.training.light_optimizers", "searcher.training.optim"},
+    "searcher.training.flat_sgd": {
+        "searcher.nn.banks",
+        "searcher.nn.flat",
+        "searcher.training.light_optimizers",
+        "searcher.training.optim",
+    },
     "searcher.training.checkpoint": {"datasets.files"},
     "searcher.training.metrics": {"datasets.files"},
     "searcher.training.averaging": {"searcher.training.distributed", "searcher.training.learner"},
