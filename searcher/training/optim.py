@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from searcher.arch.document import ConfigError
+from searcher.nn.banks import used_as_one
 from searcher.training.light_optimizers import SGD, AdamW
 
 
@@ -139,10 +141,13 @@ def _groups(network: nn.Module, config: SgdConfig) -> list[dict[str, Any]]:
 
 
 class EachParameter:
-    """`make_optimizer`, clipping before each step; parameters without a gradient are left alone."""
+    """`make_optimizer`, clipping before each step; parameters without a gradient are left alone.
+
+    A step of a micro supernet uses a fifteenth of its thousands of parameters. It shows torch only those.
+    """
 
     def __init__(self, network: nn.Module, config: SgdConfig) -> None:
-        self._parameters = list(network.parameters())
+        self._units = used_as_one(network)
         self._optimizer = make_optimizer(network, config)
         self._clip_norm = config.clip_norm
 
@@ -153,13 +158,19 @@ class EachParameter:
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self._used():
+            parameter.grad = None
 
     def step(self) -> Tensor | None:
         """Follow the parameters' gradients, clipped. Returns: as `clip_gradients`."""
-        norm = clip_gradients(self._parameters, self._clip_norm)
-        self._optimizer.step()
+        used = self._used()
+        norm = clip_gradients(used, self._clip_norm)
+        with _only(used, self._optimizer):
+            self._optimizer.step()
         return norm
+
+    def _used(self) -> list[nn.Parameter]:
+        return [parameter for unit in self._units if unit[0].grad is not None for parameter in unit]
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on, which later steps change."""
@@ -168,6 +179,20 @@ class EachParameter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises: ValueError, RuntimeError: the state is of other parameters."""
         self._optimizer.load_state_dict(state)
+
+
+@contextmanager
+def _only(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Has an optimiser know of no other parameters."""
+    groups, chosen = optimizer.param_groups, set(map(id, parameters))
+    whole = [group["params"] for group in groups]
+    try:
+        for group in groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        yield
+    finally:
+        for group, params in zip(groups, whole, strict=True):
+            group["params"] = params
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor | None:

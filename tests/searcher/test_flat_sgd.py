@@ -183,3 +183,14 @@ def test_a_state_of_other_parameters_is_refused(make: Callable[[], nn.Module]) -
     config = SETTINGS["all"]
     with pytest.raises((ValueError, RuntimeError)):
         FlatSgd(nn.Linear(4, 3), config).load_state_dict(EachParameter(make(), config).state_dict())
+
+
+def test_a_step_of_each_parameter_leaves_alone_what_has_no_gradient() -> None:
+    network, untouched = Choices(), Choices()
+    optimizer = EachParameter(network, replace(SETTINGS["all"], update_unused=False))
+    take_gradients(network, 0)
+    used = [parameter.grad is not None for parameter in network.parameters()]
+    optimizer.step()
+    changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), untouched.parameters(), strict=True)]
+    assert changed == used
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(used)
