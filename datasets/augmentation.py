@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ class Augmentation:
     """What is done to a batch of training images, in the order of these fields; each image draws for itself."""
 
     crop_padding: int = 0
-    """Pixels of black added on every side before a window of the image's size is cut at random; 0: no crop."""
+    """Pixels added on every side before a window of the image's size is cut at random; 0: no crop."""
+    crop_border: Literal["mirrored", "black"] = "mirrored"
+    """What these pixels are: the image, mirrored at its border, or black, which photographs have not at theirs."""
     flip: bool = False
     """Mirror left to right with probability one half."""
     trivial_augment: bool = False
@@ -90,7 +93,7 @@ class Augmentation:
     @property
     def changes_nothing(self) -> bool:
         """Whether every epoch shows an image as it is."""
-        return self == Augmentation(erase_area=self.erase_area)
+        return self == Augmentation(erase_area=self.erase_area, crop_border=self.crop_border)
 
     @property
     def mixes(self) -> bool:
@@ -158,12 +161,24 @@ def crop_and_flip(pixels: Tensor, choices: Tensor, augmentation: Augmentation) -
     inner[0] = pixels
     if augmentation.flip:
         inner[1] = pixels.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)  # flip is fastest on a channels_last view
+    if augmentation.crop_border == "mirrored":
+        _mirror_at_border(padded, padding, axis=2)
+        _mirror_at_border(padded, padding, axis=3)
 
     top, left, flipped = choices[:3, :, None]  # [B, 1] each
     image = torch.arange(batch, device=pixels.device)[:, None] + flipped * batch
     row = image * padded.shape[2] + top + torch.arange(height, device=pixels.device)  # [B, H]
     starts = (row * padded.shape[3] + left) * channels
     return _runs(padded.view(-1), width * channels).index_select(0, starts.flatten()).view(pixels.shape)
+
+
+def _mirror_at_border(padded: Tensor, padding: int, *, axis: int) -> None:
+    """Write what lies within the first and the last `padding` places of an axis: the picture, mirrored."""
+    first, last = padding, padded.shape[axis] - padding - 1
+    for away in range(1, padding + 1):
+        back = min(away, last - first)
+        padded.select(axis, first - away).copy_(padded.select(axis, first + back))
+        padded.select(axis, last + away).copy_(padded.select(axis, last - back))
 
 
 def cut_out(images: Tensor, choices: Tensor, side: int) -> None:

@@ -241,7 +241,8 @@ def augmented_one_by_one(
         pixels, tops, lefts, flips, centres_y, centres_x, erased, rectangles, strict=True
     ):
         image = image[:, ::-1] if flip else image
-        image = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+        mode = "constant" if augmentation.crop_border == "black" else "reflect"
+        image = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode=mode)
         image = image[top : top + height, left : left + width]
         image = image.astype(np.float32) * scale + shift
         if side:
@@ -262,6 +263,7 @@ def augmented_one_by_one(
     [
         Augmentation(),
         Augmentation(crop_padding=3),
+        Augmentation(crop_padding=3, crop_border="black"),
         Augmentation(flip=True),
         Augmentation(cutout=4),
         Augmentation(cutout=50),
