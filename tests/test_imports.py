@@ -218,7 +218,7 @@ ALLOWED = {
         "datasets.files",
     },
     "searcher.presets": {"searcher", "datasets.augmentation"},
-    "searcher.presets.published": {"searcher.controller", "searcher.training.optim"},
+    "searcher.presets.published": {"searcher.controller", "searcher.training.optim", "datasets.augmentation"},
     # From what the user says to a configuration; the command itself only runs it.
     "searcher.commands.trainings": {
         "foundation.command_options",

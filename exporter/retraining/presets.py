@@ -11,7 +11,7 @@ from searcher.arch.document import DocumentError, unknown
 from searcher.arch.space import space_module
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING
 from searcher.nn.recurrent import Dropout
-from searcher.presets.published import AUGMENTATION, PAPER_SGD, script_sgd
+from searcher.presets.published import PAPER_AUGMENTATION, PAPER_SGD, script_sgd
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
 from searcher.training.text_learner import TextTraining
@@ -62,7 +62,7 @@ def paper_micro() -> RetrainConfig:
         batch_size=128,
         sgd=PAPER_SGD,
         training=ImageTraining(
-            augmentation=replace(AUGMENTATION, cutout=16),
+            augmentation=replace(PAPER_AUGMENTATION, cutout=16),
             auxiliary_weight=0.4,
             drop_path_prob=0.4,
             dropout_prob=0.2,
@@ -81,7 +81,7 @@ def reference_micro() -> RetrainConfig:
         batch_size=144,
         sgd=script_sgd(final_learning_rate=0.0001, weight_decay=4e-4),
         training=ImageTraining(
-            augmentation=AUGMENTATION,
+            augmentation=PAPER_AUGMENTATION,
             auxiliary_weight=0.4,
             drop_path_prob=0.4,
             dropout_prob=0.2,
@@ -100,7 +100,7 @@ def paper_macro() -> RetrainConfig:
         num_epochs=310,
         batch_size=128,
         sgd=PAPER_SGD,
-        training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.5),
+        training=ImageTraining(augmentation=PAPER_AUGMENTATION, dropout_prob=0.5),
     )
 
 
@@ -114,7 +114,7 @@ def reference_macro() -> RetrainConfig:
         num_epochs=310,
         batch_size=100,
         sgd=script_sgd(final_learning_rate=0.001, weight_decay=4e-4),
-        training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.5),
+        training=ImageTraining(augmentation=PAPER_AUGMENTATION, dropout_prob=0.5),
         train_on="train+valid",
     )
 

@@ -8,7 +8,7 @@ from datasets.augmentation import Augmentation
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.presets.datasets import IMAGES
-from searcher.presets.published import AUGMENTATION, PAPER_POLICY, PAPER_SGD
+from searcher.presets.published import PAPER_AUGMENTATION, PAPER_POLICY, PAPER_SGD
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.optim import SgdConfig
@@ -89,7 +89,7 @@ def paper(
         network=network,
         final_network=final_network,
         sgd=PAPER_SGD,
-        training=ImageTraining(augmentation=AUGMENTATION),
+        training=ImageTraining(augmentation=PAPER_AUGMENTATION),
         policy=PAPER_POLICY,
         reinforce=reinforce,
         policy_steps=2000,

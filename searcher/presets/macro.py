@@ -11,7 +11,7 @@ from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.presets import images
 from searcher.presets.datasets import IMAGES
-from searcher.presets.published import AUGMENTATION, PAPER_REINFORCE, script_reinforce, script_sgd
+from searcher.presets.published import PAPER_AUGMENTATION, PAPER_REINFORCE, script_reinforce, script_sgd
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.search_config import SearchConfig
@@ -72,7 +72,7 @@ def reference_macro(*, image_size: int = 32) -> SearchConfig:
         network=MacroSize(channels=36, stem_stride=stride, skip_merge="sum"),
         final_network=MacroSize(channels=96, stem_stride=stride, double_channels=True),
         sgd=script_sgd(final_learning_rate=0.0005, weight_decay=5e-4),
-        training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.1),
+        training=ImageTraining(augmentation=PAPER_AUGMENTATION, dropout_prob=0.1),
         policy=PolicyConfig(hidden_size=64, tanh_constant=1.5),
         reinforce=script_reinforce(learning_rate=1e-3, skip_weight=0.8),
         policy_steps=50,

@@ -11,7 +11,7 @@ from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.presets import images
 from searcher.presets.datasets import IMAGES
-from searcher.presets.published import AUGMENTATION, PAPER_REINFORCE, script_reinforce, script_sgd
+from searcher.presets.published import PAPER_AUGMENTATION, PAPER_REINFORCE, script_reinforce, script_sgd
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
 from searcher.training.search_config import SearchConfig
@@ -87,7 +87,7 @@ def reference_micro(*, image_size: int = 32) -> SearchConfig:
         network=MicroSize(cells=8, channels=20, stem_stride=stride),
         final_network=MicroSize(cells=17, channels=36, stem_stride=stride),
         sgd=script_sgd(final_learning_rate=0.0005, weight_decay=2e-4),
-        training=ImageTraining(augmentation=AUGMENTATION, dropout_prob=0.1, auxiliary_weight=0.4),
+        training=ImageTraining(augmentation=PAPER_AUGMENTATION, dropout_prob=0.1, auxiliary_weight=0.4),
         policy=replace(REFERENCE_LOGITS, operation_logit_start={"sep_conv_3x3": 10.0, "sep_conv_5x5": 10.0}),
         reinforce=script_reinforce(learning_rate=3.5e-3),
         policy_steps=30,

@@ -10,7 +10,7 @@ from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.training.optim import SgdConfig
 
-AUGMENTATION = Augmentation(crop_padding=4, crop_border="black", flip=True)
+PAPER_AUGMENTATION = Augmentation(crop_padding=4, crop_border="black", flip=True)
 PAPER_SGD = SgdConfig(
     learning_rate=0.05, final_learning_rate=0.001, restart_epochs=10, restart_factor=2, weight_decay=1e-4
 )
