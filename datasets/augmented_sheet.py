@@ -82,6 +82,7 @@ def kinds(image_shape: tuple[int, int, int]) -> dict[str, Augmentation]:
     side = min(image_shape[:2])
     alone = [
         Augmentation(crop_padding=max(1, side // 8)),
+        Augmentation(crop_padding=max(1, side // 8), crop_border="black"),
         Augmentation(flip=True),
         Augmentation(trivial_augment=True),
         Augmentation(resized_crop=0.25),
