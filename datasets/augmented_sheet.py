@@ -43,9 +43,11 @@ def augmentation_of(assignments: Sequence[str]) -> Augmentation:
             value = text
         if types[name] is float and type(value) is int:
             value = float(value)
-        if type(value) is not types[name]:
-            kind = {int: "a whole number", float: "a number", bool: "true or false"}[types[name]]
-            raise AugmentationError(f"--set {assignment}: expected {kind}")
+        words = typing.get_args(types[name])  # of a Literal
+        if value not in words if words else type(value) is not types[name]:
+            kinds = {int: "a whole number", float: "a number", bool: "true or false"}
+            expected = f"one of {', '.join(words)}" if words else kinds[types[name]]
+            raise AugmentationError(f"--set {assignment}: expected {expected}")
         values[name] = value
     return Augmentation(**values)
 
