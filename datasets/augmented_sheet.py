@@ -45,8 +45,8 @@ def augmentation_of(assignments: Sequence[str]) -> Augmentation:
             value = float(value)
         words = typing.get_args(types[name])  # of a Literal
         if value not in words if words else type(value) is not types[name]:
-            kinds = {int: "a whole number", float: "a number", bool: "true or false"}
-            expected = f"one of {', '.join(words)}" if words else kinds[types[name]]
+            types_said = {int: "a whole number", float: "a number", bool: "true or false"}
+            expected = f"one of {', '.join(words)}" if words else types_said[types[name]]
             raise AugmentationError(f"--set {assignment}: expected {expected}")
         values[name] = value
     return Augmentation(**values)
