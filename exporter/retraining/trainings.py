@@ -115,7 +115,7 @@ def score_job(
     """Train, or go on, and leave test alone.
 
     Args: score_of: of a training that is done.
-    Returns: the summary: `valid_score`, None where it is no number, and `train_loss`, the last epoch's, in nats.
+    Returns: the summary: `valid_score`, None if it is not finite, and `train_loss`, in nats, of the last epoch.
     Raises: as `train` and `Training.opened`; not DivergedError.
     """
     with training.opened() as (folder, store):

@@ -1,6 +1,6 @@
 """The candidates of a derivation: whom the search favours, random ones, neighbours of known networks, and these.
 
-With a latency target all meet it, as measured in one sitting, at widths fitted to it. Knows nothing of training.
+With a latency target all meet it, as measured side by side, at widths fitted to it. Knows nothing of training.
 
 Source: Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network
 a little.
@@ -69,7 +69,9 @@ def read_candidate(document: dict[str, Any], *, source: str) -> Candidate:
 
 
 def candidates_of(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
-    """Samples of the search, and the known networks, all measured to meet the target in one sitting.
+    """Samples of the search, and the known networks, all measured to meet the target.
+
+    In one sitting, and those that miss in a second one.
 
     Raises: ConfigError: nothing meets the target. BenchmarkError: see `measure`.
     """

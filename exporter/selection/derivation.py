@@ -8,8 +8,6 @@ with fewer candidates for longer. Test is not looked at.
 Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization".
 """
 
-# n candidates
-
 from __future__ import annotations
 
 import json

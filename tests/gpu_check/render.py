@@ -114,7 +114,7 @@ def _summary(results: dict[str, Any]) -> Iterable[str]:
     yield f"`--cuda-graphs`: {what}, since {verdict.reason}."
     failed = [check for stage in results["stages"] for check in stage["checks"] if not check["passed"]]
     if failed:
-        yield "\n".join(f"- FAILED: {check['name']}: {check['detail']}" for check in failed)
+        yield "\n".join(f"- FAILED: {check['name']}: {check['detail']}".removesuffix(": ") for check in failed)
 
 
 def _tables(results: dict[str, Any]) -> Iterable[str]:

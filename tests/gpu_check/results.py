@@ -93,6 +93,7 @@ def graphs_verdict(results: dict[str, Any]) -> GraphsVerdict:
         or tests.get("not collected")
     ):
         said = ", ".join(f"{count} {outcome}" for outcome, count in tests.items()) or "none ran"
+        said += ", then no time left" if found_by_tests.get("out_of_time") else ""
         return GraphsVerdict("off", False, f"{found}, but not all tests of graphs pass ({said})")
     return GraphsVerdict("on", False, f"{found}, and all {tests['passed']} tests of graphs pass")
 
