@@ -12,6 +12,8 @@ from charts.svg import FONT, element, escaped, number, text
 FONT_PX = 12.0
 NUM_COLOURS = 4
 _NUM_TICKS = 5
+# Values nearer to each other are drawn as if they were one: marks between them would differ in digits that round off.
+_LEAST_RATIO = 1 + 1e-5
 
 # Okabe and Ito's hues, darker in light and lighter in dark surroundings; order matters: series take them in turn.
 STYLE = """
@@ -73,7 +75,9 @@ class Axis:
         margin: float = 0.0,
     ) -> Axis:
         """An axis of ratios that holds all values, with marks at `ticks` or else at round numbers."""
-        ratio = max(values) / min(values) if max(values) > min(values) else 2.0
+        ratio = max(values) / min(values)
+        if ratio < _LEAST_RATIO:
+            ratio = 2.0
         low, high = min(values) / ratio**margin, max(values) * ratio**margin
         return cls(low, high, start_px, end_px, tuple(ticks) or tuple(_round_ratios(low, high)), is_log=True)
 

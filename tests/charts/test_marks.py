@@ -2,7 +2,7 @@ import itertools
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from charts.axes import Axis
@@ -27,6 +27,7 @@ def test_equal_ratios_are_equal_distances_on_an_axis_of_ratios() -> None:
 
 
 @given(st.floats(1e-4, 1e6), st.floats(1e-4, 1e6))
+@example(0.00010000000000000002, 0.0001)
 def test_an_axis_of_ratios_holds_its_values_and_has_marks_within(a: float, b: float) -> None:
     axis = Axis.logarithmic([a, b], 0, 100, margin=0.05)
     assert 0 <= axis.px(min(a, b)) <= axis.px(max(a, b)) <= 100
