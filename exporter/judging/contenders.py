@@ -5,8 +5,10 @@ What as fast means is measured: the rivals' latencies in onnxruntime are within 
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -117,7 +119,8 @@ def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spe
     Raises: ArchitectureError: there is no such spec, or it is not for images.
     """
     if names:
-        return [(name, _for_task(find_spec(Path(name)), like, name=name)) for name in names]
+        specs = [_for_task(find_spec(Path(name)), like, name=name) for name in names]
+        return list(zip(_labels(names), specs, strict=True))
     found = []
     for name in published_names():
         spec = published_spec(name)
@@ -125,6 +128,20 @@ def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spe
             spec = _for_task(spec, like, name=name)
             found += [(f"{name}, stem stride {stride}", with_stem_stride(spec, stride)) for stride in _STEM_STRIDES]
     return found
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """What references given by names, files or runs are called: each by a word of its own, which may name a folder."""
+    labels: list[str] = []
+    for name in names:
+        path = Path(name).resolve()
+        own = path.parent if path.name == "spec.json" else path.with_suffix("") if path.suffix == ".json" else path
+        word = re.sub(r"[^\w.-]", "-", own.name)
+        # The found network and the random ones have their names already.
+        taken = re.compile("|".join(["found", r"random-\d+", *map(re.escape, labels)]))
+        numbered = (f"{word}-{number}" for number in itertools.count(2))
+        labels.append(next(label for label in itertools.chain([word], numbered) if not taken.fullmatch(label)))
+    return labels
 
 
 def space_of(run: Path, spec: Spec) -> Space:

@@ -167,7 +167,28 @@ def test_a_run_that_is_not_retrained_is_compared_at_its_own_size(retrained: Path
     options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
     done = here("compare", retrained, *options)
     assert "nothing is retrained there" in done.stderr
-    assert document(retrained)["networks"][1]["name"] == str(retrained)
+    assert document(retrained)["networks"][1]["name"] == retrained.name
+
+
+def test_references_in_files_are_named_after_them_and_trained_within_the_comparison(
+    retrained: Path, tmp_path: Path
+) -> None:
+    before = sorted(retrained.iterdir())
+    files = [
+        tmp_path / "a" / "hand drawn.json",
+        tmp_path / "b" / "hand drawn.json",
+        tmp_path / "random-1" / "spec.json",
+    ]
+    for file in files:
+        file.parent.mkdir()
+        shutil.copy(retrained / "spec.json", file)
+    references = [option for file in (*files, retrained) for option in ("--references", str(file))]
+    here("compare", retrained, "--random", "0", *references, "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    names = ["found", "hand-drawn", "hand-drawn-2", "random-1-2", retrained.name]
+    assert [row["name"] for row in document(retrained)["networks"]] == names
+    assert sorted(path.name for path in (retrained / "comparison").iterdir() if path.is_dir()) == sorted(names)
+    made = {retrained / name for name in ("comparison", "comparison.json")}
+    assert sorted(retrained.iterdir()) == sorted({*before, *made})
 
 
 def test_a_reference_that_no_width_makes_as_fast_is_left_out_and_said_so(retrained: Path) -> None:
