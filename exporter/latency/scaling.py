@@ -1,14 +1,15 @@
 """Networks of the same architecture at other widths, until one takes a given time: fitted by measurement.
 
 A width is what a spec calls `channels`, wherever it stands. All of a network's are multiplied by one factor; where no
-factor gives the time, for narrow networks have few widths, single ones are changed. Knows nothing of training.
+factor gives the time, for narrow networks have few widths, single ones are changed. Then widths that end within a block
+of channels, which kernels compute as a whole, are filled up as far as the time allows. Knows nothing of training.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from exporter.latency.measure import FITTING, measure
 from searcher.arch.spec import Spec, parse_spec
+from searcher.nn.complexity import complexity_of
 
 Shares = Callable[[Sequence[Spec]], Sequence[float]]
 """What networks take, measured, as shares of the time that they are to take."""
@@ -23,6 +25,10 @@ IsEnough = Callable[[float], bool]
 TOLERANCE = 0.03
 """How far from the time it is to take a network may lie, as a share of it."""
 _MULTIPLE = 4
+# Of kernels with AVX-512. Those of AVX2 compute half of it, of which it is a multiple.
+_BLOCK = 16
+# Multiply-adds of a network with widths filled up, as a multiple of those before: with more it cannot be as fast.
+_MOST_FILLED = 2.0
 _MOST_ROUNDS = 8
 # Then single widths are changed one after the other.
 _MOST_CHANGES = 3
@@ -55,10 +61,12 @@ def is_near(ratio: float) -> bool:
 
 
 def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Sequence[IsEnough] | None = None) -> list[Fitted]:
-    """Each network at the width at which its latency is nearest to the wanted one; whether near enough, it says.
+    """Each network at the widths, of those tried, that take the wanted time and compute most in it.
 
-    Args: shares: measures the networks of a round, all in one sitting. is_enough: of each network, whether it is left
-    at a width at which it takes such a share of the time; by default where that is near 1.
+    One that has no such widths comes at those that take nearest to it, and says that it does not fit.
+
+    Args: shares: measures the networks of a round, all in one sitting. is_enough: of each network, whether such a share
+    of the time will do; by default where that is near 1.
     """
     checks = [is_near] * len(specs) if is_enough is None else is_enough
     searches = [_Widths(spec, check) for spec, check in zip(specs, checks, strict=True)]
@@ -74,6 +82,10 @@ def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Sequence[IsE
         if not changes:
             break
         for (search, network), share in zip(changes, shares([network for _, network in changes]), strict=True):
+            search.add_changed(network, share)
+    filled = [(search, network) for search in searches for network in search.filled()]
+    if filled:
+        for (search, network), share in zip(filled, shares([network for _, network in filled]), strict=True):
             search.add_changed(network, share)
     return [search.best for search in searches]
 
@@ -103,7 +115,10 @@ class _Widths:
 
     @property
     def best(self) -> Fitted:
-        return min((*self.tried.values(), *self.tried_changed), key=lambda one: abs(math.log(one.ratio)))
+        tried = [*self.tried.values(), *self.tried_changed]
+        if enough := [one for one in tried if self.is_enough(one.ratio)]:
+            return max(enough, key=lambda one: _multiply_adds(one.spec))
+        return min(tried, key=lambda one: abs(math.log(one.ratio)))
 
     def add(self, factor: float, network: Spec, ratio: float) -> None:
         self.tried[factor] = Fitted(network, ratio)
@@ -114,8 +129,20 @@ class _Widths:
             return []
         step = -_MULTIPLE if self.best.ratio > 1 else _MULTIPLE
         known = [one.spec for one in (*self.tried.values(), *self.tried_changed)]
-        networks = [_with_width_changed(self.best.spec, place, step) for place in range(_num_widths(self.best.spec))]
+        places = range(_num_widths(self.best.spec))
+        networks = [_with_widths_changed(self.best.spec, {place: step}) for place in places]
         return [network for network in networks if network is not None and network not in known]
+
+    def filled(self) -> list[Spec]:
+        """The best network with one of the widths that end within a block filled up, or all; none where it is slow."""
+        best = self.best
+        if not self.is_enough(best.ratio):
+            return []
+        steps = [-holder["channels"] % _BLOCK for holder in _with_widths(best.spec.to_document())]
+        each = [_with_widths_changed(best.spec, {place: step}) for place, step in enumerate(steps) if step]
+        all_of_them = [_with_widths_changed(best.spec, dict(enumerate(steps)))] if len(each) > 1 else []
+        most = _MOST_FILLED * _multiply_adds(best.spec)
+        return [one for one in (*each, *all_of_them) if one is not None and _multiply_adds(one) <= most]
 
     def add_changed(self, network: Spec, ratio: float) -> None:
         self.tried_changed.append(Fitted(network, ratio))
@@ -151,12 +178,17 @@ def _num_widths(spec: Spec) -> int:
     return len(list(_with_widths(spec.to_document())))
 
 
-def _with_width_changed(spec: Spec, place: int, step: int) -> Spec | None:
-    """The spec with its width number `place` wider by `step`; None where that would be none."""
+def _with_widths_changed(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
+    """The spec with widths wider by `steps`, which are by their numbers; None where one would be none."""
     document = copy.deepcopy(spec.to_document())
-    holder = list(_with_widths(document))[place]
-    holder["channels"] += step
-    return parse_spec(document, source="changed spec") if holder["channels"] > 0 else None
+    holders = list(_with_widths(document))
+    for place, step in steps.items():
+        holders[place]["channels"] += step
+    return parse_spec(document, source="changed spec") if all(one["channels"] > 0 for one in holders) else None
+
+
+def _multiply_adds(spec: Spec) -> int:
+    return complexity_of(spec).total.multiply_adds
 
 
 def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
