@@ -25,6 +25,7 @@ from exporter.latency.profiling import Profiled, references_of
 from exporter.latency.scaling import fit_widths, is_near, scaled
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch
+from searcher.arch.catalog import published_names
 from searcher.arch.document import ArchitectureError, ConfigError
 from searcher.arch.retarget import with_larger_maps
 from searcher.arch.space import Space, neighbour
@@ -44,8 +45,8 @@ _MOST_CHANGES = 3
 _DRAWS_PER_NEIGHBOUR = 20
 # At what widths a space may hold a known network.
 _FACTORS_OF_KNOWN = (1, 2, 3, 4)
-# Multiply-adds a millisecond, as a share of the most among the candidates. In two derivations of twelve on Fashion-MNIST
-# all five networks below it were among the last four by training loss.
+# Multiply-adds a millisecond, as a share of the most among the candidates. In two derivations of twelve networks on
+# Fashion-MNIST all five below it were among the last four by training loss.
 _LEAST_RATE = 0.5
 
 
@@ -124,15 +125,20 @@ def candidates_of(finished: FinishedSearch, config: HalvingConfig, *, log: Calla
     for name in known:
         if all(one.name != name for one in meeting):
             log(f"{name} has no width at which it takes {target.target_ms:.3g} ms, and is left out")
-    worthy = _without_idle(meeting, log=log)
+    worthy = without_idle(meeting, log=log)
     searched = [one for one in worthy if one.reward is not None]
     return searched[: config.num_candidates] + [one for one in worthy if one.reward is None]
 
 
-def _without_idle(candidates: Sequence[Candidate], *, log: Callable[[str], None]) -> list[Candidate]:
-    """Without those that compute much less in the same time than another: padding and overhead take the rest."""
+def without_idle(candidates: Sequence[Candidate], *, log: Callable[[str], None]) -> list[Candidate]:
+    """Without those that compute much less in the same time than another: padding and overhead take the rest.
+
+    The published networks stay, as they are published.
+    """
     rates = [complexity_of(one.spec).total.multiply_adds / (one.latency_ms or math.inf) for one in candidates]
-    idle = [one.name for one, rate in zip(candidates, rates, strict=True) if rate < _LEAST_RATE * max(rates)]
+    least = _LEAST_RATE * max(rates, default=0.0)
+    slow = [one.name for one, rate in zip(candidates, rates, strict=True) if rate < least]
+    idle = [name for name in slow if name not in published_names()]
     if idle:
         busiest = candidates[rates.index(max(rates))].name
         log(f"left out, for in the same time {busiest} computes more than twice as much: {', '.join(idle)}")
