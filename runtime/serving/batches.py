@@ -69,6 +69,20 @@ class Batch(Generic[Item, Result]):
     started_s: float = field(default_factory=time.monotonic)
 
 
+@dataclass
+class Ran(Generic[Item, Result]):
+    """A batch that has run."""
+
+    batch: Batch[Item, Result]
+    outcomes: Sequence[Result | Exception]
+    """Of every entry."""
+    since_taken_s: float
+    """The way to a thread included."""
+    took_s: float
+    cpu_s: float
+    """CPU time of the thread."""
+
+
 def bucket_sizes(max_batch_size: int) -> tuple[int, ...]:
     """The sizes that batches have: 1, 2, 3, 4, 6, 8, 12, …, so that few shapes ever reach the model.
 

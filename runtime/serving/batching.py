@@ -8,6 +8,10 @@ the others small batches, whose rows cost more. While requests wait for a runner
 The event loop starts runners that are free; one that has finished takes the next batch itself, for a busy event loop
 would let it stand idle meanwhile. No more runners work than the event loop can feed: where a request computes for less
 time than the event loop takes to bring it, a second one would only take the core and the interpreter's lock from it.
+
+A batch that is expected to be short, since earlier ones of its size were, runs in the event loop itself while no runner
+works: a thread costs such a batch more than it gains. It runs at the end of the loop's turn, with all requests that
+were read in the turn. One that hangs though earlier ones did not would stop the server, not only a runner.
 """
 
 from __future__ import annotations
@@ -23,15 +27,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic
 
-from runtime.serving.batches import Batch, Done, Item, Result, Waiting, bucket_sizes, first_batch
+from runtime.serving.batches import Batch, Done, Item, Ran, Result, Waiting, bucket_sizes, first_batch
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
-
-# About what the event loop takes for a request beside a busy runner. On two cores of an AMD EPYC a second runner costs
-# a model of 0.11 ms a tenth of its rate, and gives one of 0.24 ms a quarter more.
-_FEEDING_S = 0.12e-3
-# Weight of the newest item in the moving average of what one computes. Of items, not of batches: a lone one takes
-# several times as long as one among many, and says little of what a loaded server spends.
-_SMOOTHING = 0.02
+from runtime.serving.pace import ALL_IN_THREADS, LoopShare, Pace
 
 
 @dataclass(frozen=True)
@@ -49,33 +47,41 @@ class BatchLimits:
 
 
 class Batcher(Generic[Item, Result]):
-    """Calls `run(items, size)` in a thread with the items of one batch, and gives each submitter its result.
+    """Calls `run(items, size)` with the items of one batch, and gives each submitter its result.
 
     `size` is the batch's rows filled up to one of `bucket_sizes`. A batch that fails is run again item by item, so that
     only the item at fault fails.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Item], int], Sequence[Result]], *, limits: BatchLimits, name: str
+        self,
+        run: Callable[[Sequence[Item], int], Sequence[Result]],
+        *,
+        limits: BatchLimits,
+        name: str,
+        loop_share: LoopShare = ALL_IN_THREADS,
     ) -> None:
+        """Args: loop_share: which batches run in the event loop, none by default. Others are for a `run` whose time
+        depends on `size` alone.
+        """
         self.limits = limits
         self.sizes = bucket_sizes(limits.max_batch_size)
         self._run = run
-        # Of all that the event loop and the runners' threads change: the queue, the free runners, the average.
+        self._loop_share = loop_share
+        # Of all that the event loop and the runners' threads change: the queue, the free runners, the pace.
         self._lock = threading.Lock()
         self._waiting: deque[Waiting[Item, Result]] = deque()
         self._waiting_rows = 0
         self._running_rows = 0
         self._num_running = 0
-        # CPU time of the runner's thread, which waiting for a core or the interpreter's lock does not lengthen.
-        self._item_cpu_s: float | None = None
-        # Runners that would not wait for the event loop.
-        self._num_fed = limits.runners
+        self._pace = Pace(runners=limits.runners, short_s=loop_share.short_s)
         # Batches taken whose results are not handed out.
         self._unanswered = 0
         self._is_closed = False
         self._threads = ThreadPoolExecutor(limits.runners, thread_name_prefix=name)
         self._wake_up: asyncio.TimerHandle | None = None
+        # The event loop runs a batch when its turn is over.
+        self._is_scheduled = False
         self._idle = asyncio.Event()
 
     @property
@@ -106,7 +112,7 @@ class Batcher(Generic[Item, Result]):
         deadline_s = math.inf if timeout_s is None else since_s + timeout_s
         entry: Waiting[Item, Result] = Waiting(item, tell, size, key, since_s, deadline_s)
         with self._lock:
-            if len(self._waiting) >= self.limits.max_queue_size and self._num_running >= self._num_fed:
+            if len(self._waiting) >= self.limits.max_queue_size and self._num_running >= self._pace.num_fed:
                 raise OverloadError(f"too many requests: {len(self._waiting)} are waiting already")
             self._waiting.append(entry)
             self._waiting_rows += size
@@ -132,54 +138,86 @@ class Batcher(Generic[Item, Result]):
         self._threads.shutdown(wait=False)
 
     def _start(self) -> None:
-        """Start a free runner on every batch that is due, and come back when the next one is."""
+        """Have every batch that is due run, and come back when the next one is."""
+        # More than may wait are left to a runner now.
+        if self._is_scheduled and len(self._waiting) <= self.limits.max_queue_size:
+            return
+        loop = asyncio.get_running_loop()
         with self._lock:
-            while batch := self._take_due():
-                self._threads.submit(self._work, batch, asyncio.get_running_loop())
-            if not self._waiting or self._num_running >= self._num_fed:
+            while batch := self._due_batch():
+                if self._is_for_the_loop(batch) and not self._is_scheduled:
+                    loop.call_soon(self._run_here)
+                    self._is_scheduled = True
+                    return
+                self._threads.submit(self._work, self._taken(batch), loop)
+            if not self._waiting or self._num_running >= self._pace.num_fed:
                 return
             wait_s = max(0.0, self._due_s() - time.monotonic())
         if self._wake_up is not None:
             self._wake_up.cancel()
-        self._wake_up = asyncio.get_running_loop().call_later(wait_s, self._start)
+        self._wake_up = loop.call_later(wait_s, self._start)
+
+    def _run_here(self) -> None:
+        """In the event loop: the batch that is due, unless what has come since made it one for a runner."""
+        self._is_scheduled = False
+        with self._lock:
+            due = self._due_batch()
+            batch = self._taken(due) if due and self._is_for_the_loop(due) else None
+        if batch is None:
+            self._start()
+            return
+        ran = self._run_batch(batch)
+        with self._lock:
+            self._set_free(ran)
+        # What waits still has its turn after all else that the loop has to do.
+        self._hand_out(ran)
 
     def _work(self, batch: Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> None:
         """In a runner's thread: this batch, and every one that is due when it is done."""
         following: Batch[Item, Result] | None = batch
         while following is not None:
-            following = self._run_batch(following, loop)
+            ran = self._run_batch(following)
+            # Before the event loop hears of it, so that it looks again at what was not due here.
+            following = self._next(ran)
+            loop.call_soon_threadsafe(self._hand_out, ran)
 
-    def _run_batch(self, batch: Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> Batch[Item, Result] | None:
-        """Run a batch and have its outcomes handed out; gives what the runner goes on with, None if it is free."""
-        start_s = time.thread_time()
+    def _run_batch(self, batch: Batch[Item, Result]) -> Ran[Item, Result]:
+        start_s, start_cpu_s = time.monotonic(), time.thread_time()
         outcomes = self._outcomes(batch)
-        item_cpu_s = (time.thread_time() - start_s) / len(batch.entries)
-        ran_s = time.monotonic() - batch.started_s
-        # Before the event loop hears of it, so that it looks again at what was not due here.
-        following = self._next(batch, item_cpu_s)
-        loop.call_soon_threadsafe(self._hand_out, batch, outcomes, ran_s)
-        return following
+        cpu_s, end_s = time.thread_time() - start_cpu_s, time.monotonic()
+        return Ran(batch, outcomes, since_taken_s=end_s - batch.started_s, took_s=end_s - start_s, cpu_s=cpu_s)
 
-    def _next(self, done: Batch[Item, Result], item_cpu_s: float) -> Batch[Item, Result] | None:
-        """Set a runner free, and take the next batch for it. Args: item_cpu_s: what the last computed for an item."""
+    def _next(self, ran: Ran[Item, Result]) -> Batch[Item, Result] | None:
+        """Set a runner free, and take the next batch for it."""
         with self._lock:
-            self._num_running -= 1
-            self._running_rows -= done.rows
-            before = item_cpu_s if self._item_cpu_s is None else self._item_cpu_s
-            self._item_cpu_s = item_cpu_s + (1 - _SMOOTHING) ** len(done.entries) * (before - item_cpu_s)
-            self._num_fed = min(self.limits.runners, max(1, round(self._item_cpu_s / _FEEDING_S)))
-            return self._take_due()
+            self._set_free(ran)
+            due = self._due_batch()
+            if due is None or (self._loop_share.ends_runs and self._is_for_the_loop(due)):
+                return None
+            return self._taken(due)
+
+    def _set_free(self, ran: Ran[Item, Result]) -> None:
+        """Another batch may run in place of this one. The lock is held."""
+        self._num_running -= 1
+        self._running_rows -= ran.batch.rows
+        num_items = len(ran.batch.entries)
+        self._pace.note(size=ran.batch.size, num_items=num_items, took_s=ran.took_s, cpu_s=ran.cpu_s)
+
+    def _is_for_the_loop(self, batch: Batch[Item, Result]) -> bool:
+        """Whether a batch is short, and no runner would work beside it. The lock is held."""
+        is_alone = self._num_running == 0 and (self._pace.num_fed == 1 or batch.rows == self._waiting_rows)
+        return is_alone and self._pace.is_short(batch.size)
 
     def _due_s(self) -> float:
         """When the oldest entry is to run even without company. The lock is held."""
         return self._waiting[0].since_s + (0.0 if self._is_closed else self.limits.max_queue_delay_s)
 
-    def _take_due(self) -> Batch[Item, Result] | None:
+    def _due_batch(self) -> Batch[Item, Result] | None:
         """A batch for a free runner: the oldest entry with a fair share of its kind. The lock is held.
 
         Entries past their deadline are left to `_expire`. None if no runner is free and fed, or nothing is due.
         """
-        if not self._waiting or self._num_running >= self._num_fed:
+        if not self._waiting or self._num_running >= self._pace.num_fed:
             return None
         now_s = time.monotonic()
         if self._waiting_rows < self.limits.max_batch_size and self._due_s() > now_s:
@@ -189,9 +227,12 @@ class Batcher(Generic[Item, Result]):
             return None
         most = self.limits.max_batch_size
         if self.limits.max_queue_delay_s == 0:
-            share = math.ceil((self._waiting_rows + self._running_rows) / self._num_fed)
+            share = math.ceil((self._waiting_rows + self._running_rows) / self._pace.num_fed)
             most = min(most, max(share, alive[0].size))
-        batch = first_batch(alive, most=most, sizes=self.sizes)
+        return first_batch(alive, most=most, sizes=self.sizes)
+
+    def _taken(self, batch: Batch[Item, Result]) -> Batch[Item, Result]:
+        """Take a batch out of the queue to run it. The lock is held."""
         for entry in batch.entries:
             self._waiting.remove(entry)
         self._num_running += 1
@@ -212,14 +253,14 @@ class Batcher(Generic[Item, Result]):
                 return [error]
         return [self._outcomes(first_batch([entry], most=entry.size, sizes=self.sizes))[0] for entry in batch.entries]
 
-    def _hand_out(self, batch: Batch[Item, Result], outcomes: Sequence[Result | Exception], ran_s: float) -> None:
+    def _hand_out(self, ran: Ran[Item, Result]) -> None:
         with self._lock:
             self._unanswered -= 1
-        for entry, outcome in zip(batch.entries, outcomes, strict=True):
+        for entry, outcome in zip(ran.batch.entries, ran.outcomes, strict=True):
             if isinstance(outcome, Exception):
                 entry.hear(outcome)
             else:
-                entry.hear(Done(outcome, batch.started_s - entry.since_s, ran_s))
+                entry.hear(Done(outcome, ran.batch.started_s - entry.since_s, ran.since_taken_s))
         self._idle.set()
         # What was not due yet when the runner looked, or has come since.
         self._start()

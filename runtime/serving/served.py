@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from foundation.cores import usable_cores
 from runtime.models.artifact import ArtifactError, load
 from runtime.models.inputs import batch_size_of
 from runtime.models.kinds import AnyModel, model_of
@@ -23,6 +24,7 @@ from runtime.serving.batches import Done
 from runtime.serving.batching import Batcher
 from runtime.serving.errors import RequestError
 from runtime.serving.metrics import Metrics, ModelMetrics
+from runtime.serving.pace import ALL_IN_THREADS, loop_share
 from runtime.serving.settings import Settings
 from runtime.serving.signature import Signature, configured, described
 
@@ -86,7 +88,14 @@ class ServedModel:
             raise ArtifactError(f"{file.path}: its batch size is fixed; a model of free batch size is needed")
         model_metrics = metrics.of(name, version)
         runner = _Runner(model.session.ort, signature, model_metrics)
-        batcher: Batcher[Feed, Feed] = Batcher(runner, limits=settings.limits, name=f"{name}-{version}")
+        share = loop_share(cores=usable_cores() // settings.workers, on_cpu=model.session.device == "cpu")
+        batcher: Batcher[Feed, Feed] = Batcher(
+            runner,
+            limits=settings.limits,
+            name=f"{name}-{version}",
+            # The time of other shapes says nothing of what a request of new ones takes.
+            loop_share=ALL_IN_THREADS if signature.free_inputs else share,
+        )
         for size in batcher.sizes:
             runner.warm_up(size)
         model_metrics.loaded(time.perf_counter() - start)

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.serving import batching as batching_module
+from runtime.serving import pace as pace_module
 from runtime.serving.batches import bucket_sizes
 from runtime.serving.batching import Batcher, BatchLimits
 from runtime.serving.errors import UnavailableError
+from runtime.serving.pace import ALL_IN_THREADS, LoopShare
 from tests.runtime.serving.doubling import Doubler, batcher, behind_a_blocker, hold_up_the_event_loop, queued, run
 from tests.runtime.serving.waiting import submit
 
@@ -149,7 +150,7 @@ def test_a_runner_takes_its_share_and_leaves_the_others_theirs() -> None:
         # Of nine rows in hand five are a runner's share, of which four are a bucket.
         assert batches[:2] == [[-1], [0, 1, 2, 3]]
 
-    with patch.object(batching_module, "_FEEDING_S", 1e-9):
+    with patch.object(pace_module, "_FEEDING_S", 1e-9):
         run(scenario())
 
 
@@ -198,9 +199,10 @@ def test_batches_have_few_sizes(largest: int, sizes: tuple[int, ...]) -> None:
     runners=st.integers(1, 3),
     delay_s=st.sampled_from([0.0, 0.001]),
     feeding_s=st.sampled_from([1e-9, 1.0]),
+    loop_share=st.sampled_from([ALL_IN_THREADS, LoopShare(1.0), LoopShare(1.0, ends_runs=True)]),
 )
 def test_every_request_gets_its_own_answer_whatever_the_batches(
-    sizes: list[int], max_batch_size: int, runners: int, delay_s: float, feeding_s: float
+    sizes: list[int], max_batch_size: int, runners: int, delay_s: float, feeding_s: float, loop_share: LoopShare
 ) -> None:
     ran: list[tuple[list[tuple[int, int]], int]] = []
 
@@ -210,13 +212,13 @@ def test_every_request_gets_its_own_answer_whatever_the_batches(
 
     async def scenario() -> None:
         limits = BatchLimits(max_batch_size, delay_s, max_queue_size=len(sizes), runners=runners)
-        batching = Batcher(echo, limits=limits, name="test")
+        batching = Batcher(echo, limits=limits, name="test", loop_share=loop_share)
         calls = [submit(batching, (number, size), size=size) for number, size in enumerate(sizes)]
         assert [done.result for done in await asyncio.gather(*calls)] == list(range(len(sizes)))
         await batching.close()
 
     # All runners that there are work, or one alone.
-    with patch.object(batching_module, "_FEEDING_S", feeding_s):
+    with patch.object(pace_module, "_FEEDING_S", feeding_s):
         run(scenario())
     for items, size in ran:
         assert sum(rows for _, rows in items) <= size <= max_batch_size

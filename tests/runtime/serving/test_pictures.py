@@ -6,8 +6,11 @@ import asyncio
 import io
 import math
 import struct
+import threading
 import time
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from runtime.serving.batches import Done
 from runtime.serving.errors import ExpiredError, RequestError
 from runtime.serving.pictures import Decoder, num_pixels
 from runtime.serving.settings import Settings
+from tests.runtime.serving.waiting import told
 
 GREY = Preprocess(resize="squash", height=6, width=8, channels=1)
 
@@ -156,3 +160,22 @@ def test_large_pictures_are_decoded_one_after_the_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(pictures, "prepare_file", decoded)
     decode(*[png(4000, 3000)] * 5)
     assert most == 1
+
+
+def test_none_is_decoded_in_the_event_loop_however_fast_earlier_ones_were(tmp_path: Path) -> None:
+    threads = []
+
+    def prepare(data: bytes, *, preprocess: Preprocess) -> Picture:
+        threads.append(threading.get_ident())
+        return real(data, preprocess=preprocess)
+
+    async def scenario() -> None:
+        decoder = Decoder(Settings(tmp_path))
+        for _ in range(5):
+            await told(partial(decoder.begin, jpeg(), GREY))
+
+    real = pictures.prepare_file
+    with patch.object(pictures, "prepare_file", prepare):
+        asyncio.run(scenario())
+    assert len(threads) == 5
+    assert threading.get_ident() not in threads

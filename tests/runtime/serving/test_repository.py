@@ -6,17 +6,20 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import Coroutine
+import threading
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from runtime.models.artifact import ArtifactError
+from runtime.serving import pace
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
-from runtime.serving.metrics import Metrics
+from runtime.serving.metrics import Metrics, ModelMetrics
 from runtime.serving.repository import Repository, find_models
 from runtime.serving.served import ServedModel
 from runtime.serving.settings import Settings
@@ -35,8 +38,8 @@ def repository(path: Path, *, unloaded: tuple[str, ...] = ()) -> Repository:
     return Repository(Settings(path, provider="cpu"), Metrics(), unloaded=unloaded)
 
 
-async def infer(served: ServedModel) -> None:
-    await told(partial(served.begin, FEED, batch_size=1, timeout_s=None))
+async def infer(served: ServedModel, feed: Mapping[str, np.ndarray] = FEED) -> None:
+    await told(partial(served.begin, feed, batch_size=1, timeout_s=None))
 
 
 def wrong(path: Path) -> Path:
@@ -318,3 +321,35 @@ def test_loading_where_the_last_file_has_gone_is_a_model_that_is_unknown(tmp_pat
             await models.load("m")
 
     run(scenario())
+
+
+# --- where batches run ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "places"), [("tiny", ["thread", "loop", "loop"]), ("cats-sequence", ["thread"] * 3)])
+def test_short_batches_run_in_the_event_loop_unless_the_shapes_of_inputs_differ(
+    repository_path: Path, model: str, places: list[str]
+) -> None:
+    seen, this = [], threading.get_ident()
+
+    async def scenario() -> None:
+        models = repository(repository_path)
+        await models.load_all()
+        served = models.get(model, None)
+        feed = {
+            spec.name: np.zeros([size if isinstance(size, int) else 1 for size in spec.shape], spec.dtype)
+            for spec in served.signature.inputs
+        }
+        for _ in range(3):
+            await infer(served, feed)
+
+    def ran(*_: object, **__: object) -> None:
+        seen.append("loop" if threading.get_ident() == this else "thread")
+
+    # However slow this machine is.
+    with (
+        patch.object(ModelMetrics, "ran", ran),
+        patch.multiple(pace, _SHORT_S=1000.0, _SHORT_ALONE_S=1000.0),
+    ):
+        run(scenario())
+    assert seen == places
