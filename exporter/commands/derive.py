@@ -19,6 +19,12 @@ from searcher.commands.trainings import Trainings, trainings_options
 @settings_options
 @click.option("--candidates", type=click.IntRange(min=1), show_default="the preset's", help="Architectures to train.")
 @click.option(
+    "--descendants",
+    type=click.IntRange(min=0),
+    show_default="the preset's",
+    help="Neighbours of the first rung's best to train in it, too.",
+)
+@click.option(
     "--rung",
     "rungs",
     type=click.IntRange(min=1),
@@ -35,6 +41,7 @@ def derive(
     config_file: Path | None,
     assignments: tuple[str, ...],
     candidates: int | None,
+    descendants: int | None,
     rungs: tuple[int, ...],
     seed: int | None,
     trainings: Trainings,
@@ -63,6 +70,7 @@ def derive(
     config = replace(
         config,
         num_candidates=candidates or config.num_candidates,
+        num_descendants=config.num_descendants if descendants is None else descendants,
         rung_epochs=rungs or config.rung_epochs,
         seed=seed,
     )

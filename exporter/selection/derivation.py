@@ -3,9 +3,10 @@
 Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
 from the search's policy, at random from its space, and from the neighbourhood of the known networks. These join them,
 brought to the same latency, and the best of them stays to the last rung. All are measured, then trained in rungs, each
-with fewer candidates for longer. Test is not looked at.
+with fewer candidates for longer; neighbours of the first rung's best are trained in it, too. Test is not looked at.
 
-Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization".
+Sources: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
+al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for neighbours of the best.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +27,23 @@ import torch
 from datasets.files import write_text
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.text import score_text
-from exporter.retraining.trainings import begin_training, validate_job
-from exporter.selection.candidates import Candidate, candidates_of, read_candidate
+from exporter.selection.candidates import Candidate, candidates_of, descendants_of, read_candidate
 from exporter.selection.halving import HalvingConfig
+from exporter.selection.rungs import Rung, RungTrainer
 from exporter.selection.searches import finished_search
 from exporter.selection.standings import Showing, kept_of, rank
 from searcher.arch.document import read_json
 from searcher.arch.spec import Spec, spec_digest, write_spec
 from searcher.training.image_learner import ImageTraining
-from searcher.training.jobs import Setting, run_jobs
+from searcher.training.interrupt import Interrupt
+from searcher.training.jobs import Setting
 from searcher.training.mirroring import with_flip
 from searcher.training.run_folder import RunFolder
 
 DERIVATION = "derivation.json"
 _FOLDER = "derivation"
 _CANDIDATES = "candidates.json"
-
-
-@dataclass(frozen=True)
-class Rung:
-    """What one round of trainings showed."""
-
-    epochs: int
-    showings: dict[str, Showing]
-    """By candidate."""
-
-    def to_document(self) -> dict[str, Any]:
-        """For `derivation.json`."""
-        return {
-            "epochs": self.epochs,
-            "scores": {name: showing.score for name, showing in self.showings.items()},
-            "losses": {name: showing.loss for name, showing in self.showings.items()},
-        }
+_DESCENDANTS = "descendants.json"
 
 
 @dataclass(frozen=True)
@@ -112,40 +99,30 @@ def derive_by_training(
         if begun.finished:
             return read_derivation(run)
         (run / DERIVATION).unlink(missing_ok=True)
-        candidates = _read_candidates(begun.path / _CANDIDATES)
-        if candidates is None:
-            with setting.interrupt.at_once():
-                candidates = candidates_of(finished, config, log=log)
-            documents = [one.to_document() for one in candidates]
-            write_text(begun.path / _CANDIDATES, json.dumps(documents, indent=1) + "\n")
+        candidates = _chosen_once(
+            begun.path / _CANDIDATES, partial(candidates_of, finished, config, log=log), interrupt=setting.interrupt
+        )
         metric = finished.search.learner.metric
+        count = finished.store.count("valid")
+        trainer = RungTrainer(begun.path, config, retrain_config, finished.store, setting, executor, again, log)
         alive = {one.name: one for one in candidates}
         rungs: list[Rung] = []
         for number, epochs in enumerate(config.rung_epochs, start=1):
-            title = f"rung {number} of {len(config.rung_epochs)}"
-            path = begun.path / f"rung-{number}"
-            jobs = [
-                begin_training(
-                    name,
-                    one.spec,
-                    _shortened(retrain_config, epochs),
-                    path=path / name.replace(" ", "-"),
-                    store=finished.store,
-                    resume=True,
-                    force=False,
-                    again=again,
+            showings = trainer.train(list(alive.values()), rung=number)
+            if number == 1 and config.num_descendants:
+                best = [alive[name] for name in rank(showings, metric=metric, count=count)]
+                descendants = _chosen_once(
+                    begun.path / _DESCENDANTS,
+                    partial(descendants_of, best, finished, config, log=log),
+                    interrupt=setting.interrupt,
                 )
-                for name, one in alive.items()
-            ]
-            log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
-            trainings = run_jobs(validate_job, jobs, folder=path, setting=setting, executor=executor, title=title)
-            showings = {
-                name: Showing(training["valid_score"], training.get("train_loss"))
-                for name, training in zip(alive, trainings, strict=True)
-            }
+                showings |= trainer.train(descendants, rung=number)
+                candidates = [*candidates, *descendants]
+                alive |= {one.name: one for one in descendants}
             rungs.append(Rung(epochs, showings))
-            ranked = rank(showings, metric=metric, count=finished.store.count("valid"))
-            log(f"{title}: the best is {ranked[0]}, valid {metric} {_text(showings[ranked[0]].score, metric)}")
+            ranked = rank(showings, metric=metric, count=count)
+            told = _text(showings[ranked[0]].score, metric)
+            log(f"{trainer.title(number)}: the best is {ranked[0]}, valid {metric} {told}")
             if number == len(config.rung_epochs):
                 kept = ranked[:1]
             else:
@@ -182,26 +159,25 @@ def read_derivation(run: Path) -> Derivation:
     return Derivation(document["chosen"], document["metric"], document["target_ms"], candidates, rungs)
 
 
-def _read_candidates(path: Path) -> list[Candidate] | None:
-    """Those of an earlier start, if there are any.
+def _chosen_once(path: Path, choose: Callable[[], list[Candidate]], *, interrupt: Interrupt) -> list[Candidate]:
+    """The candidates that an earlier start chose, if it did, else these, which are written down.
 
     Raises: DocumentError: the file is damaged.
     """
-    if not path.exists():
-        return None
-    return [read_candidate(one, source=str(path)) for one in read_json(path)]
+    if path.exists():
+        return [read_candidate(one, source=str(path)) for one in read_json(path)]
+    with interrupt.at_once():
+        candidates = choose()
+    write_text(path, json.dumps([one.to_document() for one in candidates], indent=1) + "\n")
+    return candidates
 
 
 def _delete(folder: Path) -> None:
     """All that an earlier derivation left, its configuration aside."""
-    (folder / _CANDIDATES).unlink(missing_ok=True)
+    for name in (_CANDIDATES, _DESCENDANTS):
+        (folder / name).unlink(missing_ok=True)
     for rung in folder.glob("rung-*"):
         shutil.rmtree(rung)
-
-
-def _shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
-    """The training with fewer epochs, and as many fewer steps at least."""
-    return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)
 
 
 def _text(score: float | None, metric: str) -> str:

@@ -20,6 +20,8 @@ class HalvingConfig:
     """Epochs of each rung's trainings, from scratch."""
     keep: float = 0.25
     """The part of a rung that goes on to the next one."""
+    num_descendants: int = 0
+    """Neighbours of the best of the first rung, which join it."""
     seed: int = 0
     """Chooses the candidates."""
     spec_sha256: str = ""
@@ -29,6 +31,8 @@ class HalvingConfig:
         for name in ("num_scored", "num_candidates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        if self.num_descendants < 0:
+            raise ConfigError(f"num_descendants is {self.num_descendants}; expected 0 or more")
         if not self.rung_epochs or min(self.rung_epochs) < 1:
             raise ConfigError("rung_epochs must be one or more numbers of epochs, each at least 1")
         if not 0 < self.keep < 1:
@@ -37,7 +41,7 @@ class HalvingConfig:
 
 _PRESETS: dict[str, HalvingConfig] = {
     "quick": HalvingConfig(num_scored=20, num_candidates=4, rung_epochs=(2, 5), keep=0.15),
-    "deploy": HalvingConfig(num_scored=150, num_candidates=16, rung_epochs=(2, 6), keep=0.25),
+    "deploy": HalvingConfig(num_scored=150, num_candidates=16, rung_epochs=(2, 6), keep=0.25, num_descendants=9),
 }
 
 

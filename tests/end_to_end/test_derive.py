@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ from exporter.latency import measure as latency
 from exporter.latency import profiling, scaling
 from exporter.latency.measure import Latencies, Untrained
 from exporter.selection import candidates as choosing
+from exporter.selection import drawing, target
 from exporter.selection.standings import Showing, rank
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
@@ -71,7 +73,7 @@ def pretend_everywhere(patch: pytest.MonkeyPatch, data_folder: Path) -> None:
     patch.setenv("ENAS_DATA", str(data_folder))
     for module in (latency, profiling, scaling):
         patch.setattr(module, "measure", pretend)
-    for module in (choosing, profiling):
+    for module in (target, profiling):
         patch.setattr(module, "onnx_of", lambda spec: spec)
     original = profiling.probe
 
@@ -209,7 +211,7 @@ def idle_of(told: str) -> set[str]:
 def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
     space = search_preset("stages", "quick").search_space
     known = {name: published_spec(name) for name in ("inverted-small", "mobilenet-v2-small", "narrow-small")}
-    found = choosing.neighbours_of(known, space, count=6, seed=0)
+    found = drawing.neighbours_of(known, space, word="changed", count=6, rng=random.Random(0))
     # The space holds narrow-small at twice its widths, and mobilenet-v2-small at none, for it is deeper.
     names = [f"{name} changed {number}" for number in (1, 2, 3) for name in ("inverted-small", "narrow-small")]
     assert sorted(found.values()) == sorted(names)
@@ -219,19 +221,22 @@ def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
             scaling.scaled(known["narrow-small"], 2).architecture,
         )
         assert space.from_tokens(space.to_tokens(architecture)) == architecture
-    assert choosing.neighbours_of({}, space, count=6, seed=0) == {}
+    others = drawing.neighbours_of(known, space, word="changed", count=6, rng=random.Random(0), without=list(found))
+    assert len(others) == 6
+    assert not others.keys() & found.keys()
+    assert drawing.neighbours_of({}, space, word="changed", count=6, rng=random.Random(0)) == {}
 
 
 def test_uniform_candidates_are_of_every_cost_that_the_space_has() -> None:
     space = search_preset("stages", "quick").search_space
     like = published_spec("inverted-small")
-    found = choosing.spread(space, like, count=4, seed=0)
+    found = drawing.spread(space, like, count=4, seed=0)
     costs = [complexity_of(replace(like, architecture=one)).total.multiply_adds for one in found]
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > 4 * costs[-1]
     assert [found[number].stem.stride for number in (0, -1)] == [1, 2]
-    assert choosing.spread(space, like, count=4, seed=0) == found
-    assert choosing.spread(space, like, count=4, seed=1) != found
+    assert drawing.spread(space, like, count=4, seed=0) == found
+    assert drawing.spread(space, like, count=4, seed=1) != found
 
 
 def meets_target(candidate: dict[str, Any]) -> bool:
@@ -305,6 +310,34 @@ def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
     assert json.loads((derived / "derivation.json").read_text()) == whole
     assert trained[0].stat().st_mtime_ns == kept
     derive(derived, "--force")
+    assert json.loads((derived / "derivation.json").read_text()) == whole
+
+
+def test_neighbours_of_the_first_rungs_best_join_it_and_a_resumed_derivation_takes_the_same(
+    derived: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = json.loads((derived / "derivation.json").read_text())
+    derive(derived, "--descendants", "2", "--force")
+    whole = json.loads((derived / "derivation.json").read_text())
+    born = [one for one in whole["candidates"] if " descendant " in one["name"]]
+    assert whole["candidates"] == first["candidates"] + born
+    assert len(born) == 2
+    assert all(map(meets_target, born))
+    metric, scores, losses = whole["metric"], first["rungs"][0]["scores"], first["rungs"][0]["losses"]
+    ranked = rank({name: Showing(scores[name], losses[name]) for name in scores}, metric=metric, count=33)
+    held = {one["name"] for one in first["candidates"] if one["drawn"] is not None}
+    best = next(name for name in ranked if name in held)
+    assert {one["name"].partition(" descendant ")[0] for one in born} == {best}
+    names = {one["name"] for one in whole["candidates"]}
+    assert set(whole["rungs"][0]["scores"]) == names
+    # Killed while the second descendant was trained.
+    folder = derived / "derivation"
+    for path in (derived / "derivation.json", folder / "summary.json"):
+        path.unlink()
+    shutil.rmtree(folder / "rung-2")
+    shutil.rmtree(folder / "rung-1" / born[1]["name"].replace(" ", "-"))
+    monkeypatch.setattr(latency, "measure", lambda *_, **__: pytest.fail("they are chosen already"))
+    derive(derived, "--descendants", "2", "--resume")
     assert json.loads((derived / "derivation.json").read_text()) == whole
 
 

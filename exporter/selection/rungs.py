@@ -1,0 +1,80 @@
+"""A rung of a derivation: candidates trained from scratch for some epochs, and what that showed. Chooses nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from exporter.retraining.config import RetrainConfig
+from exporter.retraining.trainings import begin_training, validate_job
+from exporter.selection.candidates import Candidate
+from exporter.selection.halving import HalvingConfig
+from exporter.selection.standings import Showing
+from searcher.training.jobs import Setting, run_jobs
+from searcher.training.task_kinds import Store
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What one round of trainings showed."""
+
+    epochs: int
+    showings: dict[str, Showing]
+    """By candidate."""
+
+    def to_document(self) -> dict[str, Any]:
+        """For `derivation.json`."""
+        return {
+            "epochs": self.epochs,
+            "scores": {name: showing.score for name, showing in self.showings.items()},
+            "losses": {name: showing.loss for name, showing in self.showings.items()},
+        }
+
+
+@dataclass(frozen=True)
+class RungTrainer:
+    """Trains candidates for the rungs of one derivation."""
+
+    folder: Path
+    config: HalvingConfig
+    retrain_config: RetrainConfig
+    store: Store
+    setting: Setting
+    executor: Executor | None
+    again: str
+    log: Callable[[str], None]
+
+    def title(self, rung: int) -> str:
+        return f"rung {rung} of {len(self.config.rung_epochs)}"
+
+    def train(self, candidates: Sequence[Candidate], *, rung: int) -> dict[str, Showing]:
+        """What each showed, by name. Args: rung: from 1. Raises: as `run_jobs`."""
+        epochs, path, title = self.config.rung_epochs[rung - 1], self.folder / f"rung-{rung}", self.title(rung)
+        recipe = _shortened(self.retrain_config, epochs)
+        jobs = [
+            begin_training(
+                one.name,
+                one.spec,
+                recipe,
+                path=path / one.name.replace(" ", "-"),
+                store=self.store,
+                resume=True,
+                force=False,
+                again=self.again,
+            )
+            for one in candidates
+        ]
+        self.log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
+        trainings = run_jobs(validate_job, jobs, folder=path, setting=self.setting, executor=self.executor, title=title)
+        return {
+            one.name: Showing(training["valid_score"], training.get("train_loss"))
+            for one, training in zip(candidates, trainings, strict=True)
+        }
+
+
+def _shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
+    """The training with fewer epochs, and as many fewer steps at least."""
+    return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)

@@ -1,0 +1,51 @@
+"""Networks brought to the time that a search aims at: their widths fitted, then all measured side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from exporter.latency.measure import CAREFUL, FITTING, measure_at_pace, onnx_of
+from exporter.latency.profiling import references_of
+from exporter.latency.scaling import fit_widths, is_near
+from exporter.selection.searches import FinishedSearch
+from searcher.arch.spec import Spec
+
+# Of a target: what measuring a network twice may differ by.
+_MARGIN = 0.01
+# Of a target: what is aimed at. Right on it, every second network would be too slow where a machine is busy.
+_AIM = 0.98
+
+
+def brought_to_target(
+    specs: Sequence[Spec], *, are_known: Sequence[bool], finished: FinishedSearch
+) -> list[tuple[Spec, float]]:
+    """Each network at the widths fitted to the search's target, and the milliseconds that it takes there.
+
+    All in the same sittings, for opening and pacing take longer than the calls. Args: are_known: known networks, which
+    are fitted more closely. Raises: BenchmarkError: see `measure`.
+    """
+    target, table, profiled = finished.search.config.latency, finished.table, finished.profiled
+    assert target is not None
+    assert table is not None
+    assert profiled is not None
+    known = references_of(profiled)
+    paced = [(onnx_of(spec), table.references[name]) for name, spec in known.items() if name in table.references]
+    ms_of = partial(measure_at_pace, paced=paced, batch=target.batch, threads=target.threads)
+    aim_ms = _AIM * target.target_ms
+
+    def shares(networks: Sequence[Spec]) -> list[float]:
+        return [ms / aim_ms for ms in ms_of(networks, effort=FITTING)]
+
+    def meets(share: float) -> bool:
+        """With a margin, for they are measured once more."""
+        return all(target.miss((share + margin) * aim_ms) == 0 for margin in (-_MARGIN, _MARGIN))
+
+    fitted = fit_widths(specs, shares=shares, is_enough=[is_near if is_known else meets for is_known in are_known])
+    networks = [fit.spec for fit in fitted]
+    measured = ms_of(networks, effort=CAREFUL)
+    # Where the machine was busy for a while, all that were fitted to the target can miss it together.
+    if missing := [place for place, ms in enumerate(measured) if target.miss(ms) > 0]:
+        for place, ms in zip(missing, ms_of([networks[place] for place in missing], effort=CAREFUL), strict=True):
+            measured[place] = ms
+    return list(zip(networks, measured, strict=True))
