@@ -12,6 +12,7 @@ from tests.benchmarks import (
     benchmark_harness,
     graphs,
     imports,
+    latencies,
     optimizer,
     recurrent,
     sampling,
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "threads": threads.main,
     "imports": imports.main,
     "harness": benchmark_harness.main,
+    "latencies": latencies.main,
 }
 
 if __name__ == "__main__":
