@@ -82,10 +82,10 @@ class Effort:
 
 QUICK = Effort()
 """A few per cent: tens of networks in as many half seconds."""
-FITTING = Effort(seconds=0.2, sittings=3)
+FITTING = Effort(seconds=0.06, sittings=2)
 """For networks that are measured again and again until one takes a given time."""
-CAREFUL = Effort(seconds=1.0, sittings=8)
-"""A per cent or less where the machine is quiet."""
+CAREFUL = Effort(seconds=0.4, sittings=8)
+"""Whose ratios have intervals."""
 
 
 def onnx_of(untrained: Untrained, *, seed: int = 0) -> bytes:
