@@ -24,16 +24,16 @@ class Showing:
 
 
 def rank(showings: Mapping[str, Showing], *, metric: str, count: int) -> list[str]:
-    """The best first: by loss those whose accuracy is within a standard error of the best one, then the others by
+    """The best first: by loss those whose accuracy is within two standard errors of the best one, then the others by
     score. Of other metrics than accuracy no error is known, and the score decides.
 
-    Args: count: images of valid.
-    Sources: Breiman et al. 1984, "Classification and Regression Trees", for the rule of one standard error; Ru et al.
-    2021, "Speedy Performance Estimation for Neural Architecture Search", for the loss of training.
+    The best of ten accuracies is the luckiest, too: within one standard error of it, the network that trained best by
+    far can be missing. Args: count: images of valid.
+    Source: Ru et al. 2021, "Speedy Performance Estimation for Neural Architecture Search", for the loss of training.
     """
     worths = {name: _worth(showing.score, metric) for name, showing in showings.items()}
     best = max(worths.values())
-    margin = math.sqrt(2 * best * (1 - best) / count) if metric == "accuracy" and math.isfinite(best) else 0.0
+    margin = 2 * math.sqrt(2 * best * (1 - best) / count) if metric == "accuracy" and math.isfinite(best) else 0.0
 
     def place(name: str) -> tuple[bool, float, float]:
         is_tied = worths[name] >= best - margin

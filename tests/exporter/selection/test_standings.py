@@ -13,6 +13,7 @@ from exporter.selection.standings import Showing, kept_of, rank
         # A standard error of the difference of two accuracies near 0.85 is 1.6 points of 1,000 images.
         ({"a": (0.850, 0.90), "b": (0.845, 0.88), "c": (0.80, 0.50)}, 1_000, "bac"),
         ({"a": (0.850, 0.90), "b": (0.845, 0.88), "c": (0.80, 0.50)}, 100_000, "abc"),
+        ({"a": (0.857, 0.97), "b": (0.841, 0.96), "c": (0.82, 0.50)}, 1_000, "bac"),
         ({"a": (0.850, 0.88), "b": (0.850, 0.88), "c": (0.851, 0.88)}, 1_000, "cab"),
         ({"a": (0.850, None), "b": (0.845, 0.88)}, 1_000, "ba"),
         ({"a": (None, None), "b": (0.1, 2.3)}, 1_000, "ba"),
