@@ -27,7 +27,7 @@ TOLERANCE = 0.03
 _MULTIPLE = 4
 # Of kernels with AVX-512. Those of AVX2 compute half of it, of which it is a multiple.
 _BLOCK = 16
-# Multiply-adds of a network with widths filled up, as a multiple of those before: with more it cannot be as fast.
+# Multiply-adds of a network with widths filled up, as a multiple of those before: with more it is not worth measuring.
 _MOST_FILLED = 2.0
 _MOST_ROUNDS = 8
 # Then single widths are changed one after the other.

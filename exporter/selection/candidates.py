@@ -5,6 +5,7 @@ With a latency target all meet it, as measured side by side, at widths fitted to
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -94,7 +95,7 @@ def descendants_of(
     parents = {one.name: one.drawn for one in ranked if one.drawn is not None}
     count = math.ceil(config.num_descendants / _DESCENDANTS_OF_EACH)
     names = neighbours_of(
-        dict(list(parents.items())[:count]),
+        dict(itertools.islice(parents.items(), count)),
         finished.search.space,
         word="descendant",
         count=math.ceil(_TRIED * config.num_descendants),
