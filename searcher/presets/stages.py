@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from datasets.augmentation import Augmentation
 from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.tasks import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
+from searcher.presets import images
 from searcher.presets.datasets import IMAGES
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
-from searcher.training.optim import SgdConfig
 from searcher.training.search_config import SearchConfig
 
 LATENCY = "0.9x resnet-20"
@@ -40,78 +41,45 @@ def large_space(image_size: int) -> StagesSpace:
 
 
 def quick_stages(*, image_size: int = 28) -> SearchConfig:
-    """Minutes on two CPU cores with the embedded Fashion-MNIST."""
-    return SearchConfig(
+    """See `images.quick`; the policy begins early, for it has a target to find."""
+    config = images.quick(
         space="stages",
-        preset="quick",
-        dataset=IMAGES["quick"],
-        seed=0,
-        num_epochs=4,
-        min_steps=500,
-        batch_size=64,
         search_space=small_space(image_size),
         network=StagesSize(),
         final_network=StagesSize(),
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.002, warmup_epochs=0.5),
-        training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True)),
         policy=PolicyConfig(hidden_size=64, tanh_constant=1.5),
         reinforce=ReinforceConfig(learning_rate=1e-2, ramp_epochs=2),
-        policy_start_epoch=1,
-        policy_steps=10,
-        policy_samples=10,
-        control_samples=4,
-        reward_batch_size=125,
-        derivation=DeriveConfig(num_samples=40, num_batches=2, num_finalists=5),
     )
+    return replace(config, num_epochs=4, min_steps=500, policy_start_epoch=1)
 
 
 def standard_stages(*, image_size: int = 32) -> SearchConfig:
-    """In between: an hour or two on a GPU, a night on a few CPU cores."""
-    return SearchConfig(
+    """See `images.standard`; the policy waits for a quarter of the epochs."""
+    config = images.standard(
         space="stages",
-        preset="standard",
-        dataset=IMAGES["standard"],
-        seed=0,
-        num_epochs=50,
-        min_steps=5_000,
-        batch_size=128,
         search_space=large_space(image_size),
         network=StagesSize(),
         final_network=StagesSize(),
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.001, warmup_epochs=1),
-        training=ImageTraining(augmentation=Augmentation(crop_padding=4, flip=True)),
         policy=PolicyConfig(hidden_size=64, tanh_constant=1.5),
         reinforce=ReinforceConfig(learning_rate=3.5e-3),
-        policy_start_epoch=12,
-        policy_steps=30,
-        policy_samples=10,
-        control_samples=5,
-        reward_batch_size=250,
-        derivation=DeriveConfig(),
     )
+    return replace(config, policy_start_epoch=12)
 
 
 def deploy_stages(*, image_size: int = 28) -> SearchConfig:
     """Hours on two CPU cores with a full data set of 60,000 small images: the space of `quick`, trained for longer."""
-    return SearchConfig(
-        space="stages",
+    config = quick_stages(image_size=image_size)
+    return replace(
+        config,
         preset="deploy",
         dataset=IMAGES["deploy"],
-        seed=0,
         num_epochs=8,
         min_steps=2_000,
         batch_size=128,
-        search_space=small_space(image_size),
-        network=StagesSize(),
-        final_network=StagesSize(),
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.002, warmup_epochs=0.5),
         training=ImageTraining(augmentation=Augmentation(crop_padding=2, flip=True)),
-        policy=PolicyConfig(hidden_size=64, tanh_constant=1.5),
         reinforce=ReinforceConfig(learning_rate=5e-3),
         policy_start_epoch=2,
         policy_steps=30,
-        policy_samples=10,
-        control_samples=4,
         reward_batch_size=250,
         derivation=DeriveConfig(num_samples=100, num_batches=4, num_finalists=10),
     )
