@@ -10,9 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,70 +19,25 @@ import psutil
 import pytest
 
 from exporter.latency import measure as latency
-from exporter.latency import profiling, scaling
-from exporter.latency.measure import Latencies, Untrained
-from exporter.selection import target
+from exporter.latency.measure import Latencies
 from exporter.selection.standings import Showing, rank
-from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
-from searcher.arch.spaces.stages import StagesSpace
-from searcher.arch.spec import SpecOf, read_spec
-from searcher.latency.blocks import Block, blocks_of
+from searcher.arch.spec import read_spec
+from searcher.latency.blocks import blocks_of
 from searcher.presets.catalog import search_preset
 from searcher.training.derive import DeriveConfig
 from searcher.training.run_folder import lock_file, read_toml
 from tests.end_to_end.conftest import command, environment, here, macro_search, write_config, write_search
+from tests.end_to_end.pretended import SPACE, pretend, pretend_everywhere, pretended_ms
 
-SPACE = StagesSpace((4, 8), (1, 2), ((4, 8), (8, 16), (16,)), (2, 1, 1), ("residual_3x3", "inverted_3x3_e2"))
 TARGET_MS = 0.5
 PUBLISHED = {name for name in published_names() if published_spec(name).space == "stages"}
 KNOWN = PUBLISHED | {f"{name} on larger maps" for name in PUBLISHED}
 
 
-def pretended_ms(block: Block) -> float:
-    """A block's latency, as if every product took a nanosecond."""
-    width, height = block.width / block.stride, block.height / block.stride
-    return 1e-5 * width * height * block.in_channels * block.out_channels * 9 + 0.01
-
-
-def pretend(networks: Sequence[Untrained | bytes], *, batch: int = 1, threads: int = 1, **_: Any) -> Latencies:
-    """Instead of `measure`: what every block takes, and nothing for what joins them."""
-    times = []
-    for network in networks:
-        if isinstance(network, SpecOf):
-            times.append(sum(map(pretended_ms, blocks_of(network))))
-        else:
-            block = getattr(network.network, "measured_block", None)  # type: ignore[union-attr]
-            times.append(0.1 if block is None else 0.1 + pretended_ms(block))
-    estimates = tuple(Estimate(ms, Interval(ms, ms)) for ms in times)
-    return Latencies(estimates, estimates, batch, threads, Machine.inspect(), ())
-
-
-# What is imported while `measure` is replaced would keep the replacement.
-for _module in ("judging.contenders", "delivery.export", "judging.ranking", "delivery.triton", "delivery.variants"):
-    import_module(f"exporter.{_module}")
-
-
-def pretend_everywhere(patch: pytest.MonkeyPatch, data_folder: Path) -> None:
-    """Latency tables go into the folder, and hold what is pretended."""
-    patch.setenv("ENAS_DATA", str(data_folder))
-    for module in (latency, profiling, scaling):
-        patch.setattr(module, "measure", pretend)
-    for module in (target, profiling):
-        patch.setattr(module, "onnx_of", lambda spec: spec)
-    original = profiling.probe
-
-    def probe(space: str, block: Block) -> Any:
-        made = original(space, block)
-        made.network.measured_block = block
-        return made
-
-    patch.setattr(profiling, "probe", probe)
-
-
 @pytest.fixture(autouse=True)
-def _tiny_and_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend_everywhere(monkeypatch, tmp_path / "data")
 
 
@@ -330,64 +284,6 @@ def test_retraining_and_export_take_the_derived_network(derived: Path) -> None:
     here("retrain", derived, "--epochs", "1", "--device", "cpu")
     here("export", derived)
     assert (derived / "model.onnx").exists()
-
-
-@pytest.mark.parametrize(
-    ("goal", "complaint"),
-    [
-        ("0.001ms", "no network of this space takes 0.001 ms; the fastest takes"),
-        ("0ms", "expected more than 0"),
-        ("fast", "is no latency"),
-        ("2x mobilenet", "is no latency"),
-    ],
-)
-def test_a_latency_that_cannot_be_is_refused_before_anything_is_written(
-    goal: str, complaint: str, store_path: Path, tmp_path: Path
-) -> None:
-    config = replace(search_preset("stages", "quick", image_size=8), search_space=SPACE, dataset=str(store_path))
-    path = write_config(tmp_path, config)
-    done = here("search", "--config", path, "--run", tmp_path / "run", "--latency", goal, check=False)
-    assert complaint in str(done.exception)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_table_is_measured_once_and_told(store_path: Path, tmp_path: Path) -> None:
-    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
-    first = json.loads(here(*options).stdout)
-    written = Path(first["path"]).stat().st_mtime_ns
-    assert json.loads(here(*options).stdout) == first
-    assert Path(first["path"]).stat().st_mtime_ns == written
-    assert first["fit"]["held_out"] == 30
-    assert "median error" in here("latency", "show", first["path"]).stdout
-    here(*options, "--force")
-    assert Path(first["path"]).stat().st_mtime_ns > written
-
-
-def test_an_interrupted_profile_goes_on_with_the_blocks_it_has(
-    store_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
-    asked = 0
-
-    def interrupted(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
-        nonlocal asked
-        asked += len(networks)
-        if asked > 60:
-            raise KeyboardInterrupt
-        return pretend(networks, **settings)
-
-    monkeypatch.setattr(profiling, "measure", interrupted)
-    assert here(*options, check=False).exit_code != 0
-    measured = 0
-
-    def counted(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
-        nonlocal measured
-        measured += len(networks)
-        return pretend(networks, **settings)
-
-    monkeypatch.setattr(profiling, "measure", counted)
-    rows = json.loads(here(*options).stdout)["rows"]
-    assert measured < rows + 70
 
 
 def test_layers_are_brought_to_the_target_by_their_width(store_path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""`--latency` and the latency table: what is refused, what is measured once, what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.latency import profiling
+from exporter.latency.measure import Latencies, Untrained
+from searcher.presets.catalog import search_preset
+from tests.end_to_end.conftest import here, write_config
+from tests.end_to_end.pretended import SPACE, pretend, pretend_everywhere
+
+
+@pytest.fixture(autouse=True)
+def _pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend_everywhere(monkeypatch, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("goal", "complaint"),
+    [
+        ("0.001ms", "no network of this space takes 0.001 ms; the fastest takes"),
+        ("0ms", "expected more than 0"),
+        ("fast", "is no latency"),
+        ("2x mobilenet", "is no latency"),
+    ],
+)
+def test_a_latency_that_cannot_be_is_refused_before_anything_is_written(
+    goal: str, complaint: str, store_path: Path, tmp_path: Path
+) -> None:
+    config = replace(search_preset("stages", "quick", image_size=8), search_space=SPACE, dataset=str(store_path))
+    path = write_config(tmp_path, config)
+    done = here("search", "--config", path, "--run", tmp_path / "run", "--latency", goal, check=False)
+    assert complaint in str(done.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_is_measured_once_and_told(store_path: Path, tmp_path: Path) -> None:
+    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
+    first = json.loads(here(*options).stdout)
+    written = Path(first["path"]).stat().st_mtime_ns
+    assert json.loads(here(*options).stdout) == first
+    assert Path(first["path"]).stat().st_mtime_ns == written
+    assert first["fit"]["held_out"] == 30
+    assert "median error" in here("latency", "show", first["path"]).stdout
+    here(*options, "--force")
+    assert Path(first["path"]).stat().st_mtime_ns > written
+
+
+def test_an_interrupted_profile_goes_on_with_the_blocks_it_has(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
+    asked = 0
+
+    def interrupted(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
+        nonlocal asked
+        asked += len(networks)
+        if asked > 60:
+            raise KeyboardInterrupt
+        return pretend(networks, **settings)
+
+    monkeypatch.setattr(profiling, "measure", interrupted)
+    assert here(*options, check=False).exit_code != 0
+    measured = 0
+
+    def counted(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
+        nonlocal measured
+        measured += len(networks)
+        return pretend(networks, **settings)
+
+    monkeypatch.setattr(profiling, "measure", counted)
+    rows = json.loads(here(*options).stdout)["rows"]
+    assert measured < rows + 70
