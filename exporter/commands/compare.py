@@ -67,8 +67,9 @@ def compare(
     """Judge the network a run has found: is it better than others that are as fast?
 
     Trains it, random networks of its space and known ones with one recipe and several seeds. All others are scaled in
-    width until onnxruntime takes the same time for them, within 3 %. Trained on train, chosen on valid, scored once on
-    test. Writes comparison.json, which `enas report` draws.
+    width until onnxruntime takes the same time for them, within 3 %; known ones that have no such width may take up to
+    a tenth longer. Trained on train, chosen on valid, scored once on test. Writes comparison.json, which `enas report`
+    draws.
     """
     from datasets.store import ImageStore, StoreError
     from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all

@@ -91,7 +91,7 @@ def test_a_comparison_is_between_networks_that_are_as_fast(retrained: Path) -> N
     assert kinds.count("random") == 2
     assert kinds.count("reference") + sum(one["kind"] == "reference" for one in found["left_out"]) >= 4
     for row in found["networks"]:
-        assert 0.97 <= row["latency_ratio"]["value"] <= 1.03
+        assert 0.97 <= row["latency_ratio"]["value"] <= (1.1 if row["kind"] == "reference" else 1.03)
         assert len(row["trainings"]) == 2
         assert row["test_accuracy"]["interval"]["low"] <= row["test_accuracy"]["value"]
         # Half of it is that of one seed, half of the other's.
@@ -191,14 +191,26 @@ def test_references_in_files_are_named_after_them_and_trained_within_the_compari
     assert sorted(retrained.iterdir()) == sorted({*before, *made})
 
 
-def test_a_reference_that_no_width_makes_as_fast_is_left_out_and_said_so(retrained: Path) -> None:
-    deep = json.loads((retrained / "spec.json").read_text())
-    deep["network"]["cells"] = 40
-    path = retrained.parent / "deep.json"
+def with_a_deep_reference(run: Path, *, cells: int) -> str:
+    """What a comparison tells with a network in it that takes longer than the found one however narrow it is."""
+    deep = json.loads((run / "spec.json").read_text())
+    deep["network"]["cells"] = cells
+    path = run.parent / "deep.json"
     path.write_text(json.dumps(deep))
     options = ("--random", "0", "--references", str(path), "--seeds", "1", "--epochs", "1", "--jobs", "1")
-    done = here("compare", retrained, *options)
-    assert "no width takes the found network's time within 3%" in done.stdout
+    return here("compare", run, *options).stdout
+
+
+def test_a_reference_that_no_width_makes_as_fast_may_take_a_little_longer(retrained: Path) -> None:
+    with_a_deep_reference(retrained, cells=11)
+    _, deep = document(retrained)["networks"]
+    assert deep["kind"] == "reference"
+    assert 1.03 < deep["latency_ratio"]["value"] <= 1.1
+
+
+def test_a_reference_that_every_width_makes_much_slower_is_left_out_and_said_so(retrained: Path) -> None:
+    told = with_a_deep_reference(retrained, cells=40)
+    assert "no width takes between 0.97 and 1.10 of the found network's time" in told
     assert [row["kind"] for row in document(retrained)["networks"]] == ["found"]
 
 
