@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="SPEC",
     show_default="the published ones",
-    help="Network to compare with, by name, file or run; may be given again.",
+    help="Network to compare with: a file, a run, or a name, with stems of stride 1 and 2; may be given again.",
 )
 @click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
 @settings_options

@@ -118,19 +118,20 @@ def choose(
 
 def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spec]]:
     """Known networks for the images of a spec, by the names, files or runs given; by default all published ones of
-    the space that is made for deployment, with stems that keep the pictures' size and that halve it.
+    the space that is made for deployment. A published one of it has a stem that keeps the pictures' size, and one that
+    halves it: which of the two is better at a latency depends on the data.
 
     Raises: ArchitectureError: there is no such spec, or it is not for images.
     """
-    if names:
-        specs = [_for_task(find_spec(Path(name)), like, name=name) for name in names]
-        return list(zip(_labels(names), specs, strict=True))
-    found = []
-    for name in published_names():
-        spec = published_spec(name)
-        if spec.space == _REFERENCE_SPACE:
-            spec = _for_task(spec, like, name=name)
-            found += [(f"{name}, stem stride {stride}", with_stem_stride(spec, stride)) for stride in _STEM_STRIDES]
+    published = [name for name in published_names() if published_spec(name).space == _REFERENCE_SPACE]
+    found: list[tuple[str, Spec]] = []
+    for name, label in zip(names or published, _labels(names or published), strict=True):
+        is_published = name in published and not (names and Path(name).exists())
+        spec = _for_task(published_spec(name) if is_published else find_spec(Path(name)), like, name=name)
+        if is_published:
+            found += [(f"{label}, stem stride {stride}", with_stem_stride(spec, stride)) for stride in _STEM_STRIDES]
+        else:
+            found.append((label, spec))
     return found
 
 
