@@ -156,10 +156,11 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     )
     for one in found["left_out"]:
         yield f"left out: {one['name']}: {one['reason']}"
+    ratios = {row["name"]: f", {row['latency_ratio']['value']:.2f} of its time" for row in networks}
     for one in found["differences"]:
         low, high = one["interval"]["low"], one["interval"]["high"]
         yield (
-            f"found - {one['less']} ({one['name']}): {100 * one['value']:+.2f} points "
+            f"found - {one['less']} ({one['name']}{ratios.get(one['name'], '')}): {100 * one['value']:+.2f} points "
             f"({100 * low:+.2f} to {100 * high:+.2f})"
         )
     for one in found["spreads"]:

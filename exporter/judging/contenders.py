@@ -101,7 +101,7 @@ def choose(
         shares = shares_of(found, batch=batch, threads=threads)
         fits = _fitted_or_longer([spec for _, spec in references], shares=shares)
         for (name, _), fit in zip(references, fits, strict=True):
-            if fit.fits or _takes_longer(fit.ratio):
+            if _is_fair_reference(fit.ratio):
                 chosen.append((name, "reference", fit.spec))
             else:
                 left_out.append(LeftOut(name, "reference", _cannot(fit, "reference")))
@@ -117,15 +117,16 @@ def choose(
 
 
 def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spec]]:
-    """Known networks for the images of a spec, by the names, files or runs given; by default all published ones of
-    the space that is made for deployment. A published one of it has a stem that keeps the pictures' size, and one that
-    halves it: which of the two is better at a latency depends on the data.
+    """Known networks for the images of a spec, by the names, files or runs given, of which what exists as a path comes
+    first; by default all published ones of the space that is made for deployment. A published one of it takes part with
+    a stem that keeps the pictures' size and with one that halves it: which is better at a latency depends on the data.
 
     Raises: ArchitectureError: there is no such spec, or it is not for images.
     """
     published = [name for name in published_names() if published_spec(name).space == _REFERENCE_SPACE]
+    wanted = names or published
     found: list[tuple[str, Spec]] = []
-    for name, label in zip(names or published, _labels(names or published), strict=True):
+    for name, label in zip(wanted, _labels(wanted), strict=True):
         is_published = name in published and not (names and Path(name).exists())
         spec = _for_task(published_spec(name) if is_published else find_spec(Path(name)), like, name=name)
         if is_published:
@@ -185,17 +186,17 @@ def _fitted_or_longer(specs: Sequence[Spec], *, shares: Shares) -> list[Fitted]:
     """Each at the widths that take the found network's time; where there are none, at some that take a little more."""
     fits = fit_widths(specs, shares=shares)
     nearest = [fit.spec for fit in fits if not fit.fits]
-    longer = iter(fit_widths(nearest, shares=shares, is_enough=[_takes_longer] * len(nearest)))
+    longer = iter(fit_widths(nearest, shares=shares, is_enough=[_is_fair_reference] * len(nearest)))
     return [fit if fit.fits else next(longer) for fit in fits]
-
-
-def _takes_longer(ratio: float) -> bool:
-    return 0 <= ratio - 1 <= _LONGER
 
 
 def _most(kind: Kind) -> float:
     """Of the found network's time, what others may take."""
     return 1 + (_LONGER if kind == "reference" else TOLERANCE)
+
+
+def _is_fair_reference(ratio: float) -> bool:
+    return 1 - TOLERANCE <= ratio <= _most("reference")
 
 
 def _cannot(fit: Fitted, kind: Kind) -> str:

@@ -24,7 +24,7 @@ SPACE = StagesSpace((4, 8), (1, 2), ((4, 8), (8, 16), (16,)), (2, 1, 1), ("resid
 
 
 def pretended_ms(block: Block) -> float:
-    """A block's latency, as if every product took a nanosecond."""
+    """A block's latency, as if every product took ten nanoseconds."""
     width, height = block.width / block.stride, block.height / block.stride
     return 1e-5 * width * height * block.in_channels * block.out_channels * 9 + 0.01
 
