@@ -1,4 +1,4 @@
-"""The weights' optimiser, SGD or AdamW, and its learning-rate schedule."""
+"""The weights' optimiser, SGD, AdamW or Muon, and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from searcher.arch.document import ConfigError
 from searcher.nn.banks import used_as_one
 from searcher.training.light_optimizers import SGD, AdamW
+from searcher.training.muon import Muon, mixes_channels
 
 
 @dataclass(frozen=True)
 class SgdConfig:
-    """SGD, with Nesterov's momentum if with any, or AdamW, on a cosine schedule, or one that decays by epochs."""
+    """SGD, with Nesterov's momentum if with any, AdamW or Muon, on a cosine schedule, or one that decays by epochs."""
 
     learning_rate: float
     """At the start, and of each cosine."""
@@ -47,9 +48,11 @@ class SgdConfig:
     clip_norm: float = 5.0
     """Bound on the global norm of the gradient; 0 for none. Paper: 5 for images, 0.25 for text; in the authors' code
     for images without effect."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """adamw wants a learning rate near 0.001 and a weight decay near 0.05. Source: Loshchilov and Hutter 2019,
-    arXiv:1711.05101."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """muon is SGD, but for the weights of convolutions, see `muon.Muon`. adamw wants a learning rate near 0.001 and a
+    weight decay near 0.05. Source: Loshchilov and Hutter 2019, arXiv:1711.05101."""
+    muon_step: float = 0.015
+    """muon's: how far a step takes a convolution's weight, as a part of its norm, at the full learning rate."""
     adam_betas: tuple[float, ...] = (0.9, 0.999)
     """AdamW's, two in [0, 1), in momentum's place."""
     sharpness: float = 0.0
@@ -74,8 +77,8 @@ class SgdConfig:
         if self.accumulation < 1:
             raise ConfigError(f"accumulation is {self.accumulation}; at least 1 is needed")
         if self.update_unused and (self.optimizer != "sgd" or self.sharpness):
-            raise ConfigError("update_unused is for plain steps of SGD; with adamw or sharpness it must be false")
-        for name in ("warmup_epochs", "weight_decay", "clip_norm", "sharpness"):
+            raise ConfigError("update_unused is for plain steps of SGD; with others, or sharpness, it must be false")
+        for name in ("warmup_epochs", "weight_decay", "clip_norm", "sharpness", "muon_step"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
 
@@ -103,36 +106,55 @@ def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:
 
 def make_optimizer(network: nn.Module, config: SgdConfig) -> torch.optim.SGD | torch.optim.AdamW:
     """The configuration's; parameters that a step gave no gradient are left alone."""
-    return make_sgd(network, config) if config.optimizer == "sgd" else make_adamw(network, config)
+    if config.optimizer == "adamw":
+        return make_adamw(network, config)
+    return make_muon(network, config) if config.optimizer == "muon" else make_sgd(network, config)
 
 
 def make_adamw(network: nn.Module, config: SgdConfig) -> torch.optim.AdamW:
     """AdamW over all parameters; those a step gave no gradient are left alone, without decay."""
     beta1, beta2 = config.adam_betas
-    return AdamW(_groups(network, config), lr=config.learning_rate, betas=(beta1, beta2), fused=True)
+    return AdamW(_groups(network.parameters(), config), lr=config.learning_rate, betas=(beta1, beta2), fused=True)
 
 
 def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
     """SGD over all parameters; those a step gave no gradient are left alone, without decay or momentum."""
-    optimizer = SGD(
-        _groups(network, config),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        fused=True,
-    )
-    if config.momentum > 0:
-        # The fused step wants all momenta from the start; from zero they become what SGD would have begun them with.
-        for parameter in network.parameters():
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    optimizer = SGD(_groups(network.parameters(), config), **_sgd_options(config))
+    _begin_momenta(optimizer, network.parameters(), config)
     return optimizer
 
 
-def _groups(network: nn.Module, config: SgdConfig) -> list[dict[str, Any]]:
+def make_muon(network: nn.Module, config: SgdConfig) -> Muon:
+    """Muon over the weights of convolutions, SGD over all else; those a step gave no gradient are left alone."""
+    matrices = [parameter for parameter in network.parameters() if mixes_channels(parameter)]
+    others = [parameter for parameter in network.parameters() if not mixes_channels(parameter)]
+    optimizer = Muon(matrices, _groups(others, config), step=config.muon_step, **_sgd_options(config))
+    _begin_momenta(optimizer, network.parameters(), config)
+    return optimizer
+
+
+def _sgd_options(config: SgdConfig) -> dict[str, Any]:
+    return {
+        "lr": config.learning_rate,
+        "momentum": config.momentum,
+        "nesterov": config.momentum > 0,
+        "fused": True,
+    }
+
+
+def _begin_momenta(optimizer: SGD, parameters: Iterable[nn.Parameter], config: SgdConfig) -> None:
+    """The fused step wants all momenta from the start; from zero they become what SGD would have begun them with."""
+    if config.momentum > 0:
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _groups(parameters: Iterable[nn.Parameter], config: SgdConfig) -> list[dict[str, Any]]:
     """The parameters that decay, and those that are spared, with their decay."""
     # The scales and shifts of norms, and biases, are vectors; nothing else is.
-    decayed = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
-    spared = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
+    parameters = list(parameters)
+    decayed = [p for p in parameters if p.ndim > 1 or config.decay_norms]
+    spared = [p for p in parameters if p.ndim <= 1 and not config.decay_norms]
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": spared, "weight_decay": 0.0},

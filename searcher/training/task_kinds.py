@@ -54,6 +54,8 @@ def check_steps(sgd: SgdConfig, training: Training, *, batch_size: int) -> None:
     if isinstance(training, TextTraining) and (sgd.accumulation > 1 or sgd.sharpness):
         # A text's state is carried from window to window, and a pass moves it on.
         raise ConfigError("accumulation and sharpness are for images; a text's steps are taken whole, and once")
+    if isinstance(training, TextTraining) and sgd.optimizer == "muon":
+        raise ConfigError("muon is for convolutions, which networks for text have none of")
 
 
 def check_images(training: Training, store: Store) -> None:

@@ -227,6 +227,7 @@ def test_other_steps_go_on_where_they_stopped(changes: dict[str, Any]) -> None:
         ("stages", {"accumulation": 3}, "accumulation is 3, which does not divide batch_size, 64"),
         ("recurrent", {"accumulation": 2}, "accumulation and sharpness are for images"),
         ("recurrent", {"sharpness": 0.1}, "accumulation and sharpness are for images"),
+        ("recurrent", {"optimizer": "muon"}, "muon is for convolutions"),
     ],
 )
 def test_steps_that_cannot_be_taken_are_refused(space: str, changes: dict[str, Any], message: str) -> None:
