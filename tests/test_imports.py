@@ -160,7 +160,13 @@ ALLOWED = {
         "datasets",
     },
     # Of networks an optimiser knows which parameters a pass uses together.
-    "searcher.training.optim": {"searcher.arch.document", "searcher.nn.banks", "searcher.training.light_optimizers"},
+    "searcher.training.optim": {
+        "searcher.arch.document",
+        "searcher.nn.banks",
+        "searcher.training.light_optimizers",
+        "searcher.training.muon",
+    },
+    "searcher.training.muon": {"searcher.training.light_optimizers"},
     "searcher.training.light_optimizers": set(),
     "searcher.training.sharpness": set(),
     "searcher.training.flat_sgd": {

@@ -125,7 +125,7 @@ def quick_stages() -> RetrainConfig:
     return replace(
         config,
         num_epochs=24,
-        sgd=replace(config.sgd, weight_decay=1e-3),
+        sgd=replace(config.sgd, optimizer="muon", weight_decay=1e-3),
         training=replace(config.training, augmentation=Augmentation(crop_padding=2, flip=True)),
     )
 
@@ -140,6 +140,7 @@ def deploy_stages() -> RetrainConfig:
         config,
         preset="deploy",
         num_epochs=30,
+        sgd=replace(config.sgd, optimizer="muon"),
         training=replace(config.training, augmentation=Augmentation(crop_padding=2, flip=True)),
         min_steps=2_000,
     )

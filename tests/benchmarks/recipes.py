@@ -44,6 +44,7 @@ RECIPES = {
     "mixup 0.2": "training.augmentation.mixup=0.2",
     "cutmix 1": "training.augmentation.cutmix=1.0",
     "TrivialAugment": "training.augmentation.trivial_augment=true",
+    "SGD": "sgd.optimizer=sgd",
     "AdamW": "sgd.optimizer=adamw sgd.learning_rate=0.002 sgd.weight_decay=0.05",
     "sharpness-aware": "sgd.sharpness=0.05",
 }
