@@ -101,20 +101,27 @@ def verdict(field: Field, results: Sequence[Result | None], *, num_seeds: int) -
 
 
 def _differences(judged: Sequence[_Judged]) -> list[dict[str, Any]]:
-    """The found network's accuracy less that of others. The best of several is chosen on valid: chosen on test, it
-    would owe a part of its lead to the luck of those images."""
+    """The found network's accuracy less that of each reference, the best one's first, of the best random network, and
+    of random ones on average. The best of several is chosen on valid: chosen on test, it would owe a part of its lead
+    to the luck of those images."""
     found = judged[0]
-    differences = []
-    for kind in ("reference", "random"):
+
+    def rivals_of(kind: Kind) -> list[_Judged]:
         rivals = [one for one in judged if one.contender.kind == kind]
-        if not rivals:
-            continue
-        best = max(rivals, key=lambda one: one.valid_accuracy)
-        less = evidence.difference(found.answers, best.answers)
-        differences.append({"less": f"best {kind}", "name": best.contender.name, **asdict(less)})
-        if kind == "random" and len(rivals) > 1:
-            less = evidence.difference(found.answers, evidence.of_draws([one.answers for one in rivals]))
-            differences.append({"less": "mean random", "name": f"{len(rivals)} networks", **asdict(less)})
+        return sorted(rivals, key=lambda one: -one.valid_accuracy)
+
+    def less(what: str, name: str, answers: evidence.Replicates) -> dict[str, Any]:
+        return {"less": what, "name": name, **asdict(evidence.difference(found.answers, answers))}
+
+    differences = [
+        less("reference" if number else "best reference", one.contender.name, one.answers)
+        for number, one in enumerate(rivals_of("reference"))
+    ]
+    if drawn := rivals_of("random"):
+        differences.append(less("best random", drawn[0].contender.name, drawn[0].answers))
+    if len(drawn) > 1:
+        mean = evidence.of_draws([one.answers for one in drawn])
+        differences.append(less("mean random", f"{len(drawn)} networks", mean))
     return differences
 
 

@@ -102,6 +102,13 @@ def test_a_comparison_is_between_networks_that_are_as_fast(retrained: Path) -> N
     rivals = [row["test_accuracy"]["value"] for row in found["networks"] if row["kind"] == "random"]
     assert best["mean random"]["value"] == pytest.approx(first - np.mean(rivals))
     assert "found - mean random" in done.stdout
+    references = [row for row in found["networks"] if row["kind"] == "reference"]
+    less = [one for one in found["differences"] if "reference" in one["less"]]
+    assert [one["less"] for one in less] == ["best reference"] + ["reference"] * (len(references) - 1)
+    for one in less:
+        (rival,) = [row for row in references if row["name"] == one["name"]]
+        assert one["value"] == pytest.approx(first - rival["test_accuracy"]["value"])
+        assert f"({one['name']}, " in done.stdout
     here("report", retrained)
     page = (retrained / "report.html").read_text()
     assert "Comparison" in page
