@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from searcher.arch.document import ConfigError
 from searcher.nn.banks import used_as_one
 from searcher.training.light_optimizers import SGD, AdamW
-from searcher.training.muon import Muon, mixes_channels
+from searcher.training.muon import Muon, is_of_convolution
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
 
 def make_muon(network: nn.Module, config: SgdConfig) -> Muon:
     """Muon over the weights of convolutions, SGD over all else; those a step gave no gradient are left alone."""
-    matrices = [parameter for parameter in network.parameters() if mixes_channels(parameter)]
-    others = [parameter for parameter in network.parameters() if not mixes_channels(parameter)]
-    optimizer = Muon(matrices, _groups(others, config), step=config.muon_step, **_sgd_options(config))
+    convolutions = [parameter for parameter in network.parameters() if is_of_convolution(parameter)]
+    others = [parameter for parameter in network.parameters() if not is_of_convolution(parameter)]
+    optimizer = Muon(convolutions, _groups(others, config), step=config.muon_step, **_sgd_options(config))
     _begin_momenta(optimizer, network.parameters(), config)
     return optimizer
 

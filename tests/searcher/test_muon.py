@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps for what mixes channels, torch's own for all else."""
+"""Muon: orthogonal steps for convolutions, torch's own for all else."""
 
 # O output channels, I input channels, K kernel size
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searcher.training.muon import mixes_channels, orthogonal
+from searcher.training.muon import is_of_convolution, orthogonal
 from searcher.training.optim import EachParameter, SgdConfig
 
 MUON = SgdConfig(learning_rate=0.1, weight_decay=0.01, optimizer="muon", muon_step=0.02)
@@ -50,16 +50,16 @@ def take_steps(network: Small, optimizer: EachParameter | torch.optim.SGD, count
 def test_singular_values_become_alike_and_directions_stay(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    found = u.T @ orthogonal(matrix) @ v.T
+    (found,) = u.T @ orthogonal(matrix[None]) @ v.T
     assert 0.6 < found.diagonal().min() <= found.diagonal().max() < 1.3
     assert (found - found.diagonal().diag()).abs().max() < 1e-4
 
 
 def test_zeros_stay_zeros() -> None:
-    assert torch.equal(orthogonal(torch.zeros(4, 6)), torch.zeros(4, 6))
+    assert torch.equal(orthogonal(torch.zeros(2, 4, 6)), torch.zeros(2, 4, 6))
 
 
-def test_a_step_takes_a_matrix_its_share_of_the_way_and_keeps_its_norm() -> None:
+def test_a_step_takes_a_weight_its_share_of_the_way_and_keeps_its_norm() -> None:
     network = Small()
     before = copy.deepcopy(network)
     take_steps(network, EachParameter(network, MUON))
@@ -69,6 +69,17 @@ def test_a_step_takes_a_matrix_its_share_of_the_way_and_keeps_its_norm() -> None
         singular = torch.linalg.svdvals((start - after).detach().flatten(1))
         assert singular.max() / singular.min() < 3  # of the gradient alone it is far more
     assert torch.equal(network.unused.weight, before.unused.weight)
+
+
+def test_a_filter_that_sees_one_channel_follows_its_own_gradient_alone() -> None:
+    network = Small()
+    start = network.depthwise.weight.detach().flatten(1).clone()
+    take_steps(network, EachParameter(network, replace(MUON, clip_norm=0.0)))
+    assert network.depthwise.weight.grad is not None
+    gradient, after = network.depthwise.weight.grad.flatten(1), network.depthwise.weight.detach().flatten(1)
+    for before, found, towards in zip(start, after, gradient, strict=True):
+        expected = before - 0.02 * before.norm() * towards / towards.norm()
+        torch.testing.assert_close(found, expected * before.norm() / expected.norm())
 
 
 def test_the_share_follows_the_rate() -> None:
@@ -82,15 +93,15 @@ def test_the_share_follows_the_rate() -> None:
 
 
 def test_all_else_takes_sgds_steps() -> None:
-    """With matrices held still, so that both see the same gradients."""
+    """With convolutions held still, so that both see the same gradients."""
     ours, plain = Small(), Small()
     for network in (ours, plain):
         for parameter in network.parameters():
-            parameter.requires_grad_(not mixes_channels(parameter))
+            parameter.requires_grad_(not is_of_convolution(parameter))
     spared = [*plain.norm.parameters(), plain.classifier.bias]
     sgd = torch.optim.SGD(
         [
-            {"params": [plain.depthwise.weight, plain.classifier.weight], "weight_decay": 0.01},
+            {"params": [plain.classifier.weight], "weight_decay": 0.01},
             {"params": spared, "weight_decay": 0.0},
         ],
         lr=0.1,
