@@ -40,7 +40,7 @@ class HalvingConfig:
 
 
 _PRESETS: dict[str, HalvingConfig] = {
-    "quick": HalvingConfig(num_scored=20, num_candidates=4, rung_epochs=(2, 4), keep=0.15),
+    "quick": HalvingConfig(num_scored=20, num_candidates=4, rung_epochs=(2, 3), keep=0.15),
     "deploy": HalvingConfig(num_scored=150, num_candidates=16, rung_epochs=(2, 6), keep=0.25, num_descendants=9),
 }
 
