@@ -52,14 +52,14 @@ class Muon(SGD):
             super().step()
         finally:
             self.param_groups = groups
-        share, keeps = convolutions["lr"] * convolutions["step"], convolutions["momentum"]
+        share, momentum = convolutions["lr"] * convolutions["step"], convolutions["momentum"]
         for weight in convolutions["params"]:
-            if (towards := weight.grad) is None:
+            if (gradient := weight.grad) is None:
                 continue
-            if keeps > 0:
-                momentum = self.state[weight]["momentum_buffer"].mul_(keeps).add_(weight.grad)
-                towards = weight.grad.add(momentum, alpha=keeps)
-            moved = _moved(_matrices(weight), orthogonal(_matrices(towards)), share=share)
+            if momentum > 0:  # Nesterov's
+                buffer = self.state[weight]["momentum_buffer"].mul_(momentum).add_(gradient)
+                gradient = gradient.add(buffer, alpha=momentum)
+            moved = _moved(_matrices(weight), orthogonal(_matrices(gradient)), share=share)
             weight.copy_(moved.view_as(weight))
 
 
