@@ -85,6 +85,7 @@ def run(
         ),
         ("retrain enas-recurrent-published --cells 5 --run x", "--cells is not for recurrent networks"),
         ("retrain enas-recurrent-published --channels 8 --run x", "--channels is not for recurrent networks"),
+        ("retrain resnet-20 --channels 30 --run x", "--channels is 30; widths of stages networks are multiples of 4"),
         ("retrain enas-micro-published --hidden-size 64 --run x", "--hidden-size is not for micro networks"),
         ("retrain enas-macro-published --cells 5 --run x", "--cells is not for macro networks"),
         (

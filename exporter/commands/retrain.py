@@ -51,7 +51,10 @@ _PATH = click.Path(path_type=Path)
     "--dataset", show_default="the spec's", help="A data set's name or path, to which the spec is re-targeted."
 )
 @click.option(
-    "--channels", type=click.IntRange(min=2), show_default="the spec's", help="Width of the first cell or layer."
+    "--channels",
+    type=click.IntRange(min=2),
+    show_default="the spec's",
+    help="Width of the first cell or layer; those of stages follow it.",
 )
 @click.option("--cells", type=click.IntRange(min=3), show_default="the spec's", help="Number of cells, micro.")
 @click.option("--hidden-size", type=click.IntRange(min=1), show_default="the spec's", help="Width, recurrent.")

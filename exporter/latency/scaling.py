@@ -1,22 +1,21 @@
 """Networks of the same architecture at other widths, until one takes a given time: fitted by measurement.
 
-A width is what a spec calls `channels`, wherever it stands. All of a network's are multiplied by one factor; where no
-factor gives the time, for narrow networks have few widths, single ones are changed. Then widths that end within a block
-of channels, which kernels compute as a whole, are filled up as far as the time allows. Knows nothing of training.
+All of a network's widths are multiplied by one factor; where no factor gives the time, for narrow networks have few
+widths, single ones are changed. Then widths that end within a block of channels, which kernels compute as a whole, are
+filled up as far as the time allows. Knows nothing of training.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from exporter.latency.measure import FITTING, measure
-from searcher.arch.spec import Spec, parse_spec
+from searcher.arch.spec import Spec
+from searcher.arch.widths import MULTIPLE, scaled, widths, with_changes
 from searcher.nn.complexity import complexity_of
 
 Shares = Callable[[Sequence[Spec]], Sequence[float]]
@@ -24,7 +23,6 @@ Shares = Callable[[Sequence[Spec]], Sequence[float]]
 IsEnough = Callable[[float], bool]
 TOLERANCE = 0.03
 """How far from the time it is to take a network may lie, as a share of it."""
-_MULTIPLE = 4
 # Of kernels with AVX-512. Those of AVX2 compute half of it, of which it is a multiple.
 _BLOCK = 16
 # Multiply-adds of a network with widths filled up, as a multiple of those before: with more it is not worth measuring.
@@ -48,11 +46,6 @@ class Fitted:
     @property
     def fits(self) -> bool:
         return abs(self.ratio - 1) <= TOLERANCE
-
-
-def scaled(spec: Spec, factor: float) -> Spec:
-    """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left."""
-    return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
 
 
 def is_near(ratio: float) -> bool:
@@ -110,9 +103,6 @@ class _Widths:
     """By factor."""
     tried_changed: list[Fitted] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._document = self.spec.to_document()
-
     @property
     def best(self) -> Fitted:
         tried = [*self.tried.values(), *self.tried_changed]
@@ -127,10 +117,10 @@ class _Widths:
         """The best network with one of its widths a step nearer to the wanted time; none where that fits well."""
         if self.is_enough(self.best.ratio):
             return []
-        step = -_MULTIPLE if self.best.ratio > 1 else _MULTIPLE
+        step = -MULTIPLE if self.best.ratio > 1 else MULTIPLE
         known = [one.spec for one in (*self.tried.values(), *self.tried_changed)]
-        places = range(_num_widths(self.best.spec))
-        networks = [_with_widths_changed(self.best.spec, {place: step}) for place in places]
+        places = range(len(widths(self.best.spec)))
+        networks = [with_changes(self.best.spec, {place: step}) for place in places]
         return [network for network in networks if network is not None and network not in known]
 
     def filled(self) -> list[Spec]:
@@ -138,9 +128,9 @@ class _Widths:
         best = self.best
         if not self.is_enough(best.ratio):
             return []
-        steps = [-holder["channels"] % _BLOCK for holder in _with_widths(best.spec.to_document())]
-        each = [_with_widths_changed(best.spec, {place: step}) for place, step in enumerate(steps) if step]
-        all_of_them = [_with_widths_changed(best.spec, dict(enumerate(steps)))] if len(each) > 1 else []
+        steps = [-width % _BLOCK for width in widths(best.spec)]
+        each = [with_changes(best.spec, {place: step}) for place, step in enumerate(steps) if step]
+        all_of_them = [with_changes(best.spec, dict(enumerate(steps)))] if len(each) > 1 else []
         most = _MOST_FILLED * _multiply_adds(best.spec)
         return [one for one in (*each, *all_of_them) if one is not None and _multiply_adds(one) <= most]
 
@@ -170,41 +160,9 @@ class _Widths:
         # Beyond both, too: onnxruntime is fast on whole blocks of channels, so a wider network may take less time.
         factors = [wanted, *np.geomspace(low / _OVERHANG, high * _OVERHANG, _NUM_FACTORS).tolist()]
         factors.sort(key=lambda factor: abs(math.log(factor / wanted)))
-        known = [_scaled(self._document, factor) for factor in self.tried]
-        return next((factor for factor in factors if _scaled(self._document, factor) not in known), None)
-
-
-def _num_widths(spec: Spec) -> int:
-    return len(list(_with_widths(spec.to_document())))
-
-
-def _with_widths_changed(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
-    """The spec with widths wider by `steps`, which are by their numbers; None where one would be none."""
-    document = copy.deepcopy(spec.to_document())
-    holders = list(_with_widths(document))
-    for place, step in steps.items():
-        holders[place]["channels"] += step
-    return parse_spec(document, source="changed spec") if all(one["channels"] > 0 for one in holders) else None
+        known = [scaled(self.spec, factor) for factor in self.tried]
+        return next((factor for factor in factors if scaled(self.spec, factor) not in known), None)
 
 
 def _multiply_adds(spec: Spec) -> int:
     return complexity_of(spec).total.multiply_adds
-
-
-def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
-    """The parts of a spec's document that have a width of their own."""
-    if isinstance(value, dict) and "channels" in value:
-        yield value
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for part in parts:
-        yield from _with_widths(part)
-
-
-def _scaled(value: Any, factor: float) -> Any:
-    """A spec's document, or a part of it, with its widths multiplied; what it is of and from stays."""
-    if isinstance(value, dict):
-        return {
-            key: max(1, round(entry * factor / _MULTIPLE)) * _MULTIPLE if key == "channels" else _scaled(entry, factor)
-            for key, entry in value.items()
-        }
-    return [_scaled(entry, factor) for entry in value] if isinstance(value, list) else value

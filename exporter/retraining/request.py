@@ -19,6 +19,7 @@ from searcher.arch.document import ConfigError
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
+from searcher.arch.widths import MULTIPLE, scaled, widths
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
 from searcher.training.run_folder import RunError, RunFolder, read_toml
@@ -164,10 +165,19 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
 def _resized(spec: Spec, **sizes: int | str | None) -> Spec:
     """The spec with the sizes a user gave. Raises: ConfigError: networks of its space have no such size."""
     given = {name: value for name, value in sizes.items() if value is not None}
+    if "channels" in given and not hasattr(spec.network, "channels") and widths(spec):
+        spec = _widened(spec, given.pop("channels"))
     for name in given:
         if not hasattr(spec.network, name):
             raise ConfigError(f"--{name.replace('_', '-')} is not for {spec.space} networks")
     return replace(spec, network=replace(spec.network, **given))
+
+
+def _widened(spec: Spec, channels: int) -> Spec:
+    """A spec whose stages have widths of their own, all scaled alike, so that the first is `channels`."""
+    if channels % MULTIPLE:
+        raise ConfigError(f"--channels is {channels}; widths of {spec.space} networks are multiples of {MULTIPLE}")
+    return scaled(spec, channels / widths(spec)[0])
 
 
 def _with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) -> tuple[Spec, Store]:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from datasets.seeds import numpy_generator, stream_seed
-from exporter.latency.scaling import scaled
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch
 from searcher.arch.document import ArchitectureError
 from searcher.arch.space import Space, neighbour
 from searcher.arch.spec import Spec
+from searcher.arch.widths import scaled
 from searcher.nn.complexity import complexity_of
 from searcher.training.derive import sample_candidates, score
 

@@ -1,17 +1,21 @@
-"""What a step's optimiser does at the size of the preset `reference`: parameter by parameter, and over whole vectors.
+"""What a step's optimiser does, from the gradients on: zeros where there are none, clipping, the step.
 
-The work from the gradients on, of which a pass leaves some: zeros where there are none, clipping, the step.
+At the size of the preset `reference`, parameter by parameter and over whole vectors; and in retraining `narrow-small`,
+with SGD and with Muon.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from searcher.nn.build import build_supernet
+from searcher.arch.catalog import published_spec
+from searcher.nn.build import build_network, build_supernet
 from searcher.presets.catalog import search_preset
 from searcher.training.device import prepare
 from searcher.training.flat_sgd import FlatSgd
@@ -32,6 +36,13 @@ def main() -> None:
         {
             "parameter by parameter": parameter_by_parameter(networks[0]),
             "over whole vectors": over_whole_vectors(networks[1]),
+        },
+    )
+    side_by_side(
+        "optimiser's work of a step of retraining, narrow-small",
+        {
+            "SGD": step_of_retraining("sgd"),
+            "Muon": step_of_retraining("muon"),
         },
     )
 
@@ -76,3 +87,11 @@ def over_whole_vectors(network: nn.Module) -> Callable[[], object]:
         optimizer.step()
 
     return step
+
+
+def step_of_retraining(optimizer_name: Literal["sgd", "muon"]) -> Callable[[], object]:
+    network = build_network(published_spec("narrow-small"))
+    optimizer = EachParameter(network, replace(CONFIG.sgd, optimizer=optimizer_name, update_unused=False))
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return optimizer.step

@@ -9,6 +9,7 @@ import pytest
 
 from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
 from searcher.arch.document import ConfigError
+from searcher.arch.widths import widths
 from searcher.training.run_folder import RunError
 from tests.end_to_end import conftest as tiny
 
@@ -30,6 +31,11 @@ def test_a_spec_is_retargeted_and_resized(store_path: Path, tmp_path: Path) -> N
     assert (config.num_epochs, config.seed, config.memory_budget_mb, config.threads) == (3, 4, 9, 0)
     assert request.folders == {"spec": tmp_path / "run" / "retrain"}
     assert said[0].startswith("a network for images of 8×8×1 in 3 classes (bar, dot, blank); the spec is for ")
+
+
+def test_stages_are_widened_in_proportion(store_path: Path, tmp_path: Path) -> None:
+    request = request_of("resnet-20", tmp_path, dataset=str(store_path), preset="quick", channels=32)
+    assert widths(request.spec) == [32, 32, 64, 128]
 
 
 def test_beside_a_language_model_an_lstm_is_trained_with_a_thread_each(text_path: Path, tmp_path: Path) -> None:

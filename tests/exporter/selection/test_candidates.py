@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from exporter.latency import scaling
 from exporter.selection import candidates as choosing
 from exporter.selection import drawing
 from searcher.arch.catalog import published_spec
 from searcher.arch.spec import Spec
+from searcher.arch.widths import scaled
 from searcher.nn.complexity import complexity_of
 from searcher.presets.catalog import search_preset
 
@@ -48,7 +48,7 @@ def test_neighbours_of_a_known_network_in_the_space_take_part() -> None:
     for architecture in found:
         assert architecture not in (
             known["inverted-small"].architecture,
-            scaling.scaled(known["narrow-small"], 2).architecture,
+            scaled(known["narrow-small"], 2).architecture,
         )
         assert space.from_tokens(space.to_tokens(architecture)) == architecture
     others = drawing.neighbours_of(known, space, word="changed", count=6, rng=random.Random(0), without=list(found))

@@ -1,0 +1,53 @@
+"""The same architecture at other widths.
+
+A width is what a spec calls `channels`, wherever it stands: of the whole network, or of each of its stages.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from searcher.arch.spec import Spec, parse_spec
+
+MULTIPLE = 4
+"""Of which scaled widths are multiples."""
+
+
+def widths(spec: Spec) -> list[int]:
+    """All of a network's, the first layer's first; empty where it has none that may be chosen."""
+    return [holder["channels"] for holder in _with_widths(spec.to_document())]
+
+
+def scaled(spec: Spec, factor: float) -> Spec:
+    """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left."""
+    return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
+
+
+def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
+    """The spec with widths wider by `steps`, which are by their places in `widths`; None where one would be none."""
+    document = copy.deepcopy(spec.to_document())
+    holders = list(_with_widths(document))
+    for place, step in steps.items():
+        holders[place]["channels"] += step
+    return parse_spec(document, source="changed spec") if all(one["channels"] > 0 for one in holders) else None
+
+
+def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a spec's document that have a width of their own."""
+    if isinstance(value, dict) and "channels" in value:
+        yield value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from _with_widths(part)
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    """A spec's document, or a part of it, with its widths multiplied; what it is of and from stays."""
+    if isinstance(value, dict):
+        return {
+            key: max(1, round(entry * factor / MULTIPLE)) * MULTIPLE if key == "channels" else _scaled(entry, factor)
+            for key, entry in value.items()
+        }
+    return [_scaled(entry, factor) for entry in value] if isinstance(value, list) else value
