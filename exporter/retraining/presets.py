@@ -23,7 +23,7 @@ def quick_images() -> RetrainConfig:
         preset="quick",
         num_epochs=16,
         batch_size=64,
-        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4),
+        sgd=SgdConfig(learning_rate=0.1, final_learning_rate=0.0, warmup_epochs=1, weight_decay=5e-4, optimizer="muon"),
         training=ImageTraining(augmentation=Augmentation(crop_padding=1, flip=True), label_smoothing=0.1),
         average_share=0.1,
         min_steps=1_200,
@@ -125,7 +125,7 @@ def quick_stages() -> RetrainConfig:
     return replace(
         config,
         num_epochs=24,
-        sgd=replace(config.sgd, optimizer="muon", weight_decay=1e-3),
+        sgd=replace(config.sgd, weight_decay=1e-3),
         training=replace(config.training, augmentation=Augmentation(crop_padding=2, flip=True)),
     )
 
@@ -140,7 +140,6 @@ def deploy_stages() -> RetrainConfig:
         config,
         preset="deploy",
         num_epochs=30,
-        sgd=replace(config.sgd, optimizer="muon"),
         training=replace(config.training, augmentation=Augmentation(crop_padding=2, flip=True)),
         min_steps=2_000,
     )
