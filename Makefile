@@ -9,6 +9,8 @@ DATASET ?=
 LATENCY ?=
 # FLIP=no where left and right matter: pictures are not mirrored in training. Retraining does as the search did.
 FLIP    ?=
+# A larger network's run or model.onnx, from which retraining learns beside the labels.
+TEACHER ?=
 RUN     ?=
 
 PYTHON ?= python3
@@ -28,7 +30,7 @@ RUN_DIR = runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(or $(DATASET),$(OWN_DA
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: SPACE=$(SPACE) DATASET=$(or $(DATASET),<the preset's>) PRESET=$(PRESET) RUN=$(or $(RUN),<space>-<dataset>-<preset>) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY) FLIP=$(FLIP)"
+	@echo "Variables: SPACE=$(SPACE) DATASET=$(or $(DATASET),<the preset's>) PRESET=$(PRESET) RUN=$(or $(RUN),<space>-<dataset>-<preset>) DEVICE=$(DEVICE) SEED=$(SEED) LATENCY=$(LATENCY) FLIP=$(FLIP) TEACHER=$(TEACHER)"
 
 install: $(READY) ## Make .venv and install the pinned packages
 
@@ -44,7 +46,7 @@ search: $(READY) ## Find an architecture with ENAS and write the run's spec.json
 	$(if $(filter stages,$(SPACE))$(LATENCY),$(ENAS) derive $(RUN_DIR) --device $(DEVICE) --resume)
 
 retrain: $(READY) ## Train the network of the run's spec.json from scratch
-	$(ENAS) retrain $(RUN_DIR) --device $(DEVICE) --resume
+	$(ENAS) retrain $(RUN_DIR) --device $(DEVICE) $(if $(TEACHER),--teacher '$(TEACHER)') --resume
 
 export: $(READY) ## Convert the retrained network to ONNX and verify it
 	$(ENAS) export $(RUN_DIR) --resume
