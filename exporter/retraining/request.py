@@ -98,13 +98,7 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     Raises: ArchitectureError, ConfigError, DocumentError, RunError, StoreError: an option says what cannot be.
     """
     spec, run_path = _spec_and_run(options.source, options.run_path)
-    spec = _resized(
-        spec,
-        channels=options.channels,
-        cells=options.cells,
-        hidden_size=options.hidden_size,
-        skip_merge=options.skip_merge,
-    )
+    spec = _resized(spec, options)
     spec, store = _with_data(spec, options.dataset, say=say)
     settings = Settings.read(options.config_file, options.assignments)
     preset = preset_of(spec, settings, options.preset)
@@ -162,19 +156,31 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
     return spec, run_path
 
 
-def _resized(spec: Spec, **sizes: int | str | None) -> Spec:
+def _resized(spec: Spec, options: RetrainOptions) -> Spec:
     """The spec with the sizes a user gave. Raises: ConfigError: networks of its space have no such size."""
+    channels = options.channels
+    if channels is not None and _has_widths_of_its_own(spec):
+        spec, channels = _widened(spec, channels), None
+    sizes: dict[str, int | str | None] = {
+        "channels": channels,
+        "cells": options.cells,
+        "hidden_size": options.hidden_size,
+        "skip_merge": options.skip_merge,
+    }
     given = {name: value for name, value in sizes.items() if value is not None}
-    if "channels" in given and not hasattr(spec.network, "channels") and widths(spec):
-        spec = _widened(spec, given.pop("channels"))
     for name in given:
         if not hasattr(spec.network, name):
             raise ConfigError(f"--{name.replace('_', '-')} is not for {spec.space} networks")
     return replace(spec, network=replace(spec.network, **given))
 
 
+def _has_widths_of_its_own(spec: Spec) -> bool:
+    """Whether widths are of an architecture's parts, as of stages, not one of the whole network."""
+    return bool(widths(spec)) and not hasattr(spec.network, "channels")
+
+
 def _widened(spec: Spec, channels: int) -> Spec:
-    """A spec whose stages have widths of their own, all scaled alike, so that the first is `channels`."""
+    """The spec with all of its widths scaled alike, so that the first is `channels`. Raises: ConfigError."""
     if channels % MULTIPLE:
         raise ConfigError(f"--channels is {channels}; widths of {spec.space} networks are multiples of {MULTIPLE}")
     return scaled(spec, channels / widths(spec)[0])
