@@ -27,8 +27,8 @@ from searcher.training.weights_trainer import DivergedError
 
 # A job that a cluster has started again may find the one before it writing its last checkpoint.
 _WAIT_FOR_LOCK_S = 30.0
-# Of the workers of a run that was killed: until they notice and let go.
-_WAIT_FOR_ORPHANS_S = 5.0
+# Of the workers of a run that was killed: until they notice and let go, which a disk that is busy may delay by seconds.
+_WAIT_FOR_ORPHANS_S = 15.0
 
 
 @dataclass(frozen=True)
