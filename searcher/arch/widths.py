@@ -21,12 +21,18 @@ def widths(spec: Spec) -> list[int]:
 
 
 def scaled(spec: Spec, factor: float) -> Spec:
-    """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left."""
+    """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left.
+
+    Raises: ArchitectureError: the spec's space has no network of these widths.
+    """
     return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
 
 
 def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
-    """The spec with widths wider by `steps`, which are by their places in `widths`; None where one would be none."""
+    """The spec with widths wider by `steps`, which are by their places in `widths`; None where one would be none.
+
+    Raises: ArchitectureError: as `scaled`.
+    """
     document = copy.deepcopy(spec.to_document())
     holders = list(_with_widths(document))
     for place, step in steps.items():

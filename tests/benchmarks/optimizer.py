@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from exporter.retraining.presets import retrain_preset
 from searcher.arch.catalog import published_spec
 from searcher.nn.build import build_network, build_supernet
 from searcher.presets.catalog import search_preset
@@ -91,7 +92,8 @@ def over_whole_vectors(network: nn.Module) -> Callable[[], object]:
 
 def step_of_retraining(optimizer_name: Literal["sgd", "muon"]) -> Callable[[], object]:
     network = build_network(published_spec("narrow-small"))
-    optimizer = EachParameter(network, replace(CONFIG.sgd, optimizer=optimizer_name, update_unused=False))
+    config = retrain_preset("stages", "quick").sgd
+    optimizer = EachParameter(network, replace(config, optimizer=optimizer_name))
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)
     return optimizer.step

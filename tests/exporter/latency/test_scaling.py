@@ -11,9 +11,14 @@ import pytest
 from exporter.latency.scaling import fit_widths
 from searcher.arch.catalog import published_spec
 from searcher.arch.spec import Spec, parse_spec
-from searcher.arch.widths import scaled, widths
+from searcher.arch.widths import scaled
 
 SPEC = published_spec("inverted-small")
+
+
+def widths(spec: Spec) -> list[int]:
+    architecture = spec.architecture
+    return [architecture.stem.channels, *(stage.channels for stage in architecture.stages)]
 
 
 def products(spec: Spec) -> float:
