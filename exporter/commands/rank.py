@@ -47,8 +47,9 @@ def rank(
 
     Random architectures are scored with the shared weights on one half of the valid split, and after training alone,
     with several seeds, on the other. Kendall's tau says how far the two orders agree, beside how far two seeds agree
-    and how far the order by size or latency does. The test split is not looked at. Writes ranking.json, which
-    `enas report` draws.
+    and how far the order by size or latency does. A small valid split tells networks apart badly, so tau is given with
+    the last epoch's training loss, too. The test split is not looked at. Writes ranking.json, which `enas report`
+    draws.
     """
     from exporter.judging.ranking import RANKING
     from exporter.judging.ranking import rank as run_rank
@@ -90,21 +91,24 @@ def rank(
 
 
 def _ranking_lines(found: Ranking) -> Iterator[str]:
-    """A table of the predictors, and what the shared weights' rank correlation is worth."""
-    regret_of = f"regret of {found.shared.agreement.top}"
-    yield f"{'predictor':<16}{'tau':>7}{'± s.e.':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
-    for one in found.predictors:
-        agreed = one.agreement
-        regret = f"{100 * agreed.regret:.2f} pts" if found.metric == "accuracy" else f"{agreed.regret:.2f}"
-        yield (
-            f"{one.name:<16}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
-            f"{_or_dash(agreed.p_value, '.2g'):>9}{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
-        )
-    if found.seed_tau is not None:
-        error = _or_dash(found.seed_standard_error, ".2f")
-        yield f"{'another seed':<16}{found.seed_tau:>7.2f}{error:>8}   the most that can be asked for"
+    """A table of the predictors for each measure, and what the shared weights' rank correlation is worth."""
+    for judged in found.judgements:
+        where = "of the last epoch" if judged.measure == "training loss" else "on half of valid"
+        yield f"by {judged.measure} {where}"
+        regret_of = f"regret of {judged.agreements[0].top}"
+        yield f"{'predictor':<16}{'tau':>7}{'± s.e.':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
+        for one, agreed in zip(found.predictors, judged.agreements, strict=True):
+            regret = f"{100 * agreed.regret:.2f} pts" if judged.measure == "accuracy" else f"{agreed.regret:.3f}"
+            yield (
+                f"{one.name:<16}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
+                f"{_or_dash(agreed.p_value, '.2g'):>9}{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
+            )
+        if judged.seed_tau is not None:
+            error = _or_dash(judged.seed_standard_error, ".2f")
+            yield f"{'another seed':<16}{judged.seed_tau:>7.2f}{error:>8}   the most that can be asked for"
     pool = f"{len(found.architectures)} architectures trained for {found.epochs} epochs"
-    tau, p_value = found.shared.agreement.tau, found.shared.agreement.p_value
+    shared = found.judgements[0].agreements[0]
+    tau, p_value = shared.tau, shared.p_value
     if tau is None or p_value is None:
         yield f"Kendall's tau is not defined over {pool}: all of them score alike"
     else:

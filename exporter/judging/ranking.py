@@ -3,9 +3,11 @@
 A pool of random architectures, from the cheapest to the dearest, is scored on valid with the weights of the finished
 supernet, and each with its own, trained from scratch with several seeds; each on a half of valid, lest both share the
 luck of the same images. How far trainings agree among themselves is what shared weights can reach, and how far costs
-agree with them what they have to beat. Test is not looked at.
+agree with them what they have to beat. Test is not looked at. A small valid cannot tell networks apart, so trainings
+are judged by their last epoch's loss, too, as `standings.py` does.
 
-Source: Yu et al. 2020, "Evaluating the search phase of neural architecture search", section 4.
+Sources: Yu et al. 2020, "Evaluating the search phase of neural architecture search", section 4; Ru et al. 2021, "Speedy
+Performance Estimation for Neural Architecture Search", for the loss.
 """
 
 from __future__ import annotations
@@ -58,11 +60,26 @@ _MOST_DRAWS = 2000
 
 @dataclass(frozen=True)
 class Predictor:
-    """A score of every architecture, known before it is trained, and how well it foretells what training comes to."""
+    """A score of every architecture, known before it is trained."""
 
     name: str
     scores: tuple[float, ...]
-    agreement: Agreement
+    """More is better."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What trainings from scratch came to, by one measure, and how well each predictor foretells it."""
+
+    measure: str
+    alone: tuple[tuple[float | None, ...], ...]
+    """A row for each seed; None, the worst, where a training diverged."""
+    agreements: tuple[Agreement, ...]
+    """In the order of the predictors."""
+    seed_tau: float | None
+    """Kendall's τ between trainings that differ in their seed alone: the most that a predictor can be asked for. None
+    of one seed."""
+    seed_standard_error: float | None
 
 
 @dataclass(frozen=True)
@@ -73,26 +90,17 @@ class Ranking:
     """accuracy or perplexity, of the networks trained alone; of shared weights it is the search's reward."""
     architectures: tuple[str, ...]
     """In the published encoding."""
-    alone: tuple[tuple[float | None, ...], ...]
-    """A row for each seed: the metric on the second half of valid after training from scratch; None, the worst, where
-    it diverged."""
     rate_scales: tuple[tuple[float, ...], ...]
-    """What part of the learning rate each bore, see `retrain.train`."""
+    """What part of the learning rate each bore, a row for each seed, see `retrain.train`."""
     predictors: tuple[Predictor, ...]
     """Shared weights, whose scores are rewards on the first half of valid; then what needs no search: costs."""
-    seed_tau: float | None
-    """Kendall's τ between trainings that differ in their seed alone: the most that a predictor can be asked for. None
-    of one seed."""
-    seed_standard_error: float | None
+    judgements: tuple[Judgement, ...]
+    """By the metric on the second half of valid; by the training loss of the last epoch."""
     epochs: int
     """Of training from scratch."""
     seed: int
     spec_sha256: str
     """Of the spec that the search came to."""
-
-    @property
-    def shared(self) -> Predictor:
-        return self.predictors[0]
 
 
 def rank(
@@ -160,22 +168,21 @@ def rank(
         on_result=on_result,
     )
     rows = [trainings[start : start + count] for start in range(0, len(trainings), count)]
-    alone = tuple(tuple(training["valid_score"] for training in row) for row in rows)
-    sign = 1 if more_is_better(metric) else -1
-    trained = np.array([[-math.inf if score is None else sign * score for score in row] for row in alone])
+    predictors = tuple(Predictor(name, tuple(scores)) for name, scores in [("shared weights", shared), *_costs(specs)])
 
-    def predictor(name: str, scores: Sequence[float]) -> Predictor:
-        generator = numpy_generator(seed, "ranking", "permutations")
-        return Predictor(name, tuple(scores), agreement(scores, trained, top=min(_TOP, count), generator=generator))
+    def judgement(measure: str, key: str, *, sign: int) -> Judgement:
+        alone = tuple(tuple(training[key] for training in row) for row in rows)
+        return _judgement(measure, alone, predictors, sign=sign, seed=seed)
 
     ranking = Ranking(
         metric=metric,
         architectures=tuple(space_module(spec.space).to_published(spec.architecture) for spec in specs),
-        alone=alone,
         rate_scales=tuple(tuple(training["rate_scale"] for training in row) for row in rows),
-        predictors=tuple(predictor(name, scores) for name, scores in [("shared weights", shared), *_costs(specs)]),
-        seed_tau=seed_tau(trained),
-        seed_standard_error=seed_standard_error(trained),
+        predictors=predictors,
+        judgements=(
+            judgement(metric, "valid_score", sign=1 if more_is_better(metric) else -1),
+            judgement("training loss", "train_loss", sign=-1),
+        ),
         epochs=config.num_epochs,
         seed=seed,
         spec_sha256=spec_digest(finished.spec),
@@ -187,6 +194,19 @@ def rank(
 def train_alone(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
     """A job: an architecture's summary, with its score on the second half of valid, see `score_job`."""
     return score_job(training, _score_of_last_epoch, device=device, interrupt=interrupt, pace=pace)
+
+
+def _judgement(
+    measure: str, alone: tuple[tuple[float | None, ...], ...], predictors: Sequence[Predictor], *, sign: int, seed: int
+) -> Judgement:
+    """Args: sign: -1 where less is better."""
+    trained = np.array([[-math.inf if value is None else sign * value for value in row] for row in alone])
+    top = min(_TOP, trained.shape[1])
+    agreements = tuple(
+        agreement(one.scores, trained, top=top, generator=numpy_generator(seed, "ranking", "permutations"))
+        for one in predictors
+    )
+    return Judgement(measure, alone, agreements, seed_tau(trained), seed_standard_error(trained))
 
 
 def _score_of_last_epoch(done: Retraining) -> float:

@@ -55,16 +55,21 @@ def test_a_ranking_compares_shared_weights_with_training_alone(searched: Path, t
     metric, sign = ("perplexity", -1) if tiny.space == "recurrent" else ("accuracy", 1)
     assert found["metric"] == metric
     assert len(set(found["architectures"])) == 3
-    shared = found["predictors"][0]
-    assert shared["agreement"]["tau"] == mean_tau(np.array(shared["scores"]), sign * np.array(found["alone"]))
-    assert found["seed_tau"] == seed_tau(sign * np.array(found["alone"]))
+    by_metric, by_loss = found["judgements"]
+    assert [by_metric["measure"], by_loss["measure"]] == [metric, "training loss"]
+    shared = np.array(found["predictors"][0]["scores"])
+    for judged, direction in ((by_metric, sign), (by_loss, -1)):
+        trained = direction * np.array(judged["alone"])
+        assert judged["agreements"][0]["tau"] == mean_tau(shared, trained)
+        assert judged["seed_tau"] == seed_tau(trained)
     names = [one["name"] for one in found["predictors"]]
     assert names == ["shared weights", "parameters", "multiply-adds", *(["latency"] if metric == "accuracy" else [])]
     assert "Kendall's tau" in done.stdout.splitlines()[-1]
     for number in range(3):
         for row in range(2):
             summary = json.loads((searched / f"ranking/{number:02d}/seed-{row}/summary.json").read_text())
-            assert summary["valid_score"] == found["alone"][row][number]
+            assert summary["valid_score"] == by_metric["alone"][row][number]
+            assert summary["train_loss"] == by_loss["alone"][row][number]
             assert f"test_{metric}" not in summary
     here("report", searched)
     assert "Kendall" in (searched / "report.html").read_text()
@@ -77,7 +82,10 @@ def test_a_ranking_compares_shared_weights_with_training_alone(searched: Path, t
 def without_latency(run: Path) -> dict[str, Any]:
     """The ranking without what is measured anew."""
     found = json.loads((run / "ranking.json").read_text())
-    return {**found, "predictors": [one for one in found["predictors"] if one["name"] != "latency"]}
+    assert found["predictors"].pop()["name"] == "latency"
+    for judged in found["judgements"]:
+        judged["agreements"].pop()
+    return found
 
 
 @pytest.mark.parametrize("tiny", ["macro"], indirect=True)
@@ -107,10 +115,11 @@ def test_an_architecture_that_diverges_comes_last(searched: Path, monkeypatch: p
     done = here("rank", searched, *OPTIONS)
     assert "with its own it diverges" in done.stdout
     found = json.loads((searched / "ranking.json").read_text())
-    assert [[score is None for score in row] for row in found["alone"]] == [[False, True, False], [False] * 3]
-    worth = [[-math.inf if score is None else score for score in row] for row in found["alone"]]
-    shared = found["predictors"][0]
-    assert shared["agreement"]["tau"] == mean_tau(np.array(shared["scores"]), np.array(worth))
+    shared = np.array(found["predictors"][0]["scores"])
+    for judged, sign in zip(found["judgements"], (1, -1), strict=True):
+        assert [[value is None for value in row] for row in judged["alone"]] == [[False, True, False], [False] * 3]
+        worth = [[-math.inf if value is None else sign * value for value in row] for row in judged["alone"]]
+        assert judged["agreements"][0]["tau"] == mean_tau(shared, np.array(worth))
     here("rank", searched, *OPTIONS, "--resume")
     here("report", searched)
 

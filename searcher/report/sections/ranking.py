@@ -15,6 +15,8 @@ from searcher.report.figures import Figures
 from searcher.report.run_files import read_object
 from searcher.report.sections.elements import ABSENT, table_of
 
+_TAU_OF_LOSS, _ERROR_OF_LOSS = "τ by training loss", "its standard error"
+
 
 def ranking_section(run: Path, spec: Spec | None, figures: Figures) -> Iterator[str]:
     """Shared weights against training alone, where that was measured of this search."""
@@ -24,22 +26,33 @@ def ranking_section(run: Path, spec: Spec | None, figures: Figures) -> Iterator[
     try:
         parts = list(_parts(document, figures))
     except (KeyError, TypeError, IndexError):
-        raise DocumentError(str(run / "ranking.json"), ["not what `enas rank` writes"]) from None
+        raise DocumentError(
+            str(run / "ranking.json"),
+            ["not what this version's `enas rank` writes; run it again with --resume, which trains nothing anew"],
+        ) from None
     yield html.section("Ranking", parts)
 
 
 def _parts(document: Mapping[str, Any], figures: Figures) -> Iterator[str]:
-    shared, alone = document["predictors"][0], document["alone"]
-    agreed = shared["agreement"]
+    by_metric, by_loss = document["judgements"]
+    shared, alone = document["predictors"][0], by_metric["alone"]
+    agreed = by_metric["agreements"][0]
     words = (
         f"{len(document['architectures'])} random architectures, scored with the shared weights on one half of valid, "
         f"and on the other after training each from scratch for {document['epochs']} epochs, with {len(alone)} seeds: "
         f"Kendall's τ is {values.decimal(agreed['tau']) or ABSENT}; a random order comes as far with probability "
         f"{values.three_digits(agreed['p_value']) or ABSENT}. Two seeds agree at "
-        f"{values.decimal(document['seed_tau']) or ABSENT}, which is the most that can be asked for."
+        f"{values.decimal(by_metric['seed_tau']) or ABSENT}, which is the most that can be asked for. "
+        "A small valid tells networks apart badly: the training loss of the last epoch judges them, too."
     )
     yield f"<p>{html.escaped(words)}</p>"
-    yield table_of([_row(one, figures) for one in document["predictors"]] + [_ceiling(document)])
+    rows = [
+        _row(one["name"], of_metric, of_loss, figures)
+        for one, of_metric, of_loss in zip(
+            document["predictors"], by_metric["agreements"], by_loss["agreements"], strict=True
+        )
+    ]
+    yield table_of([*rows, _ceiling(by_metric, by_loss)])
     scored = [
         (score, statistics.mean(trained))
         for score, *trained in zip(shared["scores"], *alone, strict=True)
@@ -57,21 +70,24 @@ def _parts(document: Mapping[str, Any], figures: Figures) -> Iterator[str]:
         yield f'<div class="charts">{chart}</div>'
 
 
-def _row(predictor: Mapping[str, Any], figures: Figures) -> dict[str, Any]:
-    agreed = predictor["agreement"]
+def _row(name: str, agreed: Mapping[str, Any], of_loss: Mapping[str, Any], figures: Figures) -> dict[str, Any]:
     return {
-        "predictor": predictor["name"],
+        "predictor": name,
         "τ": values.decimal(agreed["tau"]),
         "standard error": values.decimal(agreed["standard_error"]),
         "p": values.three_digits(agreed["p_value"]),
         "τ in the upper half": values.decimal(agreed["upper_half_tau"]),
         f"regret of the first {agreed['top']}": figures.written(agreed["regret"], digits=2),
+        _TAU_OF_LOSS: values.decimal(of_loss["tau"]),
+        _ERROR_OF_LOSS: values.decimal(of_loss["standard_error"]),
     }
 
 
-def _ceiling(document: Mapping[str, Any]) -> dict[str, Any]:
+def _ceiling(by_metric: Mapping[str, Any], by_loss: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "predictor": "another seed",
-        "τ": values.decimal(document["seed_tau"]),
-        "standard error": values.decimal(document["seed_standard_error"]),
+        "τ": values.decimal(by_metric["seed_tau"]),
+        "standard error": values.decimal(by_metric["seed_standard_error"]),
+        _TAU_OF_LOSS: values.decimal(by_loss["seed_tau"]),
+        _ERROR_OF_LOSS: values.decimal(by_loss["seed_standard_error"]),
     }
