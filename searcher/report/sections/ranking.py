@@ -37,13 +37,14 @@ def _parts(document: Mapping[str, Any], figures: Figures) -> Iterator[str]:
     by_metric, by_loss = document["judgements"]
     shared, alone = document["predictors"][0], by_metric["alone"]
     agreed = by_metric["agreements"][0]
+    seeds = "one seed" if len(alone) == 1 else f"{len(alone)} seeds"
     words = (
         f"{len(document['architectures'])} random architectures, scored with the shared weights on one half of valid, "
-        f"and on the other after training each from scratch for {document['epochs']} epochs, with {len(alone)} seeds: "
+        f"and on the other after training each from scratch for {document['epochs']} epochs, with {seeds}: "
         f"Kendall's τ is {values.decimal(agreed['tau']) or ABSENT}; a random order comes as far with probability "
-        f"{values.three_digits(agreed['p_value']) or ABSENT}. Two seeds agree at "
-        f"{values.decimal(by_metric['seed_tau']) or ABSENT}, which is the most that can be asked for. "
-        "A small valid tells networks apart badly: the training loss of the last epoch judges them, too."
+        f"{values.three_digits(agreed['p_value']) or ABSENT}. Another seed, where there is one, agrees as far as a "
+        "predictor can be asked to. A small valid tells networks apart badly: the training loss of the last epoch "
+        "judges them, too."
     )
     yield f"<p>{html.escaped(words)}</p>"
     rows = [
