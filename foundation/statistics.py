@@ -129,10 +129,16 @@ def ratio_of_sittings(ratios: Sequence[float]) -> Estimate:
 def share(successes: int, count: int) -> Estimate:
     """The proportion successes / count with Wilson's 95 % score interval."""
     proportion = successes / count
-    scale = 1 / (1 + _Z**2 / count)
-    centre = scale * (proportion + _Z**2 / (2 * count))
-    half_width = scale * _Z * math.sqrt(proportion * (1 - proportion) / count + _Z**2 / (4 * count**2))
-    return Estimate(proportion, Interval(max(0.0, centre - half_width), min(1.0, centre + half_width)))
+    return Estimate(proportion, score_interval(proportion, count))
+
+
+def score_interval(proportion: float, count: float, *, z: float = _Z) -> Interval:
+    """Wilson's interval of a proportion among `count` independent trials, or what is worth as many: within [0, 1], and
+    of no zero width even where all succeed. Args: z: how many standard errors it reaches."""
+    scale = 1 / (1 + z**2 / count)
+    centre = scale * (proportion + z**2 / (2 * count))
+    half_width = scale * z * math.sqrt(proportion * (1 - proportion) / count + z**2 / (4 * count**2))
+    return Interval(max(0.0, centre - half_width), min(1.0, centre + half_width))
 
 
 def _independent_count(hits: np.ndarray) -> int:

@@ -7,14 +7,15 @@ next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.document import DocumentError
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, read_object
+from searcher.report.run_files import Stage, derived_in, read_object
 from searcher.report.sections.elements import quoted
 from searcher.report.values import duration
 
@@ -54,21 +55,30 @@ class Watcher:
     def is_finished(self) -> bool:
         """Whether the run has a model of its newest retraining."""
         model, summary = self._run / "model.onnx", self._run / "retrain" / "summary.json"
+        if is_retraining_outdated(self._run):
+            return False
         return model.exists() and summary.exists() and model.stat().st_mtime >= summary.stat().st_mtime
 
     def lines(self, *, now: float) -> list[Line]:
         """A line for each stage that has begun. now: seconds since 1970, as files' times are."""
-        search = Stage(self._run / "search")
+        search = Stage.read(self._run / "search")
         space = search.config.get("space") or read_object(self._run / "spec.json").get("space")
         figures = figures_of(space, search.config)
         lines = [
             *self._training("search", search, figures, now=now),
             *self._derivation(),
-            *self._training("retrain", Stage(self._run / "retrain"), figures, now=now),
-            *self._training("retrain-lstm", Stage(self._run / "retrain-lstm"), figures, now=now),
-            *self._export(),
+            *(self._outdated() if is_retraining_outdated(self._run) else self._after_search(figures, now=now)),
         ]
         return lines or [Line("run", f"nothing has begun yet: enas search --run {quoted(self._run)}")]
+
+    def _after_search(self, figures: Figures, *, now: float) -> Iterator[Line]:
+        for name in ("retrain", "retrain-lstm"):
+            yield from self._training(name, Stage.read(self._run / name), figures, now=now)
+        yield from self._export()
+
+    def _outdated(self) -> Iterator[Line]:
+        again = f"enas retrain {quoted(self._run)} --force"
+        yield Line("retrain", f"what is there, and its model, are not of the network chosen since: {again}")
 
     def _training(self, name: str, stage: Stage, figures: Figures, *, now: float) -> Iterator[Line]:
         if not stage.begun:
@@ -112,12 +122,15 @@ class Watcher:
         if not folder.is_dir():
             return
         if summary := read_object(folder / "summary.json"):
+            if summary.get("chosen") != derived_in(self._run):
+                yield Line("derive", f"of an earlier search: enas derive {quoted(self._run)} --force")
+                return
             took = duration(summary.get("seconds"))
             chosen, candidates = summary.get("chosen"), summary.get("candidates")
             yield Line("derive", f"done in {took}: {chosen}, of {candidates} candidates")
             return
         rungs = sorted(folder.glob("rung-*"), key=lambda rung: int(rung.name.partition("-")[2]))
-        planned = Stage(folder).config.get("rung_epochs", rungs)
+        planned = Stage.read(folder).config.get("rung_epochs", rungs)
         if not rungs:
             yield Line("derive", "choosing candidates")
             return
@@ -131,7 +144,7 @@ class Watcher:
             yield Line("export", f"model.onnx, {size / 1000:,.0f} kB")
 
 
-def _course(records: list[dict[str, Any]], figures: Figures) -> Iterator[str]:
+def _course(records: Sequence[Mapping[str, Any]], figures: Figures) -> Iterator[str]:
     """What the newest record says, of a search or of a retraining."""
     if not records:
         return
@@ -150,7 +163,7 @@ def _course(records: list[dict[str, Any]], figures: Figures) -> Iterator[str]:
             yield f"best {figures.written(best[key])} in epoch {best['epoch']}"
 
 
-def _result(summary: dict[str, Any], figures: Figures) -> str:
+def _result(summary: Mapping[str, Any], figures: Figures) -> str:
     """What a finished stage has come to."""
     parts = [
         ("reward", figures.written_reward(summary.get("reward"))),

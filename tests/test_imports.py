@@ -118,7 +118,7 @@ ALLOWED = {
         "datasets.tokens",
         "foundation.text",
     },
-    "searcher.watch": {"searcher.arch.document", "searcher.report"},
+    "searcher.watch": {"searcher.arch.document", "searcher.report", "searcher.arch.catalog"},
     "searcher.commands.watch": {"searcher.watch"},
     "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
     # What retraining shares with the search must not know the controller.

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from exporter.retraining.config import RetrainConfig
     from searcher.arch.spec import Spec
 
+# Of which one is half a point and more, which is what networks as fast as each other differ by.
+_FEW_IMAGES = 200
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -117,10 +120,12 @@ def compare(
 def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig]:
     """The network that the run is for, at the size at which it was retrained, and how.
 
-    Raises: ArchitectureError: there is none. DocumentError: there is no such preset, or a file of it is damaged.
+    Raises: ArchitectureError: there is none. RunError: what is retrained is another one. DocumentError: there is no
+    such preset, or a file of it is damaged.
     """
     from exporter.retraining.config import RetrainConfig, config_types
     from exporter.retraining.presets import retrain_preset
+    from exporter.retraining.retrain import check_up_to_date
     from searcher.arch.catalog import find_spec
     from searcher.training.run_folder import RunFolder, read_config
 
@@ -130,6 +135,7 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
     if not retrained.exists():
         say(f"{run}: nothing is retrained there: comparing the network of its spec.json")
     else:
+        check_up_to_date(run)
         spec = find_spec(retrained)
     if preset is None and folder.begun:
         return spec, read_config(folder.config_path, RetrainConfig, types=config_types(spec.space))
@@ -165,6 +171,11 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         )
     for one in found["spreads"]:
         yield spread_text(one)
+    if found["test_count"] < _FEW_IMAGES:
+        yield (
+            f"the test split has {found['test_count']} images, each {100 / found['test_count']:.2g} points: too few to "
+            "tell networks apart; --test-dataset scores on another store's"
+        )
     if found["seeds"] == 1:
         yield "one seed tells nothing of what another would give: intervals are of the images alone; take --seeds 3"
     if found["disturbances"]:

@@ -43,10 +43,11 @@ from exporter.conversion.transforms.align import fastest_alignment
 from exporter.delivery.verify import Verification, torch_logits, verify
 from exporter.delivery.verify_text import verify_text
 from exporter.latency.measure import CAREFUL, measure
-from exporter.retraining.retrain import BEST, check_task, load_best
+from exporter.retraining.retrain import BEST, check_task, check_up_to_date, load_best
 from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model
+from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import BoundNetwork
@@ -88,8 +89,10 @@ class Retrained:
 def load_retrained(run: Path) -> Retrained:
     """The best weights of a run's retraining, on the CPU.
 
-    Raises: RunError: there is no retraining, or no epoch of it is done. StoreError, CheckpointError.
+    Raises: RunError: there is no retraining, or no epoch of it is done, or it is of a network that the run is no longer
+    for. StoreError, CheckpointError.
     """
+    check_up_to_date(run)
     folder = RunFolder(run / "retrain")
     if not (folder.path / BEST).exists():
         state = "has not finished an epoch" if folder.config_path.exists() else "is missing"
@@ -131,6 +134,7 @@ def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "n
         spec = read_spec(run / "retrain" / "spec.json")
         return (
             document["passed"]
+            and not is_retraining_outdated(run)
             and (document["opset"], document.get("align", "none")) == (opset, align)
             and document["tolerance"] == asdict(tolerance)
             and document["retraining_finished"] == RunFolder(run / "retrain").finished

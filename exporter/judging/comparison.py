@@ -27,10 +27,11 @@ from datasets.store import ImageStore, StoreError
 from exporter.judging.contenders import Contender, choose, field_document, known_references, read_field, space_of
 from exporter.judging.verdict import Result, verdict
 from exporter.retraining.config import RetrainConfig
-from exporter.retraining.retrain import load_best, train
+from exporter.retraining.retrain import load_best, open_teachers, train
 from exporter.retraining.trainings import Training, begin_training
 from foundation.text import shape_text
 from searcher.arch.spec import Spec, spec_digest
+from searcher.training.device import resolve_device
 from searcher.training.image_learner import correct_answers
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Job, Setting, run_jobs
@@ -96,13 +97,14 @@ def compare(
     Returns: the document that was written.
     Raises: RunError: see `RunFolder.open`; or the found network cannot be trained. StoreError: the test images are not
     of the classes and shape of those trained on. DocumentError: a reference is unknown. Stopped, JobsError: as
-    `run_jobs`.
+    `run_jobs`. As `Teachers`: the recipe's cannot teach.
     """
     test_store = _test_store(config.test_dataset, like=store)
     config = replace(
         config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(spec)
     )
     references = known_references(config.references, like=spec)
+    open_teachers(recipe, store, device=resolve_device(setting.device))  # one that is missing is to be said at once
     folder = RunFolder.open(run / FOLDER, config, resume=resume, force=force, again=again)
     try:
         path = folder.path / _NETWORKS
@@ -122,8 +124,8 @@ def compare(
                     seed=config.seed,
                     log=log,
                 )
+            (run / COMPARISON).unlink(missing_ok=True)  # of other networks
             write_text(path, strict_json(field_document(field)) + "\n")
-        (run / COMPARISON).unlink(missing_ok=True)  # of other networks
         jobs = [
             _begin(contender, recipe, seed, run=run, store=store, config=config, force=force, again=again)
             for contender in field.contenders

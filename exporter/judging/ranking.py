@@ -147,7 +147,8 @@ def rank(
         for one in range(seed, seed + num_seeds)
         for number, spec in enumerate(specs)
     ]
-    (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
+    if not resume:
+        (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
     with devices.threads(config.threads):
         shared = [_shared_reward(search, spec) for spec in specs]
 

@@ -5,9 +5,11 @@ On train, choosing the epoch on valid: the last that is no worse than the best; 
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,7 @@ from exporter.retraining.lstm import build_lstm
 from exporter.retraining.retraining import Retraining
 from exporter.retraining.teacher import Teachers
 from exporter.retraining.text import epoch_text, score_text, task_text
+from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.spec import Spec, write_spec
 from searcher.nn.build import build_network
 from searcher.nn.graphs import Graphs
@@ -26,7 +29,7 @@ from searcher.training.device import describe
 from searcher.training.interrupt import Interrupt
 from searcher.training.pacing import Checkpointer, Pace
 from searcher.training.progress import Progress
-from searcher.training.run_folder import RunFolder, versions
+from searcher.training.run_folder import RunError, RunFolder, versions
 from searcher.training.task_kinds import Store, task_of
 from searcher.training.threads import Threads, threads_for
 from searcher.training.weights_trainer import DivergedError
@@ -199,6 +202,16 @@ def _train_epochs(
             if run.kept is not None:
                 progress.show(best=score_text(metric, run.kept.value))
         checkpointer.save()
+
+
+def check_up_to_date(run: Path) -> None:
+    """Raises: RunError: what the run has retrained is not the network that it is for."""
+    if is_retraining_outdated(run):
+        again = f"`enas retrain {shlex.quote(str(run))} --force`"
+        raise RunError(
+            f"{run}: what was retrained there is not the network of its spec.json, which a search or derivation has "
+            f"chosen since; {again} trains that one in its place"
+        )
 
 
 def open_teachers(config: RetrainConfig, store: Store, *, device: torch.device) -> Teachers | None:

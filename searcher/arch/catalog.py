@@ -7,6 +7,7 @@ from pathlib import Path
 
 from searcher.arch.document import ArchitectureError, read_json, unknown
 from searcher.arch.spec import Spec, parse_spec
+from searcher.arch.widths import is_same_network
 
 _PUBLISHED = Path(__file__).parent / "published"
 
@@ -41,6 +42,17 @@ def find_spec(source: Path) -> Spec:
     if source.exists() or source.suffix == ".json" or len(source.parts) > 1:
         return _read(source, source=str(source))
     return published_spec(str(source))
+
+
+def is_retraining_outdated(run: Path) -> bool:
+    """Whether what a run has retrained is another network than its spec.json, which a later search or derivation chose.
+
+    Raises: ArchitectureError: as `find_spec`.
+    """
+    retrained = run / "retrain" / "spec.json"
+    if not (retrained.exists() and (run / "spec.json").exists()):
+        return False
+    return not is_same_network(find_spec(run), find_spec(retrained))
 
 
 def _read(path: Path, *, source: str) -> Spec:

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, parse_spec
 
 MULTIPLE = 4
@@ -38,6 +39,18 @@ def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
     for place, step in steps.items():
         holders[place]["channels"] += step
     return parse_spec(document, source="changed spec") if all(one["channels"] > 0 for one in holders) else None
+
+
+def is_same_network(first: Spec, second: Spec) -> bool:
+    """Whether two specs are of one network, come from one search, and differ at most in sizes and in what they are for:
+    so does one that was retrained from the other."""
+
+    def layers(spec: Spec) -> Any:
+        return _scaled(spec.to_document()["architecture"], 0)
+
+    if (first.space, first.provenance) != (second.space, second.provenance):
+        return False
+    return bool(layers(retarget(first, second.task)) == layers(second))
 
 
 def _with_widths(value: Any) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.files import write_text
+from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.document import DocumentError
 from searcher.arch.spec import Spec, read_spec
 from searcher.report import html, values
@@ -42,8 +43,10 @@ def write_report(run: Path) -> Path:
 
 def _page(run: Path) -> str:
     spec = read_spec(run / "spec.json") if (run / "spec.json").exists() else None
-    search = Stage(run / "search")
-    retrain, peer = Stage(run / "retrain"), Stage(run / "retrain-lstm")
+    search = Stage.read(run / "search")
+    is_outdated = is_retraining_outdated(run)
+    names = ("retrain", "retrain-lstm")
+    retrain, peer = (Stage() if is_outdated else Stage.read(run / name) for name in names)
     figures = figures_of(search.config.get("space") if spec is None else spec.space, search.config)
     name = run.resolve().name
     return html.page(
@@ -55,14 +58,25 @@ def _page(run: Path) -> str:
             html.section("Architecture", _architecture(run, spec)),
             html.section("Search", search_section(run, search, spec, figures)),
             *derivation_section(run, figures),
-            html.section("Retraining", retraining_section(run, retrain, peer, figures)),
-            *ranking_section(run, spec, figures),
+            html.section(
+                "Retraining", _outdated(run) if is_outdated else retraining_section(run, retrain, peer, figures)
+            ),
+            *ranking_section(run, figures),
             *comparison_section(run),
-            html.section("Verification", verification_section(run)),
-            *variants_section(run),
-            html.section("Benchmark", benchmark_section(run)),
+            *([] if is_outdated else _model_sections(run)),
         ],
     )
+
+
+def _outdated(run: Path) -> Iterator[str]:
+    command = f"enas retrain {quoted(run)} --force"
+    yield html.missing("What was retrained here, and its model, are not of this network. One of it is to come", command)
+
+
+def _model_sections(run: Path) -> Iterator[str]:
+    yield html.section("Verification", verification_section(run))
+    yield from variants_section(run)
+    yield html.section("Benchmark", benchmark_section(run))
 
 
 def _introduction(spec: Spec | None, search: Stage, retrain: Stage, peer: Stage, figures: Figures) -> Iterator[str]:

@@ -6,7 +6,8 @@ Damaged files are named; what their contents mean is for the page to say.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,22 @@ from searcher.arch.document import DocumentError, read_json
 from searcher.training.metrics import read_metrics
 
 
+@dataclass(frozen=True)
 class Stage:
     """What a stage of the run has left: its configuration, metrics and summary, each empty if it is not there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.config: dict[str, Any] = _read_toml(folder / "config.toml")
-        self.summary: dict[str, Any] = read_object(folder / "summary.json")
+    config: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    records: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Stage:
         metrics = folder / "metrics.jsonl"
-        self.records = read_metrics(metrics) if metrics.exists() else []
+        return cls(
+            config=_read_toml(folder / "config.toml"),
+            summary=read_object(folder / "summary.json"),
+            records=read_metrics(metrics) if metrics.exists() else (),
+        )
 
     @property
     def begun(self) -> bool:
@@ -38,6 +47,11 @@ def table_in(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The object under a key; empty if there is none."""
     value = document.get(key)
     return value if isinstance(value, Mapping) else {}
+
+
+def derived_in(run: Path) -> object:
+    """Which candidate of a derivation the run's network is; None where it comes from a search alone."""
+    return table_in(table_in(read_object(run / "spec.json"), "provenance"), "derivation").get("chosen")
 
 
 def read_object(path: Path) -> dict[str, Any]:

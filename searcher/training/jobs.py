@@ -110,7 +110,8 @@ def _one_by_one(
         except Stopped:
             raise
         except Exception as error:
-            traceback.print_exc()
+            if not _speaks_for_itself(error):
+                traceback.print_exc()
             failures[index] = _reason(error)
         else:
             on_result(index, results[index])
@@ -228,9 +229,12 @@ def _outcome(future: Future[_Outcome]) -> _Outcome:
 
 
 def _reason(error: Exception) -> str:
-    """A mistake of the user's speaks for itself; of others the class says more than the text."""
-    text = str(error)
-    return text if text and isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
+    return str(error) if _speaks_for_itself(error) else f"{type(error).__name__}: {error}"
+
+
+def _speaks_for_itself(error: Exception) -> bool:
+    """Whether an error is a mistake of the user's; of others the class says more than the text."""
+    return bool(str(error)) and isinstance(error, ValueError | OSError)
 
 
 # --- how jobs learn that they have to stop ----------------------------------------------------------------------------

@@ -102,6 +102,7 @@ def test_a_comparison_is_between_networks_that_are_as_fast(retrained: Path) -> N
     rivals = [row["test_accuracy"]["value"] for row in found["networks"] if row["kind"] == "random"]
     assert best["mean random"]["value"] == pytest.approx(first - np.mean(rivals))
     assert "found - mean random" in done.stdout
+    assert "the test split has 41 images, each 2.4 points: too few" in done.stdout
     references = [row for row in found["networks"] if row["kind"] == "reference"]
     less = [one for one in found["differences"] if "reference" in one["less"]]
     assert [one["less"] for one in less] == ["best reference"] + ["reference"] * (len(references) - 1)
@@ -131,8 +132,10 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
     (retrained / "comparison/found/seed-1/summary.json").unlink()
     here("compare", retrained, "--seeds", "2", *options, "--resume")
     assert document(retrained) == whole
-    refused = str(here("compare", retrained, *options, "--seed", "5", "--resume", check=False).exception)
-    assert "seed was 0, now 5" in refused
+    for changes, message in ((["--seed", "5"], "seed was 0, now 5"), (["--epochs", "2"], "num_epochs was 1, now 2")):
+        refused = str(here("compare", retrained, *options, *changes, "--resume", check=False).exception)
+        assert message in refused
+        assert document(retrained) == whole
 
 
 def test_another_test_split_is_scored_with_the_normalisation_of_what_was_trained_on(
@@ -166,6 +169,15 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(
     done = here("compare", retrained, *OPTIONS, *options, check=False)
     assert message in str(done.exception)
     assert isinstance(done.exception, ValueError)
+    assert not (retrained / "comparison").exists()
+
+
+def test_a_teacher_that_is_gone_is_said_before_anything_is_measured(retrained: Path) -> None:
+    config = image_retraining("micro")
+    teacher = replace(config.teacher, models=("teacher.onnx",), sha256=("0" * 64,))
+    write_config(retrained / "retrain", replace(config, teacher=teacher))
+    done = here("compare", retrained, *OPTIONS, check=False)
+    assert "teacher.onnx" in str(done.exception)
     assert not (retrained / "comparison").exists()
 
 

@@ -22,13 +22,24 @@ from tests.forked import Forked
 
 
 def square(number: int, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> int:
-    """A job whose result is known; 3 and 4 go wrong, each in its own way."""
+    """A job whose result is known; 3, 4 and 8 go wrong, each in its own way."""
     print(f"squaring {number} on {device}")
     if number == 3:
         raise ZeroDivisionError("there is no three")
+    if number == 8:
+        raise RunError("eight is not for you; take nine")
     if number == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return number**2
+
+
+def test_what_fails_here_is_told_with_a_traceback_unless_it_is_the_users_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, is_told in ((8, False), (3, True)):
+        with pytest.raises(JobsError, match="eight is not for you" if number == 8 else "there is no three"):
+            run_jobs(square, jobs_of(tmp_path, number), folder=tmp_path, setting=setting(), executor=None, title="")
+        assert ("Traceback" in capsys.readouterr().err) == is_told
 
 
 def wait_for_stop(path: str, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> None:

@@ -33,6 +33,7 @@ def test_it_says_why_a_network_was_chosen(
         "rungs": [{"epochs": 2, "scores": scores, "losses": dict.fromkeys(scores, 0.5)}],
     }
     (tmp_path / "derivation.json").write_text(json.dumps(document))
+    (tmp_path / "spec.json").write_text('{"provenance": {"derivation": {"chosen": "a"}}}')
     page = "".join(derivation_section(tmp_path, figures_of(space, {})))
     assert words in page
     assert "0.5" in page

@@ -98,6 +98,7 @@ def test_a_stage_that_seems_stopped_says_so(tmp_path: Path) -> None:
 def test_finished_stages_say_what_they_came_to_and_the_model_ends_it(tmp_path: Path) -> None:
     record(tmp_path / "search", SEARCH, epochs=3)
     write(tmp_path / "search" / "summary.json", '{"reward": 0.704, "seconds": 97.2}', at=START)
+    write(tmp_path / "spec.json", '{"provenance": {"derivation": {"chosen": "random 3"}}}', at=START)
     derived = '{"chosen": "random 3", "candidates": 9, "seconds": 546}'
     write(tmp_path / "derivation" / "summary.json", derived, at=START)
     record(tmp_path / "retrain", RETRAIN, epochs=3)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charts.marks import Group, Mark, mark_chart
-from searcher.arch.catalog import find_spec
+from searcher.arch.catalog import find_spec, is_retraining_outdated
 from searcher.arch.document import DocumentError
 from searcher.arch.spec import spec_digest
 from searcher.report import html, values
@@ -34,8 +34,8 @@ def comparison_section(run: Path) -> Iterator[str]:
 
 def _digest(run: Path) -> str | None:
     """Of the run's network at the size at which it was retrained, or else at its own."""
-    paths = (path for path in (run / "retrain" / "spec.json", run / "spec.json") if path.exists())
-    return next((spec_digest(find_spec(path)) for path in paths), None)
+    paths = [run / "spec.json"] if is_retraining_outdated(run) else [run / "retrain" / "spec.json", run / "spec.json"]
+    return next((spec_digest(find_spec(path)) for path in paths if path.exists()), None)
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[str]:

@@ -8,13 +8,15 @@ from typing import Any
 
 from searcher.report import html, values
 from searcher.report.figures import Figures
-from searcher.report.run_files import read_object
+from searcher.report.run_files import derived_in, read_object
 from searcher.report.sections.elements import ABSENT
 
 
 def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
-    """Candidates by what the last of their rungs showed, where an architecture was derived by training."""
+    """Candidates by what the last of their rungs showed, where the run's architecture was derived by training."""
     document = read_object(run / "derivation.json")
+    if document.get("chosen") != derived_in(run):
+        return
     candidates, rungs = document.get("candidates"), document.get("rungs")
     if not (isinstance(candidates, list) and isinstance(rungs, list) and rungs):
         return

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from charts.scatter import scatter_chart
+from searcher.arch.catalog import find_spec
 from searcher.arch.document import DocumentError
-from searcher.arch.spec import Spec, spec_digest
+from searcher.arch.spec import spec_digest
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import read_object
@@ -18,10 +19,11 @@ from searcher.report.sections.elements import ABSENT, table_of
 _TAU_OF_LOSS, _ERROR_OF_LOSS = "τ by training loss", "its standard error"
 
 
-def ranking_section(run: Path, spec: Spec | None, figures: Figures) -> Iterator[str]:
+def ranking_section(run: Path, figures: Figures) -> Iterator[str]:
     """Shared weights against training alone, where that was measured of this search."""
     document = read_object(run / "ranking.json")
-    if spec is None or document.get("spec_sha256") != spec_digest(spec):
+    searched = run / "search" / "spec.json"
+    if not searched.exists() or document.get("spec_sha256") != spec_digest(find_spec(searched)):
         return
     try:
         parts = list(_parts(document, figures))

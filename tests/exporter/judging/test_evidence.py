@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from exporter.judging.evidence import Replicates, accuracy, difference, of_draws, of_networks, spread
-from foundation.statistics import Estimate
+from foundation.statistics import Estimate, Interval, share
 
-NUM_TRIALS = 500
+NUM_TRIALS = 1000
 IMAGES = 300
 # Standard deviations, on the probit scale, of an image's difficulty, of a seed's luck, and of what a network makes of
 # an image.
@@ -92,10 +92,47 @@ def test_two_networks_are_no_pool() -> None:
     assert spread(of_networks([np.ones((2, 9))] * 2)) is None
 
 
-def test_equal_answers_leave_no_doubt_and_one_seed_still_has_an_interval() -> None:
-    same = Replicates(np.ones((2, 10)))
-    assert difference(same, same) == Estimate(0.0, difference(same, same).interval)
-    assert holds(difference(same, same), 0.0)
+def interval_of(estimate: Estimate) -> Interval:
+    assert estimate.interval is not None
+    return estimate.interval
+
+
+@pytest.mark.parametrize("images", [1, 2, 18, 2000])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_networks_that_are_always_right_are_not_known_to_stay_so(images: int, seeds: int) -> None:
+    right, also = of_networks([np.ones((seeds, images))] * 2)
+    assert accuracy(right).value == 1
+    of_one, of_two = interval_of(accuracy(right)), interval_of(difference(right, also))
+    assert 0 <= of_one.low < 1 == of_one.high
+    assert -1 <= of_two.low < 0 < of_two.high <= 1
+    if (images, seeds) == (18, 1):  # as the same share has it elsewhere, but for Student's t
+        assert of_one.low == pytest.approx(interval_of(share(18, 18)).low, abs=0.03)
+
+
+def test_intervals_of_few_images_stay_within_what_is_possible() -> None:
+    lucky, unlucky, torn = np.array([[1, 1], [1, 0]]), np.zeros((2, 2)), np.array([[1, 0], [0, 1]])
+    networks = of_networks([lucky.astype(float), unlucky, torn.astype(float)])
+    for one in networks:
+        interval = interval_of(accuracy(one))
+        assert 0 <= interval.low <= accuracy(one).value <= interval.high <= 1
+        assert interval.high - interval.low > 0.3
+        for other in networks:
+            interval = interval_of(difference(one, other))
+            assert -1 <= interval.low < interval.high <= 1
+
+
+def test_intervals_of_few_images_hold_the_truth_too() -> None:
+    rng = np.random.default_rng(0)
+    of_one = of_two = 0
+    for _ in range(NUM_TRIALS):
+        answers = (rng.random((2, 1, 20)) < np.array([0.97, 0.9])[:, None, None]).astype(float)
+        first, second = of_networks(list(answers))
+        of_one += holds(accuracy(first), 0.97)
+        of_two += holds(difference(first, second), 0.07)
+    assert min(of_one, of_two) / NUM_TRIALS >= 0.93
+
+
+def test_one_seed_still_has_an_interval() -> None:
     one = accuracy(Replicates(np.array([[1.0, 0.0] * 50])))
     assert one.value == 0.5
     assert one.interval is not None
