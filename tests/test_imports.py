@@ -81,6 +81,7 @@ ALLOWED = {
         "searcher.arch.costs",
         "searcher.arch.decisions",
         "searcher.arch.document",
+        "searcher.arch.limits",
         "searcher.arch.operations",
         "searcher.arch.reading",
         "searcher.arch.stages",
@@ -89,6 +90,7 @@ ALLOWED = {
     "searcher.arch.stages": {
         "searcher.arch.costs",
         "searcher.arch.document",
+        "searcher.arch.limits",
         "searcher.arch.reading",
     },
     "searcher.arch.operations": {"searcher.arch.costs", "searcher.arch.document"},
@@ -107,7 +109,7 @@ ALLOWED = {
     },
     # Tables and targets are read here; what makes and measures them is in exporter.
     "searcher.latency": {"searcher.arch", "searcher.spaces", "datasets.files", "foundation.command_options"},
-    "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},
+    "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document", "searcher.arch.limits"},
     "searcher.report": {
         "charts",
         "searcher.arch",
