@@ -111,7 +111,7 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
     seed = options.seed
     if seed is None and not settings.has("seed"):
-        seed = _provenance(spec, "seed", int)
+        seed = provenance_of(spec, "seed", int)
     models: tuple[Model, ...] = ("spec",)
     if options.lstm and spec.task.kind == LANGUAGE_MODELLING:
         models = ("spec", "lstm")
@@ -144,8 +144,14 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
 
 
 def preset_of(spec: Spec, settings: Settings, preset: str | None) -> str:
-    """The preset to train a spec with: the user's, else the search's, else quick."""
-    return settings.name("preset", preset) or _provenance(spec, "preset", str) or "quick"
+    """The preset to train a spec with: the user's, else the one that the spec names, as its search's, else quick."""
+    return settings.name("preset", preset) or provenance_of(spec, "preset", str) or "quick"
+
+
+def provenance_of(spec: Spec, key: str, kind: type[T]) -> T | None:
+    """What the spec says of where it comes from, if it says it and as it should."""
+    value = spec.provenance.get(key)
+    return value if type(value) is kind else None
 
 
 def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
@@ -233,9 +239,3 @@ def _searched_without_flip(run: Path) -> bool:
     search = RunFolder(run / "search")
     training = read_toml(search.config_path).get("training", {}) if search.begun else {}
     return training.get("augmentation", {}).get("flip") is False
-
-
-def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
-    """What the spec says of where it comes from, if it says it and as it should."""
-    value = spec.provenance.get(key)
-    return value if type(value) is kind else None
