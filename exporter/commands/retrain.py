@@ -44,7 +44,7 @@ _PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("source", metavar="RUN|SPEC", type=_PATH)
 @click.option(
-    "--preset", show_default="the config's, the search's, or quick", help="Settings: one of the space's presets."
+    "--preset", show_default="the config's, the spec's, or quick", help="Settings: one of the space's presets."
 )
 @settings_options
 @click.option("--run", "run_path", type=_PATH, help="Run directory, where SPEC is no run.")
