@@ -359,6 +359,34 @@ def test_make_alone_lists_the_targets() -> None:
     assert "SPACE=stages" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("export", "x", "--atol", "nan"), "'--atol': nan is not a finite number."),
+        (("export", "x", "--rtol", "-1"), "'--rtol': -1.0 is not in the range x>=0."),
+        (("verify", "x", "--atol", "inf"), "'--atol': inf is not a finite number."),
+        (("watch", "x", "--every", "nan"), "'--every': nan is not a finite number."),
+        (("search", "--max-hours", "nan"), "'--max-hours': nan is not a finite number."),
+        (("serve", "x", "--poll-s", "nan"), "is not a finite number."),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(
+    words: tuple[str, ...], complaint: str, run: Callable[..., tuple[int, str]]
+) -> None:
+    status, errors = run(*words)
+    assert status == 2
+    assert complaint in errors
+
+
+def test_a_report_of_a_folder_without_a_run_is_refused(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("report", "empty") == (
+        2,
+        "error: empty: no run is there; give the run directory of `enas search` or `enas retrain`\n",
+    )
+    assert not list((tmp_path / "empty").iterdir())
+
+
 def test_help_of_every_command_shows(run: Callable[..., tuple[int, str]]) -> None:
     for command in enas.build_group().list_commands(None):  # type: ignore[arg-type]
         assert run(command, "--help")[0] == 0

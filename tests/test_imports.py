@@ -121,7 +121,7 @@ ALLOWED = {
         "foundation.text",
     },
     "searcher.watch": {"searcher.arch.document", "searcher.report"},
-    "searcher.commands.watch": {"searcher.watch"},
+    "searcher.commands.watch": {"foundation.command_options", "searcher.watch"},
     "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
     # What retraining shares with the search must not know the controller.
     "searcher.training.weights_trainer": {
@@ -239,7 +239,7 @@ ALLOWED = {
     "searcher.commands.search_request": {"searcher"},
     "searcher.commands.search": {"searcher", "foundation.command_options"},
     "searcher.commands.spec": {"searcher", "datasets.files", "foundation.command_options"},
-    "searcher.commands.report": {"searcher.report"},
+    "searcher.commands.report": {"searcher.arch.document", "searcher.report"},
     "exporter.conversion": _EXPORTER,
     "exporter.latency": _EXPORTER | {"exporter.conversion"},
     "exporter.retraining": _EXPORTER,
