@@ -7,7 +7,7 @@ DEVICE  ?= auto
 SEED    ?= 0
 DATASET ?=
 LATENCY ?=
-# FLIP=no where left and right matter: pictures are not mirrored in training. Retraining does as the search did.
+# FLIP=no where left and right matter: pictures are not mirrored in training. FLIP=yes mirrors them in any case.
 FLIP    ?=
 # A larger network's run or model.onnx, from which retraining learns beside the labels.
 TEACHER ?=
@@ -18,10 +18,18 @@ VENV   := .venv
 ENAS   := $(VENV)/bin/enas
 READY  := $(VENV)/.ready
 
+ifeq ($(FLIP),yes)
+FLIP_OPTION := --flip
+else ifeq ($(FLIP),no)
+FLIP_OPTION := --no-flip
+else ifneq ($(FLIP),)
+$(error FLIP is '$(FLIP)'; expected yes, no, or nothing for what the pictures say)
+endif
+
 # A run's name is that of its space, data set and preset. The default data set is the preset's own, which enas is asked
 # for once, when a recipe first needs the name. Of a preset that does not exist the search tells.
 OWN_DATASET = $(eval OWN_DATASET := $$(shell $(ENAS) data default --space $(SPACE) --preset $(PRESET) 2> /dev/null))$(OWN_DATASET)
-RUN_DIR = runs/$(or $(RUN),$(SPACE)-$(basename $(notdir $(or $(DATASET),$(OWN_DATASET),$(PRESET))))-$(PRESET))
+RUN_DIR = runs/$(or $(RUN),$(SPACE)-$(patsubst %.h5,%,$(notdir $(or $(DATASET),$(OWN_DATASET),$(PRESET))))-$(PRESET))
 
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
@@ -42,11 +50,11 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 search: $(READY) ## Find an architecture with ENAS and write the run's spec.json
-	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') $(if $(filter no,$(FLIP)),--no-flip) --resume
+	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') $(FLIP_OPTION) --resume
 	$(if $(filter stages,$(SPACE))$(LATENCY),$(ENAS) derive $(RUN_DIR) --device $(DEVICE) --resume)
 
 retrain: $(READY) ## Train the network of the run's spec.json from scratch
-	$(ENAS) retrain $(RUN_DIR) --device $(DEVICE) $(if $(TEACHER),--teacher '$(TEACHER)') --resume
+	$(ENAS) retrain $(RUN_DIR) --device $(DEVICE) $(if $(TEACHER),--teacher '$(TEACHER)') $(FLIP_OPTION) --resume
 
 export: $(READY) ## Convert the retrained network to ONNX and verify it
 	$(ENAS) export $(RUN_DIR) --resume

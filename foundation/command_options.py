@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+class FiniteRange(click.FloatRange):
+    """A range that refuses nan, which is neither below a least number nor above a greatest, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
 device_option = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where to compute.")

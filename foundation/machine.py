@@ -42,7 +42,7 @@ class Machine:
             cpu=_cpu_model(),
             cores=os.cpu_count() or 1,
             usable_cores=usable_cores(),
-            memory_bytes=_memory_bytes(),
+            memory_bytes=memory_bytes(),
             system=platform.platform(),
             versions={"python": platform.python_version(), **_versions(*packages)},
         )
@@ -147,7 +147,8 @@ def _cpu_model() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """Of the whole machine; None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -309,6 +309,36 @@ def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
         assert f"enas retrain runs/{space}-{dataset}-{preset} " in done.stdout
 
 
+def made(*words: str) -> subprocess.CompletedProcess[str]:
+    """What make would do."""
+    return subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("dataset", "name"), [("my.flowers", "my.flowers"), ("path/to/my.flowers.h5", "my.flowers"), ("flowers", "flowers")]
+)
+def test_make_names_a_run_by_the_whole_name_of_its_data_set(dataset: str, name: str) -> None:
+    assert f"--run runs/stages-{name}-quick " in made("search", f"DATASET={dataset}").stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(("flip", "option"), [("yes", " --flip "), ("no", " --no-flip "), ("", None)])
+def test_make_hands_flip_to_both_trainings(flip: str, option: str | None) -> None:
+    lines = made("search", "retrain", "DATASET=flowers", f"FLIP={flip}").stdout.splitlines()
+    for command in ("enas search", "enas retrain"):
+        (line,) = (line for line in lines if command in line)
+        assert ("flip" not in line) if option is None else (option in line)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("flip", ["NO", "false", "yes no"])
+def test_make_refuses_a_flip_that_is_neither_yes_nor_no(flip: str) -> None:
+    done = made("search", f"FLIP={flip}")
+    assert done.returncode != 0
+    assert f"FLIP is '{flip}'; expected yes, no, or nothing" in done.stderr
+
+
 def test_naming_the_data_set_of_a_preset_loads_no_torch() -> None:
     script = """
 import sys, enas
@@ -327,6 +357,34 @@ def test_make_alone_lists_the_targets() -> None:
     for target in ("search", "retrain", "export", "test", "benchmark"):
         assert f"make {target} " in done.stdout
     assert "SPACE=stages" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("export", "x", "--atol", "nan"), "'--atol': nan is not a finite number."),
+        (("export", "x", "--rtol", "-1"), "'--rtol': -1.0 is not in the range x>=0."),
+        (("verify", "x", "--atol", "inf"), "'--atol': inf is not a finite number."),
+        (("watch", "x", "--every", "nan"), "'--every': nan is not a finite number."),
+        (("search", "--max-hours", "nan"), "'--max-hours': nan is not a finite number."),
+        (("serve", "x", "--poll-s", "nan"), "is not a finite number."),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(
+    words: tuple[str, ...], complaint: str, run: Callable[..., tuple[int, str]]
+) -> None:
+    status, errors = run(*words)
+    assert status == 2
+    assert complaint in errors
+
+
+def test_a_report_of_a_folder_without_a_run_is_refused(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("report", "empty") == (
+        2,
+        "error: empty: no run is there; give the run directory of `enas search` or `enas retrain`\n",
+    )
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_help_of_every_command_shows(run: Callable[..., tuple[int, str]]) -> None:

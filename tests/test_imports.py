@@ -81,6 +81,7 @@ ALLOWED = {
         "searcher.arch.costs",
         "searcher.arch.decisions",
         "searcher.arch.document",
+        "searcher.arch.limits",
         "searcher.arch.operations",
         "searcher.arch.reading",
         "searcher.arch.stages",
@@ -89,6 +90,7 @@ ALLOWED = {
     "searcher.arch.stages": {
         "searcher.arch.costs",
         "searcher.arch.document",
+        "searcher.arch.limits",
         "searcher.arch.reading",
     },
     "searcher.arch.operations": {"searcher.arch.costs", "searcher.arch.document"},
@@ -107,7 +109,7 @@ ALLOWED = {
     },
     # Tables and targets are read here; what makes and measures them is in exporter.
     "searcher.latency": {"searcher.arch", "searcher.spaces", "datasets.files", "foundation.command_options"},
-    "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document"},
+    "searcher.controller": {"searcher.arch.decisions", "searcher.arch.document", "searcher.arch.limits"},
     "searcher.report": {
         "charts",
         "searcher.arch",
@@ -119,7 +121,7 @@ ALLOWED = {
         "foundation.text",
     },
     "searcher.watch": {"searcher.arch.document", "searcher.report", "searcher.arch.catalog"},
-    "searcher.commands.watch": {"searcher.watch"},
+    "searcher.commands.watch": {"foundation.command_options", "searcher.watch"},
     "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "datasets"},
     # What retraining shares with the search must not know the controller.
     "searcher.training.weights_trainer": {
@@ -237,7 +239,7 @@ ALLOWED = {
     "searcher.commands.search_request": {"searcher"},
     "searcher.commands.search": {"searcher", "foundation.command_options"},
     "searcher.commands.spec": {"searcher", "datasets.files", "foundation.command_options"},
-    "searcher.commands.report": {"searcher.report"},
+    "searcher.commands.report": {"searcher.arch.document", "searcher.report"},
     "exporter.conversion": _EXPORTER,
     "exporter.latency": _EXPORTER | {"exporter.conversion"},
     "exporter.retraining": _EXPORTER,

@@ -76,7 +76,7 @@ def build(
         channels: 1 or 3; by default 1 if every picture is grey, else 3.
         columns: of a table, by default known by their names. as_classes: take the folders as classes in any case.
         on_start: told how many times `on_picture` will be called at most, which is twice a file, once a pass.
-    Raises: StoreError: no classes, a class without a picture, mixed sizes, or most files unreadable.
+    Raises: StoreError: no classes, a class that train has no picture of, mixed sizes, or most files unreadable.
     """
     report = ImportReport()
     labelled = find_pictures(source, report.passed_over, columns=columns, as_classes=as_classes)
@@ -89,18 +89,17 @@ def build(
             for split, files in labelled.given.items()
         }
         _check_readable(source, report.unreadable, num_files)
-        _check_classes(given, classes)
+        for split, members in given.items():
+            _check_labels(split, [picture.label for picture in members], classes)
         _note_copies(report, given, classes)
         pictures = _mixed(_fill_missing_splits(given, seed=seed), seed=seed)
-        labels = {split: [picture.label for picture in members] for split, members in pictures.items()}
-        report.doubtful += lacking(labels, classes)
         everything = [picture for split in pictures.values() for picture in split]
         size = _checked(size or _common_size(everything))
         channels = channels or (1 if all(picture.is_grey for picture in everything) else 3)
         looks: dict[int, Looks] = defaultdict(Looks)
+        written: dict[str, list[int]] = {split: [] for split in pictures}  # labels: some pixels cannot be read
 
         def chunks(split: str) -> Iterator[ImageChunk]:
-            report.counts[split] = 0
             length = max(1, CHUNK_BYTES // (size[0] * size[1] * channels))
             members = pictures[split]
             decode = partial(_decode, size=size, channels=channels, resize=resize)
@@ -117,10 +116,11 @@ def build(
                     images.append(pixels)
                     labels.append(picture.label)
                     looks[picture.label].add(pixels)
-                report.counts[split] += len(labels)
+                written[split] += labels
                 if labels:
                     yield np.stack(images), np.array(labels, np.int64)
             _check_readable(source, report.unreadable, num_files)
+            _check_labels(split, written[split], classes)
 
         write_image_store(
             path,
@@ -131,7 +131,8 @@ def build(
             licence="as the pictures' owner says",
             resize=resize,
         )
-    report.doubtful += doubts(looks, classes)
+    report.counts = {split: len(labels) for split, labels in written.items()}
+    report.doubtful = lacking(written, classes) + doubts(looks, classes)
     return report
 
 
@@ -276,12 +277,13 @@ def _common_size(pictures: Sequence[_Picture]) -> tuple[int, int]:
     return first.size
 
 
-def _check_classes(pictures: dict[str, list[_Picture]], classes: Sequence[str]) -> None:
-    for split, members in pictures.items():
-        labels = {picture.label for picture in members}
-        empty = [name for label, name in enumerate(classes) if label not in labels]
-        if empty:
-            raise StoreError(f"{split}: class {listed(empty)} has no image that can be read")
+def _check_labels(split: str, labels: Sequence[int], classes: Sequence[str]) -> None:
+    """Raises: StoreError: the split has no picture, or train lacks a class; what others lack, the report says."""
+    empty = sorted(set(range(len(classes))).difference(labels))
+    if split == "train" and empty:
+        raise StoreError(f"train: class {listed([classes[label] for label in empty])} has no image that can be read")
+    if not labels:
+        raise StoreError(f"{split}: has no image that can be read")
 
 
 def _check_readable(source: Path, unreadable: Sequence[Problem], num_files: int) -> None:

@@ -56,16 +56,18 @@ def derive(
     """
     from exporter.retraining.config import config_types
     from exporter.retraining.presets import retrain_preset
+    from exporter.retraining.request import preset_of, provenance_of
     from exporter.selection.derivation import DERIVATION, derive_by_training
     from exporter.selection.halving import halving_preset
+    from exporter.selection.searches import searched_spec
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec
     from searcher.training.settings import Settings
 
     settings = Settings.read(config_file, assignments)
-    searched = read_spec(run / "search" / "spec.json")
-    preset = settings.name("preset", preset) or str((searched.provenance or {}).get("preset", "quick"))
-    seed = int((searched.provenance or {}).get("seed", 0)) if seed is None else seed
+    searched = searched_spec(run)
+    preset = preset_of(searched, settings, preset)
+    seed = provenance_of(searched, "seed", int) or 0 if seed is None else seed
     config = halving_preset(preset)
     config = replace(
         config,

@@ -11,7 +11,7 @@ from typing import Literal
 import click
 
 from exporter.delivery.forms import FORMS
-from foundation.command_options import Command
+from foundation.command_options import Command, FiniteRange
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 _FORM_OPTIONS = [form.option for form in FORMS.values()]
@@ -25,11 +25,17 @@ def _form_options(command: Command) -> Command:
     return command
 
 
+def _tolerance_options(command: Command) -> Command:
+    """--atol and --rtol, as the fields of `Tolerance`."""
+    words = "Part of the tolerance on logits: atol + rtol · max |logit|."
+    command = click.option("--rtol", type=FiniteRange(min=0), default=1e-4, help="See --atol.")(command)
+    return click.option("--atol", type=FiniteRange(min=0), default=1e-4, help=words)(command)
+
+
 @click.command()
 @_RUN
 @click.option("--opset", type=click.IntRange(18, 23), default=18, help="ONNX opset; from 22 on a newer onnxruntime.")
-@click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
-@click.option("--rtol", type=float, default=1e-4, help="See --atol.")
+@_tolerance_options
 @click.option(
     "--align",
     type=click.Choice(["none", "auto"]),
@@ -65,7 +71,7 @@ def _form_options(command: Command) -> Command:
 @click.option(
     "--max-accuracy-loss",
     "points",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.5,
     metavar="POINTS",
     help=f"Accuracy on valid that {' and '.join(_FORM_OPTIONS)} may cost.",
@@ -178,8 +184,7 @@ def _try_variants(
 
 @click.command()
 @_RUN
-@click.option("--atol", type=float, default=1e-4, help="Part of the tolerance on logits: atol + rtol · max |logit|.")
-@click.option("--rtol", type=float, default=1e-4, help="See --atol.")
+@_tolerance_options
 def verify(run: Path, atol: float, rtol: float) -> None:
     """Compare a run's model.onnx with its retrained network again, on the CPU.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from foundation.command_options import device_option, seed_option
+from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH
 from searcher.commands.options import (
     command_again,
     exit_stopped,
@@ -43,7 +44,7 @@ _PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("source", metavar="RUN|SPEC", type=_PATH)
 @click.option(
-    "--preset", show_default="the config's, the search's, or quick", help="Settings: one of the space's presets."
+    "--preset", show_default="the config's, the spec's, or quick", help="Settings: one of the space's presets."
 )
 @settings_options
 @click.option("--run", "run_path", type=_PATH, help="Run directory, where SPEC is no run.")
@@ -52,12 +53,16 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--channels",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=2, max=MAX_WIDTH),
     show_default="the spec's",
     help="Width of the first cell or layer; those of stages follow it.",
 )
-@click.option("--cells", type=click.IntRange(min=3), show_default="the spec's", help="Number of cells, micro.")
-@click.option("--hidden-size", type=click.IntRange(min=1), show_default="the spec's", help="Width, recurrent.")
+@click.option(
+    "--cells", type=click.IntRange(min=3, max=MAX_DEPTH), show_default="the spec's", help="Number of cells, micro."
+)
+@click.option(
+    "--hidden-size", type=click.IntRange(min=1, max=MAX_WIDTH), show_default="the spec's", help="Width, recurrent."
+)
 @click.option(
     "--skip-merge",
     type=click.Choice(["sum", "concat", "residual"]),

@@ -137,16 +137,22 @@ def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spe
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """What references given by names, files or runs are called: each by a word of its own, which may name a folder."""
+    """What references given by names, files or runs are called: each by a word of its own, which may name a folder,
+    and so may the words of its stems, see `known_references`.
+    """
     labels: list[str] = []
+    taken = {"found"}
     for name in names:
         path = Path(name).resolve()
         own = path.parent if path.name == "spec.json" else path.with_suffix("") if path.suffix == ".json" else path
         word = re.sub(r"[^\w.-]", "-", own.name)
-        # The found network and the random ones have their names already.
-        taken = re.compile("|".join(["found", r"random-\d+", *map(re.escape, labels)]))
         numbered = (f"{word}-{number}" for number in itertools.count(2))
-        labels.append(next(label for label in itertools.chain([word], numbered) if not taken.fullmatch(label)))
+        for label in itertools.chain([word], numbered):
+            folders = {label, *(f"{label}-stem-stride-{stride}" for stride in _STEM_STRIDES)}
+            if not folders & taken and not re.fullmatch(r"random-\d+", label):
+                break
+        taken |= folders
+        labels.append(label)
     return labels
 
 

@@ -48,6 +48,7 @@ from searcher.training.learner import more_is_better
 from searcher.training.loop import Search
 from searcher.training.mirroring import with_flip
 from searcher.training.pacing import Pace
+from searcher.training.run_folder import RunError, RunFolder, read_toml
 
 RANKING = "ranking.json"
 _FOLDER = "ranking"
@@ -133,12 +134,14 @@ def rank(
     training = search.config.training
     if isinstance(training, ImageTraining):
         config = with_flip(config, flip=training.augmentation.flip)  # as the search saw the pictures
+    if not force:
+        _check_pool(run / _FOLDER, specs, again=again)
     jobs = [
         begin_training(
             f"architecture {number + 1} of {count}" + (f", seed {one}" if num_seeds > 1 else ""),
             spec,
             replace(config, seed=one),
-            path=run / _FOLDER / f"{number:02d}" / f"seed-{one}",
+            path=run / _FOLDER / _name(number) / f"seed-{one}",
             store=store,
             resume=resume,
             force=force,
@@ -190,6 +193,23 @@ def rank(
     )
     write_text(run / RANKING, strict_json(asdict(ranking)) + "\n")
     return ranking
+
+
+def _name(number: int) -> str:
+    """Of the folder that holds an architecture's trainings."""
+    return f"{number:02d}"
+
+
+def _check_pool(folder: Path, specs: Sequence[Spec], *, again: str) -> None:
+    """Raises: RunError: what is trained in the folder is not of this pool."""
+    for number, spec in enumerate(specs):
+        for path in (folder / _name(number)).glob("seed-*"):
+            begun = RunFolder(path)
+            if begun.begun and read_toml(begun.config_path).get("spec_sha256") != spec_digest(spec):
+                raise RunError(
+                    f"{folder} holds trainings of another pool, as another --count, --seed or search makes: go on with "
+                    f"the options that it was begun with and --resume, or start anew with `{again} --force`"
+                )
 
 
 def train_alone(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:

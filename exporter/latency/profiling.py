@@ -24,11 +24,20 @@ from foundation.machine import Machine
 from foundation.statistics import Interval
 from runtime.models.ort import onnxruntime
 from searcher.arch.catalog import published_names, published_spec
-from searcher.arch.document import write_dataclass
+from searcher.arch.document import DocumentError, Problems, read_json, write_dataclass
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import Block, blocks_of_space
-from searcher.latency.table import LatencyTable, Row, Setting, check_setting, fit_networks, read_table
+from searcher.latency.table import (
+    LatencyTable,
+    Row,
+    Setting,
+    check_setting,
+    fit_networks,
+    read_rows,
+    read_table,
+    write_rows,
+)
 from searcher.spaces import search_space
 from searcher.training.progress import Progress
 from searcher.training.run_folder import lock_file
@@ -114,7 +123,7 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
     blocks = blocks_of_space(profiled.space_name, profiled.space, profiled.network, profiled.task)
     specs = list(_networks(profiled, count=_FITTED + _HELD_OUT))
     references = references_of(profiled)
-    partial = _Partial(path.with_name(path.name + ".part"), setting)
+    partial = _Partial(path.with_name(path.name + ".part"), setting, log=log)
     rows = partial.rows
     missing = [block for block in blocks if block not in rows]
     with Progress("profile", total=len(blocks) + len(specs), done=len(rows)) as progress:
@@ -178,19 +187,26 @@ def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
 
 
 class _Partial:
-    """The rows of an unfinished table, in a file beside it; those of another setting are dropped."""
+    """The rows of an unfinished table, in a file beside it; those of another setting, or damaged, are dropped."""
 
-    def __init__(self, path: Path, setting: Setting) -> None:
+    def __init__(self, path: Path, setting: Setting, *, log: Callable[[str], None]) -> None:
         self.path = path
         self._setting = asdict(setting)
         self.rows: dict[Block, Row] = {}
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        if not path.exists():
             return
-        if document.get("setting") == self._setting:
-            self.rows = {Block(*block): Row(*times) for block, times in document["rows"]}
+        problems = Problems(str(path))
+        try:
+            match read_json(path):
+                case {"setting": found, "rows": rows}:
+                    self.rows = read_rows(rows, problems) if found == self._setting else {}
+                case _:
+                    problems.add("expected a setting and rows")
+            problems.raise_if_any()
+        except DocumentError as error:
+            self.rows = {}
+            log(f"{path} is damaged ({error.problems[0]}): what it held is measured anew")
 
     def write(self) -> None:
-        rows = [[list(block), [row.ms, row.low_ms, row.high_ms]] for block, row in self.rows.items()]
-        write_text(self.path, json.dumps({"setting": self._setting, "rows": rows}) + "\n")
+        document = {"setting": self._setting, "rows": write_rows(self.rows)}
+        write_text(self.path, json.dumps(document) + "\n")

@@ -14,12 +14,15 @@ from exporter.retraining.config import RetrainConfig, config_types
 from exporter.retraining.presets import retrain_preset
 from exporter.retraining.retrain import check_task, open_teachers
 from exporter.retraining.text import task_text
+from foundation.machine import memory_bytes
 from searcher.arch.catalog import find_spec
 from searcher.arch.document import ConfigError
+from searcher.arch.limits import MAX_WIDTH
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.arch.widths import MULTIPLE, scaled, widths
+from searcher.nn.complexity import complexity_of
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
 from searcher.training.run_folder import RunError, RunFolder, read_toml
@@ -28,6 +31,8 @@ from searcher.training.task_kinds import Store, check_images, check_training, lo
 
 Model = Literal["spec", "lstm"]
 T = TypeVar("T")
+_LEAST_BYTES = 8
+"""That training takes for a parameter: a weight and its gradient in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +105,13 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     spec, run_path = _spec_and_run(options.source, options.run_path)
     spec = _resized(spec, options)
     spec, store = _with_data(spec, options.dataset, say=say)
+    _check_memory(spec)
     settings = Settings.read(options.config_file, options.assignments)
     preset = preset_of(spec, settings, options.preset)
     config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
     seed = options.seed
     if seed is None and not settings.has("seed"):
-        seed = _provenance(spec, "seed", int)
+        seed = provenance_of(spec, "seed", int)
     models: tuple[Model, ...] = ("spec",)
     if options.lstm and spec.task.kind == LANGUAGE_MODELLING:
         models = ("spec", "lstm")
@@ -138,8 +144,14 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
 
 
 def preset_of(spec: Spec, settings: Settings, preset: str | None) -> str:
-    """The preset to train a spec with: the user's, else the search's, else quick."""
-    return settings.name("preset", preset) or _provenance(spec, "preset", str) or "quick"
+    """The preset to train a spec with: the user's, else the one that the spec names, as its search's, else quick."""
+    return settings.name("preset", preset) or provenance_of(spec, "preset", str) or "quick"
+
+
+def provenance_of(spec: Spec, key: str, kind: type[T]) -> T | None:
+    """What the spec says of where it comes from, if it says it and as it should."""
+    value = spec.provenance.get(key)
+    return value if type(value) is kind else None
 
 
 def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
@@ -183,7 +195,10 @@ def _widened(spec: Spec, channels: int) -> Spec:
     """The spec with all of its widths scaled alike, so that the first is `channels`. Raises: ConfigError."""
     if channels % MULTIPLE:
         raise ConfigError(f"--channels is {channels}; widths of {spec.space} networks are multiples of {MULTIPLE}")
-    return scaled(spec, channels / widths(spec)[0])
+    first, widest = widths(spec)[0], max(widths(spec))
+    if channels * widest > MAX_WIDTH * first:
+        raise ConfigError(f"--channels is {channels:,}; above {MAX_WIDTH * first // widest:,} this spec is too wide")
+    return scaled(spec, channels / first)
 
 
 def _with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) -> tuple[Spec, Store]:
@@ -201,6 +216,17 @@ def _with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object])
     return made, store
 
 
+def _check_memory(spec: Spec) -> None:
+    """Raises: ConfigError: this machine's memory does not even hold the weights and their gradients."""
+    parameters, memory = complexity_of(spec).total.parameters, memory_bytes()
+    needed = _LEAST_BYTES * parameters
+    if memory is not None and needed > memory:
+        raise ConfigError(
+            f"the network has {parameters:,} parameters; with their gradients they take {needed / 2**30:,.0f} GiB, "
+            f"more than this machine's {memory / 2**30:,.1f} GiB; train a narrower one"
+        )
+
+
 def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "balanced"]) -> RetrainConfig:
     """Raises: ConfigError: the task has no classes."""
     if not isinstance(config.training, ImageTraining):
@@ -213,9 +239,3 @@ def _searched_without_flip(run: Path) -> bool:
     search = RunFolder(run / "search")
     training = read_toml(search.config_path).get("training", {}) if search.begun else {}
     return training.get("augmentation", {}).get("flip") is False
-
-
-def _provenance(spec: Spec, key: str, kind: type[T]) -> T | None:
-    """What the spec says of where it comes from, if it says it and as it should."""
-    value = spec.provenance.get(key)
-    return value if type(value) is kind else None

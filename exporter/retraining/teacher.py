@@ -51,8 +51,8 @@ class TeacherConfig:
     """auto runs them where the network is trained."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be above 0")
+        if not 0.01 <= self.temperature <= 1_000:  # beyond, answers overflow or all look alike
+            raise ConfigError(f"temperature is {self.temperature}; expected 0.01 to 1000")
         if not 0 < self.weight <= 1:
             raise ConfigError(f"weight is {self.weight}; expected above 0 and up to 1")
         if self.size < 0:

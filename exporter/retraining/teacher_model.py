@@ -216,7 +216,8 @@ def _names(artifact: Artifact) -> list[str] | None:
         text = artifact.session.ort.get_modelmeta().custom_metadata_map.get("names", "")
         try:
             names = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return None
-        names = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+            if isinstance(names, dict):
+                names = [names[key] for key in sorted(names, key=int)]
+        except (ValueError, SyntaxError, TypeError, ArithmeticError, MemoryError, RecursionError):
+            return None  # not of ultralytics' form
     return list(map(str, names)) if isinstance(names, list | tuple) else None

@@ -37,16 +37,13 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
 
     Raises: RunError: no search is finished there. StoreError: its data set has changed. CheckpointError.
     """
+    spec = searched_spec(run)
     folder = RunFolder(run / "search")
-    if not folder.finished:
-        raise RunError(f"{run}: no search is finished there, whose shared weights could be judged")
     space = str(read_toml(folder.config_path).get("space"))
     config = read_config(folder.config_path, SearchConfig, types=config_types(space))
     store = load_store(config.dataset, space=space)
     if store.digest != config.dataset_sha256:
         raise StoreError(f"the data set {config.dataset} is no longer the one of the search in {folder.path}")
-    own = folder.path / "spec.json"
-    spec = read_spec(own if own.exists() else run / "spec.json")  # earlier versions left the one beside it alone
     task = spec.task
     profiled = None
     if isinstance(task, ImageClassification):
@@ -59,6 +56,15 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
     search = Search(config, store=store, device=device, latency=latency)
     search.load(load_checkpoint(folder.checkpoint_path, required=("supernet",)))
     return FinishedSearch(search, store, spec, profiled, table)
+
+
+def searched_spec(run: Path) -> Spec:
+    """What the search of a run came to. Raises: RunError: no search is finished there. ArchitectureError."""
+    folder = RunFolder(run / "search")
+    if not folder.finished:
+        raise RunError(f"{run}: no search is finished there; give the run directory of one that is")
+    own = folder.path / "spec.json"
+    return read_spec(own if own.exists() else run / "spec.json")  # earlier versions left the one beside it alone
 
 
 def _table(config: SearchConfig, profiled: Profiled) -> LatencyTable:

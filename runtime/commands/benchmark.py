@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from datasets.files import write_text
-from foundation.command_options import json_option
+from foundation.command_options import FiniteRange, json_option
 from runtime.benchmarking.parameters import REMOTE_CONCURRENCY, Duration, Numbers, Size
 from runtime.commands.options import FILE, command_line, provider_option
 
@@ -60,7 +60,7 @@ _FAILED = 1
     "--duration",
     "-t",
     "duration_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=3.0,
     help="Time to sample every model at every point.",
     metavar="SECONDS",
@@ -76,7 +76,7 @@ _FAILED = 1
 @click.option(
     "--warmup",
     "warmup_s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=2.0,
     help="Longest warm-up; it ends when the medians of three windows lie within 10 %.",
     metavar="SECONDS",
@@ -120,7 +120,7 @@ _FAILED = 1
 )
 @click.option(
     "--percentile",
-    type=click.FloatRange(min=50, max=99.9),
+    type=FiniteRange(min=50, max=99.9),
     default=99.0,
     help="Of calls that must meet --latency-target, in per cent.",
 )

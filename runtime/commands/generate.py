@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foundation.command_options import json_option
+from foundation.command_options import FiniteRange, json_option
 from foundation.options import OptionError
 from runtime.commands.options import PATH, announced, command_line, provider_option
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--length", "-n", type=click.IntRange(min=1), default=100, help="Words, or characters, to add.")
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=1.0,
     help="Below 1 the text surprises less; 0 takes the likeliest token always.",
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from foundation.command_options import FiniteRange
 from foundation.limits import MAX_PIXELS
 from runtime.commands.options import PATH, provider_option
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _COUNT = click.IntRange(min=1)
-_SECONDS = click.FloatRange(min=0)
+_SECONDS = FiniteRange(min=0)
 _TOKEN = "ENAS_TOKEN"
 
 

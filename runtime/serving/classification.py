@@ -14,7 +14,7 @@ from foundation.pictures import Picture
 from runtime.models.model import Model
 from runtime.serving.answers import top_classes
 from runtime.serving.batches import Done
-from runtime.serving.errors import RequestError
+from runtime.serving.errors import RequestError, UnavailableError
 from runtime.serving.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond, response
 from runtime.serving.pictures import Decoder
 from runtime.serving.repository import Repository
@@ -84,9 +84,12 @@ class Classify:
             if not isinstance(served.model, Model):
                 raise RequestError(f"model '{name}' is {served.model.kind}, not an image classifier")
             return served, served.model
-        classifiers = {s.name for s in self._repository.served() if isinstance(s.model, Model)}
+        present = self._repository.served()
+        classifiers = {s.name for s in present if isinstance(s.model, Model)}
+        if not classifiers and not (present and self._repository.is_ready):
+            raise UnavailableError("no image classifier is ready")
         if len(classifiers) != 1:
-            told = f"?model=NAME with one of {', '.join(sorted(classifiers))}" if classifiers else "there is none now"
+            told = f"?model=NAME with one of {', '.join(sorted(classifiers))}" if classifiers else "there is none"
             raise RequestError(f"which image classifier? {told}")
         return self._find(classifiers.pop(), version)
 

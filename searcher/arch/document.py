@@ -79,7 +79,7 @@ def read_json(path: Path, error: type[DocumentError] = DocumentError) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_constant=refuse)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter where a part of the path is a file
         raise error(str(path), ["no such file"]) from None
     except (UnicodeDecodeError, RecursionError) as problem:
         raise error(str(path), [f"not a JSON text ({type(problem).__name__})"]) from None

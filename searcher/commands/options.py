@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from foundation.command_options import Command, force_option
+from foundation.command_options import Command, FiniteRange, force_option
 from searcher.arch.space_names import SPACE_NAMES
 from searcher.training.interrupt import Stopped
 
@@ -31,14 +31,14 @@ def pace_options(command: Command) -> Command:
     for option in (
         click.option(
             "--max-hours",
-            type=click.FloatRange(min=0, min_open=True),
+            type=FiniteRange(min=0, min_open=True),
             metavar="H",
             show_default="no limit",
             help=f"Stop after that time, to be gone on with by --resume; exits {_OUT_OF_TIME}.",
         ),
         click.option(
             "--checkpoint-minutes",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             metavar="M",
             default=10.0,
             help="Between checkpoints within an epoch; the end of an epoch writes one, too.",

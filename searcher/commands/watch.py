@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from foundation.command_options import FiniteRange
+
 if TYPE_CHECKING:
     from searcher.watch import Line
 
 
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--every", metavar="SECONDS", type=click.FloatRange(min=0.1), default=2.0, help="Between two looks.")
+@click.option("--every", metavar="SECONDS", type=FiniteRange(min=0.1), default=2.0, help="Between two looks.")
 @click.option("--once", is_flag=True, help="Look once.")
 def watch(run: Path, every: float, once: bool) -> None:
     """Follow a run: epoch, reward against random, accuracy and time left of each stage.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, LearnedAnchor, Pointer, Step, Subset, num_tokens
 from searcher.arch.document import ConfigError, unknown
+from searcher.arch.limits import MAX_WIDTH, check_at_most
 
 
 class Sample(NamedTuple):
@@ -72,6 +73,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
             raise ConfigError(f"hidden_size is {self.hidden_size}; at least 1 is needed")
+        check_at_most(MAX_WIDTH, hidden_size=self.hidden_size)
         for name in ("temperature", "tanh_constant", "operation_tanh_divisor", "weight_range"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")

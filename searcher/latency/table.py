@@ -114,7 +114,7 @@ class LatencyTable:
             "is_noisy": self.is_noisy,
             "fit": asdict(self.fit),
             "references": dict(self.references),
-            "rows": [{"block": list(block), **asdict(row)} for block, row in sorted(self.rows.items())],
+            "rows": write_rows(self.rows),
         }
         write_text(path, json.dumps(document, indent=1) + "\n")
 
@@ -132,7 +132,10 @@ def read_table(path: Path) -> LatencyTable:
         raise TableError(str(path), [f"schema is {document['schema']!r}; this version reads {SCHEMA}: profile again"])
     setting = read_dataclass(Setting, document["setting"], place="setting", problems=problems)
     fit = read_dataclass(Fit, document["fit"], place="fit", problems=problems)
-    rows = dict(_read_rows(document["rows"], problems))
+    rows = read_rows(document["rows"], problems)
+    references = document["references"]
+    if not isinstance(references, Mapping) or not all(type(ms) in (int, float) for ms in references.values()):
+        problems.add("references must be an object of numbers")
     problems.raise_if_any(TableError)
     assert setting is not None
     assert fit is not None
@@ -142,26 +145,36 @@ def read_table(path: Path) -> LatencyTable:
         setting=setting,
         rows=rows,
         fit=fit,
-        references=dict(document["references"]),
+        references=dict(references),
         is_noisy=bool(document["is_noisy"]),
         digest=digest,
     )
 
 
-def _read_rows(rows: object, problems: Problems) -> list[tuple[Block, Row]]:
+def write_rows(rows: Mapping[Block, Row]) -> list[dict[str, Any]]:
+    """The rows as a document has them, in order."""
+    return [{"block": list(block), **asdict(row)} for block, row in sorted(rows.items())]
+
+
+def read_rows(rows: object, problems: Problems) -> dict[Block, Row]:
+    """The inverse of `write_rows`; what is wrong with rows is noted."""
     if not isinstance(rows, list):
         problems.add("rows must be a list")
-        return []
-    found = []
+        return {}
+    found = {}
     for position, entry in enumerate(rows):
         match entry:
-            case {"block": [str() as operation, *sizes], **times} if len(sizes) == len(Block._fields) - 1:
+            case {"block": [str() as operation, *sizes], **times} if _are_sizes(sizes):
                 row = read_dataclass(Row, times, place=f"rows[{position}]", problems=problems)
                 if row is not None:
-                    found.append((Block(operation, *map(int, sizes)), row))
+                    found[Block(operation, *sizes)] = row
             case _:
                 problems.add(f"rows[{position}] must have a block, {', '.join(Block._fields)}, and its times")
     return found
+
+
+def _are_sizes(values: Sequence[object]) -> bool:
+    return len(values) == len(Block._fields) - 1 and all(type(value) is int for value in values)
 
 
 def check_setting(table: LatencyTable, here: Setting, *, source: str) -> None:

@@ -115,18 +115,18 @@ class RunFolder:
         if force:
             self._delete()
         if self.config_path.exists():
+            differences = _differences(read_toml(self.config_path), write_dataclass(config))
+            if differences:
+                more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+                raise RunError(
+                    f"{path} was made with another configuration ({'; '.join(differences[:3])}{more}): go on with the "
+                    f"options that it was begun with and --resume, or start anew with `{again} --force`"
+                )
             if not resume:
                 state = "finished" if self.summary_path.exists() else "unfinished"
                 raise RunError(
                     f"{path} already holds {_article(state)} {state} run: "
                     f"`{again} --resume` goes on with it, `{again} --force` starts anew"
-                )
-            differences = _differences(read_toml(self.config_path), write_dataclass(config))
-            if differences:
-                more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
-                raise RunError(
-                    f"{path} was made with another configuration ({'; '.join(differences[:3])}{more}): "
-                    f"choose another run directory, or start anew with `{again} --force`"
                 )
         else:
             write_text(self.config_path, tomli_w.dumps(write_dataclass(config)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,19 @@ def test_what_is_exported_is_imported_as_it_was(tmp_path: Path, classes: tuple[s
             for label, name in enumerate(store.classes):
                 assert (images[labels == label] == COLOURS[classes.index(name)]).all()
                 assert (labels == label).sum() == 10
+
+
+def test_a_store_whose_test_lacks_a_class_is_imported_as_it_was(tmp_path: Path) -> None:
+    before = coloured(tmp_path / "before.h5", classes=("red", "green", "blue"))
+    export(before, tmp_path / "files")
+    shutil.rmtree(tmp_path / "files" / "test" / "blue")
+    lines = (tmp_path / "files" / "metadata.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "files" / "metadata.csv").write_text("".join(one for one in lines if "test/blue" not in one))
+    own_pictures.build(tmp_path / "files", tmp_path / "lacking.h5", name="x")
+    lacking = open_store(tmp_path / "lacking.h5")
+    export(lacking, tmp_path / "again")
+    own_pictures.build(tmp_path / "again", tmp_path / "after.h5", name="x")
+    assert open_store(tmp_path / "after.h5").counts == lacking.counts == before.counts | {"test": 20}
 
 
 def test_a_text_is_exported_and_imported_as_it_was(tmp_path: Path) -> None:

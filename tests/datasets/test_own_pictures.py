@@ -229,11 +229,43 @@ def test_a_class_without_a_picture_is_refused(tmp_path: Path) -> None:
         build(folder)
 
 
-def test_a_class_missing_from_a_given_split_is_refused(tmp_path: Path) -> None:
-    make_folder(tmp_path / "pets" / "train")
+def test_a_class_that_a_given_split_lacks_is_reported(tmp_path: Path) -> None:
+    make_folder(tmp_path / "pets" / "train", count=20)
     save(tmp_path / "pets" / "test" / "cat" / "0.png")
-    with pytest.raises(StoreError, match="test: class 'dog' has no image"):
+    store, report = build(tmp_path / "pets")
+    assert store.counts["test"] == 1
+    assert ["class 'dog': none of its 20 pictures is in test" in line for line in report.doubtful] == [True]
+
+
+def test_a_given_split_without_a_picture_is_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path / "pets" / "train")
+    (tmp_path / "pets" / "test" / "cat").mkdir(parents=True)
+    with pytest.raises(StoreError, match="test: has no image that can be read"):
         build(tmp_path / "pets")
+
+
+def cut_in_half(path: Path) -> None:
+    """Leave a picture its header alone whole, so that the first pass takes it."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def test_a_class_whose_pictures_of_a_split_are_cut_short_is_reported(tmp_path: Path) -> None:
+    make_folder(tmp_path / "pets" / "train", count=20, size=(16, 16))
+    save(tmp_path / "pets" / "test" / "cat" / "0.png", size=(16, 16))
+    cut_in_half(save(tmp_path / "pets" / "test" / "dog" / "0.png", size=(16, 16)))
+    _, report = build(tmp_path / "pets")
+    assert report.counts["test"] == 1
+    assert ["class 'dog': none of its 20 pictures is in test" in line for line in report.doubtful] == [True]
+
+
+def test_a_class_whose_pictures_are_all_cut_short_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pets", size=(16, 16))
+    for number in range(2):
+        cut_in_half(save(folder / "eel" / f"{number}.png", size=(16, 16)))
+    with pytest.raises(StoreError, match="train: class 'eel' has no image that can be read"):
+        build(folder)
+    assert not (tmp_path / "x.h5").exists()
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,23 @@ def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
     assert json.loads((derived / "derivation.json").read_text()) == whole
 
 
+def test_a_provenance_without_a_seed_that_counts_is_passed_over(searched: Path) -> None:
+    path = searched / "search" / "spec.json"
+    document = json.loads(path.read_text())
+    document["provenance"] |= {"seed": "x", "preset": ["quick"]}
+    path.write_text(json.dumps(document))
+    derive(searched)
+    config = read_toml(searched / "derivation" / "config.toml")
+    assert (config["seed"], config["num_candidates"]) == (0, 4)
+
+
+def test_what_is_no_searched_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.h5").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "x.h5"):
+        refused = derive(path, check=False).exception
+        assert str(refused) == f"{path}: no search is finished there; give the run directory of one that is"
+
+
 def test_neighbours_of_the_first_rungs_best_join_it_and_a_resumed_derivation_takes_the_same(
     derived: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,18 @@ def test_a_table_is_measured_once_and_told(store_path: Path, tmp_path: Path) -> 
     assert Path(first["path"]).stat().st_mtime_ns > written
 
 
+@pytest.mark.parametrize("damage", ["[]", "{", '{"setting": SETTING, "rows": [["x", 1]]}', '{"setting": SETTING}'])
+def test_a_damaged_part_of_a_table_is_measured_anew(damage: str, store_path: Path) -> None:
+    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
+    first = json.loads(here(*options).stdout)
+    part = Path(first["path"] + ".part")
+    part.write_text(damage.replace("SETTING", json.dumps(first["setting"])))
+    done = here(*options, "--force")
+    assert f"{part} is damaged (" in done.stderr
+    assert json.loads(done.stdout)["rows"] == first["rows"]
+    assert not part.exists()
+
+
 def test_an_interrupted_profile_goes_on_with_the_blocks_it_has(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

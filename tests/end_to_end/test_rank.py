@@ -95,6 +95,8 @@ def test_a_ranking_goes_on_with_what_is_trained(searched: Path) -> None:
     kept = (searched / "ranking/00/seed-0/summary.json").stat().st_mtime_ns
     (searched / "ranking/02/seed-1/summary.json").unlink()
     assert here("rank", searched, *OPTIONS, check=False).exit_code != 0
+    other = here("rank", searched, *OPTIONS, "--count", "4", "--resume", check=False)
+    assert "ranking holds trainings of another pool, as another --count, " in str(other.exception)
     here("rank", searched, *OPTIONS, "--resume")
     assert without_latency(searched) == whole
     assert (searched / "ranking/00/seed-0/summary.json").stat().st_mtime_ns == kept

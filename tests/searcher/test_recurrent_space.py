@@ -292,6 +292,8 @@ def test_a_space_without_a_decision_or_of_unknown_activation_is_refused(options:
     assert str(error.value) == message
 
 
-def test_a_network_without_width_is_refused() -> None:
+def test_a_network_without_width_or_of_a_width_beyond_all_memory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="hidden_size is 65,537; at most 65,536 is allowed"):
+        RecurrentSize(65_537)
     with pytest.raises(ConfigError, match="hidden_size is 0; at least 1 is needed"):
         RecurrentSize(0)

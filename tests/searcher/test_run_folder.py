@@ -112,6 +112,17 @@ def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> Non
         RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
 
 
+def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None:
+    path = tmp_path / "search"
+    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x").close()
+    with pytest.raises(RunError) as refused:
+        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=False, force=False, again="enas x")
+    assert str(refused.value) == (
+        f"{path} was made with another configuration (learning_rate was 0.1, now 0.2): go on with the options that it "
+        "was begun with and --resume, or start anew with `enas x --force`"
+    )
+
+
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "search", PLAIN, resume=False, force=False, again="")
     save_checkpoint(folder.checkpoint_path, {"epoch": 1})

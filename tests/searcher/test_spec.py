@@ -82,6 +82,7 @@ def test_recurrent_specs_come_back_as_they_were(seed: int, num_nodes: int, outpu
         ({"channels": 16, "cells": 8}, "network: unknown key 'cells'; expected one of channels, "),
         ({"channels": 16, "skip_merge": "add"}, "network.skip_merge: unknown value 'add'; expected one of sum, concat"),
         ({"channels": 1}, "network: channels is 1; at least 2 are needed"),
+        ({"channels": 65_537}, "network: channels is 65,537; at most 65,536 is allowed"),
     ],
 )
 def test_a_broken_size_of_a_macro_network_names_the_place_and_the_rule(network: dict[str, Any], message: str) -> None:
@@ -161,6 +162,8 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ),
         ("network/cells", "8", "network.cells is '8'; expected a whole number"),
         ("network/cells", 2, "network: cells is 2; at least 3 are needed, two of which reduce"),
+        ("network/cells", 1_001, "network: cells is 1,001; at most 1,000 is allowed"),
+        ("network/channels", 65_537, "network: channels is 65,537; at most 65,536 is allowed"),
         ("network/stem_stride", 3, "network: stem_stride is 3; expected 1, 2, 4, 8 or 16"),
         (
             "task/kind",

@@ -118,6 +118,13 @@ def test_any_width_is_an_architecture_but_not_every_one_is_in_a_space() -> None:
             ],
         ),
         (
+            {"stem": {"channels": 2**62, "stride": 1}, "stages": [{"channels": 65_537, "layers": ["residual_3x3"]}]},
+            [
+                "architecture.stem.channels is 4,611,686,018,427,387,904; at most 65,536 is allowed",
+                "architecture.stages[0].channels is 65,537; at most 65,536 is allowed",
+            ],
+        ),
+        (
             {"stem": 3, "stages": [{"channels": 8, "layers": []}, {"width": 8}, 5, {"channels": 8, "layers": "x"}]},
             [
                 "architecture.stem must be an object with the keys channels and stride",
@@ -167,6 +174,8 @@ def test_a_broken_encoding_is_refused(text: str, expected: str) -> None:
         ({"operations": ("residual",)}, "operations: unknown operation 'residual'"),
         ({"stem_strides": (3,)}, "stem_strides has 3; expected some of 1, 2, 4, 8, 16"),
         ({"stage_channels": ((0,),)}, r"stage_channels\[0\] is \[0\]; widths are at least 1"),
+        ({"stage_channels": ((65_537,),)}, r"stage_channels\[0\] is 65,537; at most 65,536 is allowed"),
+        ({"max_layers": (1_001,)}, "max_layers is 1,001; at most 1,000 is allowed"),
         ({"max_layers": (1, 1)}, "max_layers has 2 values for 1 stages; expected one each"),
         ({"max_layers": (0,)}, r"max_layers is \[0\]; at least 1 is needed in every stage"),
     ],

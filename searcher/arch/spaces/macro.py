@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from searcher.arch.decisions import Choice, LearnedAnchor, Step, Subset
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, unknown
+from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.operations import LAYER_COSTS, check_operations
 from searcher.arch.reading import check_number, read_entries, read_numbers
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
@@ -99,6 +100,7 @@ class MacroSize:
     def __post_init__(self) -> None:
         if self.channels < 2:
             raise ConfigError(f"channels is {self.channels}; at least 2 are needed")
+        check_at_most(MAX_WIDTH, channels=self.channels)
         if self.stem_stride not in (1, 2, 4, 8, 16):
             raise ConfigError(f"stem_stride is {self.stem_stride}; expected 1, 2, 4, 8 or 16")
 
@@ -117,6 +119,7 @@ class MacroSpace:
     def __post_init__(self) -> None:
         if self.num_layers < MIN_LAYERS:
             raise ConfigError(f"num_layers is {self.num_layers}; at least {MIN_LAYERS} are needed")
+        check_at_most(MAX_DEPTH, num_layers=self.num_layers)
         check_operations(self.operations, LAYER_COSTS)
 
     @property

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, unknown
+from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.operations import CELL_COSTS, check_operations
 from searcher.arch.reading import check_number, read_entries, read_list, read_numbers, read_object
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
@@ -95,6 +96,8 @@ class MicroSize:
             raise ConfigError(f"cells is {self.cells}; at least 3 are needed, two of which reduce")
         if self.channels < 2:
             raise ConfigError(f"channels is {self.channels}; at least 2 are needed")
+        check_at_most(MAX_DEPTH, cells=self.cells)
+        check_at_most(MAX_WIDTH, channels=self.channels)
         if self.stem_stride not in (1, 2, 4, 8, 16):
             raise ConfigError(f"stem_stride is {self.stem_stride}; expected 1, 2, 4, 8 or 16")
 
@@ -119,6 +122,7 @@ class MicroSpace:
     def __post_init__(self) -> None:
         if self.num_nodes < 1:
             raise ConfigError(f"num_nodes is {self.num_nodes}; a cell needs at least one node")
+        check_at_most(MAX_DEPTH, num_nodes=self.num_nodes)
         check_operations(self.operations, CELL_COSTS)
 
     @property

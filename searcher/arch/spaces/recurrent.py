@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
 from searcher.arch.document import ArchitectureError, ConfigError, Problems, unknown
+from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.reading import check_number, read_entries, read_list, read_numbers, read_object
 from searcher.arch.tasks import LANGUAGE_MODELLING
 
@@ -85,6 +86,7 @@ class RecurrentSize:
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
             raise ConfigError(f"hidden_size is {self.hidden_size}; at least 1 is needed")
+        check_at_most(MAX_WIDTH, hidden_size=self.hidden_size)
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class RecurrentSpace:
         least = 2 if self.output == "all" or self.first_activation else 1
         if self.num_nodes < least:
             raise ConfigError(f"num_nodes is {self.num_nodes}; this space needs at least {least}")
+        check_at_most(MAX_DEPTH, num_nodes=self.num_nodes)
 
     @property
     def size(self) -> int:

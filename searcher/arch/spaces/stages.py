@@ -17,6 +17,7 @@ from typing import Any
 
 from searcher.arch.decisions import Choice, Step
 from searcher.arch.document import ArchitectureError, ConfigError
+from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.operations import check_operations
 from searcher.arch.stages.architecture import STEM_STRIDES, Stage, StagesArchitecture, Stem
 from searcher.arch.stages.documents import from_document, from_published, to_document, to_published
@@ -53,6 +54,7 @@ class StagesSpace:
         for name, widths in (("stem_channels", self.stem_channels), *self._stage_widths()):
             if min(widths) < 1:
                 raise ConfigError(f"{name} is {list(widths)}; widths are at least 1")
+            check_at_most(MAX_WIDTH, **{name: max(widths)})
         for stride in self.stem_strides:
             if stride not in STEM_STRIDES:
                 raise ConfigError(f"stem_strides has {stride}; expected some of {', '.join(map(str, STEM_STRIDES))}")
@@ -63,6 +65,7 @@ class StagesSpace:
             )
         if min(self.max_layers) < 1:
             raise ConfigError(f"max_layers is {list(self.max_layers)}; at least 1 is needed in every stage")
+        check_at_most(MAX_DEPTH, max_layers=max(self.max_layers))
 
     @property
     def size(self) -> int:

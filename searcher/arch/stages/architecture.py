@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from searcher.arch.document import ArchitectureError, Problems, unknown
+from searcher.arch.limits import MAX_WIDTH
 from searcher.arch.stages.operations import ABSENT, OPERATIONS
 
 STEM_STRIDES = (1, 2, 4, 8, 16)
@@ -85,3 +86,5 @@ def stage_problems(channels: object, layers: Sequence[object]) -> Iterator[str]:
 def _width_problems(channels: object) -> Iterator[str]:
     if type(channels) is not int or channels < 1:
         yield f"channels is {channels!r}; expected a whole number above 0"
+    elif channels > MAX_WIDTH:
+        yield f"channels is {channels:,}; at most {MAX_WIDTH:,} is allowed"

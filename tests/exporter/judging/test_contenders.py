@@ -27,6 +27,17 @@ def test_a_published_network_takes_part_with_two_stems(tmp_path: Path, monkeypat
     assert len(by_default) == 2 * len(published)
 
 
+@pytest.mark.parametrize("names", [("resnet-20", "resnet-20-stem-stride-1"), ("resnet-20-stem-stride-1", "resnet-20")])
+def test_no_name_is_that_of_anothers_stem(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet-20-stem-stride-1").mkdir()
+    write_spec(tmp_path / "resnet-20-stem-stride-1" / "spec.json", FOUND)
+    folders = [name.replace(", ", "-").replace(" ", "-") for name, _ in known_references(names, like=FOUND)]
+    assert len(set(folders)) == len(folders) == 3
+
+
 def test_a_file_takes_part_as_it_is_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet-20").mkdir()

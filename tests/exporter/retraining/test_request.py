@@ -38,6 +38,17 @@ def test_stages_are_widened_in_proportion(store_path: Path, tmp_path: Path) -> N
     assert widths(request.spec) == [32, 32, 64, 128]
 
 
+def test_a_network_that_no_memory_holds_is_refused(store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"has 64,[\d,]+ parameters; .* take 481 GiB, more than this machine's .*; train a narrower one",
+    ):
+        request_of("narrow-small", tmp_path / "run", dataset=str(store_path), preset="quick", channels=8_000)
+    with pytest.raises(ConfigError, match=r"^--channels is 60,000; above 10,922 this spec is too wide$"):
+        request_of("narrow-small", tmp_path / "run", dataset=str(store_path), preset="quick", channels=60_000)
+    assert not (tmp_path / "run").exists()
+
+
 def test_beside_a_language_model_an_lstm_is_trained_with_a_thread_each(text_path: Path, tmp_path: Path) -> None:
     options = {"dataset": str(text_path), "preset": "quick"}
     request = request_of("enas-recurrent-published", tmp_path, **options)

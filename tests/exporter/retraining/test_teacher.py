@@ -112,6 +112,19 @@ def test_classes_are_put_in_our_order_by_name(tmp_path: Path, store: ImageStore,
     torch.testing.assert_close(opened(store, path)(images), opened(store, teacher)(images))
 
 
+@pytest.mark.parametrize("names", ["{2: 'a', '0': 'b', 'x': 'c'}", "{None: 'a', 0: 'b', 1: 'c'}", "{1e999: 'a'}", "3"])
+def test_names_of_another_form_are_none(tmp_path: Path, store: ImageStore, teacher: Path, names: str) -> None:
+    path = write_teacher(tmp_path / "other.onnx", fitted(store), metadata={"names": names})
+    images, _ = ImageBatches.load(store, "valid", device="cpu").batch(np.arange(10))
+    torch.testing.assert_close(opened(store, path)(images), opened(store, teacher)(images))
+
+
+def test_names_are_in_the_order_of_their_numbers_however_these_are_written(tmp_path: Path, store: ImageStore) -> None:
+    names = {0: CLASSES[0], "1": CLASSES[1], 2: CLASSES[2]}
+    path = write_teacher(tmp_path / "other.onnx", fitted(store), metadata={"names": repr(names)})
+    assert opened(store, path).examined[0].accuracy == 1
+
+
 def test_probabilities_teach_as_their_logits_do(tmp_path: Path, store: ImageStore, teacher: Path) -> None:
     path = write_teacher(tmp_path / "soft.onnx", fitted(store), softmax=True)
     images, _ = ImageBatches.load(store, "valid", device="cpu").batch(np.arange(10))
@@ -325,7 +338,8 @@ def test_a_teacher_is_for_images() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 0.0}, r"temperature is 0.0; it must be above 0"),
+        ({"temperature": 0.0}, r"temperature is 0.0; expected 0.01 to 1000"),
+        ({"temperature": 1e300}, r"temperature is 1e\+300; expected 0.01 to 1000"),
         ({"weight": 1.5}, r"weight is 1.5; expected above 0 and up to 1"),
         ({"size": -1}, r"size is -1; it must not be negative"),
         ({"std": (0.0,)}, r"std must be above 0"),

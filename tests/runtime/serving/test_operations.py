@@ -104,6 +104,15 @@ def test_beyond_this_machine_models_are_changed_only_with_a_token(model_path: Pa
 # --- models come and go -----------------------------------------------------------------------------------------------
 
 
+def test_a_picture_waits_for_a_classifier_that_is_not_ready(tmp_path: Path) -> None:
+    save(tmp_path / "tiny.onnx", tiny_graph(), metadata())
+    with serving(tmp_path) as server:
+        server.post("/v2/repository/models/tiny/unload", {})
+        reply = server.ask("POST", "/v1/classify", b"")
+        assert (reply.status, reply.error) == (503, "no image classifier is ready")
+        assert reply.headers["retry-after"] == "1"
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_models_are_unloaded_and_loaded_in_every_worker(tmp_path: Path, workers: str) -> None:
     save(tmp_path / "tiny.onnx", tiny_graph(), metadata())

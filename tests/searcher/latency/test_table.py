@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -150,6 +151,22 @@ def test_a_damaged_table_is_refused_by_name(damage: str, complaint: str, tmp_pat
     with pytest.raises(TableError, match=complaint) as refused:
         read_table(path)
     assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "complaint"),
+    [
+        ("rows", [["x", 1]], r"rows\[0\] must have a block"),
+        ("rows", [{"block": ["stem", "x", 8, 8, 8, 1], "ms": 1.0, "low_ms": 1.0, "high_ms": 1.0}], "must have a block"),
+        ("references", "abc", "references must be an object of numbers"),
+    ],
+)
+def test_a_table_with_a_damaged_part_is_refused(section: str, value: object, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    made_up_table("stages").write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {section: value}))
+    with pytest.raises(TableError, match=complaint):
+        read_table(path)
 
 
 def test_a_table_of_another_machine_is_refused_with_the_cure() -> None:
