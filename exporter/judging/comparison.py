@@ -104,10 +104,11 @@ def compare(
         config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(spec)
     )
     references = known_references(config.references, like=spec)
-    open_teachers(recipe, store, device=resolve_device(setting.device))  # one that is missing is to be said at once
+    path = run / FOLDER / _NETWORKS
+    if force or not path.exists():
+        open_teachers(recipe, store, device=resolve_device(setting.device))  # a missing one is to be said at once
     folder = RunFolder.open(run / FOLDER, config, resume=resume, force=force, again=again)
     try:
-        path = folder.path / _NETWORKS
         if force:
             path.unlink(missing_ok=True)
         if path.exists():

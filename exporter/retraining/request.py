@@ -21,7 +21,7 @@ from searcher.arch.limits import MAX_WIDTH
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
-from searcher.arch.widths import MULTIPLE, scaled, widths
+from searcher.arch.widths import MULTIPLE, is_same_network, scaled, widths
 from searcher.nn.complexity import complexity_of
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
@@ -165,6 +165,8 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
     spec = find_spec(source)
     if run_path is None:
         raise RunError("say where to train this spec: --run DIRECTORY")
+    if (run_path / "spec.json").exists() and not is_same_network(find_spec(run_path), spec):
+        raise RunError(f"{run_path} is for another network, that of its spec.json; train this one in another --run")
     return spec, run_path
 
 

@@ -209,8 +209,7 @@ def check_up_to_date(run: Path) -> None:
     if is_retraining_outdated(run):
         again = f"`enas retrain {shlex.quote(str(run))} --force`"
         raise RunError(
-            f"{run}: what was retrained there is not the network of its spec.json, which a search or derivation has "
-            f"chosen since; {again} trains that one in its place"
+            f"{run}: what was retrained there is not the network of its spec.json; {again} trains that one in its place"
         )
 
 

@@ -1,13 +1,13 @@
-"""How large a network may be, in every space alike: beyond it numbers are slips, which would fill all memory."""
+"""How large networks and spaces of them may be: numbers beyond that are slips, which would fill all memory."""
 
 from __future__ import annotations
 
 from searcher.arch.document import ConfigError
 
 MAX_WIDTH = 65_536
-"""Of a layer or a state, in channels or features. The widest published networks have a tenth of it."""
+"""Of a layer or a state, in channels or features."""
 MAX_DEPTH = 1_000
-"""Layers of a network or a stage, cells of a network, nodes of a cell. ResNet-1001 is the deepest published network."""
+"""Layers of a stage, cells of a network; in a search space also layers of a network and nodes of a cell."""
 
 
 def check_at_most(most: int, **sizes: int) -> None:

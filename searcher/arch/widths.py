@@ -42,15 +42,17 @@ def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
 
 
 def is_same_network(first: Spec, second: Spec) -> bool:
-    """Whether two specs are of one network, come from one search, and differ at most in sizes and in what they are for:
-    so does one that was retrained from the other."""
+    """Whether two specs are of one network, whatever data they are for: of equal layers, which come from one search or
+    have equal sizes. One that was retrained from the other, at other sizes perhaps, is the same."""
 
     def layers(spec: Spec) -> Any:
         return _scaled(spec.to_document()["architecture"], 0)
 
-    if (first.space, first.provenance) != (second.space, second.provenance):
+    if first.space != second.space:
         return False
-    return bool(layers(retarget(first, second.task)) == layers(second))
+    first = retarget(first, second.task)
+    has_equal_sizes = (first.architecture, first.network) == (second.architecture, second.network)
+    return has_equal_sizes or (first.provenance == second.provenance and layers(first) == layers(second))
 
 
 def _with_widths(value: Any) -> Iterator[dict[str, Any]]:

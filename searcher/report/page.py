@@ -6,6 +6,7 @@ the command that makes it. One file that opens anywhere, with nothing in it from
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from searcher.arch.spec import Spec, read_spec
 from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage
+from searcher.report.run_files import Stage, read_object
 from searcher.report.sections.comparison import comparison_section
 from searcher.report.sections.derivation import derivation_section
 from searcher.report.sections.elements import quoted
@@ -74,6 +75,11 @@ def _outdated(run: Path) -> Iterator[str]:
 
 
 def _model_sections(run: Path) -> Iterator[str]:
+    verified, best = read_object(run / "verification.json").get("weights_sha256"), run / "retrain" / "best.pt"
+    if verified and best.exists() and verified != hashlib.sha256(best.read_bytes()).hexdigest():
+        what = "The model here is of other weights than those of this retraining. One of these is to come"
+        yield html.section("Verification", [html.missing(what, f"enas export {quoted(run)}")])
+        return
     yield html.section("Verification", verification_section(run))
     yield from variants_section(run)
     yield html.section("Benchmark", benchmark_section(run))

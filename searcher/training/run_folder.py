@@ -118,9 +118,12 @@ class RunFolder:
             differences = _differences(read_toml(self.config_path), write_dataclass(config))
             if differences:
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+                # Of other data, or of another network: no option brings those back.
+                is_of_others = any("sha256 was" in one for one in differences)
+                cure = "" if is_of_others else "go on with the options that it was begun with and --resume, or "
                 raise RunError(
-                    f"{path} was made with another configuration ({'; '.join(differences[:3])}{more}): go on with the "
-                    f"options that it was begun with and --resume, or start anew with `{again} --force`"
+                    f"{path} was made with another configuration ({'; '.join(differences[:3])}{more}): "
+                    f"{cure}start anew with `{again} --force`"
                 )
             if not resume:
                 state = "finished" if self.summary_path.exists() else "unfinished"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from searcher.arch.spec import Spec, read_spec
+from searcher.arch.spec import Spec, read_spec, write_spec
 from searcher.arch.widths import is_same_network, scaled
 from searcher.training.run_folder import RunError
 from tests.end_to_end.conftest import Tiny, here
@@ -67,6 +68,35 @@ def test_specs_are_the_same_network_whatever_their_sizes_and_their_data(tiny: Ti
     spec = read_spec(run / "spec.json")
     assert is_same_network(spec, spec)
     other = Spec(spec.space, spec.architecture, spec.network, spec.task, {"seed": 5})
-    assert not is_same_network(spec, other)
+    assert is_same_network(spec, other)  # of equal layers and sizes, wherever they come from
     if tiny.space == "micro":
         assert is_same_network(spec, scaled(spec, 2))
+        assert not is_same_network(other, scaled(spec, 2))
+
+
+def test_a_derivation_that_confirms_the_network_makes_nothing_outdated(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    spec = read_spec(copy / "spec.json")
+    write_spec(
+        copy / "spec.json", replace(spec, provenance={**spec.provenance, "derivation": {"chosen": "favoured 1"}})
+    )
+    here("export", copy, "--resume")
+
+
+def test_another_spec_is_not_trained_in_a_run_that_has_its_own(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    spec = read_spec(copy / "spec.json")
+    here(*tiny.search(tmp_path / "other"), "--seed", "5")
+    assert read_spec(tmp_path / "other" / "spec.json").architecture != spec.architecture
+    done = here("retrain", tmp_path / "other" / "spec.json", "--run", copy, "--force", check=False)
+    assert "is for another network" in str(done.exception)
+    here("export", copy, "--resume")
+
+
+def test_a_model_of_earlier_weights_is_not_reported_beside_new_ones(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    here(*tiny.retrain(copy), "--jobs", "1", "--no-lstm", "--epochs", "1", "--force")
+    here("report", copy)
+    page = (copy / "report.html").read_text()
+    assert "of other weights than those of this retraining" in page
+    assert "onnxruntime against torch" not in page

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from searcher.arch.document import ArchitectureError, Problems, unknown
-from searcher.arch.limits import MAX_WIDTH
+from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH
 from searcher.arch.stages.operations import ABSENT, OPERATIONS
 
 STEM_STRIDES = (1, 2, 4, 8, 16)
@@ -76,6 +76,9 @@ def stage_problems(channels: object, layers: Sequence[object]) -> Iterator[str]:
     yield from _width_problems(channels)
     if not layers:
         yield "layers is empty; at least one layer is needed"
+    if len(layers) > MAX_DEPTH:
+        yield f"layers has {len(layers):,} entries; at most {MAX_DEPTH:,} are allowed"
+        return
     for position, operation in enumerate(layers):
         if operation == ABSENT:
             yield f"layers[{position}]: a layer that is absent is left out"

@@ -14,7 +14,7 @@ from searcher.arch.spec import spec_digest
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import read_object
-from searcher.report.sections.elements import ABSENT, table_of
+from searcher.report.sections.elements import ABSENT, quoted, table_of
 
 _TAU_OF_LOSS, _ERROR_OF_LOSS = "τ by training loss", "its standard error"
 
@@ -22,16 +22,18 @@ _TAU_OF_LOSS, _ERROR_OF_LOSS = "τ by training loss", "its standard error"
 def ranking_section(run: Path, figures: Figures) -> Iterator[str]:
     """Shared weights against training alone, where that was measured of this search."""
     document = read_object(run / "ranking.json")
-    searched = run / "search" / "spec.json"
+    own = run / "search" / "spec.json"
+    searched = own if own.exists() else run / "spec.json"  # earlier versions left the one beside it alone
     if not searched.exists() or document.get("spec_sha256") != spec_digest(find_spec(searched)):
+        return
+    if "judgements" not in document:
+        again = f"enas rank {quoted(run)} --resume"
+        yield html.section("Ranking", [html.missing("This ranking is an earlier version's. One to be drawn", again)])
         return
     try:
         parts = list(_parts(document, figures))
-    except (KeyError, TypeError, IndexError):
-        raise DocumentError(
-            str(run / "ranking.json"),
-            ["not what this version's `enas rank` writes; run it again with --resume, which trains nothing anew"],
-        ) from None
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError):
+        raise DocumentError(str(run / "ranking.json"), ["not what `enas rank` writes"]) from None
     yield html.section("Ranking", parts)
 
 
