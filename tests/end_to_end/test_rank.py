@@ -73,6 +73,10 @@ def test_a_ranking_compares_shared_weights_with_training_alone(searched: Path, t
             assert f"test_{metric}" not in summary
     here("report", searched)
     assert "Kendall" in (searched / "report.html").read_text()
+    earlier = {key: value for key, value in found.items() if key != "judgements"}
+    (searched / "ranking.json").write_text(json.dumps(earlier))
+    here("report", searched)
+    assert "an earlier version" in (searched / "report.html").read_text()
     found["spec_sha256"] = "0" * 64  # of another search
     (searched / "ranking.json").write_text(json.dumps(found))
     here("report", searched)

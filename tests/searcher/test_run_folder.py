@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from datasets import files
+from exporter.selection.halving import HalvingConfig
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.metrics import MetricsLog, read_metrics
 from searcher.training.run_folder import RunError, RunFolder
@@ -121,6 +122,14 @@ def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None
         f"{path} was made with another configuration (learning_rate was 0.1, now 0.2): go on with the options that it "
         "was begun with and --resume, or start anew with `enas x --force`"
     )
+
+
+def test_options_are_not_advised_where_the_network_or_the_data_are_others(tmp_path: Path) -> None:
+    path = tmp_path / "search"
+    RunFolder.open(path, HalvingConfig(spec_sha256="a"), resume=False, force=False, again="enas x").close()
+    with pytest.raises(RunError) as refused:
+        RunFolder.open(path, HalvingConfig(spec_sha256="b"), resume=True, force=False, again="enas x")
+    assert str(refused.value).endswith("(spec_sha256 was 'a', now 'b'): start anew with `enas x --force`")
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:

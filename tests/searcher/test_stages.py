@@ -125,6 +125,10 @@ def test_any_width_is_an_architecture_but_not_every_one_is_in_a_space() -> None:
             ],
         ),
         (
+            {"stem": {"channels": 8, "stride": 1}, "stages": [{"channels": 8, "layers": ["residual_3x3"] * 1_001}]},
+            ["architecture.stages[0].layers has 1,001 entries; at most 1,000 are allowed"],
+        ),
+        (
             {"stem": 3, "stages": [{"channels": 8, "layers": []}, {"width": 8}, 5, {"channels": 8, "layers": "x"}]},
             [
                 "architecture.stem must be an object with the keys channels and stride",
