@@ -1,7 +1,9 @@
-"""Files and folders that are whole or absent: written under a temporary name beside their own, then renamed."""
+"""Files and folders that are whole or absent: written under a temporary name beside their own, then renamed; and their
+hashes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -13,6 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal digits. Raises: OSError: it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Knows nothing of data sets. The bytes so far stand in `<name>.part`, and take th
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import sys
 import urllib.error
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from datasets.files import sha256_of
 from datasets.store import StoreError
 
 _BLOCK_BYTES = 1 << 18
@@ -43,7 +43,7 @@ def download(file: RemoteFile, folder: Path) -> Path:
     Raises: StoreError: the address cannot be reached, or what came is not the published file.
     """
     path = folder / file.name
-    if path.is_file() and _sha256(path) == file.sha256:
+    if path.is_file() and sha256_of(path) == file.sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{file.name}.part"
@@ -59,7 +59,7 @@ def download(file: RemoteFile, folder: Path) -> Path:
             f"{file.url}: cannot be reached or broke off ({reason}); run the same command again when the network is "
             "back, it goes on where it stopped, or give it the files with --from FOLDER"
         ) from error
-    found = _sha256(part)
+    found = sha256_of(part)
     if found != file.sha256:
         part.unlink()
         raise StoreError(
@@ -94,8 +94,3 @@ def _receive(file: RemoteFile, part: Path) -> None:
                 progress.update(len(block))
         if response.length:
             raise http.client.IncompleteRead(b"", response.length)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ A language model becomes two files, both verified before either has its name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import onnx
 import torch
 
-from datasets.files import strict_json, whole_file, write_text
+from datasets.files import sha256_of, strict_json, whole_file, write_text
 from datasets.store import ImageStore, StoreError, TextStore
 from datasets.token_batches import TokenBatches
 from exporter.conversion.convert import (
@@ -114,7 +113,7 @@ def load_retrained(run: Path) -> Retrained:
         network=network,
         store=store,
         weights=f"epoch {epoch} of {'a finished' if folder.finished else 'an unfinished'} retraining",
-        weights_sha256=_sha256(folder.path / BEST),
+        weights_sha256=sha256_of(folder.path / BEST),
         finished=folder.finished,
     )
 
@@ -138,10 +137,10 @@ def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "n
             and (document["opset"], document.get("align", "none")) == (opset, align)
             and document["tolerance"] == asdict(tolerance)
             and document["retraining_finished"] == RunFolder(run / "retrain").finished
-            and document["weights_sha256"] == _sha256(run / "retrain" / BEST)
+            and document["weights_sha256"] == sha256_of(run / "retrain" / BEST)
             and document["dataset_sha256"] == load_store(spec.task.dataset, space=spec.space).digest
-            and document["model_sha256"] == _sha256(run / MODEL)
-            and (document["sequence_sha256"] is None or document["sequence_sha256"] == _sha256(run / SEQUENCE_MODEL))
+            and document["model_sha256"] == sha256_of(run / MODEL)
+            and (document["sequence_sha256"] is None or document["sequence_sha256"] == sha256_of(run / SEQUENCE_MODEL))
         )
     except (FileNotFoundError, ValueError, KeyError):
         return False
@@ -309,7 +308,3 @@ def _remove_stale(run: Path, retrained: Retrained) -> None:
     if earlier != retrained.weights_sha256:
         for name in (MODEL, SEQUENCE_MODEL, VERIFICATION):
             (run / name).unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -105,9 +105,9 @@ def accuracy(network: Replicates) -> Estimate:
 def difference(first: Replicates, second: Replicates) -> Estimate:
     """By how much the first's accuracy is higher, on the same images: paired, so what all find hard cancels.
 
-    The interval counts one image more that each of the two alone answers rightly, by half, and one that neither tells
-    apart: networks that agree on the few images there are need not agree on others. Source: Agresti and Min 2005,
-    "Simple improved confidence intervals for comparing matched proportions".
+    The interval counts two images more, half a one for each way in which two answers can be right and wrong: networks
+    that agree on the few images there are need not agree on others. Source: Agresti and Min 2005, "Simple improved
+    confidence intervals for comparing matched proportions".
     """
     per_image = first.per_image - second.per_image
     count = len(per_image) + 2

@@ -15,9 +15,10 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -173,19 +174,15 @@ def rank(
     )
     rows = [trainings[start : start + count] for start in range(0, len(trainings), count)]
     predictors = tuple(Predictor(name, tuple(scores)) for name, scores in [("shared weights", shared), *_costs(specs)])
-
-    def judgement(measure: str, key: str, *, sign: int) -> Judgement:
-        alone = tuple(tuple(training[key] for training in row) for row in rows)
-        return _judgement(measure, alone, predictors, sign=sign, seed=seed)
-
+    judged = partial(_judgement, rows, predictors, seed=seed)
     ranking = Ranking(
         metric=metric,
         architectures=tuple(space_module(spec.space).to_published(spec.architecture) for spec in specs),
         rate_scales=tuple(tuple(training["rate_scale"] for training in row) for row in rows),
         predictors=predictors,
         judgements=(
-            judgement(metric, "valid_score", sign=1 if more_is_better(metric) else -1),
-            judgement("training loss", "train_loss", sign=-1),
+            judged(metric, "valid_score", sign=1 if more_is_better(metric) else -1),
+            judged("training loss", "train_loss", sign=-1),
         ),
         epochs=config.num_epochs,
         seed=seed,
@@ -218,9 +215,17 @@ def train_alone(training: Training, *, device: torch.device, interrupt: Interrup
 
 
 def _judgement(
-    measure: str, alone: tuple[tuple[float | None, ...], ...], predictors: Sequence[Predictor], *, sign: int, seed: int
+    rows: Sequence[Sequence[Mapping[str, Any]]],
+    predictors: Sequence[Predictor],
+    measure: str,
+    key: str,
+    *,
+    sign: int,
+    seed: int,
 ) -> Judgement:
-    """Args: sign: -1 where less is better."""
+    """Args: rows: the trainings' summaries, a row for each seed; key: of the measure in them. sign: -1 where less of it
+    is better."""
+    alone = tuple(tuple(training[key] for training in row) for row in rows)
     trained = np.array([[-math.inf if value is None else sign * value for value in row] for row in alone])
     top = min(_TOP, trained.shape[1])
     agreements = tuple(

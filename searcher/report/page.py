@@ -6,11 +6,10 @@ the command that makes it. One file that opens anywhere, with nothing in it from
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.files import write_text
+from datasets.files import sha256_of, write_text
 from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.document import DocumentError
 from searcher.arch.spec import Spec, read_spec
@@ -76,7 +75,7 @@ def _outdated(run: Path) -> Iterator[str]:
 
 def _model_sections(run: Path) -> Iterator[str]:
     verified, best = read_object(run / "verification.json").get("weights_sha256"), run / "retrain" / "best.pt"
-    if verified and best.exists() and verified != hashlib.sha256(best.read_bytes()).hexdigest():
+    if verified and best.exists() and verified != sha256_of(best):
         what = "The model here is of other weights than those of this retraining. One of these is to come"
         yield html.section("Verification", [html.missing(what, f"enas export {quoted(run)}")])
         return

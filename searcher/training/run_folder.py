@@ -117,12 +117,13 @@ class RunFolder:
         if self.config_path.exists():
             differences = _differences(read_toml(self.config_path), write_dataclass(config))
             if differences:
+                told = "; ".join(list(differences.values())[:3])
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
                 # Of other data, or of another network: no option brings those back.
-                is_of_others = any("sha256 was" in one for one in differences)
+                is_of_others = any(key.endswith("sha256") for key in differences)
                 cure = "" if is_of_others else "go on with the options that it was begun with and --resume, or "
                 raise RunError(
-                    f"{path} was made with another configuration ({'; '.join(differences[:3])}{more}): "
+                    f"{path} was made with another configuration ({told}{more}): "
                     f"{cure}start anew with `{again} --force`"
                 )
             if not resume:
@@ -310,15 +311,15 @@ def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
     return file
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> list[str]:
-    """`seed was 0, now 1`, for every value that differs."""
-    found = []
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> dict[str, str]:
+    """By its key, for every value that differs: `seed was 0, now 1`."""
+    found: dict[str, str] = {}
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            found += _differences(before, now, f"{place}{key}.")
+            found |= _differences(before, now, f"{place}{key}.")
         elif before != now:
-            found.append(f"{place}{key} was {before!r}, now {now!r}")
+            found[f"{place}{key}"] = f"{place}{key} was {before!r}, now {now!r}"
     return found
 
 
