@@ -252,6 +252,7 @@ ALLOWED = {
         "exporter.latency",
         "exporter.retraining",
         "exporter.selection.searches",
+        "exporter.selection.standings",
         "searcher",
         "datasets",
         "foundation",

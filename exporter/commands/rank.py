@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=2, help="Trainings of each; their agreement is the ceiling."
 )
+@click.option(
+    "--rung",
+    "rungs",
+    type=click.IntRange(min=1),
+    multiple=True,
+    show_default="the derivation's, of the preset",
+    help="Epochs of a short training of each, as a derivation's rungs have them; once for each length.",
+)
 @seed_option("Chooses the architectures, and fixes the training.", default="the config's, or 0")
 @trainings_options
 @resume_options("ranking")
@@ -38,24 +46,28 @@ def rank(
     assignments: tuple[str, ...],
     epochs: int | None,
     seeds: int,
+    rungs: tuple[int, ...],
     seed: int | None,
     trainings: Trainings,
     resume: bool,
     force: bool,
 ) -> None:
-    """Judge a finished search: do its shared weights rank architectures as training each from scratch does?
+    """Judge a finished search: do its shared weights, and the short trainings of a derivation, rank architectures as
+    training each from scratch does?
 
-    Random architectures are scored with the shared weights on one half of the valid split, and after training alone,
-    with several seeds, on the other. Kendall's tau says how far the two orders agree, beside how far two seeds agree
-    and how far the order by size or latency does. A small valid split tells networks apart badly, so tau is given with
-    the last epoch's training loss, too. The test split is not looked at. Writes ranking.json, which `enas report`
-    draws.
+    Random architectures are scored with the shared weights and after each short training on one half of the valid
+    split, and after training alone, with several seeds, on the other. Kendall's tau says how far the orders agree,
+    beside how far two seeds agree and how far the order by size or latency does. A small valid split tells networks
+    apart badly, so tau is given with the last epoch's training loss, too. The test split is not looked at. Writes
+    ranking.json, which `enas report` draws.
     """
     from exporter.judging.ranking import RANKING
     from exporter.judging.ranking import rank as run_rank
     from exporter.retraining.config import config_types
     from exporter.retraining.presets import retrain_preset
     from exporter.retraining.request import preset_of
+    from exporter.selection.halving import halving_preset
+    from exporter.selection.rungs import shortened
     from searcher.arch.catalog import find_spec
     from searcher.arch.document import ConfigError
     from searcher.training.settings import Settings
@@ -63,20 +75,29 @@ def rank(
     spec = find_spec(run)
     settings = Settings.read(config_file, assignments)
     # There must be a split to score on.
-    base = replace(retrain_preset(spec.space, preset_of(spec, settings, preset)), train_on="train", threads=1)
+    preset = preset_of(spec, settings, preset)
+    base = replace(retrain_preset(spec.space, preset), train_on="train", threads=1)
     config = settings.apply(base, types=config_types(spec.space))
     if config.train_on != "train":
         raise ConfigError(f"train_on is {config.train_on}, but architectures are ranked by what they score on valid")
     seed = config.seed if seed is None else seed
     threads = trainings.threads or config.threads
-    config = replace(config, seed=seed, num_epochs=epochs or config.num_epochs, threads=threads)
-    with trainings.workers(most=count * seeds) as workers:
+    recipe = replace(config, threads=threads)
+    config = replace(recipe, seed=seed, num_epochs=epochs or config.num_epochs)
+    for rung in rungs:
+        if rung >= config.num_epochs:
+            raise ConfigError(
+                f"--rung {rung} is no shorter than the trainings that it foretells, of {config.num_epochs}"
+            )
+    lengths = rungs or [one for one in halving_preset(preset).rung_epochs if one < config.num_epochs]
+    with trainings.workers(most=count * max(seeds, len(lengths))) as workers:
         found = run_rank(
             run,
             config,
             count=count,
             num_seeds=seeds,
             seed=seed,
+            rungs=[shortened(recipe, one) for one in sorted(set(lengths))],
             device=workers.device,
             setting=workers.setting,
             executor=workers.executor,
@@ -96,16 +117,17 @@ def _ranking_lines(found: Ranking) -> Iterator[str]:
         where = "of the last epoch" if judged.measure == "training loss" else "on half of valid"
         yield f"by {judged.measure} {where}"
         regret_of = f"regret of {judged.agreements[0].top}"
-        yield f"{'predictor':<16}{'tau':>7}{'± s.e.':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
+        yield f"{'predictor':<20}{'tau':>7}{'± s.e.':>8}{'share':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
         for one, agreed in zip(found.predictors, judged.agreements, strict=True):
             regret = f"{100 * agreed.regret:.2f} pts" if judged.measure == "accuracy" else f"{agreed.regret:.3f}"
             yield (
-                f"{one.name:<16}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
-                f"{_or_dash(agreed.p_value, '.2g'):>9}{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
+                f"{one.name:<20}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
+                f"{_or_dash(agreed.share, '.2f'):>8}{_or_dash(agreed.p_value, '.2g'):>9}"
+                f"{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
             )
         if judged.seed_tau is not None:
             error = _or_dash(judged.seed_standard_error, ".2f")
-            yield f"{'another seed':<16}{judged.seed_tau:>7.2f}{error:>8}   the most that can be asked for"
+            yield f"{'another seed':<20}{judged.seed_tau:>7.2f}{error:>8}{1:>8}   the most that can be asked for"
     pool = f"{len(found.architectures)} architectures trained for {found.epochs} epochs"
     shared = found.judgements[0].agreements[0]
     tau, p_value = shared.tau, shared.p_value

@@ -27,6 +27,8 @@ class Agreement:
     """Kendall's τ-b with one training of each, in [-1, 1]; the mean over the seeds."""
     standard_error: float | None
     """Of τ, over pools of this kind."""
+    share: float | None
+    """τ as a part of `seed_tau`, the most that can be asked for; None where that is not known, or not above 0."""
     p_value: float | None
     """How often a random order agrees, or disagrees, as much."""
     upper_half_tau: float | None
@@ -47,9 +49,11 @@ def agreement(scores: Sequence[float], trained: np.ndarray, *, top: int, generat
     first = np.argsort(-values, kind="stable")[:top]
     finite = mean[np.isfinite(mean)]
     best_of_top = mean[first].max()
+    tau, most = mean_tau(values, trained), seed_tau(trained)
     return Agreement(
-        tau=mean_tau(values, trained),
+        tau=tau,
         standard_error=_standard_error(values, trained),
+        share=None if tau is None or most is None or most <= 0 else tau / most,
         p_value=permutation_p_value(values, trained, generator=generator),
         upper_half_tau=mean_tau(values[half], trained[:, half]),
         # A pool's worst number stands for what has none.

@@ -1,10 +1,11 @@
-"""How well a search's shared weights rank architectures: Kendall's τ between what they say and what training says.
+"""How well a search ranks architectures: Kendall's τ between what it goes by and what training from scratch says.
 
-A pool of random architectures, from the cheapest to the dearest, is scored on valid with the weights of the finished
-supernet, and each with its own, trained from scratch with several seeds; each on a half of valid, lest both share the
-luck of the same images. How far trainings agree among themselves is what shared weights can reach, and how far costs
-agree with them what they have to beat. Test is not looked at. A small valid cannot tell networks apart, so trainings
-are judged by their last epoch's loss, too, as `standings.py` does.
+A search goes by shared weights, and a derivation by short trainings, its rungs. A pool of random architectures, from
+the cheapest to the dearest, is scored on valid with the weights of the finished supernet, trained as in those rungs,
+and trained for long with several seeds; what is predicted lies on another half of valid than what predicts, lest both
+share the luck of the same images. How far long trainings agree among themselves is what a predictor can reach, and how
+far costs agree with them what it has to beat. Test is not looked at. A small valid cannot tell networks apart, so
+trainings are judged by their last epoch's loss, too, as `standings.py` does.
 
 Sources: Yu et al. 2020, "Evaluating the search phase of neural architecture search", section 4; Ru et al. 2021, "Speedy
 Performance Estimation for Neural Architecture Search", for the loss.
@@ -12,14 +13,11 @@ Performance Estimation for Neural Architecture Search", for the loss.
 
 from __future__ import annotations
 
-import itertools
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,44 +27,28 @@ import torch
 from datasets.files import strict_json, write_text
 from datasets.seeds import numpy_generator, stream_seed
 from exporter.judging.agreement import Agreement, agreement, seed_standard_error, seed_tau
-from exporter.latency.measure import measure
+from exporter.judging.pool import check_pool, folder_of, stratified
+from exporter.judging.predictors import Predictor, costs, shared_weights, short_training
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retraining import Retraining
 from exporter.retraining.text import score_text
 from exporter.retraining.trainings import Training, begin_training, score_job
 from exporter.selection.searches import finished_search
-from searcher.arch.document import ConfigError
+from exporter.selection.standings import Showing
 from searcher.arch.space import space_module
-from searcher.arch.spec import Spec, spec_digest
-from searcher.arch.tasks import ImageClassification
-from searcher.nn.complexity import complexity_of
+from searcher.arch.spec import spec_digest
 from searcher.training import device as devices
-from searcher.training.derive import bind
 from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt
-from searcher.training.jobs import Setting, run_jobs
-from searcher.training.learner import more_is_better
-from searcher.training.loop import Search
+from searcher.training.jobs import Job, Setting, Work, run_jobs
+from searcher.training.learner import Half, more_is_better
 from searcher.training.mirroring import with_flip
 from searcher.training.pacing import Pace
-from searcher.training.run_folder import RunError, RunFolder, read_toml
 
 RANKING = "ranking.json"
 _FOLDER = "ranking"
 # How many to train further somebody who goes by the scores would take.
 _TOP = 3
-# Random architectures for each one wanted: in a stratum, and at most.
-_STRATUM = 20
-_MOST_DRAWS = 2000
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A score of every architecture, known before it is trained."""
-
-    name: str
-    scores: tuple[float, ...]
-    """More is better."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +77,7 @@ class Ranking:
     rate_scales: tuple[tuple[float, ...], ...]
     """What part of the learning rate each bore, a row for each seed, see `retrain.train`."""
     predictors: tuple[Predictor, ...]
-    """Shared weights, whose scores are rewards on the first half of valid; then what needs no search: costs."""
+    """Shared weights, whose scores are rewards on the first half of valid; rungs, on that half, too; then costs."""
     judgements: tuple[Judgement, ...]
     """By the metric on the second half of valid; by the training loss of the last epoch."""
     epochs: int
@@ -112,6 +94,7 @@ def rank(
     count: int,
     num_seeds: int,
     seed: int,
+    rungs: Sequence[RetrainConfig],
     device: torch.device,
     setting: Setting,
     executor: Executor | None,
@@ -123,62 +106,74 @@ def rank(
     """Judge the search of a run, and write `ranking.json` and the trainings, a folder each, into it.
 
     Args: config: how each architecture is trained. count: of architectures. num_seeds: trainings of each. seed: chooses
-    the architectures; trainings take it and those after it. device: of the scores with shared weights. setting,
-    executor: of the trainings, see `run_jobs`. resume, force, again: as for `RunFolder.open`.
+    the architectures; trainings take it and those after it. rungs: how a derivation trains candidates, of one number of
+    epochs each. device: of the scores with shared weights. setting, executor: of the trainings, see `run_jobs`. resume,
+    force, again: as for `RunFolder.open`.
     Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
     ConfigError: the space has not as many architectures. Stopped, JobsError: as `run_jobs`.
     """
     finished = finished_search(run, device=device)
     search, store = finished.search, finished.store
     metric = search.learner.metric
-    specs = _pool(search, count, seed=seed)
-    training = search.config.training
-    if isinstance(training, ImageTraining):
-        config = with_flip(config, flip=training.augmentation.flip)  # as the search saw the pictures
+    specs = stratified(search, count, seed=seed)
     if not force:
-        _check_pool(run / _FOLDER, specs, again=again)
-    jobs = [
-        begin_training(
-            f"architecture {number + 1} of {count}" + (f", seed {one}" if num_seeds > 1 else ""),
-            spec,
-            replace(config, seed=one),
-            path=run / _FOLDER / _name(number) / f"seed-{one}",
-            store=store,
-            resume=resume,
-            force=force,
-            again=again,
-        )
-        for one in range(seed, seed + num_seeds)
-        for number, spec in enumerate(specs)
-    ]
+        check_pool(run / _FOLDER, specs, again=again)
+    training = search.config.training
+    if isinstance(training, ImageTraining):  # as the search saw the pictures
+        config, *rungs = (with_flip(one, flip=training.augmentation.flip) for one in (config, *rungs))
+
+    def begun(name: str, recipe: RetrainConfig) -> list[Job]:
+        return [
+            begin_training(
+                f"architecture {number + 1} of {count}, {name.replace('-', ' ')}",
+                spec,
+                recipe,
+                path=run / _FOLDER / folder_of(number) / name,
+                store=store,
+                resume=resume,
+                force=force,
+                again=again,
+            )
+            for number, spec in enumerate(specs)
+        ]
+
+    # Rungs have a seed of their own: a training and its beginning would share the luck of their first weights.
+    rung_seed = stream_seed(seed, "ranking", "rungs")
+    of_rungs = [job for rung in rungs for job in begun(f"rung-{rung.num_epochs}", replace(rung, seed=rung_seed))]
+    alone = [job for one in range(seed, seed + num_seeds) for job in begun(f"seed-{one}", replace(config, seed=one))]
     if not resume:
         (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
     with devices.threads(config.threads):
-        shared = [_shared_reward(search, spec) for spec in specs]
+        shared = shared_weights(search, specs)
 
-    def on_result(index: int, training: dict[str, Any]) -> None:
+    def tell(jobs: Sequence[Job], index: int, training: dict[str, Any]) -> None:
         score = training["valid_score"]
         log(
-            f"{jobs[index].title}: reward {shared[index % count]:.4g} with the shared weights; with its own "
+            f"{jobs[index].title}: reward {shared.scores[index % count]:.4g} with the shared weights; with its own "
             + ("it diverges" if score is None else f"valid {metric} {score_text(metric, score)}")
         )
 
-    trainings = run_jobs(
-        train_alone,
-        jobs,
-        folder=run / _FOLDER,
-        setting=setting,
-        executor=executor,
-        title="rank",
-        on_result=on_result,
+    def trained(work: Work[dict[str, Any]], jobs: Sequence[Job], *, title: str) -> list[list[dict[str, Any]]]:
+        """A row over the pool for each recipe."""
+        common: dict[str, Any] = {"folder": run / _FOLDER, "setting": setting, "executor": executor}
+        done = run_jobs(work, jobs, title=title, on_result=partial(tell, jobs), **common)
+        return [done[start : start + count] for start in range(0, len(done), count)]
+
+    short, long = trained(train_in_rung, of_rungs, title="rungs"), trained(train_alone, alone, title="rank")
+    half = store.count("valid") // 2
+    predictors = (
+        shared,
+        *(
+            short_training(rung.num_epochs, list(map(_showing, row)), metric=metric, count=half)
+            for rung, row in zip(rungs, short, strict=True)
+        ),
+        *costs(specs),
     )
-    rows = [trainings[start : start + count] for start in range(0, len(trainings), count)]
-    predictors = tuple(Predictor(name, tuple(scores)) for name, scores in [("shared weights", shared), *_costs(specs)])
-    judged = partial(_judgement, rows, predictors, seed=seed)
+    judged = partial(_judgement, long, predictors, seed=seed)
     ranking = Ranking(
         metric=metric,
         architectures=tuple(space_module(spec.space).to_published(spec.architecture) for spec in specs),
-        rate_scales=tuple(tuple(training["rate_scale"] for training in row) for row in rows),
+        rate_scales=tuple(tuple(training["rate_scale"] for training in row) for row in long),
         predictors=predictors,
         judgements=(
             judged(metric, "valid_score", sign=1 if more_is_better(metric) else -1),
@@ -192,26 +187,24 @@ def rank(
     return ranking
 
 
-def _name(number: int) -> str:
-    """Of the folder that holds an architecture's trainings."""
-    return f"{number:02d}"
-
-
-def _check_pool(folder: Path, specs: Sequence[Spec], *, again: str) -> None:
-    """Raises: RunError: what is trained in the folder is not of this pool."""
-    for number, spec in enumerate(specs):
-        for path in (folder / _name(number)).glob("seed-*"):
-            begun = RunFolder(path)
-            if begun.begun and read_toml(begun.config_path).get("spec_sha256") != spec_digest(spec):
-                raise RunError(
-                    f"{folder} holds trainings of another pool, as another --count, --seed or search makes: go on with "
-                    f"the options that it was begun with and --resume, or start anew with `{again} --force`"
-                )
-
-
 def train_alone(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """A job: an architecture's summary, with its score on the second half of valid, see `score_job`."""
-    return score_job(training, _score_of_last_epoch, device=device, interrupt=interrupt, pace=pace)
+    """A job: an architecture's summary, with the score that is predicted, see `score_job`."""
+    return score_job(training, partial(_last_score, half="second"), device=device, interrupt=interrupt, pace=pace)
+
+
+def train_in_rung(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
+    """The same, with a score that predicts."""
+    return score_job(training, partial(_last_score, half="first"), device=device, interrupt=interrupt, pace=pace)
+
+
+def _last_score(done: Retraining, *, half: Half) -> float:
+    """Of the last epoch: one would be chosen on the images that judge it."""
+    last = next(iter(done.candidates.values()))
+    return done.learner.score(last.eval(), "valid", half=half).value
+
+
+def _showing(training: Mapping[str, Any]) -> Showing:
+    return Showing(training["valid_score"], training["train_loss"])
 
 
 def _judgement(
@@ -233,47 +226,3 @@ def _judgement(
         for one in predictors
     )
     return Judgement(measure, alone, agreements, seed_tau(trained), seed_standard_error(trained))
-
-
-def _score_of_last_epoch(done: Retraining) -> float:
-    """On the second half of valid: an epoch would be chosen on the images that judge it."""
-    last = next(iter(done.candidates.values()))
-    return done.learner.score(last.eval(), "valid", half="second").value
-
-
-def _shared_reward(search: Search, spec: Spec) -> float:
-    """An architecture's reward on the first half of valid with the search's shared weights."""
-    examples = numpy_generator(search.config.seed, "ranking", "examples")
-    child = bind(search.supernet.eval(), spec.architecture)
-    return search.learner.whole_reward(child, examples, half="first")
-
-
-def _costs(specs: Sequence[Spec]) -> Iterator[tuple[str, list[float]]]:
-    """What networks cost, which predicts, too: the larger are mostly the better. Latency is that of images, one a
-    call, on one thread."""
-    totals = [complexity_of(spec).total for spec in specs]
-    yield "parameters", [float(total.parameters) for total in totals]
-    yield "multiply-adds", [float(total.multiply_adds) for total in totals]
-    if isinstance(specs[0].task, ImageClassification):
-        yield "latency", [one.value for one in measure(specs).ms]
-
-
-def _pool(search: Search, count: int, *, seed: int) -> list[Spec]:
-    """`count` different architectures, one of each stratum: random ones in as many parts, by what networks cost.
-
-    Where the search has a latency target they lie near it, for further off no weights are trained.
-    """
-    rng = random.Random(stream_seed(seed, "ranking"))
-    draws = (search.space.random(rng) for _ in range(_MOST_DRAWS * count))
-    near = islice((one for one in draws if search.is_near_target(one)), _STRATUM * count)
-    specs: list[Spec] = [
-        Spec(
-            search.config.space, one, search.config.final_network, search.task, {"source": "random, by strata of cost"}
-        )
-        for one in dict.fromkeys(near)
-    ]
-    if len(specs) < count:
-        raise ConfigError(f"of the space's architectures {len(specs)} were found, fewer than {count}")
-    specs.sort(key=lambda spec: complexity_of(spec).total.multiply_adds)
-    bounds = [len(specs) * number // count for number in range(count + 1)]
-    return [specs[rng.randrange(start, stop)] for start, stop in itertools.pairwise(bounds)]

@@ -53,7 +53,7 @@ class RungTrainer:
     def train(self, candidates: Sequence[Candidate], *, rung: int) -> dict[str, Showing]:
         """What each showed, by name. Args: rung: from 1. Raises: as `run_jobs`."""
         epochs, path, title = self.config.rung_epochs[rung - 1], self.folder / f"rung-{rung}", self.title(rung)
-        recipe = _shortened(self.retrain_config, epochs)
+        recipe = shortened(self.retrain_config, epochs)
         jobs = [
             begin_training(
                 one.name,
@@ -75,6 +75,6 @@ class RungTrainer:
         }
 
 
-def _shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
+def shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
     """The training with fewer epochs, and as many fewer steps at least."""
     return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)

@@ -16,7 +16,7 @@ from searcher.report.figures import Figures
 from searcher.report.run_files import read_object
 from searcher.report.sections.elements import ABSENT, quoted, table_of
 
-_TAU_OF_LOSS, _ERROR_OF_LOSS = "τ by training loss", "its standard error"
+_TAU_OF_LOSS, _ERROR_OF_LOSS, _SHARE_OF_LOSS = "τ by training loss", "its standard error", "its share of the most"
 
 
 def ranking_section(run: Path, figures: Figures) -> Iterator[str]:
@@ -44,11 +44,11 @@ def _parts(document: Mapping[str, Any], figures: Figures) -> Iterator[str]:
     seeds = "one seed" if len(alone) == 1 else f"{len(alone)} seeds"
     words = (
         f"{len(document['architectures'])} random architectures, scored with the shared weights on one half of valid, "
-        f"and on the other after training each from scratch for {document['epochs']} epochs, with {seeds}: "
-        f"Kendall's τ is {values.decimal(agreed['tau']) or ABSENT}; a random order comes as far with probability "
-        f"{values.three_digits(agreed['p_value']) or ABSENT}. Another seed, where there is one, agrees as far as a "
-        "predictor can be asked to. A small valid tells networks apart badly: the training loss of the last epoch "
-        "judges them, too."
+        f"and on the other after training each from scratch for {document['epochs']} epochs, with {seeds}: Kendall's τ "
+        f"is {values.decimal(agreed['tau']) or ABSENT}; a random order comes as far with probability "
+        f"{values.three_digits(agreed['p_value']) or ABSENT}. A few epochs of training are the rungs by which a "
+        "derivation chooses. Another seed, where there is one, agrees as far as a predictor can be asked to. A small "
+        "valid tells networks apart badly: the training loss of the last epoch judges them, too."
     )
     yield f"<p>{html.escaped(words)}</p>"
     rows = [
@@ -80,11 +80,13 @@ def _row(name: str, agreed: Mapping[str, Any], of_loss: Mapping[str, Any], figur
         "predictor": name,
         "τ": values.decimal(agreed["tau"]),
         "standard error": values.decimal(agreed["standard_error"]),
+        "share of the most": values.decimal(agreed.get("share")),
         "p": values.three_digits(agreed["p_value"]),
         "τ in the upper half": values.decimal(agreed["upper_half_tau"]),
         f"regret of the first {agreed['top']}": figures.written(agreed["regret"], digits=2),
         _TAU_OF_LOSS: values.decimal(of_loss["tau"]),
         _ERROR_OF_LOSS: values.decimal(of_loss["standard_error"]),
+        _SHARE_OF_LOSS: values.decimal(of_loss.get("share")),
     }
 
 

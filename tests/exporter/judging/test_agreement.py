@@ -36,6 +36,15 @@ def test_tau_of_equal_scores_is_not_defined() -> None:
     assert (found.tau, found.standard_error, found.p_value) == (None, None, None)
 
 
+def test_the_share_is_of_what_two_seeds_agree() -> None:
+    trained = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]])
+    found = agreement([1, 2, 3, 4], trained, top=1, generator=generator())
+    assert found.share == pytest.approx((1 + 4 / 6) / 2 / (4 / 6))
+    assert agreement([1, 2, 3, 4], trained[:1], top=1, generator=generator()).share is None
+    against = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    assert agreement([1, 2, 3], against, top=1, generator=generator()).share is None
+
+
 def test_the_p_value_is_the_part_of_all_orders_that_agree_as_much() -> None:
     # Of the 24 orders of four things two are wholly in order or wholly against it.
     p_value = permutation_p_value([1, 2, 3, 4], np.array([[1, 2, 3, 4]]), generator=generator())

@@ -1,0 +1,58 @@
+"""The architectures that a ranking is made of, random ones from the cheapest to the dearest, and their folders."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from datasets.seeds import stream_seed
+from searcher.arch.document import ConfigError
+from searcher.arch.spec import Spec, spec_digest
+from searcher.nn.complexity import complexity_of
+from searcher.training.loop import Search
+from searcher.training.run_folder import RunError, RunFolder, read_toml
+
+# Random architectures for each one wanted: in a stratum, and at most.
+_STRATUM = 20
+_MOST_DRAWS = 2000
+
+
+def stratified(search: Search, count: int, *, seed: int) -> list[Spec]:
+    """`count` different architectures, one of each stratum: random ones in as many parts, by what networks cost.
+
+    Where the search has a latency target they lie near it, for further off no weights are trained.
+    """
+    rng = random.Random(stream_seed(seed, "ranking"))
+    draws = (search.space.random(rng) for _ in range(_MOST_DRAWS * count))
+    near = islice((one for one in draws if search.is_near_target(one)), _STRATUM * count)
+    specs: list[Spec] = [
+        Spec(
+            search.config.space, one, search.config.final_network, search.task, {"source": "random, by strata of cost"}
+        )
+        for one in dict.fromkeys(near)
+    ]
+    if len(specs) < count:
+        raise ConfigError(f"of the space's architectures {len(specs)} were found, fewer than {count}")
+    specs.sort(key=lambda spec: complexity_of(spec).total.multiply_adds)
+    bounds = [len(specs) * number // count for number in range(count + 1)]
+    return [specs[rng.randrange(start, stop)] for start, stop in itertools.pairwise(bounds)]
+
+
+def folder_of(number: int) -> str:
+    """The name of the folder that holds an architecture's trainings."""
+    return f"{number:02d}"
+
+
+def check_pool(folder: Path, specs: Sequence[Spec], *, again: str) -> None:
+    """Raises: RunError: what is trained in the folder is not of this pool."""
+    for number, spec in enumerate(specs):
+        for path in (folder / folder_of(number)).glob("*"):
+            begun = RunFolder(path)
+            if begun.begun and read_toml(begun.config_path).get("spec_sha256") != spec_digest(spec):
+                raise RunError(
+                    f"{folder} holds trainings of another pool, as another --count, --seed or search makes: go on with "
+                    f"the options that it was begun with and --resume, or start anew with `{again} --force`"
+                )

@@ -1,0 +1,57 @@
+"""What foretells how an architecture does that is trained for long: shared weights, short trainings, costs.
+
+Each predictor scores a pool of architectures; how far its order agrees with that of the trainings is for `ranking.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from datasets.seeds import numpy_generator
+from exporter.latency.measure import measure
+from exporter.selection.standings import Showing, rank
+from searcher.arch.spec import Spec
+from searcher.arch.tasks import ImageClassification
+from searcher.nn.complexity import complexity_of
+from searcher.training.derive import bind
+from searcher.training.loop import Search
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A score of every architecture of a pool, known before it is trained for long."""
+
+    name: str
+    scores: tuple[float, ...]
+    """More is better."""
+
+
+def shared_weights(search: Search, specs: Sequence[Spec]) -> Predictor:
+    """Rewards on the first half of valid with the search's shared weights."""
+
+    def reward(spec: Spec) -> float:
+        examples = numpy_generator(search.config.seed, "ranking", "examples")
+        child = bind(search.supernet.eval(), spec.architecture)
+        return search.learner.whole_reward(child, examples, half="first")
+
+    return Predictor("shared weights", tuple(map(reward, specs)))
+
+
+def short_training(epochs: int, showings: Sequence[Showing], *, metric: str, count: int) -> Predictor:
+    """The order that a derivation's rung of so many epochs puts architectures in, see `standings.rank`: 0 for the
+    first, -1 for the second. Args: count: images that the showings' scores are of."""
+    order = rank({str(number): one for number, one in enumerate(showings)}, metric=metric, count=count)
+    places = {name: -place for place, name in enumerate(order)}
+    passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return Predictor(f"{passes} of training", tuple(float(places[str(number)]) for number in range(len(showings))))
+
+
+def costs(specs: Sequence[Spec]) -> Iterator[Predictor]:
+    """What networks cost, which predicts, too: the larger are mostly the better. Latency is that of images, one a
+    call, on one thread."""
+    totals = [complexity_of(spec).total for spec in specs]
+    yield Predictor("parameters", tuple(float(total.parameters) for total in totals))
+    yield Predictor("multiply-adds", tuple(float(total.multiply_adds) for total in totals))
+    if isinstance(specs[0].task, ImageClassification):
+        yield Predictor("latency", tuple(one.value for one in measure(specs).ms))
