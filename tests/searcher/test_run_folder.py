@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,40 @@ def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> Non
     RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
     with pytest.raises(RunError, match=r"another configuration \(learning_rate was 0.1, now 0.2\)"):
         RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
+
+
+@dataclass(frozen=True)
+class Inner:
+    step: float = 0.1
+
+
+@dataclass(frozen=True)
+class Outer:
+    seed: int
+    inner: Inner = Inner()
+    teacher: Inner | None = None
+    rounds: int = 3
+
+
+def test_a_setting_that_an_earlier_version_had_not_counts_as_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "search"
+
+    def resume(config: Outer) -> None:
+        RunFolder.open(path, config, resume=True, force=False, again="enas x").close()
+
+    resume(Outer(1))
+    (path / "config.toml").write_text("seed = 1\n[inner]\n")
+    resume(Outer(1))
+    (path / "config.toml").write_text("seed = 1\n")
+    resume(Outer(1))
+    for other, told in (
+        (Outer(1, rounds=4), "rounds was None, now 4"),
+        (Outer(1, inner=Inner(0.2)), "inner was None, now"),
+        (Outer(1, teacher=Inner()), "teacher was None, now"),
+        (Outer(2), "seed was 1, now 2"),
+    ):
+        with pytest.raises(RunError, match=told):
+            resume(other)
 
 
 def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None:
