@@ -34,6 +34,8 @@ Config = TypeVar("Config")
 LOG = "log.txt"
 """What a job prints that trains in a process of its own."""
 _LOCK = ".lock"
+# A wait for another process that is longer is told of.
+_SILENT_WAIT_S = 2.0
 _CHECKPOINT = "checkpoint.pt"
 _PREVIOUS = "checkpoint-previous.pt"
 _FILES = (
@@ -298,15 +300,20 @@ def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
     wait_s: how long to wait for another process that holds it. Raises: RunError: one does.
     """
     file = open(path, "ab")  # noqa: SIM115 - stays open as long as the run
-    give_up = time.monotonic() + wait_s
+    began = time.monotonic()
+    is_told = False
     while fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except OSError:
-            if time.monotonic() >= give_up:
+            waited_s = time.monotonic() - began
+            if waited_s >= wait_s:
                 file.close()
                 raise RunError(f"{path.parent} is in use by another process") from None
+            if waited_s >= _SILENT_WAIT_S and not is_told:
+                is_told = True
+                print(f"waiting for another process that uses {path.parent}", file=sys.stderr, flush=True)
             time.sleep(0.1)
     return file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import pickle
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import torch
 
 from datasets import files
 from exporter.selection.halving import HalvingConfig
+from searcher.training import run_folder
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.metrics import MetricsLog, read_metrics
-from searcher.training.run_folder import RunError, RunFolder
+from searcher.training.run_folder import RunError, RunFolder, lock_file
 from tests.searcher.toy import PLAIN
 
 
@@ -111,6 +113,19 @@ def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> Non
     RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
     with pytest.raises(RunError, match=r"another configuration \(learning_rate was 0.1, now 0.2\)"):
         RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
+
+
+def test_a_wait_for_another_process_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_folder, "_SILENT_WAIT_S", 0.2)
+    with closing(lock_file(tmp_path / ".lock")):
+        with pytest.raises(RunError, match="is in use by another process"):
+            lock_file(tmp_path / ".lock", wait_s=0.1)
+        assert capsys.readouterr().err == ""
+        with pytest.raises(RunError, match="is in use by another process"):
+            lock_file(tmp_path / ".lock", wait_s=0.6)
+        assert capsys.readouterr().err == f"waiting for another process that uses {tmp_path}\n"
 
 
 @dataclass(frozen=True)
