@@ -139,7 +139,7 @@ def rank(
 
     # Rungs have a seed of their own: a training and its beginning would share the luck of their first weights.
     rung_seed = stream_seed(seed, "ranking", "rungs")
-    of_rungs = [job for rung in rungs for job in begun(f"rung-{rung.num_epochs}", replace(rung, seed=rung_seed))]
+    of_rungs = [job for rung in rungs for job in begun(f"epochs-{rung.num_epochs}", replace(rung, seed=rung_seed))]
     alone = [job for one in range(seed, seed + num_seeds) for job in begun(f"seed-{one}", replace(config, seed=one))]
     if not resume:
         (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of

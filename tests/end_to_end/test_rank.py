@@ -91,20 +91,20 @@ def test_rungs_foretell_too(searched: Path, tiny: Tiny) -> None:
     rung = found["predictors"][1]
     assert rung["name"] == "1 epoch of training"
     assert sorted(rung["scores"]) == [-2, -1, 0]
-    summaries = [json.loads((searched / f"ranking/{place:02d}/rung-1/summary.json").read_text()) for place in range(3)]
+    summaries = [json.loads((searched / f"ranking/{place:02d}/epochs-1/summary.json").read_text()) for place in range(3)]
     first = summaries[rung["scores"].index(0)]
     assert first["train_loss"] == min(one["train_loss"] for one in summaries) or first["valid_score"] == (
         min if tiny.space == "recurrent" else max
     )(one["valid_score"] for one in summaries)
-    with (searched / "ranking/00/rung-1/config.toml").open("rb") as file:
+    with (searched / "ranking/00/epochs-1/config.toml").open("rb") as file:
         seeds = {tomllib.load(file)["seed"]}
     with (searched / "ranking/00/seed-0/config.toml").open("rb") as file:
         seeds.add(tomllib.load(file)["seed"])
     assert len(seeds) == 2
-    kept = (searched / "ranking/00/rung-1/summary.json").stat().st_mtime_ns
+    kept = (searched / "ranking/00/epochs-1/summary.json").stat().st_mtime_ns
     done = here("rank", searched, *options, "--resume")
     assert "1 epoch of training" in done.stdout
-    assert (searched / "ranking/00/rung-1/summary.json").stat().st_mtime_ns == kept
+    assert (searched / "ranking/00/epochs-1/summary.json").stat().st_mtime_ns == kept
     here("report", searched)
     assert "1 epoch of training" in (searched / "report.html").read_text()
     refused = here("rank", searched, *options, "--rung", "2", "--resume", check=False)
