@@ -124,7 +124,7 @@ def quick_stages() -> RetrainConfig:
     config = quick_images()
     return replace(
         config,
-        num_epochs=24,
+        num_epochs=18,
         sgd=replace(config.sgd, weight_decay=1e-3),
         training=replace(config.training, augmentation=Augmentation(crop_padding=2, flip=True)),
     )

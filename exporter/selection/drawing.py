@@ -25,6 +25,7 @@ from searcher.arch.spec import Spec
 from searcher.arch.widths import scaled
 from searcher.nn.complexity import complexity_of
 from searcher.training.derive import sample_candidates, score
+from searcher.training.device import threads
 
 # Uniform draws for each that is wanted.
 _DRAWS_PER_STRATUM = 16
@@ -147,7 +148,8 @@ def _rewards(architectures: list[Any], finished: FinishedSearch, config: Halving
     search = finished.search
     examples = numpy_generator(config.seed, "halving", "examples")
     batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
-    scores = score(search.learner, search.supernet, architectures, batches).tolist()
+    with threads(1):  # two that other processes keep from a core wait for each other at every operation
+        scores = score(search.learner, search.supernet, architectures, batches).tolist()
     return dict(zip(architectures, scores, strict=True))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from exporter.latency.measure import CAREFUL, FITTING, measure_at_pace, onnx_of
+from exporter.latency.measure import FITTING, QUICK, measure_at_pace, onnx_of
 from exporter.latency.profiling import references_of
 from exporter.latency.scaling import fit_widths, is_near
 from exporter.selection.searches import FinishedSearch
@@ -43,9 +43,9 @@ def brought_to_target(
 
     fitted = fit_widths(specs, shares=shares, is_enough=[is_near if is_known else meets for is_known in are_known])
     networks = [fit.spec for fit in fitted]
-    measured = ms_of(networks, effort=CAREFUL)
+    measured = ms_of(networks, effort=QUICK)
     # Where the machine was busy for a while, all that were fitted to the target can miss it together.
     if missing := [place for place, ms in enumerate(measured) if target.miss(ms) > 0]:
-        for place, ms in zip(missing, ms_of([networks[place] for place in missing], effort=CAREFUL), strict=True):
+        for place, ms in zip(missing, ms_of([networks[place] for place in missing], effort=QUICK), strict=True):
             measured[place] = ms
     return list(zip(networks, measured, strict=True))
