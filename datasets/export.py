@@ -72,7 +72,7 @@ def _save(folder: Path, item: tuple[str, np.ndarray]) -> None:
 
 def _folder_name(class_name: str) -> str:
     """A name that every file system takes, different for different classes: `a/b` is `a%2Fb`."""
-    kept = "".join(c if c.isprintable() and c not in '/\\:*?"<>|%' else quote(c) for c in class_name)
+    kept = "".join(c if c.isprintable() and c not in '/\\:*?"<>|%' else quote(c, safe="") for c in class_name)
     return f"%2E{kept[1:]}" if kept.startswith(".") else kept or "%"
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from searcher.arch.catalog import is_retraining_outdated
-from searcher.arch.document import DocumentError
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, derived_in, read_object
+from searcher.report.run_files import Stage, check_is_run, derived_in, is_model_current, read_object
 from searcher.report.sections.elements import quoted
 from searcher.report.values import duration
 
@@ -45,8 +44,7 @@ class Watcher:
     """
 
     def __init__(self, run: Path) -> None:
-        if not run.is_dir():
-            raise DocumentError(str(run), [f"no such run directory; `enas search --run {quoted(run)}` makes it"])
+        check_is_run(run)
         self._run = run
         self._seen: dict[str, tuple[int, float]] = {}
         """Of each stage: epochs and the time of the last, when it was first looked at."""
@@ -54,10 +52,10 @@ class Watcher:
     @property
     def is_finished(self) -> bool:
         """Whether the run has a model of its newest retraining."""
-        model, summary = self._run / "model.onnx", self._run / "retrain" / "summary.json"
-        if is_retraining_outdated(self._run):
+        if is_retraining_outdated(self._run) or not (self._run / "model.onnx").exists():
             return False
-        return model.exists() and summary.exists() and model.stat().st_mtime >= summary.stat().st_mtime
+        is_of_the_last = read_object(self._run / "verification.json").get("retraining_finished") is True
+        return is_of_the_last and is_model_current(self._run) is True
 
     def lines(self, *, now: float) -> list[Line]:
         """A line for each stage that has begun. now: seconds since 1970, as files' times are."""

@@ -99,12 +99,11 @@ def export(
     other forms are tried, and kept beside it where they lose little accuracy and pay; variants.json holds all that was
     tried.
     """
-    from exporter.conversion.any_size import ANY_SIZE_MODEL, write_any_size
+    from exporter.conversion import any_size
     from exporter.conversion.convert import Tolerance, least_onnxruntime
     from exporter.delivery.export import VerificationError, is_current
     from exporter.delivery.export import export as run_export
     from exporter.delivery.triton import write_triton
-    from exporter.delivery.variants import remove_stale
     from exporter.delivery.verify import describe
     from exporter.delivery.web import write_web
     from runtime.models.artifact import MODEL, SEQUENCE_MODEL
@@ -124,12 +123,11 @@ def export(
         try:
             verification = run_export(run, opset=opset, tolerance=tolerance, align=align, log=log)
         except VerificationError as error:
+            _remove_stale_forms(run)
             click.echo(describe(error.verification))
             log(f"error: {error}")
             click.get_current_context().exit(1)
-        finally:
-            remove_stale(run)
-            (run / ANY_SIZE_MODEL).unlink(missing_ok=True)
+        _remove_stale_forms(run)
         click.echo(describe(verification))
         written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
         sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
@@ -138,13 +136,22 @@ def export(
             f"next: enas benchmark {shlex.quote(str(run))}"
         )
     if resize_inside:
-        log(f"wrote {write_any_size(run)}")
+        log(f"wrote {any_size.write_any_size(run)}")
     if repository is not None:
         log(f"wrote {write_triton(run, repository, gpu=triton_gpu)}; next: enas serve {shlex.quote(str(repository))}")
     if web is not None:
         log(f"wrote {write_web(run, web, runtime=web_runtime)}; next: python -m http.server -d {shlex.quote(str(web))}")
     if forms:
         _try_variants(run, forms, points=points, goal=goal, resume=resume)
+
+
+def _remove_stale_forms(run: Path) -> None:
+    """What another model than the run's was made into."""
+    from exporter.conversion import any_size
+    from exporter.delivery import variants
+
+    variants.remove_stale(run)
+    any_size.remove_stale(run)
 
 
 def _check_is_of_images(run: Path) -> None:

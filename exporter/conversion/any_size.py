@@ -21,7 +21,7 @@ def write_any_size(run: Path) -> Path:
 
     Raises: ArtifactError: there is no model, or its form answers otherwise.
     """
-    model = Model.open(run / MODEL, provider="cpu", threads=1)
+    model = _opened(run / MODEL)
     shape, resize = model.image_shape, model.preprocess.resize
     data = check(resize_inside(onnx.load(run / MODEL), input_shape=shape, resize=resize))
     path = run / ANY_SIZE_MODEL
@@ -31,3 +31,17 @@ def write_any_size(run: Path) -> Path:
     with whole_file(path) as unfinished:
         unfinished.write_bytes(data)
     return path
+
+
+def remove_stale(run: Path) -> None:
+    """Remove a form of another model than the run's, which would look like its own."""
+    try:
+        is_own = _opened(run / ANY_SIZE_MODEL).metadata == _opened(run / MODEL).metadata
+    except ArtifactError:
+        is_own = False
+    if not is_own:
+        (run / ANY_SIZE_MODEL).unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> Model:
+    return Model.open(path, provider="cpu", threads=1)

@@ -91,11 +91,15 @@ def load_retrained(run: Path) -> Retrained:
     Raises: RunError: there is no retraining, or no epoch of it is done, or it is of a network that the run is no longer
     for. StoreError, CheckpointError.
     """
+    if run.is_file():
+        raise RunError(f"{run} is a file; expected the directory of a run")
     check_up_to_date(run)
     folder = RunFolder(run / "retrain")
     if not (folder.path / BEST).exists():
-        state = "has not finished an epoch" if folder.config_path.exists() else "is missing"
-        raise RunError(f"{run}: the retraining {state}; make it with `enas retrain {shlex.quote(str(run))}`")
+        retrain = f"enas retrain {shlex.quote(str(run))}"
+        if folder.begun:
+            raise RunError(f"{run}: the retraining has not finished an epoch; go on with it: `{retrain} --resume`")
+        raise RunError(f"{run}: the retraining is missing; make it with `{retrain}`")
     spec = read_spec(folder.path / "spec.json")
     store = load_store(spec.task.dataset, space=spec.space)
     check_task(spec, store)

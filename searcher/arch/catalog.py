@@ -34,7 +34,8 @@ def find_spec(source: Path) -> Spec:
     Raises: ArchitectureError, with the source as it was typed: there is no such spec, or it breaks its rules.
     """
     if source.is_dir():
-        path = source / "spec.json"
+        # A run that trains a given spec, and has searched for none, holds it there.
+        path = next((one for one in _specs_of(source) if one.exists()), source / "spec.json")
         if not path.exists():
             makes_it = f"`enas search --run {shlex.quote(str(source))}` makes it"
             raise ArchitectureError(str(path), [f"no such file; {makes_it}"])
@@ -49,10 +50,13 @@ def is_retraining_outdated(run: Path) -> bool:
 
     Raises: ArchitectureError: as `find_spec`.
     """
-    retrained = run / "retrain" / "spec.json"
-    if not (retrained.exists() and (run / "spec.json").exists()):
-        return False
-    return not is_same_network(find_spec(run), find_spec(retrained))
+    chosen, retrained = _specs_of(run)
+    return chosen.exists() and retrained.exists() and not is_same_network(find_spec(chosen), find_spec(retrained))
+
+
+def _specs_of(run: Path) -> tuple[Path, Path]:
+    """Of what a run has chosen, and of what it has retrained."""
+    return run / "spec.json", run / "retrain" / "spec.json"
 
 
 def _read(path: Path, *, source: str) -> Spec:

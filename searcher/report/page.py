@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.files import sha256_of, write_text
+from datasets.files import write_text
+from foundation.text import printable
 from searcher.arch.catalog import is_retraining_outdated
-from searcher.arch.document import DocumentError
 from searcher.arch.spec import Spec, read_spec
 from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, read_object
+from searcher.report.run_files import Stage, check_is_run, is_model_current
 from searcher.report.sections.comparison import comparison_section
 from searcher.report.sections.derivation import derivation_section
 from searcher.report.sections.elements import quoted
@@ -34,8 +34,7 @@ def write_report(run: Path) -> Path:
 
     Raises: DocumentError: there is no run, or a file of it is damaged.
     """
-    if not run.is_dir():
-        raise DocumentError(str(run), [f"no such run directory; `enas search --run {quoted(run)}` makes it"])
+    check_is_run(run)
     path = run / REPORT
     write_text(path, _page(run))
     return path
@@ -48,7 +47,7 @@ def _page(run: Path) -> str:
     names = ("retrain", "retrain-lstm")
     retrain, peer = (Stage() if is_outdated else Stage.read(run / name) for name in names)
     figures = figures_of(search.config.get("space") if spec is None else spec.space, search.config)
-    name = run.resolve().name
+    name = printable(run.resolve().name)
     return html.page(
         f"{name}: ENAS report",
         [
@@ -74,8 +73,7 @@ def _outdated(run: Path) -> Iterator[str]:
 
 
 def _model_sections(run: Path) -> Iterator[str]:
-    verified, best = read_object(run / "verification.json").get("weights_sha256"), run / "retrain" / "best.pt"
-    if verified and best.exists() and verified != sha256_of(best):
+    if is_model_current(run) is False:
         what = "The model here is of other weights than those of this retraining. One of these is to come"
         yield html.section("Verification", [html.missing(what, f"enas export {quoted(run)}")])
         return

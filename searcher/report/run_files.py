@@ -5,6 +5,7 @@ Damaged files are named; what their contents mean is for the page to say.
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from charts.curves import Series
+from datasets.files import sha256_of
 from searcher.arch.document import DocumentError, read_json
 from searcher.training.metrics import read_metrics
 
@@ -62,6 +64,21 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DocumentError(str(path), ["expected a JSON object"])
     return document
+
+
+def check_is_run(run: Path) -> None:
+    """Raises: DocumentError: there is no such directory."""
+    if run.is_file():
+        raise DocumentError(str(run), ["a file; expected the directory of a run"])
+    if not run.is_dir():
+        command = f"enas search --run {shlex.quote(str(run))}"
+        raise DocumentError(str(run), [f"no such run directory; `{command}` makes it"])
+
+
+def is_model_current(run: Path) -> bool | None:
+    """Whether a run's verified model is of its retraining's weights, as they are now; None where one is missing."""
+    verified, best = read_object(run / "verification.json").get("weights_sha256"), run / "retrain" / "best.pt"
+    return verified == sha256_of(best) if verified and best.exists() else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -121,8 +121,8 @@ class RunFolder:
             if differences:
                 told = "; ".join(list(differences.values())[:3])
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
-                # Of other data, or of another network: no option brings those back.
-                is_of_others = any(key.endswith("sha256") for key in differences)
+                # Of data, or of a network, that have changed under their name: no option brings those back.
+                is_of_others = any(key.endswith("sha256") for key in differences) and "dataset" not in differences
                 cure = "" if is_of_others else "go on with the options that it was begun with and --resume, or "
                 raise RunError(
                     f"{path} was made with another configuration ({told}{more}): "

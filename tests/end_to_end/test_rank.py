@@ -91,7 +91,9 @@ def test_rungs_foretell_too(searched: Path, tiny: Tiny) -> None:
     rung = found["predictors"][1]
     assert rung["name"] == "1 epoch of training"
     assert sorted(rung["scores"]) == [-2, -1, 0]
-    summaries = [json.loads((searched / f"ranking/{place:02d}/epochs-1/summary.json").read_text()) for place in range(3)]
+    summaries = [
+        json.loads((searched / f"ranking/{place:02d}/epochs-1/summary.json").read_text()) for place in range(3)
+    ]
     first = summaries[rung["scores"].index(0)]
     assert first["train_loss"] == min(one["train_loss"] for one in summaries) or first["valid_score"] == (
         min if tiny.space == "recurrent" else max

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -78,6 +79,14 @@ def test_the_best_perplexity_is_the_least(tmp_path: Path) -> None:
     assert "valid perplexity 99.00, best 90.00 in epoch 1" in said(tmp_path, after=120)[-1]
 
 
+def verified(run: Path, *, weights: str, finished: bool = True) -> None:
+    """The record of an export of some weights, in a run that has retrained `weights`."""
+    write(run / "retrain" / "best.pt", "weights", at=START)
+    digest = hashlib.sha256(weights.encode()).hexdigest()
+    document = {"weights_sha256": digest, "retraining_finished": finished}
+    write(run / "verification.json", json.dumps(document), at=START)
+
+
 def test_a_run_that_was_gone_on_with_is_timed_by_what_is_seen(tmp_path: Path) -> None:
     """The night between is no part of an epoch."""
     record(tmp_path / "retrain", RETRAIN[:1], epochs=4, epoch_s=30_000, starts=2)
@@ -104,9 +113,13 @@ def test_finished_stages_say_what_they_came_to_and_the_model_ends_it(tmp_path: P
     record(tmp_path / "retrain", RETRAIN, epochs=3)
     retrained = '{"test_accuracy": 0.9045, "valid_accuracy": 0.907, "seconds": 268}'
     write(tmp_path / "retrain" / "summary.json", retrained, at=START + 200)
-    write(tmp_path / "model.onnx", "x" * 2000, at=START + 100)
-    assert not Watcher(tmp_path).is_finished  # that model is of an earlier retraining
-    write(tmp_path / "model.onnx", "x" * 2000, at=START + 300)
+    # Times say nothing: those of a copy are all alike, or in any order.
+    write(tmp_path / "model.onnx", "x" * 2000, at=START)
+    verified(tmp_path, weights="earlier weights")
+    assert not Watcher(tmp_path).is_finished
+    verified(tmp_path, weights="weights", finished=False)
+    assert not Watcher(tmp_path).is_finished
+    verified(tmp_path, weights="weights")
     assert Watcher(tmp_path).is_finished
     assert said(tmp_path, after=400) == [
         "search        done in 1 min 37 s: reward 70.4 %",
@@ -140,6 +153,7 @@ def test_the_command_writes_a_line_for_each_change_and_ends_with_the_model(tmp_p
         assert "epoch 1 of 2" in process.stdout.readline()
         write(tmp_path / "retrain" / "summary.json", '{"test_accuracy": 0.9}', at=START)
         write(tmp_path / "model.onnx", "x", at=START + 1)
+        verified(tmp_path, weights="weights")
         rest = process.stdout.read().splitlines()
         assert process.wait(20) == 0
     assert rest == ["retrain       done: test accuracy 90.00 %", "export        model.onnx, 0 kB"]
