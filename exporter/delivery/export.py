@@ -92,7 +92,7 @@ def load_retrained(run: Path) -> Retrained:
     for. StoreError, CheckpointError.
     """
     if run.is_file():
-        raise RunError(f"{run} is a file; expected the directory of a run")
+        raise RunError(f"{run}: a file; expected the directory of a run")
     check_up_to_date(run)
     folder = RunFolder(run / "retrain")
     if not (folder.path / BEST).exists():

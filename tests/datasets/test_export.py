@@ -123,6 +123,14 @@ def test_what_is_exported_is_imported_as_it_was(tmp_path: Path, classes: tuple[s
                 assert (labels == label).sum() == 10
 
 
+def test_every_class_has_one_folder_and_none_lies_elsewhere(tmp_path: Path) -> None:
+    classes = ("a/b", "a", "../../../escaped")
+    export(coloured(tmp_path / "before.h5", classes=classes), tmp_path / "deep" / "er" / "files")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before.h5", "deep"]
+    places = sorted(path.name for path in (tmp_path / "deep/er/files/train").iterdir())
+    assert places == ["%2E.%2F..%2F..%2Fescaped", "a", "a%2Fb"]
+
+
 def test_a_store_whose_test_lacks_a_class_is_imported_as_it_was(tmp_path: Path) -> None:
     before = coloured(tmp_path / "before.h5", classes=("red", "green", "blue"))
     export(before, tmp_path / "files")

@@ -102,6 +102,16 @@ def test_other_images_under_the_same_name_are_not_gone_on_with(
     assert "was made with another configuration (dataset_sha256 was" in str(done.exception)
 
 
+def test_resume_without_the_data_set_it_was_begun_with_does_not_advise_to_delete_the_run(
+    tmp_path: Path, search_config: Path, store_path: Path
+) -> None:
+    store = tmp_path / "mine.h5"
+    store.write_bytes(store_path.read_bytes())
+    here("search", "--config", search_config, "--dataset", store, "--run", tmp_path / "run")
+    done = here("search", "--config", search_config, "--run", tmp_path / "run", "--resume", check=False)
+    assert "go on with the options that it was begun with and --resume" in str(done.exception)
+
+
 def test_two_processes_cannot_share_a_stage(tmp_path: Path, search_config: Path) -> None:
     config = read_config(search_config, SearchConfig, types=config_types("micro"))
     path = tmp_path / "run" / "search"

@@ -108,6 +108,17 @@ def test_a_spec_is_found_in_a_file_a_run_and_by_its_published_name(own_spec: Spe
     assert find_spec(Path("enas-micro-published")) == published_spec("enas-micro-published")
 
 
+def test_a_run_without_a_search_is_known_by_what_it_has_retrained(own_spec: Spec, tmp_path: Path) -> None:
+    with pytest.raises(ArchitectureError, match="no such file"):
+        find_spec(tmp_path)
+    (tmp_path / "retrain").mkdir()
+    write_spec(tmp_path / "retrain" / "spec.json", own_spec)
+    assert find_spec(tmp_path) == own_spec
+    other = replace(own_spec, provenance={"source": "a search"})
+    write_spec(tmp_path / "spec.json", other)
+    assert find_spec(tmp_path) == other
+
+
 def test_a_path_that_exists_comes_before_a_published_name(
     own_spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import torch
 from datasets.catalog import load
 from datasets.store import ImageStore
 from datasets.store_writer import write_image_store
+from exporter.conversion import any_size
 from exporter.conversion.any_size import write_any_size
 from exporter.conversion.convert import Tolerance, check, describe
 from exporter.conversion.transforms.int8 import needs_reduced_range
@@ -176,6 +177,19 @@ def test_the_form_that_resizes_inside_says_all_that_the_model_says(run: Path) ->
     assert any_size.metadata == own.metadata
     assert any_size.check_golden().passed
     np.testing.assert_array_equal(any_size.predict(images(SHAPE)).logits, own.predict(images(SHAPE)).logits)
+
+
+def test_the_form_that_resizes_inside_stays_with_its_model(run: Path) -> None:
+    path = write_any_size(run)
+    any_size.remove_stale(run)
+    assert path.exists()
+    model = onnx.load(run / "model.onnx")
+    entries = {entry.key: entry.value for entry in model.metadata_props} | {"enas.weights": "of another training"}
+    onnx.helper.set_model_props(model, entries)
+    onnx.save(model, run / "model.onnx")
+    any_size.remove_stale(run)
+    assert not path.exists()
+    any_size.remove_stale(run)
 
 
 def test_forms_of_another_model_are_removed(run: Path) -> None:

@@ -1,0 +1,55 @@
+"""`enas export` on a run that is no longer whole, or that never had a search: what it keeps, and what it says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import Tiny, here
+
+pytestmark = pytest.mark.parametrize("tiny", ["stages"], indirect=True)
+
+
+def test_an_export_that_fails_or_is_stopped_removes_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    here("export", copy, "--resize-inside")
+    (copy / "model-int8.onnx").write_bytes(b"somebody's")
+    before = sorted(path.name for path in copy.iterdir())
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exporter.delivery.export.convert", stopped)
+        here("export", copy, check=False)
+    shutil.rmtree(copy / "retrain")
+    refused = here("export", copy, check=False)
+    assert "the retraining is missing" in str(refused.exception)
+    before.remove("retrain")
+    assert sorted(path.name for path in copy.iterdir()) == before
+
+
+def test_a_given_spec_goes_the_whole_way_without_a_search(run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    options = ("--config", tiny.retrain_config, "--device", "cpu")
+    here("retrain", run / "spec.json", "--run", alone, *options)
+    assert not (alone / "spec.json").exists()
+    here("export", alone, "--resize-inside", "--half", "--for", "elsewhere")
+    here("verify", alone)
+    here("spec", "show", alone)
+    here("report", alone)
+    here("retrain", alone, *options, "--resume")
+    (alone / "retrain" / "best.pt").unlink()
+    refused = here("export", alone, check=False)
+    assert f"`enas retrain {alone} --resume`" in str(refused.exception)
+
+
+def test_a_file_where_a_run_belongs_is_named(run: Path) -> None:
+    model = run / "model.onnx"
+    for command in ("export", "verify", "report", "watch"):
+        refused = here(command, model, check=False)
+        assert "a file; expected the directory of a run" in str(refused.exception)
