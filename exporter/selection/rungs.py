@@ -13,6 +13,7 @@ from exporter.retraining.trainings import begin_training, validate_job
 from exporter.selection.candidates import Candidate
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.standings import Showing
+from searcher.nn.complexity import complexity_of
 from searcher.training.jobs import Setting, run_jobs
 from searcher.training.task_kinds import Store
 
@@ -54,6 +55,8 @@ class RungTrainer:
         """What each showed, by name. Args: rung: from 1. Raises: as `run_jobs`."""
         epochs, path, title = self.config.rung_epochs[rung - 1], self.folder / f"rung-{rung}", self.title(rung)
         recipe = shortened(self.retrain_config, epochs)
+        # The longest first: one that began last would end alone.
+        candidates = sorted(candidates, key=lambda one: -complexity_of(one.spec).total.multiply_adds)
         jobs = [
             begin_training(
                 one.name,

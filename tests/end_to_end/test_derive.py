@@ -165,18 +165,18 @@ def test_a_machine_that_is_busy_while_all_are_measured_leaves_nobody_out(
 ) -> None:
     before = json.loads((derived / "derivation.json").read_text())["candidates"]
     disturbed = slowed(lambda number: 1.2 if number >= len(PUBLISHED) else 1.0)
-    careful: list[int] = []
+    final: list[int] = []
 
     def measure(networks: Any, **settings: Any) -> Latencies:
-        if settings["effort"] is not latency.CAREFUL:
+        if settings["effort"] is latency.FITTING:
             return pretend(networks, **settings)
-        careful.append(len(networks))
-        return (disturbed if len(careful) == 1 else pretend)(networks, **settings)
+        final.append(len(networks))
+        return (disturbed if len(final) == 1 else pretend)(networks, **settings)
 
     monkeypatch.setattr(latency, "measure", measure)
     derive(derived, "--force")
     assert json.loads((derived / "derivation.json").read_text())["candidates"] == before
-    assert len(careful) == 2
+    assert len(final) == 2
 
 
 def test_a_machine_at_another_pace_changes_nothing(derived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
