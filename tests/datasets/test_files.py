@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from datasets.files import strict_json, whole_folder
+from datasets.files import strict_json, whole_file, whole_folder
 from tests.killed import kill_at_every_change
 
 
@@ -37,6 +39,14 @@ needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="fork and locks
 
 
 @needs_locks
+def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_text("before")
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"), whole_file(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert path.read_text() == "before"
+
+
 def test_what_a_kill_leaves_is_gone_when_the_name_is_written_again(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     write(folder, "before")
