@@ -224,7 +224,7 @@ def _tell(report: ImportReport, *, list_copies: bool) -> None:
 def _own_path(name: str) -> Path:
     if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(".h5"):
         raise StoreError(
-            f"'{name}' is not a name for a data set: expected letters, digits and '_', behind the first '-' and '.', too"
+            f"'{name}' is not a name for a data set: expected letters, digits and '_', then also '-' and '.'"
         )
     if catalog.is_known(name):
         raise StoreError(f"the name '{name}' is taken by a published data set; choose another --name")
