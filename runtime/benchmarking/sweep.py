@@ -170,7 +170,8 @@ class _Runner:
         known = self._known(target)
         make = partial(random_inputs, target.inputs, sizes=known, seed=self._sweep.seed, limits=target.limits)
         feed = make(batch_size=batch_size)
-        other = make(batch_size=batch_size + 1) if batch_size_of(target.inputs, known) is None else None
+        # Smaller where there is one: a larger batch may be more than a server takes.
+        other = make(batch_size=batch_size - 1 or 2) if batch_size_of(target.inputs, known) is None else None
         return Contestant(target.name, partial(target.open, feed, other), target.examine)
 
     def _known(self, target: Target) -> dict[str, int]:

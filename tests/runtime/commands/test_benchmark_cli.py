@@ -12,7 +12,7 @@ from tests.runtime.benchmarking.test_targets import foreign_model
 from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 from tests.runtime.language_models import save_run
-from tests.runtime.oip_server import serving
+from tests.runtime.oip_server import Double, Reply, serving
 
 # Enough to see every path, too little to mean anything.
 QUICK = ["--provider", "cpu", "-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]
@@ -252,6 +252,25 @@ def test_a_model_on_a_server_is_measured_by_the_same_scenarios() -> None:
     assert (point["intra_op_threads"], point["failure"]) == (None, None)
     assert point["count"] > 0
     assert document["models"][0]["file"] == f"{url}/v2/models/double"
+
+
+@pytest.mark.parametrize(("largest", "has_new_shape"), [(1, False), (2, True), (32, True)])
+def test_a_server_is_measured_at_the_largest_batch_that_it_takes(largest: int, has_new_shape: bool) -> None:
+    class Limited(Double):
+        def infer(self, body: bytes, header_length: str | None) -> Reply:
+            status, headers, answer = super().infer(body, header_length)
+            (output,) = json.loads(answer[: int(headers["Inference-Header-Content-Length"])])["outputs"]
+            # A row is four floats.
+            if output["parameters"]["binary_data_size"] > largest * 4 * 4:
+                return 400, {}, b'{"error": "too many rows"}'
+            return status, headers, answer
+
+    with serving(Limited) as url:
+        document = document_of(benchmark, "double", "--url", url, "-b", str(largest), *QUICK)
+    (point,) = document["points"]
+    assert point["failure"] is None
+    assert len(point["sittings"]) == 2
+    assert (point["new_shape_ms"] is not None) == has_new_shape
 
 
 def test_reference_networks_are_measured_beside_the_model(model_path: Path) -> None:
