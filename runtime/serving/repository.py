@@ -56,6 +56,8 @@ class Repository:
         self._required: set[str] = set()
         self._passed_over: Mapping[Path, str] = {}
         """What the last scan found and did not take -> why."""
+        self._trouble: str | None = None
+        """Why the last poll found nothing; None if it did."""
 
     @property
     def is_ready(self) -> bool:
@@ -148,8 +150,13 @@ class Repository:
         try:
             found = await self._find()
         except ArtifactError as error:
-            log.warning("%s", error)
+            if self._trouble != str(error):
+                log.warning("%s", error)
+            self._trouble = str(error)
             return
+        if self._trouble is not None:
+            log.info("models are found again")
+        self._trouble = None
         async with self._lock:
             for name, files in found.items():
                 entry = self._entries.setdefault(name, _Entry())

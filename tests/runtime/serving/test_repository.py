@@ -303,6 +303,29 @@ def test_a_model_that_is_passed_over_is_logged_once(tmp_path: Path, caplog: pyte
     run(scenario())
 
 
+def test_a_folder_that_has_gone_is_logged_when_it_goes_and_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "runtime.serving.repository")
+    good(tmp_path / "models" / "m.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path / "models")
+        await models.load_all()
+        caplog.clear()
+        (tmp_path / "models").rename(tmp_path / "away")
+        for _ in range(3):
+            await models.poll()
+        assert caplog.messages == [f"{tmp_path}/models: no such file or directory"]
+        assert models.names == ["m"], "what was loaded serves on"
+        (tmp_path / "away").rename(tmp_path / "models")
+        for _ in range(3):
+            await models.poll()
+        assert caplog.messages[1:] == ["models are found again"]
+
+    run(scenario())
+
+
 # --- where batches run ------------------------------------------------------------------------------------------------
 
 
