@@ -145,15 +145,18 @@ class Repository:
             self._drop(entry, list(entry.ready))
             entry.refused.clear()
 
-    async def poll(self) -> None:
-        """Follow the files: what is new or changed is loaded, what has gone is unloaded."""
+    async def poll(self) -> list[str]:
+        """Follow the files: what is new or changed is loaded, what has gone is unloaded.
+
+        Returns: why what is there does not serve; nothing if all of it does.
+        """
         try:
             found = await self._find()
         except ArtifactError as error:
             if self._trouble != str(error):
                 log.warning("%s", error)
             self._trouble = str(error)
-            return
+            return [str(error)]
         if self._trouble is not None:
             log.info("models are found again")
         self._trouble = None
@@ -165,6 +168,7 @@ class Repository:
             for name in [name for name in self._entries if name not in found]:
                 await self._take(name, {})
                 del self._entries[name]
+            return [reason for entry in self._entries.values() for reason in entry.refused.values()]
 
     async def close(self) -> None:
         """Finish what was asked."""

@@ -137,6 +137,7 @@ class _Server(uvicorn.Server):
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
     async def _reload(self) -> None:
+        problems: list[str] = []
         try:
             if self.config.ssl is not None:
                 renew_certificate(self.config.ssl, self._settings)
@@ -145,9 +146,12 @@ class _Server(uvicorn.Server):
             for connection in self._all_connections():
                 connection.forget()
         except (OSError, ValueError) as error:
-            log.error("not reloaded", extra={"error": str(error)})
-        await self._app.follow_models()
-        log.info("reloaded")
+            problems.append(str(error))
+        problems += await self._app.follow_models()
+        if problems:
+            log.error("not reloaded", extra={"error": "; ".join(problems)})
+        else:
+            log.info("reloaded")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._is_worker and sig == signal.SIGINT:
