@@ -78,6 +78,9 @@ class Settings:
     log_format: LogFormat = "text"
 
     def __post_init__(self) -> None:
+        if not self.host.strip():
+            # A socket takes it for every address of this machine.
+            raise SettingsError("--host is empty, but must be an address, as 127.0.0.1, or 0.0.0.0 for every one")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise SettingsError("TLS takes both a certificate and its key: --tls-certificate and --tls-key")
         if self.token is not None:
