@@ -123,7 +123,10 @@ def serve(
 
 def _serve(settings: Settings) -> None:
     from runtime.serving.listener import listen
+    from runtime.serving.tls import check_certificate
 
+    if settings.tls_certificate is not None:
+        check_certificate(settings)
     listener = listen(settings)
     settings = replace(settings, port=listener.getsockname()[1])
     click.echo(f"serving {settings.models} at {settings.url}, {_reach(settings)}", err=True)

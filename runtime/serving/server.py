@@ -33,7 +33,8 @@ from runtime.serving.figures import Figures
 from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
-from runtime.serving.settings import Settings, read_token, renew_certificate
+from runtime.serving.settings import Settings, read_token
+from runtime.serving.tls import renew_certificate
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -119,12 +118,3 @@ def read_token(path: Path | None) -> str | None:
     if token is not None:
         check_token(token)
     return token
-
-
-def renew_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Have new connections shown what is in the certificate's files now. Raises: OSError: they are no such pair."""
-    assert settings.tls_certificate is not None
-    files = (settings.tls_certificate, settings.tls_key)
-    # One that is refused halfway would leave a certificate with another's key.
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
-    context.load_cert_chain(*files)
