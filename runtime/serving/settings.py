@@ -112,7 +112,8 @@ def check_token(token: str) -> None:
 
 def read_token(path: Path | None) -> str | None:
     """The token in a file, or in `$ENAS_TOKEN` if there is no file. Raises: SettingsError: it is none. OSError."""
-    token = os.environ.get(TOKEN) if path is None else path.read_text(encoding="utf-8").strip()
+    # What is no text at all becomes characters that no token has.
+    token = os.environ.get(TOKEN) if path is None else path.read_text(encoding="utf-8", errors="replace").strip()
     if token == "":
         raise SettingsError(f"the token in {path or f'${TOKEN}'} is empty")
     if token is not None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from runtime.commands import serve as serve_cli
-from runtime.serving.settings import Settings
+from runtime.serving.settings import Settings, SettingsError, read_token
 
 
 def settings_of(*arguments: str, environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -41,3 +41,10 @@ def test_the_command_line_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"ENAS_SERVE_PORT": "9000", "ENAS_SERVE_MODELS": "/models"}
     settings = settings_of("here", "--port", "1", environment=environment, monkeypatch=monkeypatch)
     assert (settings.models, settings.port) == (Path("here"), 1)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe" * 20, "ein schlüssel, lang genug".encode("latin-1")])
+def test_a_file_that_is_no_text_holds_no_token(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"^the token must be at least 16 printable ASCII characters$"):
+        read_token(tmp_path / "token")
