@@ -224,6 +224,12 @@ def test_a_model_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
     assert mistake(benchmark, path, "-b", "2", *QUICK) == f"{path} at batch 2: takes batches of 4 only, not of 2"
 
 
+def test_a_batch_that_memory_does_not_hold_is_a_failure_of_its_point(model_path: Path) -> None:
+    result = run(benchmark, model_path, "-b", f"1,{10**15}", *QUICK)
+    assert result.exit_code == 1
+    assert f"FAILED: {model_path} at batch {10**15}: inputs of this size cannot be made: " in result.stdout
+
+
 def test_a_model_of_somebody_else_is_measured(tmp_path: Path) -> None:
     path = foreign_model(tmp_path / "foreign.onnx")
     mistaken = mistake(benchmark, path, *QUICK)  # told once, of all batch sizes
