@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from foundation.cores import usable_cores
+from runtime.benchmarking.scenarios import Load
 from runtime.commands.benchmark import benchmark
 from tests.runtime.benchmarking.test_targets import foreign_model
 from tests.runtime.command_runs import document_of, mistake, run
@@ -115,6 +116,14 @@ def test_comparing_with_torch_needs_torch(run_directory: Path) -> None:
         (["-t", "0"], "0.0 is not in the range x>0"),
         (["--intra-op-threads", "0"], "0 is too small; the smallest is 1"),
         (["--request-rate", "0"], "0 is too small; it must be more than 0"),
+        (["--request-rate", "nan"], "'nan' is not a number, several as 1,8,32, or a range as 1:8:2"),
+        (["--request-rate", "1:inf"], "'1:inf' is not a number, several as 1,8,32, or a range as 1:8:2"),
+        (["--request-rate", "1e9"], "1,000,000,000 is too large; the largest is 1,000,000"),
+        (["--request-rate", "1:2:1e-6"], "'1:2:1e-6' is 1,000,001 numbers; at most 10,000 can be tried"),
+        (["-b", "1:100000000000"], "'1:100000000000' is 100,000,000,000 numbers; at most 10,000 can be tried"),
+        (["--concurrency", "1000000"], "1,000,000 is too large; the largest is 10,000"),
+        (["--streams", "1000000"], "1000000 is not in the range 1<=x<=10000"),
+        (["--intra-op-threads", "3000000000"], "3,000,000,000 is too large; the largest is 1,024"),
         (["-e", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["--shape", "time=0"], "'time=0' is not a dimension and its size, 1 or more, as height=224"),
         (["--latency-target", "5 parsecs"], "'5 parsecs' is not a time, as 5ms, 800us or 0.2s"),
@@ -228,6 +237,15 @@ def test_a_batch_that_memory_does_not_hold_is_a_failure_of_its_point(model_path:
     result = run(benchmark, model_path, "-b", f"1,{10**15}", *QUICK)
     assert result.exit_code == 1
     assert f"FAILED: {model_path} at batch {10**15}: inputs of this size cannot be made: " in result.stdout
+
+
+def test_a_point_at_which_no_call_was_made_has_failed(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where the threads of very many calls take all the time to start.
+    monkeypatch.setattr(Load, "play", lambda load: lambda players, **plan: None)
+    reason = "no call was made in time: fewer calls in flight, or a longer --duration"
+    assert mistake(benchmark, model_path, "-b", "1", "--scenario", "offline", *QUICK) == (
+        f"{model_path} at batch 1: {reason}"
+    )
 
 
 def test_a_model_of_somebody_else_is_measured(tmp_path: Path) -> None:
