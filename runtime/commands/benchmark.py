@@ -191,10 +191,13 @@ def benchmark(
     request = BenchmarkRequest(**options)
     sweep = request.measure(peers=ctx.obj)
     document = json.dumps(report.document(sweep, command=command_line()))
-    click.echo(document if as_json else report.text(sweep))
-    _keep(sweep, document, output=output, plots=export_plots, run=request.run_path)
-    if export_markdown is not None:
-        write_text(export_markdown, report.markdown(sweep))
+    try:
+        _keep(sweep, document, output=output, plots=export_plots, run=request.run_path)
+        if export_markdown is not None:
+            write_text(export_markdown, report.markdown(sweep))
+    finally:
+        # Last, since stdout may be full or closed, and yet where no file can be written.
+        click.echo(document if as_json else report.text(sweep))
     if sweep.is_partial:
         ctx.exit(_INTERRUPTED)
     if sweep.failures:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 from tests.runtime.language_models import save_run
 from tests.runtime.oip_server import Double, Reply, serving
 
+ROOT = Path(__file__).parents[3]
 # Enough to see every path, too little to mean anything.
 QUICK = ["--provider", "cpu", "-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]
 
@@ -72,6 +75,30 @@ def test_output_and_markdown_go_where_they_are_told(model_path: Path, tmp_path: 
     document_of(benchmark, model_path, "-b", "1", "--output", output, "--export-markdown", page, *QUICK)
     assert json.loads(output.read_text(encoding="utf-8"))["kind"] == "benchmark"
     assert page.read_text(encoding="utf-8").startswith("**single-stream**\n\n|  | batch |")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_stdout_loses_no_file(model_path: Path, tmp_path: Path) -> None:
+    output, page = tmp_path / "out.json", tmp_path / "table.md"
+    line = [sys.executable, str(ROOT / "enas.py"), "benchmark", str(model_path), "-b", "1", *QUICK]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*line, "--output", str(output), "--export-markdown", str(page)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: [Errno 28] No space left on device")
+    assert json.loads(output.read_text(encoding="utf-8"))["kind"] == "benchmark"
+    assert page.read_text(encoding="utf-8").startswith("**single-stream**")
+
+
+def test_a_file_that_cannot_be_written_loses_no_table(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run(benchmark, model_path, "-b", "1", "--output", tmp_path / "file" / "out.json", *QUICK)
+    assert isinstance(result.exception, OSError)
+    assert "single-stream\n" in result.stdout
 
 
 def test_torch_is_the_baseline_it_is_compared_with(run_directory: Path) -> None:
