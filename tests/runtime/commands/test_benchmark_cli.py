@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,29 @@ def test_a_latency_that_nothing_meets_is_told(model_path: Path) -> None:
     assert "no batch that was tried for a p50 of 0.001 ms or less" in result.stdout
     # Batches are doubled only while they meet it.
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{model_path}  ")] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "of"),
+    [
+        ("", "batch"),
+        ("--scenario server", "rate"),
+        ("--scenario server --request-rate 40", "rate"),
+    ],
+)
+def test_too_few_samples_for_a_latency_are_told_and_not_taken_for_a_miss(scenario: str, of: str) -> None:
+    class Slow(Double):
+        def infer(self, body: bytes, header_length: str | None) -> Reply:
+            time.sleep(0.005)
+            return super().infer(body, header_length)
+
+    with serving(Slow) as url:
+        line = ["double", "--url", url, "-b", "1", *scenario.split(), *QUICK]
+        result = run(benchmark, *line, "--latency-target", "10s")
+        missed = run(benchmark, *line, "--latency-target", "1ms")
+    assert f"double: too few samples to tell which {of} has a p99 of 10000 ms or less (p99 takes 662)" in result.stdout
+    # However few they are.
+    assert f"double: no {of} that was tried for a p99 of 1 ms or less" in missed.stdout
 
 
 def test_a_model_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
