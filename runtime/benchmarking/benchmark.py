@@ -27,7 +27,7 @@ from foundation.machine import calibrate
 from runtime.benchmarking.samples import Series, Sitting, WarmUp
 
 Call = Callable[[], object]
-Seen = Literal["nothing", "other shapes", "this shape"]
+Seen = Literal["nothing", "refused shapes", "other shapes", "this shape"]
 
 
 class BenchmarkError(ValueError):
@@ -218,8 +218,7 @@ def _ready(
         sitting.open_ms = None if opened.is_kept else open_ms
         seen: Seen = opened.seen
         if reshaped and opened.other_shape is not None:
-            opened.other_shape()
-            seen = "other shapes"
+            seen = _seen_after(opened.other_shape)
         start = time.perf_counter_ns()
         call = opened.connect()
         result = call()
@@ -232,6 +231,15 @@ def _ready(
         sitting.warm_up = _warm_up(call, plan=plan, progress=progress)
         return [Player(opened, call, series)]
     return []
+
+
+def _seen_after(other_shape: Call) -> Seen:
+    """What a session has seen once it was called with another shape, which nobody asked for: it may refuse it."""
+    try:
+        other_shape()
+    except Exception:
+        return "refused shapes"
+    return "other shapes"
 
 
 def _warm_up(call: Call, *, plan: Plan, progress: _Progress) -> WarmUp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -11,33 +12,47 @@ REMOTE_CONCURRENCY = 64
 """Requests that a server may be sent before it has answered the first of them."""
 
 
+MOST_IN_FLIGHT = 10_000
+"""Each call in flight takes a thread, and many a connection."""
+MOST_THREADS = 1024
+"""onnxruntime takes a minute to start as many."""
+MOST_CALLS_PER_S = 1_000_000
+"""More than can be made from here; each is planned before the first."""
+_MOST_NUMBERS = 10_000
+
+
 class Numbers(click.ParamType):
     """`8`, or several: `1,8,32`, or a range with its end in it: `1:8` or `1:8:2`."""
 
     name = "numbers"
 
-    def __init__(self, kind: type[int] | type[float] = int) -> None:
+    def __init__(self, kind: type[int] | type[float] = int, *, largest: int | None = None) -> None:
         self._kind = kind
+        self._largest = largest
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         try:
-            numbers = tuple(number for part in value.split(",") for number in self._part(part))
-        except ValueError:
+            ranges = [self._range(part) for part in value.split(",")]
+        except (OverflowError, ValueError):
             self.fail(f"{value!r} is not a number, several as 1,8,32, or a range as 1:8:2", param, ctx)
+        if (count := sum(count for _, _, count in ranges)) > _MOST_NUMBERS:
+            self.fail(f"{value!r} is {count:,} numbers; at most {_MOST_NUMBERS:,} can be tried", param, ctx)
+        numbers = tuple(first + index * step for first, step, count in ranges for index in range(count))
         if self._kind is int and min(numbers) < 1:
             self.fail(f"{min(numbers)} is too small; the smallest is 1", param, ctx)
         if min(numbers) <= 0:
             self.fail(f"{min(numbers):g} is too small; it must be more than 0", param, ctx)
+        if self._largest is not None and max(numbers) > self._largest:
+            self.fail(f"{max(numbers):,.15g} is too large; the largest is {self._largest:,}", param, ctx)
         return numbers
 
-    def _part(self, part: str) -> list[float]:
+    def _range(self, part: str) -> tuple[float, float, int]:
+        """First, step and count. Raises: ValueError, OverflowError: it is none."""
         first, *rest = (self._kind(number) for number in part.split(":"))
-        if not rest:
-            return [first]
-        last, step = rest if len(rest) == 2 else (rest[0], self._kind(1))
-        if last < first or step <= 0 or len(rest) > 2:
+        last, step = (*rest, self._kind(1))[:2] if rest else (first, self._kind(1))
+        if not all(map(math.isfinite, (first, last, step))) or last < first or step <= 0 or len(rest) > 2:
             raise ValueError
-        return [first + index * step for index in range(int((last - first) / step + 1e-9) + 1)]
+        return first, step, int((last - first) / step + 1e-9) + 1
 
 
 class Duration(click.ParamType):

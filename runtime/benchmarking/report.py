@@ -224,10 +224,20 @@ def _columns(sweep: Sweep, scenario: Scenario) -> list[_Column]:
 
 
 def _answers(sweep: Sweep) -> list[str]:
-    if sweep.goal is None:
+    goal = sweep.goal
+    if goal is None:
         return []
-    promise = f"{_percentile(sweep.goal.q)} of {sweep.goal.latency_ms:g} ms or less"
-    return [f"{answer.name}{_at(answer)}: {_most(answer)} for a {promise}" for answer in sweep.answers]
+    promise = f"a {_percentile(goal.q)} of {goal.latency_ms:g} ms or less"
+    needed = f"{_percentile(goal.q)} takes {statistics.fewest_samples(goal.q)}"
+    return [f"{answer.name}{_at(answer)}: {_told(answer, promise, needed)}" for answer in sweep.answers]
+
+
+def _told(answer: Answer, promise: str, needed: str) -> str:
+    if not answer.is_open:
+        return f"{_most(answer)} for {promise}"
+    if answer.most is None:
+        return f"too few samples to tell which {answer.of} has {promise} ({needed})"
+    return f"{_most(answer)} for {promise}; too few samples to tell of larger ones ({needed})"
 
 
 def _at(answer: Answer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from runtime.benchmarking.scenarios import Arrivals, Load, Scenario
 from runtime.benchmarking.sweep import Grid, run_sweep
 from runtime.benchmarking.targets import Target, Transfer
 from runtime.models.providers import ConvSearch, Provider, Tuning
+
+# Source: RFC 9110, section 5.6.2.
+_NAME_SIGNS = "!#$%&'*+-.^_`|~"
+_HEADER_NAME = re.compile(f"[A-Za-z0-9{re.escape(_NAME_SIGNS)}]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +137,27 @@ class BenchmarkRequest:
 
     @property
     def request_headers(self) -> dict[str, str]:
-        """What every request to the server carries. Raises: OSError: the token's file cannot be read."""
+        """What every request to the server carries.
+
+        Raises: OSError: the token's file cannot be read. OptionError: no header can carry what it holds, or what is
+            given.
+        """
         found: dict[str, str] = {}
         if self.token_file is not None:
-            found["Authorization"] = f"Bearer {self.token_file.read_text(encoding='utf-8').strip()}"
+            # What is no text at all becomes characters that no token has.
+            token = self.token_file.read_text(encoding="utf-8", errors="replace").strip()
+            if not (token and token.isascii() and token.isprintable()):
+                raise OptionError(f"--token-file {self.token_file}: a token is a line of printable ASCII characters")
+            found["Authorization"] = f"Bearer {token}"
         for header in self.headers:
-            name, colon, value = header.partition(":")
-            if not (colon and name.strip().isascii() and name.strip() and header.isprintable()):
+            name, colon, value = (part.strip() for part in header.partition(":"))
+            if not (colon and name):
                 raise OptionError(f"--header is {header!r}, but must be NAME:VALUE")
-            found[name.strip()] = value.strip()
+            if not _HEADER_NAME.fullmatch(name):
+                raise OptionError(f"--header is {header!r}, but a name is of letters, digits and {_NAME_SIGNS}")
+            if not (value.isprintable() and all(ord(character) < 256 for character in value)):
+                raise OptionError(f"--header is {header!r}, but a value is of printable characters of Latin-1")
+            found[name] = value
         return found
 
     @property

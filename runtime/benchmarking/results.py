@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from foundation import statistics
 from foundation.machine import Activity, Machine, drift
@@ -27,13 +29,23 @@ class Goal:
     q: float = 0.99
     """The share of calls that must meet it."""
 
-    def is_met_by(self, series: Series) -> bool:
-        """Whether the quantile meets it with its whole interval; never with too few samples for one."""
+    def is_met_by(self, series: Series) -> bool | None:
+        """Whether the quantile meets it with its whole interval; None: there are too few samples to tell."""
         samples = series.samples_ms
-        if not statistics.supports(samples.size, self.q):
-            return False
-        interval = statistics.quantile(samples, self.q).interval
-        return interval is not None and interval.high <= self.latency_ms
+        interval = statistics.quantile(samples, self.q).interval if statistics.supports(samples.size, self.q) else None
+        if interval is not None:
+            return interval.high <= self.latency_ms
+        # Where most calls miss it, so does every quantile from the median on.
+        return False if samples.size and np.median(samples) > self.latency_ms else None
+
+    def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, bool]:
+        """The largest point that meets it, and whether a larger one has too few samples to tell.
+
+        Args: by: what is compared.
+        """
+        most = max((point for point in points if self.is_met_by(point.series)), key=by, default=None)
+        larger = [point for point in points if most is None or by(point) > by(most)]
+        return most, any(self.is_met_by(point.series) is None and point.series.failure is None for point in larger)
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,11 @@ class Answer:
     threads: int | None
     of: Literal["batch", "rate"]
     most: float | None
-    """The largest batch, or the largest rate of calls a second; None: nothing meets the goal."""
+    """The largest batch, or the largest rate of calls a second; None: none is known to meet the goal."""
     batch_size: int | None = None
     """Of the calls that come at that rate."""
+    is_open: bool = False
+    """Whether more was tried with too few samples to tell."""
 
 
 @dataclass

@@ -99,7 +99,7 @@ class _Runner:
         self._sizes = sizes
 
     def run(self, grid: Grid) -> None:
-        sweep = self._sweep
+        sweep, goal = self._sweep, self._sweep.goal
         first_point = len(sweep.points)
         for batch_size in self._batch_sizes(grid.batch_sizes):
             points: list[Point] = []
@@ -108,27 +108,32 @@ class _Runner:
                     points += self._measure(self._targets, load, batch_size=batch_size)
                 if sweep.is_partial:
                     return
-            if grid.batch_sizes is None and sweep.goal is not None and not any(map(self._is_met, points)):
+            if (
+                grid.batch_sizes is None
+                and goal is not None
+                and not any(goal.is_met_by(point.series) for point in points)
+            ):
                 break
-        if sweep.goal is not None:
-            self._answer([point for point in sweep.points[first_point:] if self._is_met(point)], grid.loads)
+        if goal is not None:
+            self._answer(sweep.points[first_point:], goal, grid.loads)
         for load in grid.loads:
             if load.scenario == "server" and load.rate_per_s is None:
                 self._search_rates(load, batch_size=next(iter(self._batch_sizes(grid.batch_sizes))))
 
-    def _answer(self, met: Sequence[Point], loads: Sequence[Load]) -> None:
+    def _answer(self, points: Sequence[Point], goal: Goal, loads: Sequence[Load]) -> None:
         """Answer with the largest batch, and the largest of the rates, that met the goal."""
         for target in self._targets:
-            own = [point for point in met if point.series.name == target.name]
+            own = [point for point in points if point.series.name == target.name]
             if any(load.scenario == "single-stream" for load in loads):
-                sizes = [point.batch_size for point in own if point.load.scenario == "single-stream"]
-                self._sweep.answers.append(Answer(target.name, self._threads, "batch", max(sizes, default=None)))
+                single = [point for point in own if point.load.scenario == "single-stream"]
+                most, is_open = goal.most_of(single, by=lambda point: point.batch_size)
+                size = None if most is None else most.batch_size
+                self._sweep.answers.append(Answer(target.name, self._threads, "batch", size, is_open=is_open))
             if any(load.rate_per_s is not None for load in loads):
-                rates = [
-                    (point.load.rate_per_s, point.batch_size) for point in own if point.load.rate_per_s is not None
-                ]
-                rate, batch_size = max(rates, default=(None, None))
-                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size))
+                rated = [point for point in own if point.load.rate_per_s is not None]
+                most, is_open = goal.most_of(rated, by=lambda point: (point.load.rate_per_s, point.batch_size))
+                rate, size = (None, None) if most is None else (most.load.rate_per_s, most.batch_size)
+                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, size, is_open))
 
     def _batch_sizes(self, asked: Sequence[int] | None) -> Iterable[int]:
         if asked is not None:
@@ -160,6 +165,8 @@ class _Runner:
             with progress(description, total=longest_s(len(contestants), plan)) as advance:
                 measurement = measure(contestants, plan=plan, play=load.play(), advance=advance)
             measured = measurement.series
+            if not measurement.is_partial:
+                _require_samples(measured)
             sweep.calibration_ms += measurement.calibration_ms
             sweep.is_partial |= measurement.is_partial
         points = self._points([*measured, *hindered], load, batch_size=batch_size)
@@ -170,7 +177,8 @@ class _Runner:
         known = self._known(target)
         make = partial(random_inputs, target.inputs, sizes=known, seed=self._sweep.seed, limits=target.limits)
         feed = make(batch_size=batch_size)
-        other = make(batch_size=batch_size + 1) if batch_size_of(target.inputs, known) is None else None
+        # Smaller where there is one: a larger batch may be more than a server takes.
+        other = make(batch_size=batch_size - 1 or 2) if batch_size_of(target.inputs, known) is None else None
         return Contestant(target.name, partial(target.open, feed, other), target.examine)
 
     def _known(self, target: Target) -> dict[str, int]:
@@ -195,15 +203,18 @@ class _Runner:
     def _search_rates(self, load: Load, *, batch_size: int) -> None:
         """Answer, target by target, with the largest rate of calls that meets the goal."""
         for target in self._targets:
-            rate = self._largest_rate(target, load, batch_size=batch_size)
+            goal = self._sweep.goal
+            assert goal is not None
+            tried = self._try_rates(target, load, goal, batch_size=batch_size)
             if self._sweep.is_partial:
                 return
-            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size))
+            most, is_open = goal.most_of(tried, by=lambda point: point.load.rate_per_s)
+            rate = None if most is None else most.load.rate_per_s
+            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size, is_open))
 
-    def _largest_rate(self, target: Target, load: Load, *, batch_size: int) -> float | None:
+    def _try_rates(self, target: Target, load: Load, goal: Goal, *, batch_size: int) -> list[Point]:
         """By halving, between none and as many calls as are answered offline."""
-        goal, plan = self._sweep.goal, self._sweep.plan
-        assert goal is not None
+        plan, tried = self._sweep.plan, []
         (capacity,) = self._measure([target], replace(load, scenario="offline"), batch_size=batch_size)
         low, high = 0.0, capacity.series.calls_per_s or 0.0
         for _ in range(_RATE_TRIALS):
@@ -218,8 +229,13 @@ class _Runner:
                 batch_size=batch_size,
                 duration_s=min(max(plan.duration_s, needed_s), plan.patience * plan.duration_s),
             )
-            low, high = (rate, high) if self._is_met(point) else (low, rate)
-        return low or None
+            tried.append(point)
+            low, high = (rate, high) if goal.is_met_by(point.series) else (low, rate)
+        return tried
 
-    def _is_met(self, point: Point) -> bool:
-        return self._sweep.goal is not None and self._sweep.goal.is_met_by(point.series)
+
+def _require_samples(series: Sequence[Series]) -> None:
+    """Note a failure where no call was made, as where threads for many calls took all the time to start."""
+    for one in series:
+        if one.failure is None and not one.samples_ms.size:
+            one.failure = "no call was made in time: fewer calls in flight, or a longer --duration"

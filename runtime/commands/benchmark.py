@@ -13,7 +13,15 @@ import click
 
 from datasets.files import write_text
 from foundation.command_options import FiniteRange, json_option
-from runtime.benchmarking.parameters import REMOTE_CONCURRENCY, Duration, Numbers, Size
+from runtime.benchmarking.parameters import (
+    MOST_CALLS_PER_S,
+    MOST_IN_FLIGHT,
+    MOST_THREADS,
+    REMOTE_CONCURRENCY,
+    Duration,
+    Numbers,
+    Size,
+)
 from runtime.commands.options import FILE, command_line, provider_option
 
 if TYPE_CHECKING:
@@ -51,7 +59,7 @@ _FAILED = 1
 @click.option(
     "--intra-op-threads",
     "threads",
-    type=Numbers(),
+    type=Numbers(largest=MOST_THREADS),
     show_default="usable cores",
     help="Threads that share the work of one call; several are tried in turn.",
 )
@@ -88,12 +96,15 @@ _FAILED = 1
     help="Times to open every model afresh; six at least give a ratio its interval.",
 )
 @click.option(
-    "--streams", type=click.IntRange(min=1), default=8, help="Calls of a multi-stream query, made at the same time."
+    "--streams",
+    type=click.IntRange(1, MOST_IN_FLIGHT),
+    default=8,
+    help="Calls of a multi-stream query, made at the same time.",
 )
 @click.option(
     "--concurrency",
     "--concurrency-range",
-    type=Numbers(),
+    type=Numbers(largest=MOST_IN_FLIGHT),
     show_default=f"1; server with --url {REMOTE_CONCURRENCY}",
     help="Calls in flight, offline and server; several are tried in turn.",
 )
@@ -101,7 +112,7 @@ _FAILED = 1
     "--request-rate",
     "--request-rate-range",
     "rates",
-    type=Numbers(float),
+    type=Numbers(float, largest=MOST_CALLS_PER_S),
     help="Calls a second of the server scenario; several are tried in turn.",
 )
 @click.option(
@@ -180,10 +191,13 @@ def benchmark(
     request = BenchmarkRequest(**options)
     sweep = request.measure(peers=ctx.obj)
     document = json.dumps(report.document(sweep, command=command_line()))
-    click.echo(document if as_json else report.text(sweep))
-    _keep(sweep, document, output=output, plots=export_plots, run=request.run_path)
-    if export_markdown is not None:
-        write_text(export_markdown, report.markdown(sweep))
+    try:
+        _keep(sweep, document, output=output, plots=export_plots, run=request.run_path)
+        if export_markdown is not None:
+            write_text(export_markdown, report.markdown(sweep))
+    finally:
+        # Last, since stdout may be full or closed, and yet where no file can be written.
+        click.echo(document if as_json else report.text(sweep))
     if sweep.is_partial:
         ctx.exit(_INTERRUPTED)
     if sweep.failures:

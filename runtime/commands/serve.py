@@ -13,6 +13,7 @@ import click
 
 from foundation.command_options import FiniteRange
 from foundation.limits import MAX_PIXELS
+from runtime.commands.environment import EnvironmentCommand
 from runtime.commands.options import PATH, provider_option
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ _SECONDS = FiniteRange(min=0)
 _TOKEN = "ENAS_TOKEN"
 
 
-# Options from the environment, as ENAS_SERVE_MAX_BATCH_SIZE, which containers are told by.
-@click.command(context_settings={"auto_envvar_prefix": "ENAS_SERVE"})
-@click.argument("models", type=PATH, envvar="ENAS_SERVE_MODELS")
+# Options from the environment, as ENAS_SERVE_MAX_BATCH_SIZE, by which containers are told.
+@click.command(cls=EnvironmentCommand, prefix="ENAS_SERVE")
+@click.argument("models", type=PATH)
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 is every one of this machine.")
 @click.option("--port", "--http-port", type=click.IntRange(0, 65535), default=8000, help="0 takes a free one.")
 @click.option("--workers", type=_COUNT, default=1, help="Processes that share the port.")
@@ -123,7 +124,10 @@ def serve(
 
 def _serve(settings: Settings) -> None:
     from runtime.serving.listener import listen
+    from runtime.serving.tls import check_certificate
 
+    if settings.tls_certificate is not None:
+        check_certificate(settings)
     listener = listen(settings)
     settings = replace(settings, port=listener.getsockname()[1])
     click.echo(f"serving {settings.models} at {settings.url}, {_reach(settings)}", err=True)

@@ -91,18 +91,23 @@ def random_inputs(
     Floats are normal, bytes span their range, wider whole numbers are 0 or 1, which hold as indices and masks anywhere.
 
     Args: sizes: free dimension -> its size. limits: input -> the number its whole numbers stay below.
-    Raises: ShapeError: a free dimension has no size, a size belongs to no dimension, or the batch is fixed to another.
+    Raises: ShapeError: a free dimension has no size, a size belongs to no dimension, the batch is fixed to another, or
+        memory does not hold the values.
     """
     shapes = _shapes(specs, batch_size=batch_size, sizes=sizes)
-    return {
-        spec.name: _random(
-            spec.dtype,
-            shapes[spec.name],
-            numpy_generator(seed, "benchmark", spec.name, batch_size),
-            limit=(limits or {}).get(spec.name),
-        )
-        for spec in specs
-    }
+    try:
+        return {
+            spec.name: _random(
+                spec.dtype,
+                shapes[spec.name],
+                numpy_generator(seed, "benchmark", spec.name, batch_size),
+                limit=(limits or {}).get(spec.name),
+            )
+            for spec in specs
+        }
+    # numpy's, by how far it is too much.
+    except (MemoryError, ValueError) as error:
+        raise ShapeError(f"inputs of this size cannot be made: {error}") from error
 
 
 def _shapes(specs: Sequence[TensorSpec], *, batch_size: int, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

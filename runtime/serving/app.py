@@ -106,12 +106,16 @@ class App:
         self.gate = Gate(router, settings=self._settings, metrics=self._metrics)
         return self.gate
 
-    async def follow_models(self) -> None:
-        """Have the models be what their files are now; a scan that fails leaves them to the next one."""
+    async def follow_models(self) -> list[str]:
+        """Have the models be what their files are now; a scan that fails leaves them to the next one.
+
+        Returns: why what is there does not serve; nothing if all of it does.
+        """
         try:
-            await self._repository.poll()
-        except Exception:
+            return await self._repository.poll()
+        except Exception as error:
             log.exception("the models' files were not followed")
+            return [str(error)]
 
     async def control_here(self, action: str, name: str) -> None:
         """Load or unload a model in this process."""

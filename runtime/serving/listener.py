@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import socket
 import struct
 import sys
@@ -34,9 +33,11 @@ def listen(settings: Settings) -> socket.socket:
             (settings.host, settings.port), family=family, backlog=BACKLOG, dualstack_ipv6=takes_both
         )
     except OSError as error:
-        raise SettingsError(
-            f"cannot listen at {settings.host}, port {settings.port}: {os.strerror(error.errno or 0)}"
-        ) from None
+        # Python adds the address to the system's words. Those of a name that is none are not errno's.
+        reason = str(error.strerror).partition(" (while")[0]
+    except TypeError:
+        reason = "not the name of a host"
+    raise SettingsError(f"cannot listen at {settings.host}, port {settings.port}: {reason}")
 
 
 def begin_no_more(listener: socket.socket) -> None:

@@ -1,90 +1,28 @@
-"""The models of a server: found on disk, loaded, replaced and unloaded while it serves.
+"""The models of a server: loaded, replaced and unloaded while it serves.
 
-A run or a model file is one model. A folder holds models in Triton's layout, `NAME/VERSION/model.onnx`, runs, or model
-files. Clients name models, never paths: a name that was not found there is unknown, whatever it spells.
+Clients name models, never paths: a name that was not found on disk is unknown, whatever it spells.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.models.artifact import MODEL, SEQUENCE_MODEL, ArtifactError, read_model
+from runtime.models.artifact import ArtifactError, read_model
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
+from runtime.serving.layout import Files, Found, find_models
 from runtime.serving.metrics import Metrics
 from runtime.serving.served import ServedModel
 from runtime.serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
-
-Found = Mapping[str, Mapping[str, Path]]
-"""Name -> version -> file."""
 Fingerprint = tuple[Path, int, int, int, int]
 """A file's path, number, times of its content and of its name, and size: some of it changes whenever the file does."""
-
-
-def find_models(root: Path) -> Found:
-    """What there is to serve. Raises: ArtifactError: nothing, or it cannot be looked at."""
-    try:
-        return _find(root)
-    except OSError as error:
-        raise ArtifactError(f"{error.filename or root}: cannot be read: {error.strerror or error}") from error
-
-
-def _find(root: Path) -> Found:
-    if root.is_file():
-        name = root.stem if root.name != MODEL else root.absolute().parent.name
-        return {_checked(name, root): {"1": root}}
-    if (root / MODEL).is_file():
-        return _of_run(root, _checked(root.absolute().name, root))
-    if not root.is_dir():
-        raise ArtifactError(f"{root}: no such file or directory")
-    found: dict[str, Mapping[str, Path]] = {}
-    for path in sorted(root.iterdir()):
-        name = path.stem if path.suffix == ".onnx" else path.name
-        if not _NAME.fullmatch(name):
-            continue
-        if path.is_file() and path.suffix == ".onnx":
-            found[name] = {"1": path}
-        elif (path / MODEL).is_file():
-            found |= _of_run(path, name)
-        elif path.is_dir() and (versions := _versions(path)):
-            found[name] = versions
-    if not found:
-        raise ArtifactError(
-            f"{root}: no {MODEL}, and no folder of models: expected NAME/1/{MODEL}, runs, or NAME.onnx; "
-            "`enas export` writes them"
-        )
-    return found
-
-
-def _checked(name: str, path: Path) -> str:
-    if not _NAME.fullmatch(name):
-        raise ArtifactError(f"{path}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
-    return name
-
-
-def _of_run(run: Path, name: str) -> dict[str, Mapping[str, Path]]:
-    files: dict[str, Mapping[str, Path]] = {name: {"1": run / MODEL}}
-    if (run / SEQUENCE_MODEL).is_file():
-        files[f"{name}-sequence"] = {"1": run / SEQUENCE_MODEL}
-    return files
-
-
-def _versions(folder: Path) -> dict[str, Path]:
-    return {
-        path.name: path / MODEL
-        for path in sorted(folder.iterdir())
-        if _VERSION.fullmatch(path.name) and (path / MODEL).is_file()
-    }
 
 
 @dataclass
@@ -116,6 +54,10 @@ class Repository:
         self._closing: set[asyncio.Task[None]] = set()
         self._has_loaded = False
         self._required: set[str] = set()
+        self._passed_over: Mapping[Path, str] = {}
+        """What the last scan found and did not take -> why."""
+        self._trouble: str | None = None
+        """Why the last poll found nothing; None if it did."""
 
     @property
     def is_ready(self) -> bool:
@@ -163,7 +105,7 @@ class Repository:
     async def load_all(self) -> None:
         """Load what there is. Raises: ArtifactError: nothing can be served; says why."""
         async with self._lock:
-            found = await asyncio.to_thread(find_models, self._settings.models)
+            found = await self._find()
             for name in found:
                 self._entries.setdefault(name, _Entry())
             self._required = set(found)
@@ -181,7 +123,7 @@ class Repository:
         """
         async with self._lock:
             try:
-                found = await asyncio.to_thread(find_models, self._settings.models)
+                found = await self._find()
             except ArtifactError:
                 # The last of them has gone.
                 found = {}
@@ -203,13 +145,21 @@ class Repository:
             self._drop(entry, list(entry.ready))
             entry.refused.clear()
 
-    async def poll(self) -> None:
-        """Follow the files: what is new or changed is loaded, what has gone is unloaded."""
+    async def poll(self) -> list[str]:
+        """Follow the files: what is new or changed is loaded, what has gone is unloaded.
+
+        Returns: why what is there does not serve; nothing if all of it does.
+        """
         try:
-            found = await asyncio.to_thread(find_models, self._settings.models)
+            found = await self._find()
         except ArtifactError as error:
-            log.warning("%s", error)
-            return
+            if self._trouble != str(error):
+                log.warning("%s", error)
+            self._trouble = str(error)
+            return [str(error)]
+        if self._trouble is not None:
+            log.info("models are found again")
+        self._trouble = None
         async with self._lock:
             for name, files in found.items():
                 entry = self._entries.setdefault(name, _Entry())
@@ -218,6 +168,7 @@ class Repository:
             for name in [name for name in self._entries if name not in found]:
                 await self._take(name, {})
                 del self._entries[name]
+            return [reason for entry in self._entries.values() for reason in entry.refused.values()]
 
     async def close(self) -> None:
         """Finish what was asked."""
@@ -225,7 +176,17 @@ class Repository:
             self._drop(entry, list(entry.ready))
         await asyncio.gather(*self._closing)
 
-    async def _take(self, name: str, files: Mapping[str, Path]) -> None:
+    async def _find(self) -> Found:
+        """What there is to serve; tells of what is passed over since the last scan. Raises: ArtifactError."""
+        passed_over: dict[Path, str] = {}
+        found = await asyncio.to_thread(find_models, self._settings.models, pass_over=passed_over.__setitem__)
+        for path, reason in passed_over.items():
+            if self._passed_over.get(path) != reason:
+                log.warning("passed over", extra={"path": str(path), "reason": reason})
+        self._passed_over = passed_over
+        return found
+
+    async def _take(self, name: str, files: Files) -> None:
         """Make a model serve these files."""
         entry = self._entries[name]
         entry.files = _fingerprints(files)
@@ -259,7 +220,7 @@ class Repository:
             task.add_done_callback(self._closing.discard)
 
 
-def _fingerprints(files: Mapping[str, Path]) -> dict[str, Fingerprint]:
+def _fingerprints(files: Files) -> dict[str, Fingerprint]:
     found = {}
     for version, path in files.items():
         try:

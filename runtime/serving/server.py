@@ -33,7 +33,8 @@ from runtime.serving.figures import Figures
 from runtime.serving.listener import BACKLOG, begin_no_more
 from runtime.serving.metrics import Metrics
 from runtime.serving.repository import Repository
-from runtime.serving.settings import Settings, read_token, renew_certificate
+from runtime.serving.settings import Settings, read_token
+from runtime.serving.tls import renew_certificate
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ class _Server(uvicorn.Server):
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
     async def _reload(self) -> None:
+        problems: list[str] = []
         try:
             if self.config.ssl is not None:
                 renew_certificate(self.config.ssl, self._settings)
@@ -145,9 +147,12 @@ class _Server(uvicorn.Server):
             for connection in self._all_connections():
                 connection.forget()
         except (OSError, ValueError) as error:
-            log.error("not reloaded", extra={"error": str(error)})
-        await self._app.follow_models()
-        log.info("reloaded")
+            problems.append(str(error))
+        problems += await self._app.follow_models()
+        if problems:
+            log.error("not reloaded", extra={"error": "; ".join(problems)})
+        else:
+            log.info("reloaded")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._is_worker and sig == signal.SIGINT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -78,6 +77,9 @@ class Settings:
     log_format: LogFormat = "text"
 
     def __post_init__(self) -> None:
+        if not self.host.strip():
+            # A socket takes it for every address of this machine.
+            raise SettingsError("--host is empty, but must be an address, as 127.0.0.1, or 0.0.0.0 for every one")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise SettingsError("TLS takes both a certificate and its key: --tls-certificate and --tls-key")
         if self.token is not None:
@@ -110,18 +112,10 @@ def check_token(token: str) -> None:
 
 def read_token(path: Path | None) -> str | None:
     """The token in a file, or in `$ENAS_TOKEN` if there is no file. Raises: SettingsError: it is none. OSError."""
-    token = os.environ.get(TOKEN) if path is None else path.read_text(encoding="utf-8").strip()
+    # What is no text at all becomes characters that no token has.
+    token = os.environ.get(TOKEN) if path is None else path.read_text(encoding="utf-8", errors="replace").strip()
     if token == "":
         raise SettingsError(f"the token in {path or f'${TOKEN}'} is empty")
     if token is not None:
         check_token(token)
     return token
-
-
-def renew_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Have new connections shown what is in the certificate's files now. Raises: OSError: they are no such pair."""
-    assert settings.tls_certificate is not None
-    files = (settings.tls_certificate, settings.tls_key)
-    # One that is refused halfway would leave a certificate with another's key.
-    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
-    context.load_cert_chain(*files)

@@ -69,8 +69,31 @@ def test_headers_carry_the_token(tmp_path: Path) -> None:
         "Authorization": "Bearer secret",
         "X-Of": "me : you",
     }
-    with pytest.raises(OptionError, match="must be NAME:VALUE"):
-        _ = request_of(*options, "--header", "nothing").request_headers
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("nothing", "must be NAME:VALUE"),
+        (" :x", "must be NAME:VALUE"),
+        ("X Y: 1", "a name is of letters, digits and"),
+        ("Ä: 1", "a name is of letters, digits and"),
+        ("X: €", "a value is of printable characters of Latin-1"),
+        ("X: 1\r\nY: 2", "a value is of printable characters of Latin-1"),
+    ],
+)
+def test_a_header_that_no_request_can_carry_is_refused(header: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        _ = request_of("--url", "http://localhost:1", "--header", header).request_headers
+    assert request_of("--url", "http://localhost:1", "--header", "X: é").request_headers == {"X": "é"}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00secret", b"", b"two\nlines"])
+def test_a_file_that_holds_no_token_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    request = request_of("--url", "http://localhost:1", "--token-file", str(tmp_path / "token"))
+    with pytest.raises(OptionError, match=r"^--token-file .*token: a token is a line of printable ASCII characters$"):
+        _ = request.request_headers
 
 
 @pytest.mark.parametrize(

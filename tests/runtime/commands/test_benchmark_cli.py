@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,13 +10,15 @@ import numpy as np
 import pytest
 
 from foundation.cores import usable_cores
+from runtime.benchmarking.scenarios import Load
 from runtime.commands.benchmark import benchmark
 from tests.runtime.benchmarking.test_targets import foreign_model
 from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
 from tests.runtime.language_models import save_run
-from tests.runtime.oip_server import serving
+from tests.runtime.oip_server import Double, Reply, serving
 
+ROOT = Path(__file__).parents[3]
 # Enough to see every path, too little to mean anything.
 QUICK = ["--provider", "cpu", "-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]
 
@@ -73,6 +78,30 @@ def test_output_and_markdown_go_where_they_are_told(model_path: Path, tmp_path: 
     assert page.read_text(encoding="utf-8").startswith("**single-stream**\n\n|  | batch |")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_stdout_loses_no_file(model_path: Path, tmp_path: Path) -> None:
+    output, page = tmp_path / "out.json", tmp_path / "table.md"
+    line = [sys.executable, str(ROOT / "enas.py"), "benchmark", str(model_path), "-b", "1", *QUICK]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*line, "--output", str(output), "--export-markdown", str(page)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, "error: [Errno 28] No space left on device")
+    assert json.loads(output.read_text(encoding="utf-8"))["kind"] == "benchmark"
+    assert page.read_text(encoding="utf-8").startswith("**single-stream**")
+
+
+def test_a_file_that_cannot_be_written_loses_no_table(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run(benchmark, model_path, "-b", "1", "--output", tmp_path / "file" / "out.json", *QUICK)
+    assert isinstance(result.exception, OSError)
+    assert "single-stream\n" in result.stdout
+
+
 def test_torch_is_the_baseline_it_is_compared_with(run_directory: Path) -> None:
     document = document_of(benchmark, run_directory, "-b", "1", "--compare-torch", *QUICK, peers=_Peers())
     assert document["baseline"] == "torch eager"
@@ -115,6 +144,14 @@ def test_comparing_with_torch_needs_torch(run_directory: Path) -> None:
         (["-t", "0"], "0.0 is not in the range x>0"),
         (["--intra-op-threads", "0"], "0 is too small; the smallest is 1"),
         (["--request-rate", "0"], "0 is too small; it must be more than 0"),
+        (["--request-rate", "nan"], "'nan' is not a number, several as 1,8,32, or a range as 1:8:2"),
+        (["--request-rate", "1:inf"], "'1:inf' is not a number, several as 1,8,32, or a range as 1:8:2"),
+        (["--request-rate", "1e9"], "1,000,000,000 is too large; the largest is 1,000,000"),
+        (["--request-rate", "1:2:1e-6"], "'1:2:1e-6' is 1,000,001 numbers; at most 10,000 can be tried"),
+        (["-b", "1:100000000000"], "'1:100000000000' is 100,000,000,000 numbers; at most 10,000 can be tried"),
+        (["--concurrency", "1000000"], "1,000,000 is too large; the largest is 10,000"),
+        (["--streams", "1000000"], "1000000 is not in the range 1<=x<=10000"),
+        (["--intra-op-threads", "3000000000"], "3,000,000,000 is too large; the largest is 1,024"),
         (["-e", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["--shape", "time=0"], "'time=0' is not a dimension and its size, 1 or more, as height=224"),
         (["--latency-target", "5 parsecs"], "'5 parsecs' is not a time, as 5ms, 800us or 0.2s"),
@@ -211,6 +248,29 @@ def test_a_latency_that_nothing_meets_is_told(model_path: Path) -> None:
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith(f"{model_path}  ")] == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("scenario", "of"),
+    [
+        ("", "batch"),
+        ("--scenario server", "rate"),
+        ("--scenario server --request-rate 40", "rate"),
+    ],
+)
+def test_too_few_samples_for_a_latency_are_told_and_not_taken_for_a_miss(scenario: str, of: str) -> None:
+    class Slow(Double):
+        def infer(self, body: bytes, header_length: str | None) -> Reply:
+            time.sleep(0.005)
+            return super().infer(body, header_length)
+
+    with serving(Slow) as url:
+        line = ["double", "--url", url, "-b", "1", *scenario.split(), *QUICK]
+        result = run(benchmark, *line, "--latency-target", "10s")
+        missed = run(benchmark, *line, "--latency-target", "1ms")
+    assert f"double: too few samples to tell which {of} has a p99 of 10000 ms or less (p99 takes 662)" in result.stdout
+    # However few they are.
+    assert f"double: no {of} that was tried for a p99 of 1 ms or less" in missed.stdout
+
+
 def test_a_model_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
     graph = tiny_graph()
     for value in (*graph.input, *graph.output):
@@ -222,6 +282,21 @@ def test_a_model_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert f"FAILED: {path} at batch 1: takes batches of 4 only, not of 1." in result.stdout
     assert mistake(benchmark, path, "-b", "2", *QUICK) == f"{path} at batch 2: takes batches of 4 only, not of 2"
+
+
+def test_a_batch_that_memory_does_not_hold_is_a_failure_of_its_point(model_path: Path) -> None:
+    result = run(benchmark, model_path, "-b", f"1,{10**15}", *QUICK)
+    assert result.exit_code == 1
+    assert f"FAILED: {model_path} at batch {10**15}: inputs of this size cannot be made: " in result.stdout
+
+
+def test_a_point_at_which_no_call_was_made_has_failed(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where the threads of very many calls take all the time to start.
+    monkeypatch.setattr(Load, "play", lambda load: lambda players, **plan: None)
+    reason = "no call was made in time: fewer calls in flight, or a longer --duration"
+    assert mistake(benchmark, model_path, "-b", "1", "--scenario", "offline", *QUICK) == (
+        f"{model_path} at batch 1: {reason}"
+    )
 
 
 def test_a_model_of_somebody_else_is_measured(tmp_path: Path) -> None:
@@ -252,6 +327,25 @@ def test_a_model_on_a_server_is_measured_by_the_same_scenarios() -> None:
     assert (point["intra_op_threads"], point["failure"]) == (None, None)
     assert point["count"] > 0
     assert document["models"][0]["file"] == f"{url}/v2/models/double"
+
+
+@pytest.mark.parametrize(("largest", "has_new_shape"), [(1, False), (2, True), (32, True)])
+def test_a_server_is_measured_at_the_largest_batch_that_it_takes(largest: int, has_new_shape: bool) -> None:
+    class Limited(Double):
+        def infer(self, body: bytes, header_length: str | None) -> Reply:
+            status, headers, answer = super().infer(body, header_length)
+            (output,) = json.loads(answer[: int(headers["Inference-Header-Content-Length"])])["outputs"]
+            # A row is four floats.
+            if output["parameters"]["binary_data_size"] > largest * 4 * 4:
+                return 400, {}, b'{"error": "too many rows"}'
+            return status, headers, answer
+
+    with serving(Limited) as url:
+        document = document_of(benchmark, "double", "--url", url, "-b", str(largest), *QUICK)
+    (point,) = document["points"]
+    assert point["failure"] is None
+    assert len(point["sittings"]) == 2
+    assert (point["new_shape_ms"] is not None) == has_new_shape
 
 
 def test_reference_networks_are_measured_beside_the_model(model_path: Path) -> None:

@@ -74,3 +74,10 @@ def test_a_first_dimension_that_is_no_batch_can_be_given_a_size() -> None:
     words = TensorSpec("words", np.dtype(np.int64), ("length",))
     feed = random_inputs([words, STATE], batch_size=3, sizes={"length": 8}, seed=0)
     assert (feed["words"].shape, feed["state"].shape) == ((8,), (3, 7))
+
+
+@pytest.mark.parametrize("batch_size", [10**15, 10**18, 10**30])
+def test_inputs_that_memory_does_not_hold_are_told(batch_size: int) -> None:
+    spec = TensorSpec("images", np.dtype(np.uint8), ("batch", 28, 28, 1))
+    with pytest.raises(ShapeError, match=r"^inputs of this size cannot be made: "):
+        random_inputs([spec], batch_size=batch_size, sizes={}, seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import ssl
@@ -76,6 +77,34 @@ def test_a_hangup_has_token_and_models_read_anew(tmp_path: Path, workers: str) -
         assert ask(connection, "POST", INFER, REQUEST[0], REQUEST[1] | new).status == 200
         connection.close()
         assert server.stop() == 0
+
+
+def test_a_hangup_after_which_something_is_not_read_is_no_reload(tmp_path: Path) -> None:
+    models, token = tmp_path / "models", tmp_path / "token"
+    path = save(models / "tiny.onnx", tiny_graph(), metadata())
+    token.write_text(TOKEN)
+    with serving(models, "--token-file", str(token), "--log-format", "json") as server:
+
+        def told() -> tuple[str, str]:
+            """What a hangup ends with, and why."""
+            server.process.send_signal(signal.SIGHUP)
+            while True:
+                line = json.loads(_line(server.process))
+                if "reloaded" in line["event"]:
+                    return line["event"], line.get("error", "")
+
+        assert told() == ("reloaded", "")
+        token.write_text("short")
+        assert told() == ("not reloaded", "the token must be at least 16 printable ASCII characters")
+        assert told()[0] == "not reloaded", "and not that it is, after that"
+        token.write_text(TOKEN)
+        assert told() == ("reloaded", "")
+        path.write_bytes(b"no model")
+        assert told() == ("not reloaded", f"{path}: not an ONNX file, or one cut short (8 bytes)")
+        path.unlink()
+        for _ in range(2):
+            event, reason = told()
+            assert (event, reason.startswith(f"{models}: no model.onnx")) == ("not reloaded", True)
 
 
 def certificate(folder: Path, name: str) -> None:

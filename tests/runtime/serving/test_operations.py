@@ -56,6 +56,16 @@ def test_half_of_tls_ends_the_command(model_path: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_certificate_that_is_none_ends_the_command_before_it_listens(
+    model_path: Path, tmp_path: Path, workers: str
+) -> None:
+    wrong_file = tmp_path / "cert.pem"
+    wrong_file.touch()
+    done = command(model_path, "--tls-certificate", wrong_file, "--tls-key", wrong_file, "--workers", workers)
+    assert (done.returncode, done.stderr) == (2, f"error: {wrong_file}: not a certificate in PEM\n")
+
+
 def test_a_server_says_where_it_listens_and_to_whom(server: Server) -> None:
     assert server.lines[0].endswith(f"at http://127.0.0.1:{server.port}, to this machine only (--host)\n")
 

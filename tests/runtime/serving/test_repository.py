@@ -1,4 +1,4 @@
-"""Which models there are, and how they are loaded, replaced and unloaded, in this process."""
+"""How models are loaded, replaced and unloaded, in this process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from runtime.models.artifact import ArtifactError
 from runtime.serving import pace
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
 from runtime.serving.metrics import Metrics, ModelMetrics
-from runtime.serving.repository import Repository, find_models
+from runtime.serving.repository import Repository
 from runtime.serving.served import ServedModel
 from runtime.serving.settings import Settings
-from tests.runtime import language_models
 from tests.runtime.conftest import SHAPE, metadata, save, tiny_graph
 from tests.runtime.serving.waiting import told
 
@@ -51,45 +50,6 @@ def wrong(path: Path) -> Path:
 
 def good(path: Path, **changes: Any) -> Path:
     return save(path, tiny_graph(), metadata(**changes))
-
-
-# --- what is found ----------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_a_model_of_its_name(model_path: Path) -> None:
-    assert find_models(model_path) == {"tiny": {"1": model_path}}
-
-
-def test_a_run_is_a_model_of_its_name_and_one_more_of_whole_sequences(tmp_path: Path, run_directory: Path) -> None:
-    assert find_models(run_directory) == {"run": {"1": run_directory / "model.onnx"}}
-    assert find_models(run_directory / "model.onnx") == {"run": {"1": run_directory / "model.onnx"}}
-    assert set(find_models(language_models.save_run(tmp_path / "cats"))) == {"cats", "cats-sequence"}
-
-
-def test_a_folder_holds_models_in_every_layout(tmp_path: Path) -> None:
-    for path in (
-        "a/1/model.onnx",
-        "a/12/model.onnx",
-        "a/03/model.onnx",
-        "a/x/model.onnx",
-        "a/4/other.onnx",
-        "run/model.onnx",
-        "file.onnx",
-        ".hidden/1/model.onnx",
-        "a b/1/model.onnx",
-        "empty/notes.txt",
-    ):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
-    found = find_models(tmp_path)
-    assert {name: list(versions) for name, versions in found.items()} == {"a": ["1", "12"], "file": ["1"], "run": ["1"]}
-
-
-def test_where_there_is_no_model_one_is_told_what_is_expected(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no model\.onnx, and no folder of models: expected NAME/1/model\.onnx"):
-        find_models(tmp_path)
-    with pytest.raises(ArtifactError, match=r"nowhere: no such file or directory"):
-        find_models(tmp_path / "nowhere")
 
 
 # --- what is served ---------------------------------------------------------------------------------------------------
@@ -272,21 +232,21 @@ def test_polling_follows_the_files(tmp_path: Path) -> None:
 def test_a_scan_that_fails_leaves_everything_to_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good(tmp_path / "m.onnx")
 
-    def fail(root: Path) -> None:
+    def fail(root: Path, *_: object) -> None:
         raise OSError(errno.EIO, "Input/output error", str(root))
 
     async def scenario() -> None:
         models = repository(tmp_path)
         await models.load_all()
         with monkeypatch.context() as patch:
-            patch.setattr("runtime.serving.repository._find", fail)
+            patch.setattr("runtime.serving.layout._find", fail)
             await models.poll()
             with pytest.raises(UnknownError):
                 await models.load("n")
         good(tmp_path / "n.onnx")
         await models.poll()
         assert models.names == ["m", "n"]
-        monkeypatch.setattr("runtime.serving.repository._find", fail)
+        monkeypatch.setattr("runtime.serving.layout._find", fail)
         with pytest.raises(ArtifactError, match=r"cannot be read: Input/output error$"):
             await repository(tmp_path).load_all()
 
@@ -319,6 +279,49 @@ def test_loading_where_the_last_file_has_gone_is_a_model_that_is_unknown(tmp_pat
         path.unlink()
         with pytest.raises(UnknownError, match=r"^failed to load 'm', there is no such model"):
             await models.load("m")
+
+    run(scenario())
+
+
+def test_a_model_that_is_passed_over_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good(tmp_path / "m.onnx")
+    good(tmp_path / "my model.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        await models.load_all()
+        await models.poll()
+        assert passed_over() == [tmp_path / "my model.onnx"]
+        good(tmp_path / "my other model.onnx")
+        await models.poll()
+        await models.poll()
+        assert passed_over() == [tmp_path / "my model.onnx", tmp_path / "my other model.onnx"]
+
+    def passed_over() -> list[Path]:
+        return [Path(vars(record)["path"]) for record in caplog.records if record.message == "passed over"]
+
+    run(scenario())
+
+
+def test_a_folder_that_has_gone_is_logged_when_it_goes_and_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "runtime.serving.repository")
+    good(tmp_path / "models" / "m.onnx")
+
+    async def scenario() -> None:
+        models = repository(tmp_path / "models")
+        await models.load_all()
+        caplog.clear()
+        (tmp_path / "models").rename(tmp_path / "away")
+        for _ in range(3):
+            await models.poll()
+        assert caplog.messages == [f"{tmp_path}/models: no such file or directory"]
+        assert models.names == ["m"], "what was loaded serves on"
+        (tmp_path / "away").rename(tmp_path / "models")
+        for _ in range(3):
+            await models.poll()
+        assert caplog.messages[1:] == ["models are found again"]
 
     run(scenario())
 

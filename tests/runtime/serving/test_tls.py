@@ -1,0 +1,53 @@
+"""Which file of a certificate and its key is at fault."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime.serving.settings import Settings, SettingsError
+from runtime.serving.tls import check_certificate, renew_certificate
+
+MAKE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 1 -subj /CN=localhost"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pairs, `own` and `other`, the own key with a password, too, and a file of neither."""
+    folder = tmp_path_factory.mktemp("tls")
+    for name in ("own", "other"):
+        made = ["-nodes", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"]
+        subprocess.run([*MAKE.split(), *made], check=True, capture_output=True)
+    line = "openssl pkey -aes256 -passout pass:secret -in own.key -out locked.key"
+    subprocess.run(line.split(), cwd=folder, check=True, capture_output=True)
+    (folder / "notes.txt").write_text("neither")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "fault"),
+    [
+        ("notes.txt", "own.key", "{0}/notes.txt: not a certificate in PEM"),
+        ("own.pem", "notes.txt", "{0}/notes.txt: not a private key in PEM"),
+        ("own.pem", "other.key", "{0}/other.key: not the key of the certificate {0}/own.pem"),
+        (
+            "own.pem",
+            "locked.key",
+            "{0}/locked.key: the key takes a password; expected one without: openssl pkey -in {0}/locked.key -out FILE",
+        ),
+    ],
+)
+def test_the_file_at_fault_is_named(files: Path, certificate: str, key: str, fault: str) -> None:
+    settings = Settings(Path("models"), tls_certificate=files / certificate, tls_key=files / key)
+    with pytest.raises(SettingsError) as caught:
+        check_certificate(settings)
+    assert str(caught.value) == fault.format(files)
+
+
+def test_a_file_that_has_gone_is_named(files: Path) -> None:
+    settings = Settings(Path("models"), tls_certificate=files / "own.pem", tls_key=files / "gone.key")
+    with pytest.raises(FileNotFoundError, match=r"gone\.key"):
+        renew_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
