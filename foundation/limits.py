@@ -1,4 +1,4 @@
-"""How large a picture may be, for every command alike."""
+"""How large a picture may be, and how many threads there may be, for every command alike."""
 
 from __future__ import annotations
 
@@ -12,3 +12,6 @@ MAX_FILE_BYTES = 1 << 29
 """A larger file is no picture of that many pixels."""
 MAX_STORED_PIXELS = 1 << 22
 """Of an image of a data set: bringing pictures to 2048×2048 takes 1.7 GB, to 4096×4096 6.7 GB (measured)."""
+
+MAX_THREADS = 1024
+"""onnxruntime takes a minute to start as many."""

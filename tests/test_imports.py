@@ -193,6 +193,7 @@ ALLOWED = {
     },
     "searcher.commands.options": {
         "foundation.command_options",
+        "foundation.limits",
         "searcher.arch.space_names",
         "searcher.training.executors",
         "searcher.training.interrupt",

@@ -14,8 +14,6 @@ REMOTE_CONCURRENCY = 64
 
 MOST_IN_FLIGHT = 10_000
 """Each call in flight takes a thread, and many a connection."""
-MOST_THREADS = 1024
-"""onnxruntime takes a minute to start as many."""
 MOST_CALLS_PER_S = 1_000_000
 """More than can be made from here; each is planned before the first."""
 _MOST_NUMBERS = 10_000

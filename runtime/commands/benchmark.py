@@ -13,10 +13,10 @@ import click
 
 from datasets.files import write_text
 from foundation.command_options import FiniteRange, json_option
+from foundation.limits import MAX_THREADS
 from runtime.benchmarking.parameters import (
     MOST_CALLS_PER_S,
     MOST_IN_FLIGHT,
-    MOST_THREADS,
     REMOTE_CONCURRENCY,
     Duration,
     Numbers,
@@ -59,7 +59,7 @@ _FAILED = 1
 @click.option(
     "--intra-op-threads",
     "threads",
-    type=Numbers(largest=MOST_THREADS),
+    type=Numbers(largest=MAX_THREADS),
     show_default="usable cores",
     help="Threads that share the work of one call; several are tried in turn.",
 )

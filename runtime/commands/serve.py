@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from foundation.command_options import FiniteRange
-from foundation.limits import MAX_PIXELS
+from foundation.limits import MAX_PIXELS, MAX_THREADS
 from runtime.commands.environment import EnvironmentCommand
 from runtime.commands.options import PATH, provider_option
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _COUNT = click.IntRange(min=1)
+_THREADS = click.IntRange(1, MAX_THREADS)
 _SECONDS = FiniteRange(min=0)
 _TOKEN = "ENAS_TOKEN"
 
@@ -32,8 +33,8 @@ _TOKEN = "ENAS_TOKEN"
 @click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 is every one of this machine.")
 @click.option("--port", "--http-port", type=click.IntRange(0, 65535), default=8000, help="0 takes a free one.")
 @click.option("--workers", type=_COUNT, default=1, help="Processes that share the port.")
-@click.option("--threads", type=_COUNT, default=1, help="Of onnxruntime, for one batch.")
-@click.option("--runners", type=_COUNT, show_default="the cores", help="Batches of a model side by side, at most.")
+@click.option("--threads", type=_THREADS, default=1, help="Of onnxruntime, for one batch.")
+@click.option("--runners", type=_THREADS, show_default="the cores", help="Batches of a model side by side, at most.")
 @click.option("--max-batch-size", type=_COUNT, default=32, help="Rows of a batch, and of a request.")
 @click.option("--max-queue-delay-ms", type=_SECONDS, default=0.0, help="How long a request waits for company.")
 @click.option("--max-queue-size", type=_COUNT, default=256, help="Requests that wait for a model; more are refused.")

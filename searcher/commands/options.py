@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from foundation.command_options import Command, FiniteRange, force_option
+from foundation.limits import MAX_THREADS
 from searcher.arch.space_names import SPACE_NAMES
 from searcher.training.interrupt import Stopped
 
@@ -81,7 +82,7 @@ def threads_option(command: Command) -> Command:
     """--threads, as the parameter threads."""
     return click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MAX_THREADS),
         show_default="as many as pay; 1 for each of several trainings",
         help="CPU threads. Results are to the bit for a number of threads.",
     )(command)
