@@ -167,22 +167,6 @@ def write_dataclass(value: object) -> Any:
     return value
 
 
-def defaults_of(value: object) -> dict[str, Any]:
-    """The table of the defaults that a dataclass, and those in it, have for their fields; None is left out."""
-    table: dict[str, Any] = {}
-    for f in dataclasses.fields(value):  # type: ignore[arg-type]
-        inner = getattr(value, f.name)
-        if f.default is None:
-            continue
-        if dataclasses.is_dataclass(inner):
-            table[f.name] = defaults_of(inner)
-        elif f.default is not dataclasses.MISSING:
-            table[f.name] = write_dataclass(f.default)
-        elif f.default_factory is not dataclasses.MISSING:
-            table[f.name] = write_dataclass(f.default_factory())
-    return table
-
-
 def _read_value(hint: Any, value: object, *, place: str, problems: Problems) -> Any:
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):

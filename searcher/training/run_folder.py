@@ -25,7 +25,7 @@ except ImportError:  # Windows, where two processes in one run directory are the
 import tomli_w
 
 from datasets.files import strict_json, write_text
-from searcher.arch.document import DocumentError, Problems, defaults_of, read_dataclass, write_dataclass
+from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.distributed import ALONE, World
 from searcher.training.metrics import MetricsLog
@@ -117,7 +117,7 @@ class RunFolder:
         if force:
             self._delete()
         if self.config_path.exists():
-            differences = _differences(read_toml(self.config_path), write_dataclass(config), defaults_of(config))
+            differences = _differences(read_toml(self.config_path), write_dataclass(config))
             if differences:
                 told = "; ".join(list(differences.values())[:3])
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
@@ -318,19 +318,13 @@ def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
     return file
 
 
-def _differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any], place: str = ""
-) -> dict[str, str]:
-    """By its key, for every value that differs: `seed was 0, now 1`.
-
-    Args: defaults: what counts where an earlier version, which had no such setting, wrote none.
-    """
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> dict[str, str]:
+    """By its key, for every value that differs: `seed was 0, now 1`."""
     found: dict[str, str] = {}
     for key in dict.fromkeys([*old, *new]):
-        default, now = defaults.get(key), new.get(key)
-        before = old.get(key, default if now == default else None)
+        before, now = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            found |= _differences(before, now, default if isinstance(default, dict) else {}, f"{place}{key}.")
+            found |= _differences(before, now, f"{place}{key}.")
         elif before != now:
             found[f"{place}{key}"] = f"{place}{key} was {before!r}, now {now!r}"
     return found

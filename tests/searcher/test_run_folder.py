@@ -6,7 +6,7 @@ import errno
 import math
 import pickle
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,40 +126,6 @@ def test_a_wait_for_another_process_is_told(
         with pytest.raises(RunError, match="is in use by another process"):
             lock_file(tmp_path / ".lock", wait_s=0.6)
         assert capsys.readouterr().err == f"waiting for another process that uses {tmp_path}\n"
-
-
-@dataclass(frozen=True)
-class Inner:
-    step: float = 0.1
-
-
-@dataclass(frozen=True)
-class Outer:
-    seed: int
-    inner: Inner = Inner()
-    teacher: Inner | None = None
-    rounds: int = 3
-
-
-def test_a_setting_that_an_earlier_version_had_not_counts_as_its_default(tmp_path: Path) -> None:
-    path = tmp_path / "search"
-
-    def resume(config: Outer) -> None:
-        RunFolder.open(path, config, resume=True, force=False, again="enas x").close()
-
-    resume(Outer(1))
-    (path / "config.toml").write_text("seed = 1\n[inner]\n")
-    resume(Outer(1))
-    (path / "config.toml").write_text("seed = 1\n")
-    resume(Outer(1))
-    for other, told in (
-        (Outer(1, rounds=4), "rounds was None, now 4"),
-        (Outer(1, inner=Inner(0.2)), "inner was None, now"),
-        (Outer(1, teacher=Inner()), "teacher was None, now"),
-        (Outer(2), "seed was 1, now 2"),
-    ):
-        with pytest.raises(RunError, match=told):
-            resume(other)
 
 
 def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None:
