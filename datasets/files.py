@@ -43,7 +43,8 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
             os.replace(path, keep)
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a write that fails, as on a full disk, does not say of which file
+        # A write that fails, as on a full disk, does not say of which file.
+        if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
     finally:

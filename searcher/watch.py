@@ -14,7 +14,7 @@ from typing import Any
 
 from searcher.arch.catalog import is_retraining_outdated
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, check_is_run, derived_in, is_model_current, read_object
+from searcher.report.run_files import Stage, check_is_there, derived_in, is_model_current, read_object
 from searcher.report.sections.elements import quoted
 from searcher.report.values import duration
 
@@ -44,7 +44,7 @@ class Watcher:
     """
 
     def __init__(self, run: Path) -> None:
-        check_is_run(run)
+        check_is_there(run)
         self._run = run
         self._seen: dict[str, tuple[int, float]] = {}
         """Of each stage: epochs and the time of the last, when it was first looked at."""
@@ -55,7 +55,7 @@ class Watcher:
         if is_retraining_outdated(self._run) or not (self._run / "model.onnx").exists():
             return False
         is_of_the_last = read_object(self._run / "verification.json").get("retraining_finished") is True
-        return is_of_the_last and is_model_current(self._run) is True
+        return is_of_the_last and is_model_current(self._run) is not False
 
     def lines(self, *, now: float) -> list[Line]:
         """A line for each stage that has begun. now: seconds since 1970, as files' times are."""

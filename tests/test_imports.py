@@ -220,6 +220,7 @@ ALLOWED = {
         "searcher.training.run_folder",
     },
     "searcher.training.run_folder": {
+        "foundation.text",
         "searcher.arch.document",
         "searcher.training.checkpoint",
         "searcher.training.distributed",

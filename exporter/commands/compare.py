@@ -126,9 +126,10 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
     from exporter.retraining.config import RetrainConfig, config_types
     from exporter.retraining.presets import retrain_preset
     from exporter.retraining.retrain import check_up_to_date
-    from searcher.arch.catalog import find_spec
+    from searcher.arch.catalog import check_is_run, find_spec
     from searcher.training.run_folder import RunFolder, read_config
 
+    check_is_run(run)
     spec = find_spec(run)
     folder = RunFolder(run / "retrain")
     retrained = folder.path / "spec.json"

@@ -156,10 +156,11 @@ def _remove_stale_forms(run: Path) -> None:
 
 def _check_is_of_images(run: Path) -> None:
     """Raises: ConfigError: the run is one of text, whose models have no such form."""
-    from searcher.arch.catalog import find_spec
+    from searcher.arch.catalog import check_is_run, find_spec
     from searcher.arch.document import ConfigError
     from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
+    check_is_run(run)
     if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
         raise ConfigError(f"{', '.join(_FORM_OPTIONS)}, --resize-inside and --web are for image classifiers")
 

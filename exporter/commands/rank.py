@@ -68,10 +68,11 @@ def rank(
     from exporter.retraining.request import preset_of
     from exporter.selection.halving import halving_preset
     from exporter.selection.rungs import shortened
-    from searcher.arch.catalog import find_spec
+    from searcher.arch.catalog import check_is_run, find_spec
     from searcher.arch.document import ConfigError
     from searcher.training.settings import Settings
 
+    check_is_run(run)
     spec = find_spec(run)
     settings = Settings.read(config_file, assignments)
     # There must be a split to score on.
@@ -113,21 +114,22 @@ def rank(
 
 def _ranking_lines(found: Ranking) -> Iterator[str]:
     """A table of the predictors for each measure, and what the shared weights' rank correlation is worth."""
+    width = 1 + max(len(one.name) for one in found.predictors)
     for judged in found.judgements:
         where = "of the last epoch" if judged.measure == "training loss" else "on half of valid"
         yield f"by {judged.measure} {where}"
         regret_of = f"regret of {judged.agreements[0].top}"
-        yield f"{'predictor':<20}{'tau':>7}{'± s.e.':>8}{'share':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
+        yield f"{'predictor':<{width}}{'tau':>7}{'± s.e.':>8}{'share':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
         for one, agreed in zip(found.predictors, judged.agreements, strict=True):
             regret = f"{100 * agreed.regret:.2f} pts" if judged.measure == "accuracy" else f"{agreed.regret:.3f}"
             yield (
-                f"{one.name:<20}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
+                f"{one.name:<{width}}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
                 f"{_or_dash(agreed.share, '.2f'):>8}{_or_dash(agreed.p_value, '.2g'):>9}"
                 f"{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
             )
         if judged.seed_tau is not None:
             error = _or_dash(judged.seed_standard_error, ".2f")
-            yield f"{'another seed':<20}{judged.seed_tau:>7.2f}{error:>8}{1:>8}   the most that can be asked for"
+            yield f"{'another seed':<{width}}{judged.seed_tau:>7.2f}{error:>8}{1:>8}   the most that can be asked for"
     pool = f"{len(found.architectures)} architectures trained for {found.epochs} epochs"
     shared = found.judgements[0].agreements[0]
     tau, p_value = shared.tau, shared.p_value

@@ -46,7 +46,7 @@ from exporter.retraining.retrain import BEST, check_task, check_up_to_date, load
 from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model
-from searcher.arch.catalog import is_retraining_outdated
+from searcher.arch.catalog import check_is_run, is_retraining_outdated
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import BoundNetwork
@@ -89,10 +89,9 @@ def load_retrained(run: Path) -> Retrained:
     """The best weights of a run's retraining, on the CPU.
 
     Raises: RunError: there is no retraining, or no epoch of it is done, or it is of a network that the run is no longer
-    for. StoreError, CheckpointError.
+    for. DocumentError: the run is a file. StoreError, CheckpointError.
     """
-    if run.is_file():
-        raise RunError(f"{run}: a file; expected the directory of a run")
+    check_is_run(run)
     check_up_to_date(run)
     folder = RunFolder(run / "retrain")
     if not (folder.path / BEST).exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -46,11 +46,11 @@ def folder_of(number: int) -> str:
     return f"{number:02d}"
 
 
-def check_pool(folder: Path, specs: Sequence[Spec], *, again: str) -> None:
-    """Raises: RunError: what is trained in the folder is not of this pool."""
+def check_pool(folder: Path, specs: Sequence[Spec], *, recipes: Collection[str], again: str) -> None:
+    """Raises: RunError: what is trained in the folder by one of these recipes is not of this pool."""
     for number, spec in enumerate(specs):
-        for path in (folder / folder_of(number)).glob("*"):
-            begun = RunFolder(path)
+        for recipe in recipes:
+            begun = RunFolder(folder / folder_of(number) / recipe)
             if begun.begun and read_toml(begun.config_path).get("spec_sha256") != spec_digest(spec):
                 raise RunError(
                     f"{folder} holds trainings of another pool, as another --count, --seed or search makes: go on with "

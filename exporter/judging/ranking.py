@@ -116,13 +116,17 @@ def rank(
     search, store = finished.search, finished.store
     metric = search.learner.metric
     specs = stratified(search, count, seed=seed)
-    if not force:
-        check_pool(run / _FOLDER, specs, again=again)
     training = search.config.training
     if isinstance(training, ImageTraining):  # as the search saw the pictures
         config, *rungs = (with_flip(one, flip=training.augmentation.flip) for one in (config, *rungs))
+    # Rungs have a seed of their own: a training and its beginning would share the luck of their first weights.
+    rung_seed = stream_seed(seed, "ranking", "rungs")
+    short_recipes = {f"epochs-{rung.num_epochs}": replace(rung, seed=rung_seed) for rung in rungs}
+    long_recipes = {f"seed-{one}": replace(config, seed=one) for one in range(seed, seed + num_seeds)}
+    if not force:
+        check_pool(run / _FOLDER, specs, recipes=(*short_recipes, *long_recipes), again=again)
 
-    def begun(name: str, recipe: RetrainConfig) -> list[Job]:
+    def begun(recipes: Mapping[str, RetrainConfig]) -> list[Job]:
         return [
             begin_training(
                 f"architecture {number + 1} of {count}, {name.replace('-', ' ')}",
@@ -134,13 +138,11 @@ def rank(
                 force=force,
                 again=again,
             )
+            for name, recipe in recipes.items()
             for number, spec in enumerate(specs)
         ]
 
-    # Rungs have a seed of their own: a training and its beginning would share the luck of their first weights.
-    rung_seed = stream_seed(seed, "ranking", "rungs")
-    of_rungs = [job for rung in rungs for job in begun(f"epochs-{rung.num_epochs}", replace(rung, seed=rung_seed))]
-    alone = [job for one in range(seed, seed + num_seeds) for job in begun(f"seed-{one}", replace(config, seed=one))]
+    of_rungs, alone = begun(short_recipes), begun(long_recipes)
     if not resume:
         (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
     with devices.threads(config.threads):

@@ -15,7 +15,7 @@ from datasets.store import StoreError
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retrain import retrain, train
 from exporter.retraining.retraining import Retraining
-from searcher.arch.spec import Spec, spec_digest
+from searcher.arch.spec import Spec, spec_digest, write_spec
 from searcher.training.device import threads
 from searcher.training.interrupt import Interrupt
 from searcher.training.jobs import Job
@@ -75,7 +75,10 @@ def begin_training(
     """
     config = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
     path = path.absolute()
-    RunFolder.open(path, config, resume=resume, force=force, again=again, wait_s=_WAIT_FOR_ORPHANS_S).close()
+    options: dict[str, Any] = {"resume": resume, "force": force, "again": again}
+    with closing(RunFolder.open(path, config, wait_s=_WAIT_FOR_ORPHANS_S, **options)):
+        # At once: a run without a search has it nowhere else, and `force` has removed it.
+        write_spec(path / "spec.json", spec)
     dataset = spec.task.dataset
     # A path may be relative to a folder that the workers of a cluster do not run in.
     if dataset.endswith(".h5") or "/" in dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from searcher.arch.document import ArchitectureError, read_json, unknown
+from searcher.arch.document import ArchitectureError, DocumentError, read_json, unknown
 from searcher.arch.spec import Spec, parse_spec
 from searcher.arch.widths import is_same_network
 
@@ -26,6 +26,12 @@ def published_spec(name: str) -> Spec:
     if name not in names:
         raise ArchitectureError("spec", [unknown("spec", name, (*names, "or a path to a spec.json or a run"))])
     return _read(_PUBLISHED / f"{name}.json", source=name)
+
+
+def check_is_run(path: Path) -> None:
+    """Raises: DocumentError: a file, where the directory of a run belongs."""
+    if path.is_file():
+        raise DocumentError(str(path), ["a file; expected the directory of a run"])
 
 
 def find_spec(source: Path) -> Spec:

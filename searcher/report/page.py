@@ -16,7 +16,7 @@ from searcher.arch.spec import Spec, read_spec
 from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, check_is_run, is_model_current
+from searcher.report.run_files import Stage, check_is_there, is_model_current
 from searcher.report.sections.comparison import comparison_section
 from searcher.report.sections.derivation import derivation_section
 from searcher.report.sections.elements import quoted
@@ -34,7 +34,7 @@ def write_report(run: Path) -> Path:
 
     Raises: DocumentError: there is no run, or a file of it is damaged.
     """
-    check_is_run(run)
+    check_is_there(run)
     path = run / REPORT
     write_text(path, _page(run))
     return path

@@ -14,6 +14,7 @@ from typing import Any
 
 from charts.curves import Series
 from datasets.files import sha256_of
+from searcher.arch.catalog import check_is_run
 from searcher.arch.document import DocumentError, read_json
 from searcher.training.metrics import read_metrics
 
@@ -66,10 +67,9 @@ def read_object(path: Path) -> dict[str, Any]:
     return document
 
 
-def check_is_run(run: Path) -> None:
+def check_is_there(run: Path) -> None:
     """Raises: DocumentError: there is no such directory."""
-    if run.is_file():
-        raise DocumentError(str(run), ["a file; expected the directory of a run"])
+    check_is_run(run)
     if not run.is_dir():
         command = f"enas search --run {shlex.quote(str(run))}"
         raise DocumentError(str(run), [f"no such run directory; `{command}` makes it"])

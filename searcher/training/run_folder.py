@@ -25,6 +25,7 @@ except ImportError:  # Windows, where two processes in one run directory are the
 import tomli_w
 
 from datasets.files import strict_json, write_text
+from foundation.text import is_utf8, printable
 from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.distributed import ALONE, World
@@ -106,6 +107,8 @@ class RunFolder:
 
     def _begin(self, config: Any, *, resume: bool, force: bool, again: str, wait_s: float) -> None:
         path = self.path
+        if not is_utf8(str(path)):
+            raise RunError(f"{printable(str(path))}: a name that is not UTF-8; choose another run directory")
         present = {entry.name for entry in path.iterdir()} if path.exists() else set()
         leftovers = {name for name in present if name.startswith(".") and name.endswith(".tmp")}
         if present - leftovers - {_LOCK} and not self.config_path.exists():
@@ -121,8 +124,8 @@ class RunFolder:
             if differences:
                 told = "; ".join(list(differences.values())[:3])
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
-                # Of data, or of a network, that have changed under their name: no option brings those back.
-                is_of_others = any(key.endswith("sha256") for key in differences) and "dataset" not in differences
+                # Only the data, or only the network, are others under the same name: no option brings those back.
+                is_of_others = len(differences) == 1 and next(iter(differences)).endswith("sha256")
                 cure = "" if is_of_others else "go on with the options that it was begun with and --resume, or "
                 raise RunError(
                     f"{path} was made with another configuration ({told}{more}): "

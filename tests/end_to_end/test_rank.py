@@ -110,6 +110,9 @@ def test_rungs_foretell_too(searched: Path, tiny: Tiny) -> None:
     here("report", searched)
     assert "1 epoch of training" in (searched / "report.html").read_text()
     refused = here("rank", searched, *options, "--rung", "2", "--resume", check=False)
+    # What an earlier pool has left in folders of other names is nobody's.
+    shutil.copytree(searched / "ranking/01/epochs-1", searched / "ranking/00/epochs-5")
+    here("rank", searched, *options, "--resume")
     assert "--rung 2 is no shorter than the trainings that it foretells, of 2" in str(refused.exception)
 
 

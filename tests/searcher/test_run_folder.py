@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import pickle
 from contextlib import closing
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from datasets import files
+from exporter.retraining.presets import retrain_preset
 from exporter.selection.halving import HalvingConfig
 from searcher.training import run_folder
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -137,6 +139,22 @@ def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None
         f"{path} was made with another configuration (learning_rate was 0.1, now 0.2): go on with the options that it "
         "was begun with and --resume, or start anew with `enas x --force`"
     )
+
+
+def test_options_are_advised_where_another_data_set_came_with_another_network(tmp_path: Path) -> None:
+    path = tmp_path / "retrain"
+    begun = replace(retrain_preset("micro", "quick"), spec_sha256="a", dataset_sha256="a")
+    RunFolder.open(path, begun, resume=False, force=False, again="enas x").close()
+    other = replace(retrain_preset("micro", "quick"), spec_sha256="b", dataset_sha256="b")
+    with pytest.raises(RunError, match="go on with the options that it was begun with and --resume"):
+        RunFolder.open(path, other, resume=True, force=False, again="enas x")
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"r\xe9s")
+    with pytest.raises(RunError, match=r"r\\xe9s: a name that is not UTF-8"):
+        RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
+    assert not path.exists()
 
 
 def test_options_are_not_advised_where_the_network_or_the_data_are_others(tmp_path: Path) -> None:

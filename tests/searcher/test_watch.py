@@ -121,6 +121,8 @@ def test_finished_stages_say_what_they_came_to_and_the_model_ends_it(tmp_path: P
     assert not Watcher(tmp_path).is_finished
     verified(tmp_path, weights="weights")
     assert Watcher(tmp_path).is_finished
+    (tmp_path / "retrain" / "best.pt").unlink()  # not copied, or deleted for its size
+    assert Watcher(tmp_path).is_finished
     assert said(tmp_path, after=400) == [
         "search        done in 1 min 37 s: reward 70.4 %",
         "derive        done in 9 min 6 s: random 3, of 9 candidates",
