@@ -129,7 +129,10 @@ def _ranking_lines(found: Ranking) -> Iterator[str]:
             )
         if judged.seed_tau is not None:
             error = _or_dash(judged.seed_standard_error, ".2f")
-            yield f"{'another seed':<{width}}{judged.seed_tau:>7.2f}{error:>8}{1:>8}   the most that can be asked for"
+            tells_apart = any(agreed.share is not None for agreed in judged.agreements)
+            meaning = "the most that can be asked for" if tells_apart else "by this, networks cannot be told apart"
+            share = "1" if tells_apart else "–"
+            yield f"{'another seed':<{width}}{judged.seed_tau:>7.2f}{error:>8}{share:>8}   {meaning}"
     pool = f"{len(found.architectures)} architectures trained for {found.epochs} epochs"
     shared = found.judgements[0].agreements[0]
     tau, p_value = shared.tau, shared.p_value

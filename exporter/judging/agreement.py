@@ -28,7 +28,7 @@ class Agreement:
     standard_error: float | None
     """Of τ, over pools of this kind."""
     share: float | None
-    """τ as a part of `seed_tau`, the most that can be asked for; None where that is not known, or not above 0."""
+    """τ as a part of `seed_tau`, the most that can be asked for; None where that is not known to be above 0."""
     p_value: float | None
     """How often a random order agrees, or disagrees, as much."""
     upper_half_tau: float | None
@@ -53,7 +53,7 @@ def agreement(scores: Sequence[float], trained: np.ndarray, *, top: int, generat
     return Agreement(
         tau=tau,
         standard_error=_standard_error(values, trained),
-        share=None if tau is None or most is None or most <= 0 else tau / most,
+        share=tau / most if tau is not None and most is not None and tells_apart(trained) else None,
         p_value=permutation_p_value(values, trained, generator=generator),
         upper_half_tau=mean_tau(values[half], trained[:, half]),
         # A pool's worst number stands for what has none.
@@ -70,6 +70,12 @@ def seed_tau(trained: np.ndarray) -> float | None:
 def seed_standard_error(trained: np.ndarray) -> float | None:
     """Of `seed_tau`."""
     return _jackknife([seed_tau(np.delete(trained, place, axis=1)) for place in range(trained.shape[1])])
+
+
+def tells_apart(trained: np.ndarray) -> bool:
+    """Whether trainings [S, n] agree among themselves by two standard errors more than by chance."""
+    tau, error = seed_tau(trained), seed_standard_error(trained)
+    return tau is not None and error is not None and tau > 2 * error
 
 
 def mean_tau(scores: np.ndarray, trained: np.ndarray) -> float | None:

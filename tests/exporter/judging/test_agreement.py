@@ -37,12 +37,13 @@ def test_tau_of_equal_scores_is_not_defined() -> None:
 
 
 def test_the_share_is_of_what_two_seeds_agree() -> None:
-    trained = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]])
-    found = agreement([1, 2, 3, 4], trained, top=1, generator=generator())
-    assert found.share == pytest.approx((1 + 4 / 6) / 2 / (4 / 6))
-    assert agreement([1, 2, 3, 4], trained[:1], top=1, generator=generator()).share is None
-    against = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
-    assert agreement([1, 2, 3], against, top=1, generator=generator()).share is None
+    trained = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 2.0, 3.0, 4.0, 6.0, 5.0]])
+    found = agreement(range(6), trained, top=1, generator=generator())
+    assert found.share == pytest.approx((1 + 13 / 15) / 2 / (13 / 15))
+    assert agreement(range(6), trained[:1], top=1, generator=generator()).share is None
+    by_chance = np.array([[1.0, 2.0, 3.0, 4.0], [3.0, 1.0, 4.0, 2.0]])
+    assert seed_tau(by_chance) == 0
+    assert agreement(range(4), by_chance, top=1, generator=generator()).share is None
 
 
 def test_the_p_value_is_the_part_of_all_orders_that_agree_as_much() -> None:
