@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import stat
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,24 +11,47 @@ from runtime.serving.settings import Settings, SettingsError
 
 
 def check_certificate(settings: Settings) -> None:
-    """Raises: SettingsError: certificate and key are no such pair; says which file is at fault. OSError."""
-    _load(_context(), settings)
+    """Say early which file is at fault; what comes from a pipe can be read once, and is not looked at.
+
+    Raises: SettingsError: certificate and key are no such pair. OSError: one of them cannot be opened.
+    """
+    if not _pipes(settings):
+        _load(_context(), settings)
 
 
 def renew_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Have new connections shown what is in the certificate's files now. Raises: as `check_certificate`."""
+    """Have new connections shown what is in the certificate's files now.
+
+    Raises: SettingsError: certificate and key are no such pair, or come from a pipe. OSError.
+    """
+    if pipes := _pipes(settings):
+        raise SettingsError(f"{pipes[0]}: no regular file, and cannot be read a second time")
     # One that is refused halfway would leave a certificate with another's key.
-    check_certificate(settings)
+    _load(_context(), settings)
     _load(context, settings)
 
 
+def _pair(settings: Settings) -> tuple[Path, Path]:
+    assert settings.tls_certificate is not None
+    assert settings.tls_key is not None
+    return settings.tls_certificate, settings.tls_key
+
+
+def _pipes(settings: Settings) -> list[Path]:
+    """Those of the pair that are no regular files. Raises: OSError: one cannot be opened; names it."""
+    pipes = []
+    for path in _pair(settings):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            # OpenSSL's error would not name it.
+            path.open("rb").close()
+        else:
+            pipes.append(path)
+    return pipes
+
+
 def _load(context: ssl.SSLContext, settings: Settings) -> None:
-    certificate, key = settings.tls_certificate, settings.tls_key
-    assert certificate is not None
-    assert key is not None
-    for path in (certificate, key):
-        # Its error names the file.
-        path.read_bytes()
+    certificate, key = _pair(settings)
 
     def ask() -> NoReturn:
         # Without this OpenSSL asks the terminal.

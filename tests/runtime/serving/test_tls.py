@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 from pathlib import Path
@@ -51,3 +52,27 @@ def test_a_file_that_has_gone_is_named(files: Path) -> None:
     settings = Settings(Path("models"), tls_certificate=files / "own.pem", tls_key=files / "gone.key")
     with pytest.raises(FileNotFoundError, match=r"gone\.key"):
         renew_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs pipes that have a path")
+def test_what_comes_from_a_pipe_is_left_for_the_server_to_read(files: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, (files / "own.pem").read_bytes())
+    os.close(writing)
+    piped = Path(f"/dev/fd/{reading}")
+    settings = Settings(Path("models"), tls_certificate=piped, tls_key=files / "own.key")
+    try:
+        check_certificate(settings)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(piped, files / "own.key")
+        with pytest.raises(SettingsError, match=f"^{piped}: no regular file, and cannot be read a second time$"):
+            renew_certificate(context, settings)
+    finally:
+        os.close(reading)
+
+
+def test_beside_a_pipe_a_file_that_has_gone_is_named(files: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    settings = Settings(Path("models"), tls_certificate=tmp_path / "pipe", tls_key=files / "gone.key")
+    with pytest.raises(FileNotFoundError, match=r"gone\.key"):
+        check_certificate(settings)
