@@ -9,6 +9,9 @@ from typing import NoReturn
 
 from runtime.serving.settings import Settings, SettingsError
 
+# OpenSSL's reasons: keys of one kind, a key of a kind that the certificate is not of, as TLS sees it and as X.509 does.
+_NOT_OF_ONE_PAIR = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED", "KEY_TYPE_MISMATCH")
+
 
 def check_certificate(settings: Settings) -> None:
     """Say early which file is at fault; what comes from a pipe can be read once, and is not looked at.
@@ -64,7 +67,7 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
 
 
 def _fault(error: ssl.SSLError, certificate: Path, key: Path) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
+    if error.reason in _NOT_OF_ONE_PAIR:
         return f"{key}: not the key of the certificate {certificate}"
     if error.reason:
         return f"{certificate}: {error.reason.lower().replace('_', ' ')}"

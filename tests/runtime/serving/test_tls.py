@@ -12,16 +12,17 @@ import pytest
 from runtime.serving.settings import Settings, SettingsError
 from runtime.serving.tls import check_certificate, renew_certificate
 
-MAKE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 1 -subj /CN=localhost"
+MAKE = "openssl req -x509 -days 1 -subj /CN=localhost -newkey"
+EC = "ec -pkeyopt ec_paramgen_curve:prime256v1"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pairs, `own` and `other`, the own key with a password, too, and a file of neither."""
+    """Two pairs, `own` and `other`, one of RSA, the own key with a password, too, and a file of neither."""
     folder = tmp_path_factory.mktemp("tls")
-    for name in ("own", "other"):
+    for name, kind in (("own", EC), ("other", EC), ("rsa", "rsa:2048")):
         made = ["-nodes", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"]
-        subprocess.run([*MAKE.split(), *made], check=True, capture_output=True)
+        subprocess.run([*MAKE.split(), *kind.split(), *made], check=True, capture_output=True)
     line = "openssl pkey -aes256 -passout pass:secret -in own.key -out locked.key"
     subprocess.run(line.split(), cwd=folder, check=True, capture_output=True)
     (folder / "notes.txt").write_text("neither")
@@ -34,6 +35,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("notes.txt", "own.key", "{0}/notes.txt: not a certificate in PEM"),
         ("own.pem", "notes.txt", "{0}/notes.txt: not a private key in PEM"),
         ("own.pem", "other.key", "{0}/other.key: not the key of the certificate {0}/own.pem"),
+        ("own.pem", "rsa.key", "{0}/rsa.key: not the key of the certificate {0}/own.pem"),
+        ("rsa.pem", "own.key", "{0}/own.key: not the key of the certificate {0}/rsa.pem"),
         (
             "own.pem",
             "locked.key",
