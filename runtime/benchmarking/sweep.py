@@ -126,14 +126,14 @@ class _Runner:
             own = [point for point in points if point.series.name == target.name]
             if any(load.scenario == "single-stream" for load in loads):
                 single = [point for point in own if point.load.scenario == "single-stream"]
-                most, is_open = goal.most_of(single, by=lambda point: point.batch_size)
+                most, doubt = goal.most_of(single, by=lambda point: point.batch_size)
                 size = None if most is None else most.batch_size
-                self._sweep.answers.append(Answer(target.name, self._threads, "batch", size, is_open=is_open))
+                self._sweep.answers.append(Answer(target.name, self._threads, "batch", size, doubt=doubt))
             if any(load.rate_per_s is not None for load in loads):
                 rated = [point for point in own if point.load.rate_per_s is not None]
-                most, is_open = goal.most_of(rated, by=lambda point: (point.load.rate_per_s, point.batch_size))
+                most, doubt = goal.most_of(rated, by=lambda point: (point.load.rate_per_s, point.batch_size))
                 rate, size = (None, None) if most is None else (most.load.rate_per_s, most.batch_size)
-                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, size, is_open))
+                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, size, doubt))
 
     def _batch_sizes(self, asked: Sequence[int] | None) -> Iterable[int]:
         if asked is not None:
@@ -206,9 +206,9 @@ class _Runner:
             tried = self._try_rates(target, load, goal, batch_size=batch_size)
             if self._sweep.is_partial:
                 return
-            most, is_open = goal.most_of(tried, by=lambda point: point.load.rate_per_s)
+            most, doubt = goal.most_of(tried, by=lambda point: point.load.rate_per_s)
             rate = None if most is None else most.load.rate_per_s
-            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size, is_open))
+            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size, doubt))
 
     def _try_rates(self, target: Target, load: Load, goal: Goal, *, batch_size: int) -> list[Point]:
         """By halving, between none and as many calls as are answered offline."""
