@@ -251,7 +251,7 @@ def test_a_latency_that_nothing_meets_is_told(model_path: Path) -> None:
     ("scenario", "of"),
     [
         ("", "batch"),
-        ("--scenario server", "rate"),
+        ("--scenario server --concurrency 2", "rate"),
         ("--scenario server --request-rate 40", "rate"),
     ],
 )
