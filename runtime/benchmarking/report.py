@@ -228,16 +228,18 @@ def _answers(sweep: Sweep) -> list[str]:
     if goal is None:
         return []
     promise = f"a {_percentile(goal.q)} of {goal.latency_ms:g} ms or less"
-    needed = f"{_percentile(goal.q)} takes {statistics.fewest_samples(goal.q)}"
-    return [f"{answer.name}{_at(answer)}: {_told(answer, promise, needed)}" for answer in sweep.answers]
+    takes = f" ({_percentile(goal.q)} takes {statistics.fewest_samples(goal.q)})"
+    return [f"{answer.name}{_at(answer)}: {_told(answer, promise, takes)}" for answer in sweep.answers]
 
 
-def _told(answer: Answer, promise: str, needed: str) -> str:
-    if not answer.is_open:
+def _told(answer: Answer, promise: str, takes: str) -> str:
+    if answer.doubt is None:
         return f"{_most(answer)} for {promise}"
+    are_few = answer.doubt == "too few samples"
+    untold, why = ("too few samples to tell", takes) if are_few else ("the samples do not settle", "")
     if answer.most is None:
-        return f"too few samples to tell which {answer.of} has {promise} ({needed})"
-    return f"{_most(answer)} for {promise}; too few samples to tell of larger ones ({needed})"
+        return f"{untold} which {answer.of} has {promise}{why}"
+    return f"{_most(answer)} for {promise}; {untold} whether a larger one has it{why}"
 
 
 def _at(answer: Answer) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-import numpy as np
-
 from foundation import statistics
 from foundation.machine import Activity, Machine, drift
 from foundation.statistics import Estimate
@@ -20,6 +18,9 @@ from runtime.benchmarking.targets import Target
 # Beyond this spread of the middle half of its samples a series is called noisy.
 _NOISY_SPREAD = 0.10
 
+Doubt = Literal["too few samples", "unsettled"]
+"""Fewer samples than the quantile takes; or enough, but successive ones are too much alike for an interval."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -30,22 +31,31 @@ class Goal:
     """The share of calls that must meet it."""
 
     def is_met_by(self, series: Series) -> bool | None:
-        """Whether the quantile meets it with its whole interval; None: there are too few samples to tell."""
+        """Whether the quantile meets it with its whole interval; None: the samples do not settle it, see `Doubt`."""
         samples = series.samples_ms
-        interval = statistics.quantile(samples, self.q).interval if statistics.supports(samples.size, self.q) else None
+        interval = statistics.quantile(samples, self.q).interval if self._is_supported_by(series) else None
         if interval is not None:
             return interval.high <= self.latency_ms
-        # Where most calls miss it, so does every quantile from the median on.
-        return False if samples.size and np.median(samples) > self.latency_ms else None
+        if not samples.size:
+            return None
+        # Without an interval it is a miss where clearly more calls miss it than the quantile leaves out.
+        missed = statistics.share(int((samples > self.latency_ms).sum()), samples.size).interval
+        return False if missed is not None and missed.low > 1 - self.q else None
 
-    def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, bool]:
-        """The largest point that meets it, and whether a larger one has too few samples to tell.
+    def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, Doubt | None]:
+        """The largest point that meets it, and why it is not known whether a larger one does; None: none does.
 
         Args: by: what is compared.
         """
         most = max((point for point in points if self.is_met_by(point.series)), key=by, default=None)
-        larger = [point for point in points if most is None or by(point) > by(most)]
-        return most, any(self.is_met_by(point.series) is None and point.series.failure is None for point in larger)
+        larger = [point.series for point in points if most is None or by(point) > by(most)]
+        unknown = [series for series in larger if series.failure is None and self.is_met_by(series) is None]
+        if not unknown:
+            return most, None
+        return most, "unsettled" if all(map(self._is_supported_by, unknown)) else "too few samples"
+
+    def _is_supported_by(self, series: Series) -> bool:
+        return statistics.supports(series.samples_ms.size, self.q)
 
 
 @dataclass(frozen=True)
@@ -87,8 +97,8 @@ class Answer:
     """The largest batch, or the largest rate of calls a second; None: none is known to meet the goal."""
     batch_size: int | None = None
     """Of the calls that come at that rate."""
-    is_open: bool = False
-    """Whether more was tried with too few samples to tell."""
+    doubt: Doubt | None = None
+    """Why it is not known whether more than that meets it; None where it is known, of what was tried."""
 
 
 @dataclass

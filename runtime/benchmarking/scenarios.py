@@ -101,13 +101,7 @@ class Load:
         for player in players:
             with failure_of(player.series):
                 calls = _connections(player, self.concurrency)
-                stop_ns = time.perf_counter_ns() + int(seconds * 1e9)
-
-                def due(stop_ns: int = stop_ns) -> int | None:
-                    now = time.perf_counter_ns()
-                    return now if now < stop_ns else None
-
-                _serve(player, calls, due, Traffic(by_schedule=False), tick=tick)
+                _serve(player, calls, _at_once(seconds), Traffic(by_schedule=False), tick=tick)
 
     def _server(self, players: Sequence[Player], *, seconds: float, plan: Plan, tick: Callable[[], object]) -> None:
         assert self.rate_per_s is not None
@@ -135,6 +129,23 @@ class Load:
 
                 _serve(player, calls, due, traffic, tick=tick)
                 traffic.unserved = sum(1 for _ in schedule)
+
+
+def _at_once(seconds: float) -> Callable[[], int | None]:
+    """Calls due as soon as they are asked for, until so many seconds after the first: there is one at least."""
+    lock = threading.Lock()
+    stop_ns: int | None = None
+
+    def due() -> int | None:
+        nonlocal stop_ns
+        with lock:
+            now = time.perf_counter_ns()
+            # On a busy machine threads may take all of a short time to start.
+            if stop_ns is None:
+                stop_ns = now + max(1, int(seconds * 1e9))
+            return now if now < stop_ns else None
+
+    return due
 
 
 def arrival_times(rate_per_s: float, seconds: float, *, arrivals: Arrivals, seed: int, sitting: int) -> np.ndarray:

@@ -126,14 +126,14 @@ class _Runner:
             own = [point for point in points if point.series.name == target.name]
             if any(load.scenario == "single-stream" for load in loads):
                 single = [point for point in own if point.load.scenario == "single-stream"]
-                most, is_open = goal.most_of(single, by=lambda point: point.batch_size)
+                most, doubt = goal.most_of(single, by=lambda point: point.batch_size)
                 size = None if most is None else most.batch_size
-                self._sweep.answers.append(Answer(target.name, self._threads, "batch", size, is_open=is_open))
+                self._sweep.answers.append(Answer(target.name, self._threads, "batch", size, doubt=doubt))
             if any(load.rate_per_s is not None for load in loads):
                 rated = [point for point in own if point.load.rate_per_s is not None]
-                most, is_open = goal.most_of(rated, by=lambda point: (point.load.rate_per_s, point.batch_size))
+                most, doubt = goal.most_of(rated, by=lambda point: (point.load.rate_per_s, point.batch_size))
                 rate, size = (None, None) if most is None else (most.load.rate_per_s, most.batch_size)
-                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, size, is_open))
+                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, size, doubt))
 
     def _batch_sizes(self, asked: Sequence[int] | None) -> Iterable[int]:
         if asked is not None:
@@ -165,8 +165,6 @@ class _Runner:
             with progress(description, total=longest_s(len(contestants), plan)) as advance:
                 measurement = measure(contestants, plan=plan, play=load.play(), advance=advance)
             measured = measurement.series
-            if not measurement.is_partial:
-                _require_samples(measured)
             sweep.calibration_ms += measurement.calibration_ms
             sweep.is_partial |= measurement.is_partial
         points = self._points([*measured, *hindered], load, batch_size=batch_size)
@@ -208,9 +206,9 @@ class _Runner:
             tried = self._try_rates(target, load, goal, batch_size=batch_size)
             if self._sweep.is_partial:
                 return
-            most, is_open = goal.most_of(tried, by=lambda point: point.load.rate_per_s)
+            most, doubt = goal.most_of(tried, by=lambda point: point.load.rate_per_s)
             rate = None if most is None else most.load.rate_per_s
-            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size, is_open))
+            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size, doubt))
 
     def _try_rates(self, target: Target, load: Load, goal: Goal, *, batch_size: int) -> list[Point]:
         """By halving, between none and as many calls as are answered offline."""
@@ -232,10 +230,3 @@ class _Runner:
             tried.append(point)
             low, high = (rate, high) if goal.is_met_by(point.series) else (low, rate)
         return tried
-
-
-def _require_samples(series: Sequence[Series]) -> None:
-    """Note a failure where no call was made, as where threads for many calls took all the time to start."""
-    for one in series:
-        if one.failure is None and not one.samples_ms.size:
-            one.failure = "no call was made in time: fewer calls in flight, or a longer --duration"

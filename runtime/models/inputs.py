@@ -6,6 +6,8 @@ is called after its place, `images.2`, and must be given a size.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from datasets.seeds import numpy_generator
+from foundation.machine import memory_bytes
 
 # B batch
 
@@ -95,6 +98,7 @@ def random_inputs(
         memory does not hold the values.
     """
     shapes = _shapes(specs, batch_size=batch_size, sizes=sizes)
+    _check_memory(specs, shapes)
     try:
         return {
             spec.name: _random(
@@ -105,9 +109,20 @@ def random_inputs(
             )
             for spec in specs
         }
-    # numpy's, by how far it is too much.
-    except (MemoryError, ValueError) as error:
+    except MemoryError as error:
         raise ShapeError(f"inputs of this size cannot be made: {error}") from error
+
+
+def _check_memory(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse what this machine never holds: Linux grants it, and kills the process that fills it."""
+    # No size counts for less than 1: numpy bounds each of them, also beside a 0.
+    wanted = sum(math.prod(max(1, size) for size in shapes[spec.name]) * _bytes_to_draw(spec.dtype) for spec in specs)
+    held = memory_bytes() or sys.maxsize
+    if wanted > held:
+        gib = 2**30
+        raise ShapeError(
+            f"inputs of this size cannot be made: they take {-(-wanted // gib):,} GiB, and there are {held // gib:,}"
+        )
 
 
 def _shapes(specs: Sequence[TensorSpec], *, batch_size: int, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -139,6 +154,12 @@ def _dtype(name: str, type_name: str) -> np.dtype:
         raise ShapeError(f"{name} is {type_name}; only tensors of numbers are supported")
     dtype: np.dtype = np.dtype(_DTYPES[element])
     return dtype
+
+
+def _bytes_to_draw(dtype: np.dtype) -> int:
+    """Bytes of memory that `_random` takes for each value: most are drawn as numbers of eight bytes, then converted."""
+    is_drawn_as_it_is = dtype.kind in "iu" and dtype.itemsize * 8 < _INDEX_BITS
+    return dtype.itemsize + (0 if is_drawn_as_it_is else 8)
 
 
 def _random(

@@ -117,6 +117,11 @@ class App:
             log.exception("the models' files were not followed")
             return [str(error)]
 
+    @property
+    def is_any_model_current(self) -> bool:
+        """Whether one of the models at least is what its files were when they were last followed."""
+        return self._repository.is_any_current
+
     async def control_here(self, action: str, name: str) -> None:
         """Load or unload a model in this process."""
         await (self._repository.load(name) if action == "load" else self._repository.unload(name))

@@ -90,12 +90,16 @@ def _of_run(run: Path, name: str) -> dict[str, Files]:
 def _versions(folder: Path, pass_over: PassOver) -> Files:
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (path / MODEL).is_file():
+        if path.name.startswith("."):
             continue
         if _VERSION.fullmatch(path.name):
-            found[path.name] = path / MODEL
-        else:
-            pass_over(path / MODEL, f"{path.name!r} is no version: 1, 2 and so on are")
+            if (path / MODEL).is_file():
+                found[path.name] = path / MODEL
+            continue
+        # It may be closed to us.
+        with contextlib.suppress(OSError):
+            if (path / MODEL).is_file():
+                pass_over(path / MODEL, f"{path.name!r} is no version: 1, 2 and so on are")
     return found
 
 

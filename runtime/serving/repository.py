@@ -170,6 +170,11 @@ class Repository:
                 del self._entries[name]
             return [reason for entry in self._entries.values() for reason in entry.refused.values()]
 
+    @property
+    def is_any_current(self) -> bool:
+        """Whether the last scan succeeded and one of the models at least serves all of its files."""
+        return self._trouble is None and any(entry.ready and not entry.refused for entry in self._entries.values())
+
     async def close(self) -> None:
         """Finish what was asked."""
         for entry in self._entries.values():

@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -139,20 +139,32 @@ class _Server(uvicorn.Server):
 
     async def _reload(self) -> None:
         problems: list[str] = []
-        try:
-            if self.config.ssl is not None:
-                renew_certificate(self.config.ssl, self._settings)
-            self._app.gate.token = read_token(self._settings.token_file)
-            # Requests that repeat a head are not asked for the token again.
-            for connection in self._all_connections():
-                connection.forget()
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
+        is_any_taken = False
+        for take in self._renewals():
+            try:
+                take()
+                is_any_taken = True
+            except (OSError, ValueError) as error:
+                problems.append(str(error))
         problems += await self._app.follow_models()
-        if problems:
-            log.error("not reloaded", extra={"error": "; ".join(problems)})
-        else:
+        if not problems:
             log.info("reloaded")
+            return
+        is_any_taken = is_any_taken or self._app.is_any_model_current
+        log.error("reloaded in part" if is_any_taken else "not reloaded", extra={"error": "; ".join(problems)})
+
+    def _renewals(self) -> Iterator[Callable[[], None]]:
+        """Each reads anew one thing that it was told to read. Raises: OSError, ValueError: it cannot be used."""
+        if self.config.ssl is not None:
+            yield partial(renew_certificate, self.config.ssl, self._settings)
+        if self._settings.token_file is not None:
+            yield self._renew_token
+
+    def _renew_token(self) -> None:
+        self._app.gate.token = read_token(self._settings.token_file)
+        # Requests that repeat a head are not asked for the token again.
+        for connection in self._all_connections():
+            connection.forget()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._is_worker and sig == signal.SIGINT:

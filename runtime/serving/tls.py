@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import ssl
+import stat
 from pathlib import Path
 from typing import NoReturn
 
 from runtime.serving.settings import Settings, SettingsError
 
+# OpenSSL's reasons: keys of one kind, a key of a kind that the certificate is not of, as TLS sees it and as X.509 does.
+_NOT_OF_ONE_PAIR = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED", "KEY_TYPE_MISMATCH")
+
 
 def check_certificate(settings: Settings) -> None:
-    """Raises: SettingsError: certificate and key are no such pair; says which file is at fault. OSError."""
-    _load(_context(), settings)
+    """Say early which file is at fault; what comes from a pipe can be read once, and is not looked at.
+
+    Raises: SettingsError: certificate and key are no such pair. OSError: one of them cannot be opened.
+    """
+    if not _pipes(settings):
+        _load(_context(), settings)
 
 
 def renew_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Have new connections shown what is in the certificate's files now. Raises: as `check_certificate`."""
+    """Have new connections shown what is in the certificate's files now.
+
+    Raises: SettingsError: certificate and key are no such pair, or come from a pipe. OSError.
+    """
+    if pipes := _pipes(settings):
+        raise SettingsError(f"{pipes[0]}: no regular file, and cannot be read a second time")
     # One that is refused halfway would leave a certificate with another's key.
-    check_certificate(settings)
+    _load(_context(), settings)
     _load(context, settings)
 
 
+def _pair(settings: Settings) -> tuple[Path, Path]:
+    assert settings.tls_certificate is not None
+    assert settings.tls_key is not None
+    return settings.tls_certificate, settings.tls_key
+
+
+def _pipes(settings: Settings) -> list[Path]:
+    """Those of the pair that are no regular files. Raises: OSError: one cannot be opened; names it."""
+    pipes = []
+    for path in _pair(settings):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            # OpenSSL's error would not name it.
+            path.open("rb").close()
+        else:
+            pipes.append(path)
+    return pipes
+
+
 def _load(context: ssl.SSLContext, settings: Settings) -> None:
-    certificate, key = settings.tls_certificate, settings.tls_key
-    assert certificate is not None
-    assert key is not None
-    for path in (certificate, key):
-        # Its error names the file.
-        path.read_bytes()
+    certificate, key = _pair(settings)
 
     def ask() -> NoReturn:
         # Without this OpenSSL asks the terminal.
@@ -40,7 +67,7 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
 
 
 def _fault(error: ssl.SSLError, certificate: Path, key: Path) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
+    if error.reason in _NOT_OF_ONE_PAIR:
         return f"{key}: not the key of the certificate {certificate}"
     if error.reason:
         return f"{certificate}: {error.reason.lower().replace('_', ' ')}"

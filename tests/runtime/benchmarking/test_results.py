@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from runtime.benchmarking.results import Goal, Point
@@ -12,7 +13,11 @@ GOAL = Goal(5.0, 0.99)
 
 
 def _series(milliseconds: float, count: int, *, failure: str | None = None) -> Series:
-    return Series("it", [Sitting(turns=[[int(milliseconds * 1e6)] * count])], failure=failure)
+    return _series_of(np.full(count, milliseconds), failure=failure)
+
+
+def _series_of(milliseconds: np.ndarray, *, failure: str | None = None) -> Series:
+    return Series("it", [Sitting(turns=[(milliseconds * 1e6).astype(int).tolist()])], failure=failure)
 
 
 def _point(batch_size: int, series: Series) -> Point:
@@ -28,16 +33,34 @@ def test_a_latency_is_met_or_missed_or_nobody_knows(milliseconds: float, count: 
 
 
 @pytest.mark.parametrize(
-    ("larger", "is_open"),
+    ("milliseconds", "is_met"),
     [
-        (_series(6, 700), False),
-        (_series(4, 100), True),
-        (_series(6, 100), False),
-        (_series(4, 0, failure="out of memory"), False),
+        (np.linspace(1, 4, 2000), None),
+        (np.r_[[2.0] * 1400, [50.0] * 600], False),
+        (np.r_[[2.0] * 1980, [50.0] * 20], None),
+        (np.r_[[2.0] * 90, [50.0] * 10], False),
+        (np.r_[[2.0] * 98, [50.0] * 2], None),
+    ],
+    ids=["drift below it", "a burst of many", "a burst of few", "few samples, many miss", "few samples, few miss"],
+)
+def test_where_a_quantile_has_no_interval_it_counts_how_many_miss(
+    milliseconds: np.ndarray, is_met: bool | None
+) -> None:
+    assert GOAL.is_met_by(_series_of(milliseconds)) is is_met
+
+
+@pytest.mark.parametrize(
+    ("larger", "doubt"),
+    [
+        (_series(6, 700), None),
+        (_series(4, 100), "too few samples"),
+        (_series(6, 100), None),
+        (_series_of(np.linspace(1, 4, 2000)), "unsettled"),
+        (_series(4, 0, failure="out of memory"), None),
     ],
 )
-def test_of_what_is_larger_than_the_most_it_is_told_whether_it_misses(larger: Series, is_open: bool) -> None:
+def test_of_what_is_larger_than_the_most_it_is_told_whether_it_misses(larger: Series, doubt: str | None) -> None:
     small, most = _point(1, _series(4, 100)), _point(8, _series(4, 700))
     points = [small, most, _point(32, larger)]
-    assert GOAL.most_of(points, by=lambda point: point.batch_size) == (most, is_open)
-    assert GOAL.most_of(points[2:], by=lambda point: point.batch_size) == (None, is_open)
+    assert GOAL.most_of(points, by=lambda point: point.batch_size) == (most, doubt)
+    assert GOAL.most_of(points[2:], by=lambda point: point.batch_size) == (None, doubt)

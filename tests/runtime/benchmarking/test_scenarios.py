@@ -108,6 +108,18 @@ def test_calls_in_flight_are_as_many_as_told() -> None:
     assert series.calls_per_s == pytest.approx(800, rel=0.3)
 
 
+def test_an_offline_load_makes_a_call_however_late_its_threads_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = threading.Thread.run
+
+    def late(thread: threading.Thread) -> None:
+        time.sleep(0.05)
+        run(thread)
+
+    monkeypatch.setattr(threading.Thread, "run", late)
+    plan = Plan(duration_s=0.02, min_samples=1, sittings=1, warmup_s=0)
+    assert _measured(_sleep(1), Load("offline", concurrency=2), plan).samples_ms.size > 0
+
+
 def test_a_multi_stream_query_waits_for_the_last_of_its_calls() -> None:
     turn = iter(range(1_000_000))
     series = _measured(lambda: time.sleep(0.02 if next(turn) % 4 == 3 else 0.001), Load("multi-stream", streams=4))

@@ -79,5 +79,29 @@ def test_a_first_dimension_that_is_no_batch_can_be_given_a_size() -> None:
 @pytest.mark.parametrize("batch_size", [10**15, 10**18, 10**30])
 def test_inputs_that_memory_does_not_hold_are_told(batch_size: int) -> None:
     spec = TensorSpec("images", np.dtype(np.uint8), ("batch", 28, 28, 1))
-    with pytest.raises(ShapeError, match=r"^inputs of this size cannot be made: "):
+    with pytest.raises(ShapeError, match=r"^inputs of this size cannot be made: they take .* GiB, and there are"):
         random_inputs([spec], batch_size=batch_size, sizes={}, seed=0)
+
+
+def test_inputs_are_weighed_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Linux would grant this, and kill the process that fills it.
+    monkeypatch.setattr("runtime.models.inputs.memory_bytes", lambda: 2**30)
+    spec = TensorSpec("x", FLOAT, ("batch", 2**17))
+    with pytest.raises(ShapeError) as caught:
+        random_inputs([spec], batch_size=1024, sizes={}, seed=0)
+    assert str(caught.value) == "inputs of this size cannot be made: they take 2 GiB, and there are 1"
+
+
+@pytest.mark.parametrize("batch_size", [10**15, 10**30])
+def test_where_memory_has_no_known_size_too_large_inputs_are_told_too(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    monkeypatch.setattr("runtime.models.inputs.memory_bytes", lambda: None)
+    with pytest.raises(ShapeError, match=r"^inputs of this size cannot be made: "):
+        random_inputs([IMAGES], batch_size=batch_size, sizes={}, seed=0)
+
+
+def test_a_mistake_of_values_is_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(ValueError, match="high <= 0") as caught:
+        random_inputs([TOKENS], batch_size=1, sizes={"time": 3}, seed=0, limits={"tokens": -1})
+    assert not isinstance(caught.value, ShapeError)

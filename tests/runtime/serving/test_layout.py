@@ -82,14 +82,16 @@ def test_where_all_models_are_passed_over_the_error_says_why(tmp_path: Path) -> 
         find_models(tmp_path)
 
 
+@pytest.mark.parametrize("closed", ["lost+found", "m/private"])
 def test_a_folder_that_is_closed_to_us_and_no_model_hides_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
 ) -> None:
-    (tmp_path / "m.onnx").touch()
-    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "m/1").mkdir(parents=True)
+    (tmp_path / "m/1/model.onnx").touch()
+    (tmp_path / closed).mkdir()
 
     def is_file(path: Path, of: Callable[[Path], bool] = Path.is_file) -> bool:
-        if "lost+found" in path.parts:
+        if (tmp_path / closed) in path.parents:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return of(path)
 
