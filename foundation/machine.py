@@ -102,13 +102,18 @@ class Activity:
             switches = after.involuntary_switches - before.involuntary_switches
         return cls(seconds, others, steal, switches, before.load_average, after.load_average)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes took a share of the cores that tells."""
+        return self.others_share is not None and self.others_share > _NOISY_OTHERS
+
     def disturbances(self, *, has_many_threads: bool = False) -> list[str]:
         """Why a run in this time was noisy; empty if the machine was quiet.
 
         Args: has_many_threads: this process may have had more threads than cores, which then interrupt each other.
         """
         reasons = []
-        if self.others_share is not None and self.others_share > _NOISY_OTHERS:
+        if self.is_shared:
             reasons.append(f"other processes took {self.others_share:.0%} of the cores")
         if self.steal_share is not None and self.steal_share > _NOISY_STEAL:
             reasons.append(f"the hypervisor took {self.steal_share:.1%} of the cores")

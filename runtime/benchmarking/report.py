@@ -264,6 +264,11 @@ def _remarks(sweep: Sweep) -> list[str]:
         more = len(disturbances) - _MOST_DISTURBANCES
         told = [*disturbances[:_MOST_DISTURBANCES], *([f"and {more} more, in the document"] if more > 0 else [])]
         lines.append(f"NOISY: {'; '.join(told)}.")
+    if sweep.waits_for_others:
+        lines.append(
+            "Threads that share a call wait for the slowest of them, torch's most: beside other processes compare with "
+            "--intra-op-threads 1."
+        )
     if any(not statistics.supports(point.series.samples_ms.size, max(_SHOWN)) for point in sweep.points):
         needed = ", ".join(f"{_percentile(q)} takes {statistics.fewest_samples(q)}" for q in _SHOWN)
         lines.append(f"{ABSENT} too few samples ({needed}): a longer --duration gives more.")

@@ -146,6 +146,12 @@ class Sweep:
         told = (f"{point.series.name} {point.series.remark}" for point in self.points if point.series.remark)
         return list(dict.fromkeys(told))
 
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether calls of several threads had to share the cores with other processes."""
+        is_shared = self.activity is not None and self.activity.is_shared
+        return is_shared and any((point.threads or 1) > 1 for point in self.points)
+
     def disturbances(self) -> list[str]:
         """Why the figures may be off; empty after a quiet run."""
         has_loads = any(point.load.scenario != "single-stream" for point in self.points)

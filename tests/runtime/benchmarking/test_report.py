@@ -106,6 +106,10 @@ def test_a_noisy_run_says_why(sweep: Sweep) -> None:
         "tiny.onnx at batch 1: not steady at the end of its warm-up; "
         "tiny.onnx at batch 8: the middle half of its samples spans 33% of the median."
     ) in report.text(noisy)
+    assert "compare with --intra-op-threads 1." in report.text(noisy)
+    alone = replace(noisy, points=[replace(point, threads=1) for point in noisy.points])
+    for other in (alone, replace(noisy, activity=QUIET), sweep):
+        assert "--intra-op-threads" not in report.text(other)
 
 
 def test_an_interrupted_run_is_marked_and_may_hold_no_sample(sweep: Sweep) -> None:
