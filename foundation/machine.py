@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores, usable_memory
 
 # Other processes' share of the usable cores, and the hypervisor's, beyond which a run is called noisy.
 _NOISY_OTHERS = 0.05
@@ -31,6 +31,7 @@ class Machine:
     usable_cores: int
     """Those this process may run on, and has the CPU time of."""
     memory_bytes: int | None
+    """Those this process may fill; None where the system does not say."""
     system: str
     versions: dict[str, str]
 
@@ -42,7 +43,7 @@ class Machine:
             cpu=_cpu_model(),
             cores=os.cpu_count() or 1,
             usable_cores=usable_cores(),
-            memory_bytes=memory_bytes(),
+            memory_bytes=usable_memory(),
             system=platform.platform(),
             versions={"python": platform.python_version(), **_versions(*packages)},
         )
@@ -150,14 +151,6 @@ def _cpu_model() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int | None:
-    """Of the whole machine; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def toolchain_version() -> str:

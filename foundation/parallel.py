@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

@@ -203,13 +203,13 @@ ALLOWED = {
     "searcher.training.pacing": {"searcher.training.interrupt", "searcher.training.run_folder"},
     "searcher.training.progress": set(),
     "searcher.training.threads": {
-        "foundation.cores",
+        "foundation.allowance",
         "searcher.training.distributed",
         "searcher.training.weights_trainer",
         "datasets.files",
     },
     "searcher.training.settings": {"searcher.arch.document", "searcher.training.run_folder"},
-    "searcher.training.executors": {"foundation.cores", "foundation.parallel"},
+    "searcher.training.executors": {"foundation.allowance", "foundation.parallel"},
     # What runs jobs must not know what is trained.
     "searcher.training.jobs": {
         "searcher.training.pacing",

@@ -14,7 +14,7 @@ from exporter.retraining.config import RetrainConfig, config_types
 from exporter.retraining.presets import retrain_preset
 from exporter.retraining.retrain import check_task, open_teachers
 from exporter.retraining.text import task_text
-from foundation.machine import memory_bytes
+from foundation.allowance import usable_memory
 from searcher.arch.catalog import find_spec
 from searcher.arch.document import ConfigError
 from searcher.arch.limits import MAX_WIDTH
@@ -220,12 +220,12 @@ def _with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object])
 
 def _check_memory(spec: Spec) -> None:
     """Raises: ConfigError: this machine's memory does not even hold the weights and their gradients."""
-    parameters, memory = complexity_of(spec).total.parameters, memory_bytes()
+    parameters, memory = complexity_of(spec).total.parameters, usable_memory()
     needed = _LEAST_BYTES * parameters
     if memory is not None and needed > memory:
         raise ConfigError(
             f"the network has {parameters:,} parameters; with their gradients they take {needed / 2**30:,.0f} GiB, "
-            f"more than this machine's {memory / 2**30:,.1f} GiB; train a narrower one"
+            f"more than the {memory / 2**30:,.1f} GiB that there are; train a narrower one"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foundation import statistics
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from foundation.options import OptionError
 from runtime.benchmarking.benchmark import Plan
 from runtime.benchmarking.clients import RemoteTarget

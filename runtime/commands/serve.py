@@ -87,7 +87,7 @@ def serve(
     classified by `curl -T photo.jpg http://localhost:8000/v1/classify`, or on the page at /. Every option can come from
     the environment: ENAS_SERVE_MAX_BATCH_SIZE is --max-batch-size, ENAS_SERVE_MODELS is MODELS.
     """
-    from foundation.cores import usable_cores
+    from foundation.allowance import usable_cores
     from runtime.serving.batching import BatchLimits
     from runtime.serving.logs import configure
     from runtime.serving.settings import Settings, read_token

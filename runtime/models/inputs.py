@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from datasets.seeds import numpy_generator
-from foundation.machine import memory_bytes
+from foundation.allowance import usable_memory
 
 # B batch
 
@@ -117,7 +117,7 @@ def _check_memory(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, .
     """Refuse what this machine never holds: Linux grants it, and kills the process that fills it."""
     # No size counts for less than 1: numpy bounds each of them, also beside a 0.
     wanted = sum(math.prod(max(1, size) for size in shapes[spec.name]) * _bytes_to_draw(spec.dtype) for spec in specs)
-    held = memory_bytes() or sys.maxsize
+    held = usable_memory() or sys.maxsize
     if wanted > held:
         gib = 2**30
         raise ShapeError(

@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from foundation.limits import MAX_PIXELS
 from foundation.pictures import Picture, PictureError, read_header
 from runtime.models.images import Preprocess, prepare_file

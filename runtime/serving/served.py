@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from runtime.models.artifact import ArtifactError, load
 from runtime.models.inputs import batch_size_of
 from runtime.models.kinds import AnyModel, model_of

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from foundation.parallel import begin_process
 
 R = TypeVar("R")

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from datasets.files import write_text
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from searcher.training.distributed import World
 from searcher.training.weights_trainer import DivergedError
 

@@ -51,7 +51,7 @@ def measure(count: int) -> None:
 
     from exporter.retraining.presets import retrain_preset
     from exporter.retraining.retraining import Retraining
-    from foundation.cores import usable_cores
+    from foundation.allowance import usable_cores
     from searcher.arch.spec import Spec
     from searcher.presets.catalog import search_preset
     from searcher.training import device as devices

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from foundation.machine import Machine
 from runtime.models.artifact import read_model
 from runtime.models.model import Model

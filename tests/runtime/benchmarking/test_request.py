@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from foundation.options import OptionError
 from runtime.benchmarking.benchmark import Plan
 from runtime.benchmarking.request import BenchmarkRequest

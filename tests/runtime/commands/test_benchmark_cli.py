@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores
 from runtime.commands.benchmark import benchmark
 from tests.runtime.benchmarking.test_targets import foreign_model
 from tests.runtime.command_runs import document_of, mistake, run

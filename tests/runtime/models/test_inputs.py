@@ -85,7 +85,7 @@ def test_inputs_that_memory_does_not_hold_are_told(batch_size: int) -> None:
 
 def test_inputs_are_weighed_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     # Linux would grant this, and kill the process that fills it.
-    monkeypatch.setattr("runtime.models.inputs.memory_bytes", lambda: 2**30)
+    monkeypatch.setattr("runtime.models.inputs.usable_memory", lambda: 2**30)
     spec = TensorSpec("x", FLOAT, ("batch", 2**17))
     with pytest.raises(ShapeError) as caught:
         random_inputs([spec], batch_size=1024, sizes={}, seed=0)
@@ -96,7 +96,7 @@ def test_inputs_are_weighed_before_they_are_made(monkeypatch: pytest.MonkeyPatch
 def test_where_memory_has_no_known_size_too_large_inputs_are_told_too(
     monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    monkeypatch.setattr("runtime.models.inputs.memory_bytes", lambda: None)
+    monkeypatch.setattr("runtime.models.inputs.usable_memory", lambda: None)
     with pytest.raises(ShapeError, match=r"^inputs of this size cannot be made: "):
         random_inputs([IMAGES], batch_size=batch_size, sizes={}, seed=0)
 

@@ -1,4 +1,4 @@
-"""How many cores this process may use: its affinity, and the CPU quota of the containers that it is in."""
+"""What this process may use of the machine: the cores and the memory that its containers leave it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,27 @@ def usable_cores(*, root: Path = Path("/")) -> int:
     Args: root: where `/proc` and `/sys` are.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *map(math.ceil, _quotas(root))]))
+    return max(1, min([allowed, *map(math.ceil, _cpu_quotas(root))]))
 
 
-def _quotas(root: Path) -> Iterator[float]:
+def usable_memory(*, root: Path = Path("/")) -> int | None:
+    """Bytes of memory that the process can fill before it is killed; None where the system does not say.
+
+    Args: root: where `/proc` and `/sys` are.
+    """
+    try:
+        installed = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):
+        installed = []
+    return min([*installed, *_memory_limits(root)], default=None)
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
     """Cores' worth of CPU time that each control group around this process is given; those without a limit say nothing.
 
     Source: the Linux kernel's `cgroup-v2` ("cpu.max") and `sched-bwc` ("cpu.cfs_quota_us").
     """
-    for folder in _control_groups(root):
+    for folder in _control_groups(root, "cpu"):
         try:
             if (folder / "cpu.max").exists():
                 quota, period = (folder / "cpu.max").read_text().split()
@@ -35,8 +47,23 @@ def _quotas(root: Path) -> Iterator[float]:
             continue
 
 
-def _control_groups(root: Path) -> Iterator[Path]:
-    """The folders of the groups that limit this process's CPU time: its own, and all that hold it.
+def _memory_limits(root: Path) -> Iterator[int]:
+    """Bytes that each control group around this process may hold; those without a limit say nothing, or a huge number.
+
+    Source: the Linux kernel's `cgroup-v2` ("memory.max") and `cgroup-v1/memory` ("memory.limit_in_bytes").
+    """
+    for folder in _control_groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limit = (folder / name).read_text().strip()
+                if limit != "max" and int(limit) > 0:
+                    yield int(limit)
+            except (OSError, ValueError):
+                continue
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of the groups that limit this process by a controller: its own, and all that hold it.
 
     A container may see its own group as the root, under a path that is the host's: folders may be missing.
     """
@@ -48,8 +75,8 @@ def _control_groups(root: Path) -> Iterator[Path]:
     for line in lines:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if "cpu" in controllers.split(","):
-            bases = [mounts / controllers, mounts / "cpu"]
+        if controller in controllers.split(","):
+            bases = [mounts / controllers, mounts / controller]
         elif number == "0" and not controllers:
             bases = [mounts, mounts / "unified"]
         else:

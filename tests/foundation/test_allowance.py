@@ -1,4 +1,4 @@
-"""A container's CPU quota counts as the cores that it pays for."""
+"""A container's CPU quota counts as the cores that it pays for, its memory limit as the memory there is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from foundation.cores import usable_cores
+from foundation.allowance import usable_cores, usable_memory
+
+GIB = 2**30
 
 
 @pytest.fixture(autouse=True)
-def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def _eight_cores_and_32_gib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 32 * GIB // 4096}.__getitem__)
 
 
 def machine(root: Path, *, groups: str, files: dict[str, str]) -> Path:
@@ -63,3 +66,30 @@ def test_the_quota_of_version_1(tmp_path: Path, folder: str, quota: str, cores: 
     }
     root = machine(tmp_path, groups="5:cpu,cpuacct:/docker/0123\n3:memory:/docker/0123\n", files=files)
     assert usable_cores(root=root) == cores
+
+
+def test_without_control_groups_all_memory_counts(tmp_path: Path) -> None:
+    assert usable_memory(root=tmp_path) == 32 * GIB
+
+
+@pytest.mark.parametrize(("limit", "gib"), [(str(4 * GIB), 4), ("max", 32), (str(64 * GIB), 32), ("", 32)])
+def test_the_memory_limit_of_version_2(tmp_path: Path, limit: str, gib: int) -> None:
+    files = {"sys/fs/cgroup/a/memory.max": f"{limit}\n", "sys/fs/cgroup/a/b/memory.max": "max\n"}
+    root = machine(tmp_path, groups="0::/a/b\n", files=files)
+    assert usable_memory(root=root) == gib * GIB
+
+
+@pytest.mark.parametrize(("limit", "gib"), [(4 * GIB, 4), (2**63 - 4096, 32)])
+@pytest.mark.parametrize("folder", ["memory", "memory/docker/0123"])
+def test_the_memory_limit_of_version_1(tmp_path: Path, folder: str, limit: int, gib: int) -> None:
+    root = machine(
+        tmp_path,
+        groups="5:cpu,cpuacct:/docker/0123\n3:memory:/docker/0123\n0::/\n",
+        files={f"sys/fs/cgroup/{folder}/memory.limit_in_bytes": f"{limit}\n"},
+    )
+    assert usable_memory(root=root) == gib * GIB
+
+
+def test_memory_that_the_system_says_nothing_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sysconf")
+    assert usable_memory(root=tmp_path) is None
