@@ -17,9 +17,9 @@ from torch import Tensor
 from datasets.augmentation import Augmentation, crop_and_flip, cut_out, draw, draw_noise, erase
 from datasets.colours import draw_factors, recolour, recolours
 from datasets.mixing import draw_mixing, mix
-from datasets.seeds import numpy_generator
 from datasets.trivial_augment import apply_trivial, draw_trivial
 from datasets.warps import draw_warps, warp, warps
+from foundation.seeds import numpy_generator
 
 _Draw = Callable[[np.random.Generator, Augmentation, Sequence[int]], Tensor]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from datasets.augmentation import Augmentation
 from datasets.augmenter import Augmenter
-from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
+from foundation.seeds import numpy_generator
 
 DEFAULT_MEMORY_BUDGET_BYTES = 2 << 30
 

@@ -10,12 +10,12 @@ import click
 import numpy as np
 
 from datasets import catalog
-from datasets.files import whole_file
 from datasets.import_cli import import_command, store_force_option
 from datasets.store import ImageStore, StoreError, StoreInUseError, TextStore, open_store
 from datasets.store_format import SPLITS
 from datasets.summary import class_table, summary, token_table, unknown_counts
 from foundation.command_options import json_option
+from foundation.files import whole_file
 from foundation.progress import steps
 
 

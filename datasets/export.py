@@ -16,9 +16,9 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from datasets.files import whole_folder
 from datasets.store import ImageStore, StoreError, TextStore
 from datasets.tokens import detokenize
+from foundation.files import whole_folder
 from foundation.parallel import in_order
 
 _TABLE = "metadata.csv"

@@ -15,8 +15,8 @@ from itertools import combinations
 
 import numpy as np
 
-from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
+from foundation.seeds import numpy_generator
 
 # Enough for a pair of classes among dozens, and half a second on a CPU core.
 _MOST_PICTURES = 1000

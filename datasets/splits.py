@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from datasets.seeds import numpy_generator
+from foundation.seeds import numpy_generator
 
 NAMES = {
     "train": ("train", "training"),

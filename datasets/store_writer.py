@@ -18,10 +18,10 @@ import h5py
 import numpy as np
 
 from datasets.claims import DeferredSignals
-from datasets.files import whole_file
 from datasets.store import CHUNK_BYTES, StoreError, chunk_length_of
 from datasets.store_format import FORMAT, SPLITS, VERSION
 from datasets.tokens import Tokens
+from foundation.files import whole_file
 from foundation.pictures import Resize
 from foundation.text import shape_text
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from datasets.seeds import numpy_generator
 from datasets.sources import fashion_mnist, text_files
 from datasets.store_format import SPLITS
 from datasets.store_writer import write_image_store
+from foundation.seeds import numpy_generator
 
 FOLDER = Path(__file__).parent
 _SEED = 2018

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.files import sha256_of
 from datasets.store import StoreError
+from foundation.files import sha256_of
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_S = 30

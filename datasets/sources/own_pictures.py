@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 
-from datasets.seeds import numpy_generator
 from datasets.sources.class_folders import Labelled, labelled_by_folders
 from datasets.sources.import_report import ImportReport, Looks, doubts, lacking
 from datasets.sources.picture_table import SUFFIXES, Columns, find_tables, labelled_by_table, labelled_by_tables
@@ -36,6 +35,7 @@ from foundation.file_tree import File, Problem, TreeError, read_tree
 from foundation.limits import MAX_STORED_PIXELS
 from foundation.parallel import Workers, in_order
 from foundation.pictures import PictureError, Resize, read_header, read_picture
+from foundation.seeds import numpy_generator
 from foundation.text import listed, printable
 
 _HELD_OUT_FRACTION = 0.1

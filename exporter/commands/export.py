@@ -156,8 +156,8 @@ def _remove_stale_forms(run: Path) -> None:
 
 def _check_is_of_images(run: Path) -> None:
     """Raises: ConfigError: the run is one of text, whose models have no such form."""
+    from foundation.document import ConfigError
     from searcher.arch.catalog import check_is_run, find_spec
-    from searcher.arch.document import ConfigError
     from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
     check_is_run(run)

@@ -42,7 +42,7 @@ def profile(
     What an interrupted profile has measured is kept, and the next one goes on from there.
     """
     from exporter.latency.profiling import Profiled, setting_here, table_here, table_path
-    from searcher.arch.document import ConfigError
+    from foundation.document import ConfigError
     from searcher.arch.tasks import ImageClassification, image_size_of
     from searcher.presets.catalog import default_dataset, search_preset
     from searcher.training.task_kinds import load_store, task_of

@@ -68,8 +68,8 @@ def rank(
     from exporter.retraining.request import preset_of
     from exporter.selection.halving import halving_preset
     from exporter.selection.rungs import shortened
+    from foundation.document import ConfigError
     from searcher.arch.catalog import check_is_run, find_spec
-    from searcher.arch.document import ConfigError
     from searcher.training.settings import Settings
 
     check_is_run(run)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import onnx
 
-from datasets.files import whole_file
 from exporter.conversion.convert import check
 from exporter.conversion.transforms.resize_inside import resize_inside
+from foundation.files import whole_file
 from runtime.models.artifact import MODEL, ArtifactError, load
 from runtime.models.model import Model
 from runtime.models.onnx_file import OnnxFile

@@ -24,8 +24,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from datasets.files import strict_json
 from exporter.conversion.transforms.passes import drop_initializer_types, transform
+from foundation.files import strict_json
 from foundation.machine import toolchain_version
 from runtime.models.images import PIXELS
 from searcher.arch.spec import Spec

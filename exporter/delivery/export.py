@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import torch
 
-from datasets.files import sha256_of, strict_json, whole_file, write_text
 from datasets.store import ImageStore, StoreError, TextStore
 from datasets.token_batches import TokenBatches
 from exporter.conversion.convert import (
@@ -43,6 +42,7 @@ from exporter.delivery.verify import Verification, torch_logits, verify
 from exporter.delivery.verify_text import verify_text
 from exporter.latency.measure import CAREFUL, measure
 from exporter.retraining.retrain import BEST, check_task, check_up_to_date, load_best
+from foundation.files import sha256_of, strict_json, whole_file, write_text
 from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from datasets.files import strict_json, whole_folder, write_text
 from exporter.delivery.kserve import inference_service
 from exporter.latency.measure import measure
+from foundation.files import strict_json, whole_folder, write_text
 from runtime.models.artifact import MODEL, ArtifactError
 from runtime.models.inputs import inputs_of, outputs_of
 from runtime.models.kinds import AnyModel, open_model

@@ -17,15 +17,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import onnx
 
-from datasets.files import strict_json, whole_file, write_text
-from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from exporter.conversion.convert import Tolerance, check
 from exporter.delivery.acceptance import Acceptance, AccuracyLoss
 from exporter.delivery.forms import FORMS, Form
 from exporter.delivery.verify import Comparison, compare
 from exporter.latency.measure import Effort, measure
+from foundation.files import strict_json, whole_file, write_text
 from foundation.machine import Machine
+from foundation.seeds import numpy_generator
 from foundation.tables import ABSENT, aligned
 from runtime.models.artifact import MODEL, load
 from runtime.models.model import Model

@@ -15,8 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from datasets.files import strict_json, whole_folder
 from exporter.delivery.onnxruntime_web import runtime_files
+from foundation.files import strict_json, whole_folder
 from foundation.machine import toolchain_version
 from runtime.models.artifact import MODEL, ArtifactError
 from runtime.models.model import Model

@@ -22,13 +22,13 @@ from torch import nn
 
 from datasets.batches import ImageBatches
 from datasets.catalog import load_images
-from datasets.files import strict_json, whole_file, write_text
 from datasets.store import ImageStore, StoreError
 from exporter.judging.contenders import Contender, choose, field_document, known_references, read_field, space_of
 from exporter.judging.verdict import Result, verdict
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retrain import load_best, open_teachers, train
 from exporter.retraining.trainings import Training, begin_training
+from foundation.files import strict_json, whole_file, write_text
 from foundation.text import shape_text
 from searcher.arch.spec import Spec, spec_digest
 from searcher.training.device import resolve_device

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from datasets.seeds import stream_seed
 from exporter.latency.measure import CAREFUL, measure
 from exporter.latency.scaling import TOLERANCE, Fitted, Shares, fit_widths, shares_of
+from foundation.document import read_json
+from foundation.seeds import stream_seed
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import find_spec, published_names, published_spec
-from searcher.arch.document import ArchitectureError, read_json
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.retarget import retarget, with_stem_stride
 from searcher.arch.space import Space
 from searcher.arch.spec import Spec, parse_spec

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.seeds import numpy_generator
+from foundation.seeds import numpy_generator
 from foundation.statistics import Estimate, Interval, score_interval
 
 _CONFIDENCE = 0.95

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
-from datasets.seeds import stream_seed
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
+from foundation.seeds import stream_seed
 from searcher.arch.spec import Spec, spec_digest
 from searcher.nn.complexity import complexity_of
 from searcher.training.loop import Search

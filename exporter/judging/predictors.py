@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from datasets.seeds import numpy_generator
 from exporter.latency.measure import measure
 from exporter.selection.standings import Showing, rank
+from foundation.seeds import numpy_generator
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.complexity import complexity_of

@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.files import strict_json, write_text
-from datasets.seeds import numpy_generator, stream_seed
 from exporter.judging.agreement import Agreement, agreement, seed_standard_error, seed_tau
 from exporter.judging.pool import check_pool, folder_of, stratified
 from exporter.judging.predictors import Predictor, costs, shared_weights, short_training
@@ -35,6 +33,8 @@ from exporter.retraining.text import score_text
 from exporter.retraining.trainings import Training, begin_training, score_job
 from exporter.selection.searches import finished_search
 from exporter.selection.standings import Showing
+from foundation.files import strict_json, write_text
+from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.space import space_module
 from searcher.arch.spec import spec_digest
 from searcher.training import device as devices

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from datasets.seeds import stream_seed
 from exporter.conversion.convert import DeployedNetwork
 from exporter.conversion.trace import trace
 from foundation import statistics
 from foundation.machine import Activity, Machine, Reading, drift
+from foundation.seeds import stream_seed
 from foundation.statistics import Estimate
 from runtime.benchmarking.benchmark import BenchmarkError, Contestant, Plan
 from runtime.benchmarking.benchmark import measure as run_benchmark

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets.catalog import data_folder
-from datasets.files import write_text
-from datasets.seeds import stream_seed
 from exporter.latency.measure import Effort, Latencies, Untrained, measure, onnx_of
 from exporter.latency.probes import frame, frame_key, probe
+from foundation.document import DocumentError, Problems, read_json, write_dataclass
+from foundation.files import write_text
 from foundation.machine import Machine
+from foundation.seeds import stream_seed
 from foundation.statistics import Interval
 from runtime.models.ort import onnxruntime
 from searcher.arch.catalog import published_names, published_spec
-from searcher.arch.document import DocumentError, Problems, read_json, write_dataclass
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import Block, blocks_of_space

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exporter.retraining.teacher import TeacherConfig
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.training.device import Precision
 from searcher.training.optim import SgdConfig
 from searcher.training.task_kinds import check_steps, training_type

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.seeds import stream_seed
+from foundation.seeds import stream_seed
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import complexity_of

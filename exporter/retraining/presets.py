@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from datasets.augmentation import Augmentation
 from exporter.retraining.config import RetrainConfig
-from searcher.arch.document import DocumentError, unknown
+from foundation.document import DocumentError, unknown
 from searcher.arch.space import space_module
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING
 from searcher.nn.recurrent import Dropout

@@ -15,8 +15,8 @@ from exporter.retraining.presets import retrain_preset
 from exporter.retraining.retrain import check_task, open_teachers
 from exporter.retraining.text import task_text
 from foundation.allowance import usable_memory
+from foundation.document import ConfigError
 from searcher.arch.catalog import find_spec
-from searcher.arch.document import ConfigError
 from searcher.arch.limits import MAX_WIDTH
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest

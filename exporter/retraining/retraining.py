@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from datasets.seeds import numpy_generator, stream_seed
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.lstm import build_lstm
 from exporter.retraining.overfitting import Overfitting
 from exporter.retraining.teacher import Teachers
+from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.spec import Spec
 from searcher.nn.build import build_network
 from searcher.nn.graphs import GraphedNetwork, Graphs

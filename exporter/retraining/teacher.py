@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from datasets.batches import ImageBatches
-from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from exporter.retraining.teacher_model import Layout, TeacherError, TeacherModel
+from foundation.document import ConfigError
+from foundation.seeds import numpy_generator
 from runtime.models.providers import Provider
-from searcher.arch.document import ConfigError
 from searcher.training.distillation import Distillation
 
 _NUM_EXAMINED = 1000

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets.seeds import stream_seed
 from exporter.latency.profiling import Profiled, references_of
 from exporter.selection.drawing import Sample, held, neighbours_of, samples_of, scored
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch
 from exporter.selection.target import brought_to_target
+from foundation.document import ConfigError
+from foundation.seeds import stream_seed
 from searcher.arch.catalog import published_names
-from searcher.arch.document import ConfigError
 from searcher.arch.retarget import with_larger_maps
 from searcher.arch.spec import Spec, parse_spec
 from searcher.nn.complexity import complexity_of

@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 
-from datasets.files import write_text
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.text import score_text
 from exporter.selection.candidates import Candidate, candidates_of, descendants_of, read_candidate
@@ -32,7 +31,8 @@ from exporter.selection.halving import HalvingConfig
 from exporter.selection.rungs import Rung, RungTrainer
 from exporter.selection.searches import finished_search
 from exporter.selection.standings import Showing, kept_of, rank
-from searcher.arch.document import read_json
+from foundation.document import read_json
+from foundation.files import write_text
 from searcher.arch.spec import Spec, spec_digest, write_spec
 from searcher.training.image_learner import ImageTraining
 from searcher.training.interrupt import Interrupt

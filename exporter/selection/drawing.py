@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from datasets.seeds import numpy_generator, stream_seed
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch
-from searcher.arch.document import ArchitectureError
+from foundation.seeds import numpy_generator, stream_seed
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import Space, neighbour
 from searcher.arch.spec import Spec
 from searcher.arch.widths import scaled

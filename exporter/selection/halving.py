@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from charts.marks import Group, Mark, mark_chart
-from datasets.files import write_text
 from foundation import statistics
+from foundation.files import write_text
 from foundation.statistics import Interval
 from runtime.benchmarking.results import Point, Sweep
 from runtime.benchmarking.targets import Target

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from datasets.seeds import numpy_generator
+from foundation.seeds import numpy_generator
 from runtime.benchmarking.benchmark import Call, Plan, Play, Player, failure_of, reason_of, take_turns
 from runtime.benchmarking.samples import Traffic
 

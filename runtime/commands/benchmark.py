@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from datasets.files import write_text
 from foundation.command_options import FiniteRange, json_option
+from foundation.files import write_text
 from foundation.limits import MAX_THREADS
 from runtime.benchmarking.parameters import (
     MOST_CALLS_PER_S,

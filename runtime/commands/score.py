@@ -155,7 +155,7 @@ def _image_text(result: Evaluation) -> str:
 
 def _draw_confusion(result: Evaluation, path: Path, *, title: str) -> None:
     from charts.matrix import matrix_chart
-    from datasets.files import write_text
+    from foundation.files import write_text
 
     picture = matrix_chart(
         result.confusion.tolist(),

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.seeds import numpy_generator
 from foundation.allowance import usable_memory
+from foundation.seeds import numpy_generator
 
 # B batch
 

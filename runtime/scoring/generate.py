@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.seeds import numpy_generator
+from foundation.seeds import numpy_generator
 from runtime.models.language_model import StepModel
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from searcher.arch.document import ArchitectureError, DocumentError, read_json, unknown
+from foundation.document import DocumentError, read_json, unknown
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.spec import Spec, parse_spec
 from searcher.arch.widths import is_same_network
 

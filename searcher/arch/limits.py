@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 
 MAX_WIDTH = 65_536
 """Of a layer or a state, in channels or features."""

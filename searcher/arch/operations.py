@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+from foundation.document import ConfigError, unknown
 from searcher.arch.costs import Cost, Sides, area_of, conv_norm, depthwise, factorized_reduction, halved
-from searcher.arch.document import ConfigError, unknown
 
 
 def _cell_sep_conv(sides: Sides, channels: int, *, stride: int, kernel_size: int) -> Cost:

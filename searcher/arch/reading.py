@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from searcher.arch.document import ArchitectureError, Problems, check_keys
+from foundation.document import Problems, check_keys
+from searcher.arch.errors import ArchitectureError
 
 
 def read_numbers(text: str, *, source: str) -> list[int]:

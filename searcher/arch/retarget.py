@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from searcher.arch.document import ArchitectureError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import SPACES
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import Task, image_size_of, stem_stride

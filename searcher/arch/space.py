@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+from foundation.document import Problems, unknown
 from searcher.arch.decisions import Step, option_counts
-from searcher.arch.document import ArchitectureError, Problems, unknown
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.space_names import SPACE_NAMES
 
 

@@ -12,16 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from datasets.files import write_text
-from searcher.arch.document import (
-    ArchitectureError,
-    Problems,
-    check_keys,
-    read_dataclass,
-    read_json,
-    unknown,
-    write_dataclass,
-)
+from foundation.document import Problems, check_keys, read_dataclass, read_json, unknown, write_dataclass
+from foundation.files import write_text
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import SPACES
 from searcher.arch.tasks import TASKS, Task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 
 IMAGE_CLASSIFICATION: Literal["image-classification"] = "image-classification"
 LANGUAGE_MODELLING: Literal["language-modelling"] = "language-modelling"

@@ -14,7 +14,7 @@ def report(run: Path) -> None:
 
     One file with the architecture, learning curves and results, which opens offline. Prints its path.
     """
-    from searcher.arch.document import DocumentError
+    from foundation.document import DocumentError
     from searcher.report.page import write_report
 
     if run.is_dir() and not any((run / part).exists() for part in ("spec.json", "search", "retrain")):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.tasks import Task, image_size_of
 from searcher.latency.fastest import fastest
 from searcher.latency.table import LatencyTable

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from datasets.files import write_text
 from foundation.command_options import Command, force_option, json_option, seed_option
+from foundation.files import write_text
 from searcher.commands.options import space_option
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def show(source: Path, dataset: str | None, svg: Path | None, as_json: bool) -> 
 def validate(sources: tuple[Path, ...]) -> None:
     """Check specs and name every problem. Exits 2 if there is one."""
     from searcher.arch.catalog import find_spec
-    from searcher.arch.document import ArchitectureError
+    from searcher.arch.errors import ArchitectureError
     from searcher.report.text import headline
 
     broken = False
@@ -213,8 +213,8 @@ def _is_spec(text_or_file: str) -> bool:
 
 def _imported(source: str, dataset: str | None, *, space: str | None = None, preset: str | None = None) -> Spec:
     """A spec for another data set. Raises: ConfigError: none is given, or the spec is of another space."""
+    from foundation.document import ConfigError
     from searcher.arch.catalog import find_spec
-    from searcher.arch.document import ConfigError
     from searcher.arch.tasks import image_size_of
     from searcher.presets.catalog import search_preset
 
@@ -257,7 +257,7 @@ def _make_spec(
 
 
 def _encoding(text_or_file: str) -> str:
-    from searcher.arch.document import ArchitectureError
+    from searcher.arch.errors import ArchitectureError
 
     if text_or_file == "-":
         return sys.stdin.read()
@@ -269,7 +269,7 @@ def _encoding(text_or_file: str) -> str:
 
 
 def _write(made: Spec, out: Path | None, *, force: bool) -> None:
-    from searcher.arch.document import ArchitectureError
+    from searcher.arch.errors import ArchitectureError
 
     if out is None:
         click.echo(made.to_json(), nl=False)

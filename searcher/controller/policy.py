@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from foundation.document import ConfigError, unknown
 from searcher.arch.decisions import Anchor, Choice, Inputs, LearnedAnchor, Pointer, Step, Subset, num_tokens
-from searcher.arch.document import ConfigError, unknown
 from searcher.arch.limits import MAX_WIDTH, check_at_most
 
 

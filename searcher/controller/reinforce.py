@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.controller.policy import Sample
 
 

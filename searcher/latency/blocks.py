@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.spaces import LatencyView, search_space

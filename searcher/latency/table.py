@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.files import write_text
-from searcher.arch.document import DocumentError, Problems, check_keys, read_dataclass, read_json
+from foundation.document import DocumentError, Problems, check_keys, read_dataclass, read_json
+from foundation.files import write_text
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import Task
 from searcher.latency.blocks import Block, blocks_of

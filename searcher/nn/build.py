@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from datasets.seeds import stream_seed
+from foundation.seeds import stream_seed
 from searcher.arch.space import SPACES
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.nn.banks import Alternatives
 from searcher.nn.blocks import AuxiliaryHead, ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
 from searcher.nn.flat import lay_flat

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.operations import LAYER_COSTS
 from searcher.arch.spaces.macro import (
     Layer,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spaces.recurrent import ACTIVATIONS, STATE, RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.nn.banks import Bank, FixedOps, SharedOps
 from searcher.nn.kernels.recurrence import CellPlan, StateNorm, run, step

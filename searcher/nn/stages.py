@@ -17,7 +17,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.stages.architecture import StagesArchitecture, Stem, stage_stride
 from searcher.arch.stages.operations import OPERATIONS, Operation

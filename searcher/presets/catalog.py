@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from searcher.arch.document import ArchitectureError, unknown
+from foundation.document import unknown
+from searcher.arch.errors import ArchitectureError
 from searcher.presets import datasets
 from searcher.spaces import Presets, search_space
 from searcher.training.search_config import SearchConfig

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from searcher.arch.document import ArchitectureError, unknown
+from foundation.document import unknown
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import space_module
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING
 

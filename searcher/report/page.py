@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.files import write_text
+from foundation.files import write_text
 from foundation.text import printable
 from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.spec import Spec, read_spec

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from charts.curves import Series
-from datasets.files import sha256_of
+from foundation.document import DocumentError, read_json
+from foundation.files import sha256_of
 from searcher.arch.catalog import check_is_run
-from searcher.arch.document import DocumentError, read_json
 from searcher.training.metrics import read_metrics
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from datasets.files import whole_file
+from foundation.files import whole_file
 
 
 class CheckpointError(ValueError):

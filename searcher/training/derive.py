@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.seeds import numpy_generator, stream_seed
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
+from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.space import Space
 from searcher.controller.policy import Policy
 from searcher.training.distributed import ALONE, World

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from datasets.augmentation import Augmentation
 from datasets.batches import ImageBatches
-from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from foundation import balance
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
+from foundation.seeds import numpy_generator
 from searcher.training.device import Precision, computing, products_precision
 from searcher.training.distillation import Distillation
 from searcher.training.distributed import ALONE, World

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datasets.seeds import numpy_generator, stream_seed
+from foundation.seeds import numpy_generator, stream_seed
 from searcher.controller.policy import LstmPolicy, Policy
 from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss

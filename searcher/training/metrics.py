@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.files import strict_json
+from foundation.files import strict_json
 
 _METRICS = "metrics.jsonl"
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from datasets.mirroring import look_alikes
 from datasets.store import ImageStore, TextStore
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.training.image_learner import ImageTraining
 
 Config = TypeVar("Config", bound=Any)

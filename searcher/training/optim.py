@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.nn.banks import used_as_one
 from searcher.training.light_optimizers import SGD, AdamW
 from searcher.training.muon import Muon, is_of_convolution

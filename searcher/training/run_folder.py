@@ -24,9 +24,9 @@ except ImportError:  # Windows, where two processes in one run directory are the
 
 import tomli_w
 
-from datasets.files import strict_json, write_text
+from foundation.document import DocumentError, Problems, read_dataclass, write_dataclass
+from foundation.files import strict_json, write_text
 from foundation.text import is_utf8, printable
-from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.distributed import ALONE, World
 from searcher.training.metrics import MetricsLog

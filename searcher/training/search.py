@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from searcher.arch.document import write_dataclass
+from foundation.document import write_dataclass
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import Task
 from searcher.nn.graphs import Graphs

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from searcher.arch.document import ConfigError, unknown
+from foundation.document import ConfigError, unknown
 from searcher.arch.space import SPACES, space_module
 from searcher.controller.policy import PolicyConfig, check_policy
 from searcher.controller.reinforce import ReinforceConfig

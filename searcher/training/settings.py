@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from searcher.arch.document import ConfigError, Problems, read_dataclass, write_dataclass
+from foundation.document import ConfigError, Problems, read_dataclass, write_dataclass
 from searcher.training.run_folder import read_toml
 
 Config = TypeVar("Config")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from datasets.catalog import load_images, load_text
 from datasets.store import ImageStore, TextStore
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.space import space_module
 from searcher.arch.tasks import (
     IMAGE_CLASSIFICATION,

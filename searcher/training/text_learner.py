@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets.store import TextStore
 from datasets.token_batches import TokenBatches
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.nn.recurrent import Dropout, Scores
 from searcher.training.device import Precision, computing, products_precision
 from searcher.training.distributed import ALONE, World

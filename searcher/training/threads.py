@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from datasets.files import write_text
 from foundation.allowance import usable_cores
+from foundation.files import write_text
 from searcher.training.distributed import World
 from searcher.training.weights_trainer import DivergedError
 

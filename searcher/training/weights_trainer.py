@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datasets.seeds import stream_seed
+from foundation.seeds import stream_seed
 from searcher.training.distributed import ALONE, World
 from searcher.training.flat_sgd import FlatSgd
 from searcher.training.learner import Learner, Network, StepLoss

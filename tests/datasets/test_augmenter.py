@@ -17,9 +17,9 @@ from datasets import colours, warps
 from datasets.augmentation import Augmentation, AugmentationError
 from datasets.batches import ImageBatches
 from datasets.mixing import draw_mixing, mix
-from datasets.seeds import numpy_generator
 from datasets.store import ImageStore
 from datasets.trivial_augment import COLOURS, OPERATIONS, WARPS, apply_trivial, draw_trivial
+from foundation.seeds import numpy_generator
 from tests.datasets.conftest import write_small_store
 
 ALL = Augmentation(

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from datasets.augmentation import Augmentation, AugmentationError, draw
 from datasets.batches import ImageBatches
-from datasets.seeds import numpy_generator
 from datasets.store import ImageStore, StoreError, open_store
 from datasets.store_writer import write_image_store
+from foundation.seeds import numpy_generator
 from tests.datasets.conftest import write_small_store
 
 FULL = Augmentation(crop_padding=2, flip=True, cutout=3, erase_prob=0.5)

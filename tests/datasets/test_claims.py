@@ -14,8 +14,8 @@ import pytest
 
 from datasets import store_writer
 from datasets.claims import claimed
-from datasets.files import whole_file
 from datasets.store import StoreError, StoreInUseError, open_store
+from foundation.files import whole_file
 from tests.datasets.conftest import write_small_store
 from tests.datasets.test_cli import Run
 from tests.datasets.test_own_pictures import make_folder

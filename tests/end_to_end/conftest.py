@@ -22,7 +22,7 @@ from datasets.store_writer import write_image_store, write_text_store
 from enas import Peers, build_group
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.presets import retrain_preset
-from searcher.arch.document import write_dataclass
+from foundation.document import write_dataclass
 from searcher.arch.spaces.macro import MacroSize, MacroSpace
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets.files import write_text
+from foundation.files import write_text
 
 
 @dataclass(frozen=True)

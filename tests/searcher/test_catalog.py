@@ -10,7 +10,7 @@ import torch
 
 from datasets.catalog import is_known
 from searcher.arch.catalog import find_spec, published_names, published_spec
-from searcher.arch.document import ArchitectureError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import SPACES
 from searcher.arch.spaces.macro import MacroArchitecture
 from searcher.arch.spaces.micro import MicroSize

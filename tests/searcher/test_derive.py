@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from datasets.catalog import load_images
-from datasets.seeds import stream_seed
+from foundation.seeds import stream_seed
 from searcher.arch.spaces.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datasets.augmentation import Augmentation, AugmentationError
 from datasets.store_writer import write_image_store
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.presets.catalog import search_preset
 from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
 from tests.searcher.noise import learner_of, noise_learner

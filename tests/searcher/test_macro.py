@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foundation.document import Problems
 from searcher.arch.decisions import LearnedAnchor, num_tokens
-from searcher.arch.document import ArchitectureError, Problems
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.spaces.macro import (
     Layer,
     MacroArchitecture,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searcher.arch.decisions import num_tokens
-from searcher.arch.document import ArchitectureError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.operations import CELL_COSTS
 from searcher.arch.spaces.micro import (
     MicroArchitecture,

@@ -9,7 +9,7 @@ import pytest
 from datasets.store import ImageStore
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.presets import retrain_preset
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.training.mirroring import decide_flip
 from tests.datasets.test_mirroring import arrow, drawn, shoe
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spaces.macro import Layer, MacroArchitecture, MacroSize, MacroSpace
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.spaces.stages import StagesSize

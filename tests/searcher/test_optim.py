@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_optimizer, make_sgd
 from searcher.training.sharpness import climbed
 from tests.searcher.toy import PLAIN, Toy

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spaces.recurrent import Node, RecurrentArchitecture, RecurrentSize, RecurrentSpace
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.nn.recurrent import Dropout, RecurrentNetwork

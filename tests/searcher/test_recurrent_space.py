@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foundation.document import ConfigError, Problems
 from searcher.arch.decisions import Choice, Inputs, Pointer, num_tokens
-from searcher.arch.document import ArchitectureError, ConfigError, Problems
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.spaces.recurrent import (
     ACTIVATIONS,
     Node,

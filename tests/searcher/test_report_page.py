@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from foundation.document import DocumentError
 from searcher.arch import catalog
-from searcher.arch.document import DocumentError
 from searcher.arch.spec import write_spec
 from searcher.report.page import write_report
 from tests.searcher.test_report_graph import make_spec, published_spec

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from searcher.arch.catalog import published_spec
-from searcher.arch.document import ArchitectureError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.retarget import retarget
 from searcher.arch.spaces.micro import MicroSize
 from searcher.arch.spaces.stages import StagesSize

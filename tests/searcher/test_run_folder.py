@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from datasets import files
 from exporter.retraining.presets import retrain_preset
 from exporter.selection.halving import HalvingConfig
+from foundation import files
 from searcher.training import run_folder
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.metrics import MetricsLog, read_metrics

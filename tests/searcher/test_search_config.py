@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from searcher.arch.document import DocumentError, write_dataclass
+from foundation.document import DocumentError, write_dataclass
 from searcher.arch.spaces.macro import MacroSpace
 from searcher.arch.spaces.micro import MicroSpace
 from searcher.presets.catalog import search_preset

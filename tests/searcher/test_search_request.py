@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.tasks import Task
 from searcher.commands.search_request import SearchOptions, SearchRequest, search_request, with_latency
 from searcher.latency.table import LatencyTable

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from exporter.retraining.config import config_types as retrain_types
 from exporter.retraining.presets import PRESETS as RETRAIN_PRESETS
 from exporter.retraining.presets import retrain_preset
-from searcher.arch.document import ConfigError, DocumentError, write_dataclass
+from foundation.document import ConfigError, DocumentError, write_dataclass
 from searcher.arch.space import SPACES
 from searcher.presets.catalog import search_preset
 from searcher.spaces import search_space

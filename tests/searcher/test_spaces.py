@@ -7,7 +7,7 @@ import random
 import pytest
 
 from searcher.arch.catalog import published_spec
-from searcher.arch.document import ArchitectureError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import SPACES, SpaceModule, neighbour
 from searcher.arch.stages.architecture import StagesArchitecture
 from searcher.arch.tasks import IMAGE_CLASSIFICATION

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searcher.arch.catalog import published_names, published_spec
-from searcher.arch.document import ArchitectureError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.operations import CELL_COSTS
 from searcher.arch.space import SPACES
 from searcher.arch.spaces.macro import MacroSize, MacroSpace

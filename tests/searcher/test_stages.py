@@ -9,8 +9,9 @@ import random
 import pytest
 import torch
 
+from foundation.document import ConfigError, Problems
 from searcher.arch.decisions import Choice
-from searcher.arch.document import ArchitectureError, ConfigError, Problems
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.spaces.stages import StagesSpace
 from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem
 from searcher.arch.stages.documents import from_document, from_published, to_document, to_published

@@ -20,7 +20,7 @@ from datasets.store import StoreError
 from datasets.store_writer import write_text_store
 from datasets.streams import split_streams
 from datasets.token_batches import TokenBatches
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
 from searcher.nn.recurrent import Scores

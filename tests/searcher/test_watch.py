@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from searcher.arch.document import DocumentError
+from foundation.document import DocumentError
 from searcher.watch import Watcher
 
 ROOT = Path(__file__).parents[2]

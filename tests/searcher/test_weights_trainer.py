@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.augmentation import Augmentation
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_supernet
 from searcher.nn.graphs import Graphs, graph_operations

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from foundation.document import ConfigError, Problems, unknown
 from searcher.arch.decisions import Anchor, Choice, Inputs, Pointer, Step
-from searcher.arch.document import ArchitectureError, ConfigError, Problems, unknown
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.operations import CELL_COSTS, check_operations
 from searcher.arch.reading import check_number, read_entries, read_list, read_numbers, read_object

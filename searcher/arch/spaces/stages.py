@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from foundation.document import ConfigError
 from searcher.arch.decisions import Choice, Step
-from searcher.arch.document import ArchitectureError, ConfigError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.operations import check_operations
 from searcher.arch.stages.architecture import STEM_STRIDES, Stage, StagesArchitecture, Stem

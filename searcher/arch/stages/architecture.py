@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from searcher.arch.document import ArchitectureError, Problems, unknown
+from foundation.document import Problems, unknown
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH
 from searcher.arch.stages.operations import ABSENT, OPERATIONS
 

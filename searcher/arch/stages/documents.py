@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from searcher.arch.document import ArchitectureError, Problems
+from foundation.document import Problems
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.reading import read_entries, read_list, read_numbers, read_object
 from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem, stage_problems, stem_problems
 from searcher.arch.stages.operations import OPERATIONS

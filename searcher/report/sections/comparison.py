@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from charts.marks import Group, Mark, mark_chart
+from foundation.document import DocumentError
 from searcher.arch.catalog import find_spec, is_retraining_outdated
-from searcher.arch.document import DocumentError
 from searcher.arch.spec import spec_digest
 from searcher.report import html, values
 from searcher.report.run_files import read_object

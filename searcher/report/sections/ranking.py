@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from charts.scatter import scatter_chart
+from foundation.document import DocumentError
 from searcher.arch.catalog import find_spec
-from searcher.arch.document import DocumentError
 from searcher.arch.spec import spec_digest
 from searcher.report import html, values
 from searcher.report.figures import Figures

@@ -7,8 +7,8 @@ import pytest
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.config import config_types as retrain_types
 from exporter.retraining.presets import PRESETS, presets_of, retrain_preset
+from foundation.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.arch.catalog import published_names, published_spec
-from searcher.arch.document import DocumentError, Problems, read_dataclass, write_dataclass
 from searcher.arch.space import SPACES
 from searcher.presets import catalog
 from searcher.spaces import search_space

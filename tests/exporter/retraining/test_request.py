@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.widths import widths
 from searcher.training.run_folder import RunError
 from tests.end_to_end import conftest as tiny

@@ -21,7 +21,7 @@ from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retrain import check_task, retrain
 from exporter.retraining.retraining import Retraining
 from exporter.retraining.text import result_text
-from searcher.arch.document import ConfigError, read_json
+from foundation.document import ConfigError, read_json
 from searcher.nn.graphs import Graphs
 from searcher.nn.tapes import EagerTape
 from searcher.report.page import write_report

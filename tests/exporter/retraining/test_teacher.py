@@ -21,8 +21,8 @@ from exporter.retraining.presets import retrain_preset
 from exporter.retraining.retrain import open_teachers, retrain
 from exporter.retraining.teacher import TeacherConfig, Teachers
 from exporter.retraining.teacher_model import TeacherError, TeacherModel
+from foundation.document import ConfigError
 from runtime.models.providers import ProviderError
-from searcher.arch.document import ConfigError
 from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.spec import Spec, write_spec
 from searcher.training.checkpoint import load_checkpoint

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.arch.spaces.macro import MacroSize, MacroSpace
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.spaces.stages import StagesSize, StagesSpace

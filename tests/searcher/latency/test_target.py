@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from searcher.arch.document import ConfigError
+from foundation.document import ConfigError
 from searcher.latency.target import LatencyTarget, target_ms
 
 REFERENCES = {"resnet-20": 0.4}

@@ -30,10 +30,6 @@ class ConfigError(ValueError):
     """A setting is outside what it may be."""
 
 
-class ArchitectureError(DocumentError):
-    """An architecture, or a spec that holds one, breaks the rules of its space."""
-
-
 class Problems:
     """Collects what is wrong with one document, so that all of it can be reported together."""
 

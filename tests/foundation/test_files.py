@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.files import strict_json, whole_file, whole_folder
+from foundation.files import strict_json, whole_file, whole_folder
 from tests.killed import kill_at_every_change
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searcher.arch.document import DocumentError
+from foundation.document import DocumentError
 from searcher.training.optim import SgdConfig
 from searcher.training.run_folder import read_config
 

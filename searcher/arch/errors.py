@@ -1,0 +1,9 @@
+"""What is wrong with an architecture."""
+
+from __future__ import annotations
+
+from foundation.document import DocumentError
+
+
+class ArchitectureError(DocumentError):
+    """An architecture, or a spec that holds one, breaks the rules of its space."""
