@@ -65,7 +65,8 @@ def estimate_norms(network: nn.Module, learner: Learner, batches: Iterable[Any],
     """Give the norms' running statistics the mean over `batches` of what each of them has in `network`.
 
     Without it an average of weights would go with statistics of other weights, and a network after few steps with
-    those that it was built with. All but the norms is in evaluation mode, as it will be used: nothing is dropped.
+    those that it was built with. All but the norms is in evaluation mode and paths are dropped as before the first
+    step, with probability 0, so that the statistics are those of the network as it will be used.
     batches: each rank's own, as many on all of them.
 
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3 (precise batch norm).
@@ -77,7 +78,7 @@ def estimate_norms(network: nn.Module, learner: Learner, batches: Iterable[Any],
         for norm in norms:
             norm.train()
             norm.momentum = 1 / (index + 1)  # which makes a plain mean of a moving average
-        learner.loss(network, batch, progress=1.0)
+        learner.loss(network, batch, progress=0.0)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum

@@ -47,7 +47,10 @@ class Learner(Protocol):
         ...
 
     def loss(self, network: Network, batch: Any, *, progress: float) -> StepLoss:
-        """One forward pass. progress: the part of the whole training that is done after this step, in (0, 1]."""
+        """One forward pass. progress: the part of the whole training that is done after this step, in [0, 1].
+
+        At 0 no path is dropped.
+        """
         ...
 
     def record(self, mean_loss: float, mean_measured: float) -> dict[str, float]:

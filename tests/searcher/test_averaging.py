@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
+from searcher.nn.blocks import drop_path
 from searcher.nn.kernels.norm import batch_norm
 from searcher.training.averaging import WeightAverage, estimate_norms, has_norms, horizon
 from searcher.training.image_learner import ImageLearner, ImageTraining
@@ -50,7 +51,7 @@ def test_a_horizon_grows_from_one_step_to_the_share_of_all() -> None:
 
 
 class Normed(nn.Module):
-    """A convolution and a norm, with dropout before it that evaluation must not see."""
+    """A convolution and a norm, with dropout and drop path before it that evaluation must not see."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +62,8 @@ class Normed(nn.Module):
         self.classify = nn.Linear(3, 2)
 
     def forward(self, images: Tensor, drop_path_prob: float = 0.0) -> tuple[Tensor, None]:
-        x = self.unmoved(self.norm(self.drop(self.conv(images))))
+        x = drop_path(self.drop(self.conv(images)), drop_path_prob)
+        x = self.unmoved(self.norm(x))
         return self.classify(x.mean((2, 3))), None
 
 
@@ -75,7 +77,7 @@ def learner(tmp_path_factory: pytest.TempPathFactory) -> ImageLearner:
     }
     write_image_store(path, name="noise", splits=splits, classes=("a", "b"), source="made up", licence="CC0-1.0")
     return ImageLearner(
-        ImageTraining(),
+        ImageTraining(drop_path_prob=0.5),
         store=load_images(str(path)),
         train_on="train",
         batch_size=8,
