@@ -126,7 +126,7 @@ def blocks(spec: MacroSpec) -> Iterator[Block]:
     layers = spec.architecture.layers
     for index, layer in enumerate(layers, start=1):
         yield Block(layer.operation, channels, channels, height, width)
-        if skip_candidates(index) and size.skip_merge == "sum":
+        if size.skip_merge in ("sum", "residual"):
             for _ in layer.skips:
                 yield Block(SUM, channels, channels, height, width)
         elif skip_candidates(index):

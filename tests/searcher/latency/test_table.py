@@ -7,18 +7,18 @@ import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from foundation.document import ConfigError
-from searcher.arch.spaces.macro import MacroSize, MacroSpace
+from searcher.arch.spaces.macro import MacroSize, MacroSpace, SkipMerge
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.spec import Spec
 from searcher.arch.stages.architecture import StagesArchitecture
 from searcher.arch.tasks import ImageClassification
-from searcher.latency.blocks import HALVE, HEAD, STEM, Block, blocks_of, blocks_of_space
+from searcher.latency.blocks import CONCAT, HALVE, HEAD, PROJECT, STEM, SUM, Block, blocks_of, blocks_of_space
 from searcher.latency.fastest import fastest
 from searcher.latency.table import (
     LatencyTable,
@@ -29,6 +29,8 @@ from searcher.latency.table import (
     fit_networks,
     read_table,
 )
+from searcher.nn.blocks import ReluConvNorm
+from searcher.nn.build import build_network
 
 TASK = ImageClassification(dataset="pictures", input_shape=(27, 30, 3), classes=("a", "b"))
 STAGES = StagesSpace((8, 16), (1, 2), ((8, 16), (16, 24, 32), (32,)), (1, 2, 3), ("residual_3x3", "inverted_5x5_e2"))
@@ -93,6 +95,20 @@ def test_what_lags_behind_a_reduction_cell_is_halved_from_its_own_map() -> None:
     halved = Counter((block.height, block.width) for block in blocks_of(spec) if block.operation == HALVE)
     assert (14, 15) in halved
     assert (28, 30) not in halved
+
+
+@pytest.mark.parametrize("merge", get_args(SkipMerge))
+def test_the_blocks_of_macro_joins_are_those_of_the_wiring(merge: SkipMerge) -> None:
+    size = MacroSize(channels=8, skip_merge=merge)
+    spec = Spec("macro", MacroSpace(num_layers=6).random(random.Random(0)), size, TASK)
+    network = build_network(spec, seed=0)
+    projections = Counter((PROJECT, x.conv.in_channels) for x in network.modules() if isinstance(x, ReluConvNorm))
+    num_skips = [len(layer.skips) for layer in spec.architecture.layers]
+    joins = Counter((block.operation, block.in_channels) for block in blocks_of(spec))
+    assert sum(num_skips) > 1
+    assert {block: count for block, count in joins.items() if block[0] == PROJECT} == projections
+    assert joins[SUM, 8] == (0 if merge == "concat" else sum(num_skips))
+    assert joins[CONCAT, 8] == (sum(count > 0 for count in num_skips) if merge == "concat" else 0)
 
 
 def test_a_fit_finds_the_terms_it_was_made_with() -> None:
