@@ -125,7 +125,7 @@ ALLOWED = {
         "searcher.training.optim",
         "searcher.training.sharpness",
     },
-    "searcher.training.distributed": {"searcher.training.pulse"},
+    "searcher.training.distributed": {"searcher.training.interrupt", "searcher.training.pulse"},
     "searcher.training.pulse": set(),
     "searcher.training.learner": set(),
     "searcher.training.distillation": {"datasets"},

@@ -14,7 +14,7 @@ from foundation.command_options import device_option, seed_option
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH
 from searcher.commands.options import (
     command_again,
-    exit_stopped,
+    exits_when_stopped,
     flip_option,
     graphs_option,
     jobs_options,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from exporter.retraining.request import Model, RetrainRequest
     from searcher.nn.graphs import Graphs
     from searcher.training.distributed import World
+    from searcher.training.interrupt import Interrupt
     from searcher.training.pacing import Pace
     from searcher.training.run_folder import RunFolder
 
@@ -158,10 +159,11 @@ def _in_this_process(
 ) -> tuple[dict[Model, dict[str, Any]], Callable[..., None]]:
     """One model after the other: their summaries, and what echoes on the leading process alone."""
     from searcher.training.distributed import joined
+    from searcher.training.interrupt import catch_signals
     from searcher.training.run_folder import RunFolder
 
     configs = request.configs
-    with joined(device) as world:
+    with catch_signals() as interrupt, exits_when_stopped(), joined(device) as world:
         say = speaker(speaks=world.leads)
         # All of them before any is trained, which may take hours.
         opened = {
@@ -175,6 +177,7 @@ def _in_this_process(
                 folder=folder,
                 device=device,
                 world=world,
+                interrupt=interrupt,
                 pace=pace,
                 # torch's LSTM keeps track of its weights by itself.
                 graphs=graphs if model == "spec" else None,
@@ -192,34 +195,31 @@ def _train(
     folder: RunFolder,
     device: torch.device,
     world: World,
+    interrupt: Interrupt,
     pace: Pace,
     graphs: Callable[[], Graphs] | None,
     say: Callable[..., None],
 ) -> dict[str, Any]:
-    """One stage of retraining, or the rest of it: its summary. Exits where the user stops it."""
+    """One stage of retraining, or the rest of it: its summary. Raises: Stopped: the user stops it."""
     from exporter.retraining.retrain import retrain
     from searcher.training import device as devices
-    from searcher.training.interrupt import Stopped, catch_signals
 
     config = request.configs[model]
     if folder.finished:
         say(f"{folder.path}: finished before", err=True)
         return folder.summary()
-    with catch_signals() as interrupt, devices.threads(config.threads):
+    with devices.threads(config.threads):
         say(f"training in {folder.path} on {devices.describe(device, count=world.size)}", err=True)
-        try:
-            return retrain(
-                request.spec,
-                config,
-                store=request.store,
-                folder=folder,
-                device=device,
-                interrupt=interrupt,
-                pace=pace,
-                graphs=graphs,
-            )
-        except Stopped as stopped:
-            exit_stopped(stopped, again=command_again(), say=say)
+        return retrain(
+            request.spec,
+            config,
+            store=request.store,
+            folder=folder,
+            device=device,
+            interrupt=interrupt,
+            pace=pace,
+            graphs=graphs,
+        )
 
 
 def _side_by_side(

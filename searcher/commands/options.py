@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -159,13 +159,17 @@ def command_again() -> str:
     return f"{enas} {shlex.join(word for word in sys.argv[1:] if word not in ('--resume', '--force'))}"
 
 
-def exit_stopped(stopped: Stopped, *, again: str, say: Callable[..., None]) -> NoReturn:
-    """Say how to go on, and leave. again: the command the user typed. say: echoes a line."""
-    reason = "stopped at the limit of --max-hours" if stopped.out_of_time else "stopped"
-    say(f"{reason}; go on with: {again} --resume", err=True)
-    # torchrun hands no status on, and would start again what did not exit with 0.
-    out_of_time = 0 if under_torchrun() else _OUT_OF_TIME
-    click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)
+@contextmanager
+def exits_when_stopped() -> Iterator[None]:
+    """Where the user stops what is done in it, says how to go on, and exits. Goes around `distributed.joined`."""
+    try:
+        yield
+    except Stopped as stopped:
+        reason = "stopped at the limit of --max-hours" if stopped.out_of_time else "stopped"
+        leading_speaker()(f"{reason}; go on with: {command_again()} --resume", err=True)
+        # torchrun hands no status on, and would start again what did not exit with 0.
+        out_of_time = 0 if under_torchrun() else _OUT_OF_TIME
+        click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)
 
 
 @contextmanager
@@ -180,15 +184,16 @@ def workers_for(
     from searcher.training.interrupt import catch_signals
     from searcher.training.jobs import Setting
 
-    with catch_signals() as interrupt, executor_for(num_jobs, address=executor) as workers:
-        try:
-            yield Setting(device=device, interrupt=interrupt, pace=pace), workers
-        except Stopped as stopped:
-            exit_stopped(stopped, again=command_again(), say=click.echo)
+    with (
+        catch_signals() as interrupt,
+        executor_for(num_jobs, address=executor) as workers,
+        exits_when_stopped(),
+    ):
+        yield Setting(device=device, interrupt=interrupt, pace=pace), workers
 
 
 def leading_speaker() -> Callable[..., None]:
-    """`speaker` of the process that leads, for what is said before the processes have joined."""
+    """`speaker` of the process that leads, for what is said while the processes are not joined."""
     return speaker(speaks=os.environ.get("RANK", "0") == "0")
 
 

@@ -12,7 +12,7 @@ import click
 from foundation.command_options import device_option, seed_option
 from searcher.commands.options import (
     command_again,
-    exit_stopped,
+    exits_when_stopped,
     flip_option,
     graphs_option,
     leading_speaker,
@@ -84,7 +84,7 @@ def search(
     from searcher.report.text import describe_spec
     from searcher.training import device as devices
     from searcher.training.distributed import joined
-    from searcher.training.interrupt import Stopped, catch_signals
+    from searcher.training.interrupt import catch_signals
     from searcher.training.pacing import pace_of
     from searcher.training.run_folder import RunFolder
     from searcher.training.search import search as run_search
@@ -97,25 +97,27 @@ def search(
     graphs = graphs_of(torch_device) if cuda_graphs else None
     config, predictor = with_latency(request, tables=ctx.obj)
     again = command_again()
-    with joined(torch_device) as world, catch_signals() as interrupt, devices.threads(config.threads):
+    with (
+        catch_signals() as interrupt,
+        exits_when_stopped(),
+        joined(torch_device) as world,
+        devices.threads(config.threads),
+    ):
         say = speaker(speaks=world.leads)
         folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
         if folder.finished:
             say(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
             return
         say(f"search in {run_path} on {devices.describe(torch_device, count=world.size)}", err=True)
-        try:
-            spec = run_search(
-                config,
-                store=request.store,
-                folder=folder,
-                device=torch_device,
-                interrupt=interrupt,
-                pace=pace,
-                graphs=graphs,
-                latency=predictor,
-            )
-        except Stopped as stopped:
-            exit_stopped(stopped, again=again, say=say)
+        spec = run_search(
+            config,
+            store=request.store,
+            folder=folder,
+            device=torch_device,
+            interrupt=interrupt,
+            pace=pace,
+            graphs=graphs,
+            latency=predictor,
+        )
     say(describe_spec(spec), nl=False)
     say(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)

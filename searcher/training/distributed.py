@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from searcher.training.interrupt import Stopped
 from searcher.training.pulse import Pulse, leave
 
 # A process that died is noticed at once, by its closed connections; this is for one that hangs.
@@ -142,6 +143,9 @@ ALONE = World()
 def joined(device: torch.device) -> Iterator[World]:
     """The world of this process: the one that torchrun has started it in, or itself alone.
 
+    A process that ends its part as planned, or by Stopped, tells the others that it leaves: they may still be writing a
+    checkpoint, and must not take it for lost.
+
     Raises: DistributedError: another process died, or does not answer any more.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
@@ -156,6 +160,9 @@ def joined(device: torch.device) -> Iterator[World]:
         pulse = _begin(world, store, device)
         yield world
         leaves = True
+    except Stopped:
+        leaves = True
+        raise
     except RuntimeError as error:
         # gloo's errors have no class of their own.
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
@@ -166,7 +173,8 @@ def joined(device: torch.device) -> Iterator[World]:
     finally:
         if pulse is not None:
             pulse.stop(leaves=leaves)
-    distributed.destroy_process_group()
+        if leaves:
+            distributed.destroy_process_group()
 
 
 def _begin(world: World, store: distributed.Store, device: torch.device) -> Pulse | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from enas import build_group
+from searcher.training.distributed import ALONE, World
+from searcher.training.interrupt import Stopped
 from tests.end_to_end.conftest import Tiny, here
 
 
@@ -28,6 +32,25 @@ def test_a_run_out_of_time_exits_75_and_says_how_to_go_on(
         assert stage == "retrain" or (path / stage / "checkpoint.pt").is_file()
         here(*arguments, "--resume")
     assert (path / "spec.json").read_bytes() == (run / "spec.json").read_bytes()
+
+
+def test_a_process_that_stops_has_left_the_others_before_it_exits(
+    tmp_path: Path, search_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endings: list[type[BaseException]] = []
+
+    @contextmanager
+    def watched(_: object) -> Iterator[World]:
+        try:
+            yield ALONE
+        except BaseException as error:
+            endings.append(type(error))
+            raise
+
+    monkeypatch.setattr("searcher.training.distributed.joined", watched)
+    words = ["--config", search_config, "--run", tmp_path / "run", "--max-hours", "1e-9"]
+    assert here("search", *words, check=False).exit_code == 75
+    assert endings == [Stopped]
 
 
 def test_under_torchrun_out_of_time_is_no_failure_and_the_advice_names_the_launcher(
