@@ -34,7 +34,7 @@ class ReinforceConfig:
     baseline: Literal["leave_one_out", "moving_average"] = "leave_one_out"
     """What is taken off a reward: the mean of the step's other rewards, or an average over past steps (paper)."""
     baseline_decay: float = 0.99
-    """Of the moving average."""
+    """Of the moving average, for each architecture that is rewarded."""
     ramp_epochs: float = 0.0
     """Over so many epochs after its first step the learning rate rises from 0. Source: Bender et al. 2020 (TuNAS)."""
     entropy_weight: float = 1e-4
@@ -70,14 +70,15 @@ class Baseline:
         self.value = math.nan
 
     def __call__(self, rewards: Tensor) -> Tensor:
-        """The baseline of each of the rewards [B]; the moving average takes them in afterwards.
+        """The baseline of each of the rewards [B]; the moving average takes their mean in afterwards.
 
+        It decays as often as there are rewards, since the authors' code updates it with every architecture.
         Raises: ValueError: leave-one-out needs at least two rewards.
         """
         mean = rewards.mean().item()
         first = math.isnan(self.value)
         before = mean if first else self.value
-        decay = self._config.baseline_decay
+        decay = self._config.baseline_decay ** len(rewards)
         self.value = mean if first else decay * self.value + (1 - decay) * mean
         if self._config.baseline == "moving_average":
             return torch.full_like(rewards, before)

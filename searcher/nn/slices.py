@@ -2,7 +2,7 @@
 
 The widest network's weights hold those of all others: output channels, input channels and inner channels are counted
 from the first. A layer of full width uses its weights as they are. Channels that a pass leaves out get a gradient of
-zero.
+zero, so that an optimiser's weight decay and momentum act on them; only what no channel of a pass uses gets none.
 
 Source: Yu et al. 2019, "Slimmable Neural Networks"; Bender et al. 2020 (TuNAS), section 4.
 """

@@ -214,6 +214,16 @@ def test_settings_of_the_skip_penalty_are_checked(setting: dict[str, float], mes
         ReinforceConfig(**setting)  # type: ignore[arg-type]
 
 
+def test_a_moving_average_decays_as_often_as_there_are_rewards() -> None:
+    config = ReinforceConfig(baseline="moving_average", baseline_decay=0.99)
+    at_once, one_by_one = Baseline(config), Baseline(config)
+    for step in range(5):
+        at_once(torch.full((20,), float(step)))
+        for _ in range(20):
+            one_by_one(torch.full((1,), float(step)))
+    assert at_once.value == pytest.approx(one_by_one.value)
+
+
 def trained(reward_of: object, config: ReinforceConfig, *, num_updates: int) -> tuple[LstmPolicy, LstmPolicy]:
     """A policy before and after some updates; `reward_of` maps tokens [B, T] to rewards [B]."""
     before, policy = (LstmPolicy(SMALL, PolicyConfig(hidden_size=16), seed=0) for _ in range(2))
