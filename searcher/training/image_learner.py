@@ -95,6 +95,8 @@ class ImageLearner:
         self._distillation = distillation
         budget = memory_budget_mb << 20
         for_valid = min(store.nbytes("valid"), budget // _VALID_SHARE)
+        for_train = min(store.nbytes(train_on), budget - for_valid)
+        self._budget_left = max(budget - for_valid - for_train, 1)  # for a split that is scored
         self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
         self._valid = ImageBatches.load(store, "valid", device=device, memory_budget_bytes=max(for_valid, 1))
         self._class_weights: Tensor | None = None
@@ -214,7 +216,10 @@ class ImageLearner:
 
         The ranks take turns at its batches.
         """
-        images = self._valid if split == "valid" else ImageBatches.load(self._store, split, device=self._device)
+        images = self._valid
+        if split != "valid":
+            left = self._budget_left
+            images = ImageBatches.load(self._store, split, device=self._device, memory_budget_bytes=left)
         if half is None:
             count = images.num_images
             batches = images.epoch(batch_size=_EVALUATION_BATCH_SIZE, seed=0, epoch=0, shuffle=False)

@@ -25,7 +25,9 @@ def noise_learner(tmp_path: Path, *, device: str = "cpu", training: ImageTrainin
     return learner_of(tmp_path / "noise.h5", device=device, training=training)
 
 
-def learner_of(path: Path, *, device: str = "cpu", training: ImageTraining | None = None) -> ImageLearner:
+def learner_of(
+    path: Path, *, device: str = "cpu", training: ImageTraining | None = None, memory_budget_mb: int = 64
+) -> ImageLearner:
     return ImageLearner(
         training or ImageTraining(),
         store=load_images(str(path)),
@@ -34,6 +36,6 @@ def learner_of(path: Path, *, device: str = "cpu", training: ImageTraining | Non
         reward_batch_size=4,
         seed=0,
         device=torch.device(device),
-        memory_budget_mb=64,
+        memory_budget_mb=memory_budget_mb,
         precision="auto",
     )

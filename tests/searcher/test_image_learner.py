@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.augmentation import Augmentation, AugmentationError
+from datasets.store import ImageStore
 from datasets.store_writer import write_image_store
 from foundation.document import ConfigError
 from searcher.presets.catalog import search_preset
@@ -113,6 +114,22 @@ def test_all_of_valid_counts_once_though_the_last_batch_reaches_back(learner: Im
 
     assert learner.whole_reward(network, np.random.default_rng(0)) == 1.0
     assert seen == [*order[:4], *order[3:7]]
+
+
+def test_a_split_that_is_scored_keeps_to_the_memory_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    splits = {
+        split: (rng.integers(0, 256, (count, 64, 64, 1), dtype=np.uint8), np.arange(count) % 3)
+        for split, count in (("train", 100), ("valid", 60), ("test", 240))
+    }
+    path = tmp_path / "large.h5"
+    write_image_store(path, name="large", splits=splits, classes=("a", "b", "c"), source="made up", licence="CC0-1.0")
+    learner = learner_of(path, memory_budget_mb=1)  # of which train and valid take two thirds
+    read_whole: list[str] = []
+    monkeypatch.setattr(ImageStore, "images", lambda _, split: read_whole.append(split))
+    score = learner.score(lambda images, **_: (torch.tensor([1.0, 0.0, 0.0]).expand(len(images), 3), None), "test")
+    assert (score.value, score.count) == (pytest.approx(1 / 3), 240)
+    assert read_whole == []
 
 
 def test_chance_is_the_most_frequent_class_and_three_standard_errors(learner: ImageLearner) -> None:
