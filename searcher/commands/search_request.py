@@ -20,6 +20,9 @@ from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.settings import Settings
 from searcher.training.task_kinds import Store, check_images, load_store, task_of
 
+_TARGET = LatencyTarget(target_ms=1.0)
+"""A goal's until its time is looked up, so that its weight may be set."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
@@ -53,7 +56,7 @@ class SearchRequest:
     store: Store
     task: Task
     latency: str | None
-    """The goal that replaces the configuration's; None for that of the configuration, if it has one."""
+    """The goal that replaces the time of the configuration's; None for that of the configuration, if it has one."""
     latency_batch: int
     latency_threads: int
 
@@ -89,7 +92,13 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
     store = load_store(dataset, space=space)
     # Tells now what would otherwise be found out when the search is over.
     task = task_of(store, dataset=dataset)
-    config = settings.apply(search_preset(space, preset, image_size=image_size_of(task)), types=config_types(space))
+    goal = options.latency
+    if goal is None and options.config_file is None:
+        goal = default_latency(space)
+    config = search_preset(space, preset, image_size=image_size_of(task))
+    if goal not in (None, "none"):
+        config = replace(config, latency=_TARGET)
+    config = settings.apply(config, types=config_types(space))
     config = replace(
         config,
         dataset=dataset,
@@ -103,9 +112,6 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
         config = replace(config, policy=replace(config.policy, kind=options.policy))
     config = decide_flip(config, store, flip=options.flip, is_own=settings.has(FLIP), say=say)
     check_images(config.training, store)
-    goal = options.latency
-    if goal is None and options.config_file is None:
-        goal = default_latency(space)
     if goal == "none":
         goal, config = None, replace(config, latency=None)
     return SearchRequest(config, store, task, goal, options.latency_batch, options.latency_threads)
@@ -124,7 +130,8 @@ def with_latency(request: SearchRequest, *, tables: Tables) -> tuple[SearchConfi
         batch, threads = asked.batch, asked.threads
     table = tables.latency_table(config.space, config.search_space, network, task, batch=batch, threads=threads)
     if goal is not None:
-        asked = LatencyTarget(target_ms(goal, references=table.references), batch, threads)
+        milliseconds = target_ms(goal, references=table.references)
+        asked = replace(asked or _TARGET, target_ms=milliseconds, batch=batch, threads=threads, table_sha256="")
     assert asked is not None
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")

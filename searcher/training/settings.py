@@ -28,6 +28,10 @@ _ELSEWHERE = {
     "dataset_sha256": "it is filled in",
     "spec_sha256": "it is filled in",
     "model": "--lstm and --no-lstm say it",
+    "latency.target_ms": "--latency says it",
+    "latency.batch": "--latency-batch says it",
+    "latency.threads": "--latency-threads says it",
+    "latency.table_sha256": "it is filled in",
 }
 
 
@@ -116,21 +120,28 @@ def _settings(cls: type[Any], open_types: Mapping[str, type[Any]], place: str = 
     found: dict[str, Any] = {}
     hints = typing.get_type_hints(cls) | dict(open_types)
     for field in dataclasses.fields(cls):
-        if place or field.name not in _ELSEWHERE:
+        if f"{place}{field.name}" not in _ELSEWHERE:
             hint = hints[field.name]
-            if dataclasses.is_dataclass(hint):
-                found |= _settings(typing.cast(type[Any], hint), {}, f"{place}{field.name}.")
+            table = _without_none(hint)
+            if dataclasses.is_dataclass(table):
+                found |= _settings(typing.cast(type[Any], table), {}, f"{place}{field.name}.")
             else:
                 found[f"{place}{field.name}"] = hint
     return found
 
 
+def _without_none(hint: Any) -> Any:
+    """The type of an optional, or the type itself."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+    return hint
+
+
 def _value(text: str, hint: Any) -> Any:
     """What a text means for a setting of that type; a text that means nothing stays one, and is refused by its type."""
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        if text == "none":
-            return None
-        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+    if hint != (hint := _without_none(hint)) and text == "none":
+        return None
     if hint is str or typing.get_origin(hint) is Literal:
         return text
     try:

@@ -96,6 +96,18 @@ def test_a_goal_becomes_a_target_of_the_table_it_was_looked_up_in(store_path: Pa
         with_latency(replace(again, config=other), tables=tables)
 
 
+@pytest.mark.parametrize("way", ["file", "assignment"])
+def test_a_goal_keeps_the_weight_that_is_set(store_path: Path, tmp_path: Path, way: str) -> None:
+    given: dict[str, Any] = {"assignments": ("latency.weight=-0.2",)}
+    if way == "file":
+        given = {"config_file": tmp_path / "mine.toml"}
+        given["config_file"].write_text("[latency]\ntarget_ms = 3.0\nweight = -0.2\n", encoding="utf-8")
+    request = request_of(store_path, space="micro", latency="0.9x resnet-20", **given)
+    config, _ = with_latency(request, tables=Tables())
+    assert config.latency is not None
+    assert (config.latency.target_ms, config.latency.weight) == (1.8, -0.2)
+
+
 def test_without_a_goal_nothing_is_measured(store_path: Path) -> None:
     tables = Tables()
     request = request_of(store_path, latency="none")

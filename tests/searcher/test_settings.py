@@ -153,6 +153,14 @@ def test_a_setting_that_is_none_is_said_in_one_line(assignment: str, message: st
     assert "\n" not in str(error.value)
 
 
+def test_a_latency_target_is_set_by_its_options_but_for_its_weight() -> None:
+    preset, types = search_preset("micro", "quick", image_size=32), config_types("micro")
+    with pytest.raises(ConfigError, match=r"latency\.batch: this is not set so; --latency-batch says it"):
+        Settings.read(None, ["latency.batch=4"]).apply(preset, types=types)
+    with pytest.raises(DocumentError, match=r"latency\.target_ms is missing"):
+        Settings.read(None, ["latency.weight=-0.2"]).apply(preset, types=types)
+
+
 def test_a_files_preset_and_another_named_beside_it_are_not_both_taken(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('preset = "paper"\n')
