@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,7 +166,8 @@ def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, 
         entry.remote.build(downloads, out)
         for file in received:
             file.unlink()
-        downloads.rmdir()
+        with suppress(OSError):  # it may hold what somebody else has put there
+            downloads.rmdir()
     return out
 
 

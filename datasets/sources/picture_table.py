@@ -185,7 +185,8 @@ def _csv_records(text: str, where: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _json_records(text: str, where: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines, which also splits at characters that a JSON string may hold, such as U+2028.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from datasets import catalog
+from datasets.catalog import Entry, Remote
+from datasets.sources.download import RemoteFile
 from datasets.store import StoreError
 from tests.datasets.conftest import write_small_store
 
@@ -51,6 +53,23 @@ def test_a_path_that_does_not_exist_is_named(data_folder: Path) -> None:
 def test_an_embedded_set_has_nothing_to_fetch(data_folder: Path) -> None:
     with pytest.raises(StoreError, match="'shakespeare' ships with the package: there is nothing to fetch"):
         catalog.fetch("shakespeare")
+
+
+def test_a_strange_file_among_the_downloads_stays(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloads = data_folder / "downloads" / "pets"
+
+    def download(file: RemoteFile, folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        (folder / "strange").touch()
+        (folder / "pets.gz").touch()
+        return folder / "pets.gz"
+
+    files = (RemoteFile("https://example.org/pets.gz", sha256="", num_bytes=0),)
+    remote = Remote(files, lambda _, path: write_small_store(path))
+    monkeypatch.setattr(catalog, "download", download)
+    monkeypatch.setitem(catalog._ENTRIES, "pets", Entry("pets", "pictures of pets", remote))
+    assert catalog.load_images(str(catalog.fetch("pets"))).name == "small"
+    assert [path.name for path in downloads.iterdir()] == ["strange"]
 
 
 def test_a_store_of_the_wrong_kind_is_refused_by_name() -> None:

@@ -298,6 +298,15 @@ def test_hugging_faces_metadata_is_followed(tmp_path: Path, form: str, packed: b
     assert [Path(path).name for path, _ in report.passed_over] == ["unlisted.png", "unlisted.png"]
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u0085"])
+def test_json_lines_end_where_lines_of_json_do(tmp_path: Path, character: str) -> None:
+    classes = (f"a {character}", "b")
+    records = [{"file_name": name, "label": classes[n % 2]} for n, name in enumerate(flat(tmp_path))]
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\r\n" for record in records)
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="utf-8", newline="")
+    assert build(tmp_path)[0].classes == classes
+
+
 def test_folders_of_splits_in_the_paths_of_a_table_are_splits(tmp_path: Path) -> None:
     lines = [
         f"{split}/{name},{n % 2}" for split in ("train", "validation") for n, name in enumerate(flat(tmp_path / split))
