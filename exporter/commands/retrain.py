@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,11 +164,11 @@ def _in_this_process(
     from searcher.training.run_folder import RunFolder
 
     configs = request.configs
-    with catch_signals() as interrupt, exits_when_stopped(), joined(device) as world:
+    with catch_signals() as interrupt, exits_when_stopped(), joined(device) as world, ExitStack() as stack:
         say = speaker(speaks=world.leads)
         # All of them before any is trained, which may take hours.
         opened = {
-            model: RunFolder.open(path, configs[model], world=world, **opening)
+            model: stack.enter_context(closing(RunFolder.open(path, configs[model], world=world, **opening)))
             for model, path in request.folders.items()
         }
         summaries = {

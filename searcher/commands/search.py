@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,11 @@ def search(
         exits_when_stopped(),
         joined(torch_device) as world,
         devices.threads(config.threads),
+        closing(
+            RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
+        ) as folder,
     ):
         say = speaker(speaks=world.leads)
-        folder = RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
         if folder.finished:
             say(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
             return

@@ -88,12 +88,12 @@ class RunFolder:
         Args: config: the stage's dataclass. resume: go on with what is there, if anything is. force: delete what a run
         left there. again: the command the user typed, for advice. wait_s: for another process that is about to end.
         Raises: RunError: the folder exists and neither flag was given, or it was made with another configuration, or
-        it is in use, or it holds other things than a run.
+        it is in use, or it holds other things than a run. DocumentError: its config.toml is damaged.
         """
         folder = cls(path, world=world)
         try:
             world.share(lambda: folder._begin(config, resume=resume, force=force, again=again, wait_s=wait_s))
-        except RunError:
+        except BaseException:
             folder.close()
             raise
         return folder

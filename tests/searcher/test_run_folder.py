@@ -17,6 +17,7 @@ import torch
 from exporter.retraining.presets import retrain_preset
 from exporter.selection.halving import HalvingConfig
 from foundation import files
+from foundation.document import DocumentError
 from searcher.training import run_folder
 from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.training.metrics import MetricsLog, read_metrics
@@ -115,6 +116,16 @@ def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> Non
     RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
     with pytest.raises(RunError, match=r"another configuration \(learning_rate was 0.1, now 0.2\)"):
         RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
+
+
+def test_a_folder_that_could_not_be_opened_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "search"
+    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x").close()
+    (path / "config.toml").write_text("learning_rate =")
+    with pytest.raises(DocumentError) as refused:  # which keeps the folder from being collected
+        RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
+    assert "not valid TOML" in str(refused.value)
+    RunFolder.open(path, PLAIN, resume=False, force=True, again="enas x").close()
 
 
 def test_a_wait_for_another_process_is_told(
