@@ -23,7 +23,7 @@ from datasets.store_format import FORMAT, SPLITS, VERSION
 from datasets.tokens import Tokens
 from foundation.files import whole_file
 from foundation.pictures import Resize
-from foundation.text import shape_text
+from foundation.text import listed, shape_text
 
 ImageChunk: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Images uint8 [n, H, W, C] and their labels int64 [n]."""
@@ -108,7 +108,7 @@ def _write_images(
     if split == "train":
         absent = [name for number, name in enumerate(classes) if number not in set(labels.tolist())]
         if absent:
-            raise StoreError(f"train has no image of {_listed(absent)}")
+            raise StoreError(f"train has no image of {listed(absent)}")
         group.attrs["mean"], group.attrs["std"] = _moments(histogram)
     return shape
 
@@ -236,17 +236,12 @@ def _check_strings(what: str, strings: Sequence[str]) -> None:
         raise StoreError(f"{what} is empty")
     doubled = [string for string, count in Counter(strings).items() if count > 1]
     if doubled:
-        raise StoreError(f"{what} names something twice: {_listed(doubled)}")
+        raise StoreError(f"{what} names something twice: {listed(doubled)}")
 
 
 def _check_split_names(splits: Mapping[str, object]) -> None:
     unknown = [split for split in splits if split not in SPLITS]
     if unknown:
-        raise StoreError(f"unknown split {_listed(unknown)}; expected {', '.join(SPLITS)}")
+        raise StoreError(f"unknown split {listed(unknown)}; expected {', '.join(SPLITS)}")
     if "train" not in splits:
         raise StoreError("a data set needs a split 'train'")
-
-
-def _listed(names: Sequence[str], limit: int = 5) -> str:
-    quoted = ", ".join(f"'{name}'" for name in names[:limit])
-    return quoted if len(names) <= limit else f"{quoted} and {len(names) - limit} more"

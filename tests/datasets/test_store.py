@@ -173,6 +173,11 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
         write(tmp_path / "x.h5", {"train": random_images(3, (4, 4, 1), num_classes=3)}, ("a", "b", "a"))
 
 
+def test_a_class_of_a_refused_store_cannot_command_a_terminal(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"classes names something twice: 'a\\x1b\[2J'"):
+        write(tmp_path / "x.h5", {"train": random_images(3, (4, 4, 1), num_classes=3)}, ("a\x1b[2J", "b", "a\x1b[2J"))
+
+
 def test_a_token_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="tokens run from 0 to 2, but the vocabulary has 2 words"):
         write_text_store(

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from foundation.tables import ABSENT
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import derived_in, read_object
-from searcher.report.sections.elements import ABSENT
 
 
 def derivation_section(run: Path, figures: Figures) -> Iterator[str]:

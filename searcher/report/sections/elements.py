@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from charts.curves import Series, line_chart
+from foundation.tables import ABSENT
 from searcher.report import html, values
 from searcher.report.run_files import Stage, table_in
-
-ABSENT = "–"
-"""What stands for a value that there is not."""
 
 
 def line_charts(charts: Iterable[tuple[str, str, bool, Sequence[Series]]]) -> str:

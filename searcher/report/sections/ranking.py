@@ -9,12 +9,13 @@ from typing import Any
 
 from charts.scatter import scatter_chart
 from foundation.document import DocumentError
+from foundation.tables import ABSENT
 from searcher.arch.catalog import find_spec
 from searcher.arch.spec import spec_digest
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import read_object
-from searcher.report.sections.elements import ABSENT, quoted, table_of
+from searcher.report.sections.elements import quoted, table_of
 
 _TAU_OF_LOSS, _ERROR_OF_LOSS, _SHARE_OF_LOSS = "τ by training loss", "its standard error", "its share of the most"
 

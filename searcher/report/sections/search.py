@@ -7,11 +7,12 @@ from pathlib import Path
 
 from charts.curves import Series
 from charts.dots import Row, dot_chart
+from foundation.tables import ABSENT
 from searcher.arch.spec import Spec
 from searcher.report import html, values
 from searcher.report.figures import Figures
 from searcher.report.run_files import Stage, table_in
-from searcher.report.sections.elements import ABSENT, line_charts, numbers, progress, quoted, scalars, versions
+from searcher.report.sections.elements import line_charts, numbers, progress, quoted, scalars, versions
 
 
 def search_section(run: Path, search: Stage, spec: Spec | None, figures: Figures) -> Iterator[str]:
