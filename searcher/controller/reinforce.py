@@ -52,7 +52,7 @@ class ReinforceConfig:
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
-            raise ConfigError("adam_betas must be two numbers from 0 up to, not including, 1")
+            raise ConfigError(f"adam_betas are {list(self.adam_betas)}; expected two from 0 up to, not including, 1")
         for name in ("adam_eps", "entropy_weight", "skip_weight", "ramp_epochs"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")

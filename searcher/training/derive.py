@@ -163,7 +163,7 @@ def _groups(architectures: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def _worth(reward: float) -> float:
-    """What a reward is worth in a comparison: one that is no number loses against all."""
+    """A reward as comparisons take it: minus infinity in place of nan, so that any other reward is better."""
     return -math.inf if math.isnan(reward) else reward
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -281,7 +281,8 @@ def classification_loss(
 def _answer_sums(network: Network, images: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
     """Images of each class that a network answers correctly in full float32, images of each, and their loss: [2K + 1].
 
-    The loss is that of training: without its smoothing the sure answers of the first epochs would seem the best.
+    The loss has training's label smoothing, without which the sure answers of the first epochs would seem the best; it
+    has neither class weights nor an auxiliary head's part.
     """
     with computing(images.device, "float32"):
         logits, _ = network(images)
@@ -298,14 +299,3 @@ def correct_answers(
     """Whether the best logit of each image is its label's: bool [B]."""
     with computing(images.device, precision):
         return forward(images).argmax(1) == labels
-
-
-def accuracy(
-    forward: Callable[[Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    precision: Precision = "auto",
-) -> float:
-    """Part of all images that a function from images to logits answers correctly, in [0, 1]."""
-    answers = [correct_answers(forward, images, labels, precision=precision) for images, labels in batches]
-    return torch.cat(answers).double().mean().item()

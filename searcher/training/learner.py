@@ -99,9 +99,10 @@ class Score:
     value: float
     """Of the metric."""
     count: int
-    """Images or tokens that it is over."""
+    """Images or tokens that it is over; of a half of a text to within a token a stream."""
     loss: float
-    """Mean cross entropy of the answers in nats, as trained on; it tells apart what the metric finds equal."""
+    """Mean cross entropy of the answers in nats, with training's label smoothing but without its class weights; it
+    tells apart what the metric finds equal."""
     balanced: float | None = None
     """Balanced accuracy, in [0, 1]; None unless there are classes, and so unequal ones that accuracy misleads."""
 

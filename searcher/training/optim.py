@@ -63,13 +63,24 @@ class SgdConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.final_learning_rate <= self.learning_rate or self.learning_rate <= 0:
-            raise ConfigError("expected 0 <= final_learning_rate <= learning_rate, and learning_rate above 0")
+            raise ConfigError(
+                f"learning_rate is {self.learning_rate} and final_learning_rate {self.final_learning_rate}; expected "
+                "0 <= final_learning_rate <= learning_rate, and learning_rate above 0"
+            )
         if self.restart_epochs < 0 or self.restart_factor < 1:
-            raise ConfigError("expected restart_epochs of at least 0 and restart_factor of at least 1")
+            raise ConfigError(
+                f"restart_epochs is {self.restart_epochs} and restart_factor {self.restart_factor}; expected at least "
+                "0 and at least 1"
+            )
         if not 0 <= self.decay <= 1 or self.decay_start_epoch < 0:
-            raise ConfigError("expected decay from 0 to 1, and decay_start_epoch of at least 0")
+            raise ConfigError(
+                f"decay is {self.decay} and decay_start_epoch {self.decay_start_epoch}; expected 0 to 1 and at least 0"
+            )
         if self.decay and self.restart_epochs:
-            raise ConfigError("decay and restart_epochs exclude each other")
+            raise ConfigError(
+                f"decay is {self.decay} and restart_epochs {self.restart_epochs}; they exclude each other, so one of "
+                "them must be 0"
+            )
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum is {self.momentum}; expected 0 up to, not including, 1")
         if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):

@@ -41,7 +41,7 @@ def test_the_papers_rate_for_text_decays_with_every_epoch_after_fifteen() -> Non
 
 
 def test_a_decay_and_restarts_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="decay and restart_epochs exclude each other"):
+    with pytest.raises(ConfigError, match=r"decay is 0\.9 and restart_epochs 10; they exclude each other"):
         SgdConfig(learning_rate=1.0, decay=0.9, restart_epochs=10)
 
 

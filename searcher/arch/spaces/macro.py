@@ -1,7 +1,8 @@
 """The macro space: a whole convolutional network, layer by layer, with skip connections.
 
 Tensor 0 is the output of the stem and tensor k that of layer k, counted from 1. Layer k applies its operation to tensor
-k - 1 and joins the result with its *skips*, any of the tensors 0 to k - 2. All tensors are halved after two layers.
+k - 1 and joins the result with its *skips*, any of the tensors 0 to k - 2. After two of
+the layers, a third and two thirds of the way, all tensors are halved.
 
 Source: Pham et al. 2018, section 2.3.
 """

@@ -33,7 +33,7 @@ class AvgPool3x3(nn.AvgPool2d):
 
 
 class MaxPool3x3(nn.MaxPool2d):
-    """3×3 maximum, of the shape of `AvgPool3x3`. What is to be differentiated torch computes, which knows of ties."""
+    """3×3 maximum, of the shape of `AvgPool3x3`. Where a gradient is needed torch computes it; it handles ties."""
 
     def __init__(self, *, stride: int) -> None:
         super().__init__(3, stride=stride, padding=1)
