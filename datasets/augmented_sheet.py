@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datasets.augmentation import Augmentation, AugmentationError
 from datasets.augmenter import Augmenter
-from datasets.contact_sheet import draw_rows, images_at, short_name
+from datasets.contact_sheet import draw_rows, short_name
 from datasets.store import ImageStore
 
 _PREFIX = "training.augmentation."
@@ -62,7 +62,7 @@ def augmented_sheet(
     labels = store.labels(split)
     classes = np.unique(labels)
     first = [int(np.flatnonzero(labels == label)[0]) for label in classes]
-    found = images_at(store, split, np.array(first))
+    found = dict(zip(first, store.take(split, np.array(first)), strict=True))
     if augmentation is None:
         several = [found[number] for number in np.resize(first, num_columns).tolist()]
         rows = [("as they are", several)]

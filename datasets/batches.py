@@ -210,14 +210,4 @@ class _Streaming:
         return max(1, self._buffer_length // batch_size) * batch_size
 
     def _read(self, indices: np.ndarray) -> Tensor:
-        """uint8 [len(indices), H, W, C], in the order of `indices`; every chunk they touch is read once."""
-        pixels = torch.empty((len(indices), *self.shape), dtype=torch.uint8)
-        length = self._store.chunk_length
-        by_chunk = np.argsort(indices // length, kind="stable")
-        chunk_numbers, first = np.unique(indices[by_chunk] // length, return_index=True)
-        for number, places in zip(chunk_numbers.tolist(), np.split(by_chunk, first[1:]), strict=True):
-            start = number * length
-            stop = min(start + length, self._store.count(self._split))
-            chunk = torch.from_numpy(self._store.read(self._split, start, stop))
-            pixels[torch.from_numpy(places)] = chunk[torch.from_numpy(indices[places] - start)]
-        return pixels
+        return torch.from_numpy(self._store.take(self._split, indices))

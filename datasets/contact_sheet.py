@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -27,11 +28,11 @@ def contact_sheet(store: ImageStore, split: str, *, num_columns: int, max_classe
     labels = store.labels(split)
     counts = np.bincount(labels, minlength=len(store.classes))  # [K]
     shown = np.flatnonzero(counts)[:max_classes]
-    numbers = {label: np.flatnonzero(labels == label)[:num_columns] for label in shown.tolist()}
-    images = images_at(store, split, np.concatenate(list(numbers.values())))
+    numbers = [np.flatnonzero(labels == label)[:num_columns] for label in shown.tolist()]
+    images = iter(store.take(split, np.concatenate(numbers)))
     rows = [
-        (f"{short_name(store.classes[label])}  {counts[label]:,}", [images[number] for number in found.tolist()])
-        for label, found in numbers.items()
+        (f"{short_name(store.classes[label])}  {counts[label]:,}", list(islice(images, len(found))))
+        for label, found in zip(shown.tolist(), numbers, strict=True)
     ]
     return draw_rows(rows, image_shape=store.image_shape)
 
@@ -53,17 +54,6 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, image_shape: 
             resample = Image.Resampling.NEAREST if width >= tile.width else Image.Resampling.BILINEAR
             sheet.paste(tile.resize((width, height), resample), (_GAP + column * (width + _GAP), top + line))
     return sheet
-
-
-def images_at(store: ImageStore, split: str, numbers: np.ndarray) -> dict[int, np.ndarray]:
-    """The images at those numbers, by number; each of the file's chunks is read once."""
-    images: dict[int, np.ndarray] = {}
-    for chunk in np.unique(numbers // store.chunk_length).tolist():
-        start = chunk * store.chunk_length
-        pixels = store.read(split, start, start + store.chunk_length)
-        inside = numbers[numbers // store.chunk_length == chunk]
-        images |= {number: pixels[number - start] for number in inside.tolist()}
-    return images
 
 
 def short_name(name: str) -> str:

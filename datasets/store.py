@@ -94,18 +94,19 @@ class ImageStore:
             start, stop = start - count, stop - count
         return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
 
-    def take(self, split: str, places: np.ndarray) -> np.ndarray:
-        """The images at some places of a split, without the others in memory: uint8 [n, H, W, C].
+    def take(self, split: str, numbers: np.ndarray) -> np.ndarray:
+        """The images with those numbers [n] of a split, in their order: uint8 [n, H, W, C].
 
-        Args: places: [n], each above the one before it.
+        Each of the file's chunks is read once, and one of them is in memory beside the images at a time.
         """
-        pieces = [np.empty((0, *self.image_shape), np.uint8)]
-        for part in split.split("+"):
-            count = _count_of(self, part)
-            if (inside := places[(places >= 0) & (places < count)]).size:
-                pieces.append(_read(self, f"{part}/images", inside))
-            places = places - count
-        return np.concatenate(pieces)
+        images = np.empty((len(numbers), *self.image_shape), np.uint8)
+        length = self.chunk_length
+        by_chunk = np.argsort(numbers // length, kind="stable")
+        chunks, first = np.unique(numbers[by_chunk] // length, return_index=True)
+        for chunk, places in zip(chunks.tolist(), np.split(by_chunk, first[1:]), strict=False):  # none of no numbers
+            start = chunk * length
+            images[places] = self.read(split, start, start + length)[numbers[places] - start]
+        return images
 
     def require_splits(self) -> None:
         """Raises: StoreError: train, valid or test is missing."""
@@ -246,8 +247,8 @@ def _reading(path: Path) -> Iterator[h5py.File]:
         raise StoreError(f"{path}: {what} ({text}); {_CURE}") from error
 
 
-def _read(store: ImageStore | TextStore, dataset: str, places: slice | np.ndarray = slice(None)) -> np.ndarray:
-    """A range of an array, or rising places. Raises: StoreError: the file holds other data than when it was opened."""
+def _read(store: ImageStore | TextStore, dataset: str, places: slice = slice(None)) -> np.ndarray:
+    """A range of an array. Raises: StoreError: the file holds other data than when it was opened."""
     with _reading(store.path) as file:
         if any(split not in file or file[split].attrs.get("sha256") != found for split, found in store.sha256.items()):
             raise StoreError(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from datasets import store as store_module
-from datasets.store import StoreError, TextStore, open_store
+from datasets.store import ImageStore, StoreError, TextStore, open_store
 from datasets.store_writer import write_image_store, write_text_store
 from tests.datasets.conftest import random_images, write_small_store, write_small_text_store
 
@@ -348,16 +348,30 @@ def test_joined_splits_are_read_one_after_the_other(tmp_path: Path) -> None:
         assert np.array_equal(store.read("train+valid", start, stop), both[start:stop])
 
 
-def test_images_at_some_places_are_those_of_all(tmp_path: Path) -> None:
+def test_images_by_number_come_in_any_order_and_each_chunk_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = write_small_store(tmp_path / "small.h5")
-    for split, places in (
-        ("train", [0, 5, 47]),
-        ("valid", []),
-        ("train+valid", [1, 46, 48, 59]),
-        ("train+valid", [50]),
+    read = ImageStore.read
+    reads: list[int] = []
+
+    def watched(store: ImageStore, split: str, start: int, stop: int) -> np.ndarray:
+        reads.append(start)
+        return read(store, split, start, stop)
+
+    for split, numbers, starts in (
+        ("train", [47, 0, 5, 0, 41], [0, 40]),
+        ("valid", [], []),
+        ("train+valid", [59, 1, 48, 46], [0, 40, 50]),
     ):
-        found = store.take(split, np.array(places, dtype=np.int64))
-        np.testing.assert_array_equal(found, store.images(split)[np.array(places, dtype=np.int64)])
+        chosen = np.array(numbers, dtype=np.int64)
+        expected = store.images(split)[chosen]
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageStore, "chunk_length", 10)
+            patch.setattr(ImageStore, "read", watched)
+            np.testing.assert_array_equal(store.take(split, chosen), expected)
+        assert reads == starts
+        reads.clear()
 
 
 def test_joined_splits_of_a_text_are_read_one_after_the_other(tmp_path: Path) -> None:
