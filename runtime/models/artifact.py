@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from runtime.models.onnx_file import OnnxFile, PartError
 from runtime.models.providers import DEFAULT_TUNING, Provider, Session, Tuning, open_session
+from runtime.models.tolerance import Tolerance, largest_difference
 
 Kind: TypeAlias = Literal[
     "an image classifier", "a language model of single steps", "a language model of whole sequences"
@@ -48,6 +52,16 @@ class GoldenCheck:
     max_difference: float
     """Largest |output - recorded output|."""
 
+    @classmethod
+    def of(cls, found: Iterable[np.ndarray], expected: Iterable[np.ndarray], *, tolerance: Tolerance) -> GoldenCheck:
+        """Args: found, expected: one array of numbers [K] for each sample, at least one."""
+        pairs = [(own[None], recorded[None]) for own, recorded in zip(found, expected, strict=True)]
+        return cls(
+            passed=all(bool((tolerance.excess(*pair) <= 1).all()) for pair in pairs),
+            count=len(pairs),
+            max_difference=max(float(largest_difference(*pair).max()) for pair in pairs),
+        )
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -68,6 +82,18 @@ class Artifact:
         if "tokens" not in inputs:
             return "an image classifier"
         return "a language model of whole sequences" if "targets" in inputs else "a language model of single steps"
+
+    @contextmanager
+    def reading_golden(self) -> Iterator[Mapping[str, Any]]:
+        """The samples that the model carries, `enas.golden`.
+
+        Raises: ArtifactError: it carries none, or what is read of them within raises KeyError, TypeError or ValueError.
+        """
+        try:
+            yield self.metadata["golden"]
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ArtifactError(f"{self.path}: enas.golden: {reason}") from error
 
 
 def open_artifact(
