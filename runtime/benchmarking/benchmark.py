@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -25,6 +24,7 @@ import numpy as np
 from foundation import statistics
 from foundation.machine import calibrate
 from runtime.benchmarking.samples import Series, Sitting, Turn, WarmUp
+from runtime.models.ort_errors import reason_of
 
 Call = Callable[[], object]
 Seen = Literal["nothing", "refused shapes", "other shapes", "this shape"]
@@ -277,12 +277,6 @@ def failure_of(series: Series) -> Iterator[list[str]]:
     except Exception as error:
         series.failure = reason_of(error)
         failed.append(series.failure)
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, in one line; `[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ` and the like is not for people."""
-    message = re.sub(r"^\[\w+\] : \d+ : \w+ : ", "", str(error).strip())
-    return message.partition("\n")[0] or type(error).__name__
 
 
 class _Progress:

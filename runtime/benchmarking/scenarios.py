@@ -22,8 +22,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from foundation.seeds import numpy_generator
-from runtime.benchmarking.benchmark import Call, Plan, Play, Player, failure_of, reason_of, take_turns
+from runtime.benchmarking.benchmark import Call, Plan, Play, Player, failure_of, take_turns
 from runtime.benchmarking.samples import Traffic, Turn
+from runtime.models.ort_errors import reason_of
 
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 Arrivals = Literal["poisson", "constant"]

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from runtime.models.onnx_file import OnnxFile, PartError
+from runtime.models.ort_errors import is_onnxruntimes, message_of
 from runtime.models.providers import DEFAULT_TUNING, Provider, Session, Tuning, open_session
 from runtime.models.tolerance import Tolerance, largest_difference
 
@@ -31,7 +32,6 @@ MODEL = "model.onnx"
 SEQUENCE_MODEL = "model-sequence.onnx"
 """Beside `model.onnx` where that is a language model of single steps: the same network over whole sequences."""
 _PREFIX = "enas."
-_CODES = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _CODE_PLACE = re.compile(r"\S+\.(?:cc|h):\d+ ")
 
 
@@ -125,8 +125,7 @@ def load(
     except PartError as error:
         raise ArtifactError(f"{file.path}: {error}") from error
     except Exception as error:
-        # onnxruntime's errors derive from Exception alone.
-        if type(error).__module__.startswith("onnxruntime"):
+        if is_onnxruntimes(error):
             raise ArtifactError(f"{file.path}: {_explain(error, num_bytes=len(file.data))}") from error
         raise
     metadata, problems = _parse_metadata(session.ort.get_modelmeta().custom_metadata_map)
@@ -166,8 +165,8 @@ def _explain(error: Exception, *, num_bytes: int) -> str:
         return "the file is empty"
     if "INVALID_PROTOBUF" in message or "No graph was found" in message:
         return f"not an ONNX file, or one cut short ({num_bytes:,} bytes)"
-    # `[ONNXRuntimeError] : 10 : INVALID_GRAPH : …`: what follows the codes is for people.
-    return f"onnxruntime cannot load it: {_without_code(_CODES.sub('', message, count=1)).splitlines()[0]}"
+    reason = _without_code(message_of(error)).partition("\n")[0]
+    return f"onnxruntime cannot load it: {reason or type(error).__name__}"
 
 
 def _without_code(message: str) -> str:
