@@ -12,6 +12,7 @@ import click
 
 from exporter.delivery.forms import FORMS
 from foundation.command_options import Command, FiniteRange
+from foundation.options import OptionError
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 _FORM_OPTIONS = [form.option for form in FORMS.values()]
@@ -110,9 +111,9 @@ def export(
     from runtime.models.tolerance import Tolerance
 
     if web_runtime is not None and web is None:
-        raise click.UsageError("--web-runtime says where --web takes onnxruntime-web from; give --web, too")
+        raise OptionError("--web-runtime says where --web takes onnxruntime-web from; give --web, too")
     if triton_gpu and repository is None:
-        raise click.UsageError("--triton-gpu says what --triton is for; give --triton, too")
+        raise OptionError("--triton-gpu says what --triton is for; give --triton, too")
     tolerance = Tolerance(atol, rtol)
     forms = [name for name in FORMS if wanted[name]]
     if forms or resize_inside or web is not None:
