@@ -216,7 +216,8 @@ def build_group(package: str | None = None) -> click.Group:
 def main(package: str | None = None) -> None:
     """Run the command line of all packages, or of one (`python -m runtime`).
 
-    Exits 0 on success, 1 on a failed check, 2 on a user's mistake, 75 at --max-hours, 130 when interrupted.
+    Exits 0 on success, 1 on a failed check, 2 on a user's mistake, 75 at --max-hours, 130 when interrupted; and 1,
+    without a word, where the reader of its output has gone (`enas … | head`), which click sees to.
     """
     telemetry.switch_off()
     try:
@@ -225,14 +226,10 @@ def main(package: str | None = None) -> None:
         status = error.exit_code
     except click.ClickException as error:
         error.show()
-        status = error.exit_code if isinstance(error, click.UsageError) else 2
+        status = 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         status = 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of our output has gone (`enas … | head`): nothing to say, and nobody to say it to.
-        sys.stderr.close()
-        status = 128 + signal.SIGPIPE
     except ModuleNotFoundError as error:
         if error.name not in _TRAINING_PACKAGES:
             raise

@@ -13,8 +13,12 @@ def usable_cores(*, root: Path = Path("/")) -> int:
 
     Args: root: where `/proc` and `/sys` are.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *map(math.ceil, _cpu_quotas(root))]))
+    return max(1, min([len(allowed_cores()), *map(math.ceil, _cpu_quotas(root))]))
+
+
+def allowed_cores() -> set[int]:
+    """The numbers of the cores this process may run on, whatever CPU time it has there."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def usable_memory(*, root: Path = Path("/")) -> int | None:

@@ -6,14 +6,14 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from foundation.allowance import usable_cores, usable_memory
+from foundation.allowance import allowed_cores, usable_cores, usable_memory
 
-# Other processes' share of the usable cores, and the hypervisor's, beyond which a run is called noisy.
+# Other processes' share of the cores this one may run on, and the hypervisor's, beyond which a run is called noisy.
 _NOISY_OTHERS = 0.05
 _NOISY_STEAL = 0.01
 # Times a second that this process was made to wait for others, and the spread of a fixed loop's times, that are noisy.
@@ -61,6 +61,8 @@ class Reading:
 
     time_s: float
     own_cpu_s: float
+    cores: int
+    """Those this process may run on, which `busy_cpu_s` and `stolen_cpu_s` are of."""
     busy_cpu_s: float | None
     """All processes', this one's included; None where the system does not say."""
     stolen_cpu_s: float | None
@@ -70,11 +72,13 @@ class Reading:
     """Over the last minute."""
 
     @classmethod
-    def take(cls) -> Reading:
+    def take(cls, *, root: Path = Path("/")) -> Reading:
+        """Args: root: where `/proc` is."""
         own = os.times()
-        busy, stolen = _cpu_seconds()
+        allowed = allowed_cores()
+        busy, stolen = _cpu_seconds(allowed, root)
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        return cls(time.monotonic(), own.user + own.system, busy, stolen, _involuntary_switches(), load)
+        return cls(time.monotonic(), own.user + own.system, len(allowed), busy, stolen, _involuntary_switches(), load)
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,16 @@ class Activity:
 
     seconds: float
     others_share: float | None
-    """CPU time of all other processes, as a share of the usable cores' time."""
+    """CPU time of all other processes, as a share of the time of the cores this one may run on."""
     steal_share: float | None
     involuntary_switches: int | None
     load_average_before: float | None
     load_average_after: float | None
 
     @classmethod
-    def between(cls, before: Reading, after: Reading, *, cores: int) -> Activity:
+    def between(cls, before: Reading, after: Reading) -> Activity:
         seconds = after.time_s - before.time_s
-        capacity_s = max(seconds, 1e-9) * cores
+        capacity_s = max(seconds, 1e-9) * after.cores
         others = steal = switches = None
         if before.busy_cpu_s is not None and after.busy_cpu_s is not None:
             busy = after.busy_cpu_s - before.busy_cpu_s
@@ -171,15 +175,21 @@ def _versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _cpu_seconds() -> tuple[float | None, float | None]:
-    """Seconds since boot that all cores were busy, and that the hypervisor took."""
+def _cpu_seconds(cores: Set[int], root: Path) -> tuple[float | None, float | None]:
+    """Seconds since boot that `cores` were busy, and that the hypervisor took of them. Source: proc_stat(5)."""
+    names = {f"cpu{number}" for number in cores}
+    busy = stolen = 0
     try:
-        fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:]
-        user, nice, system, _idle, _iowait, irq, softirq, steal = (int(ticks) for ticks in fields[:8])
+        for line in (root / "proc/stat").read_text(encoding="utf-8").splitlines():
+            name, _, counts = line.partition(" ")
+            if name in names:
+                user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counts.split()[:8])
+                busy += user + nice + system + irq + softirq
+                stolen += steal
     except (OSError, ValueError):
         return None, None
     ticks_per_s = os.sysconf("SC_CLK_TCK")
-    return (user + nice + system + irq + softirq) / ticks_per_s, steal / ticks_per_s
+    return busy / ticks_per_s, stolen / ticks_per_s
 
 
 def _involuntary_switches() -> int | None:

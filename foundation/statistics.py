@@ -132,6 +132,13 @@ def share(successes: int, count: int) -> Estimate:
     return Estimate(proportion, score_interval(proportion, count))
 
 
+def share_of(hits: np.ndarray) -> Estimate:
+    """The share of true among `hits` [n, n >= 1, bool, in the order they were taken], with Wilson's interval for as
+    many independent trials as they are worth."""
+    proportion = float(hits.mean())
+    return Estimate(proportion, score_interval(proportion, _independent_count(hits)))
+
+
 def score_interval(proportion: float, count: float, *, z: float = _Z) -> Interval:
     """Wilson's interval of a proportion among `count` independent trials, or what is worth as many: within [0, 1], and
     of no zero width even where all succeed. Args: z: how many standard errors it reaches."""

@@ -105,6 +105,7 @@ def run(
             "mixup is -1.0, expected an α, 0 to 100",
         ),
         ("export nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
+        ("export nowhere --triton-gpu", "--triton-gpu says what --triton is for; give --triton, too"),
         ("verify nowhere", "nowhere: the retraining is missing; make it with `enas retrain nowhere`"),
         ("evaluate nowhere", "nowhere: no such file or directory"),
         ("benchmark nowhere.onnx", "nowhere.onnx: no such file or directory"),

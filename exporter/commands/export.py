@@ -12,6 +12,7 @@ import click
 
 from exporter.delivery.forms import FORMS
 from foundation.command_options import Command, FiniteRange
+from foundation.options import OptionError
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 _FORM_OPTIONS = [form.option for form in FORMS.values()]
@@ -100,18 +101,19 @@ def export(
     tried.
     """
     from exporter.conversion import any_size
-    from exporter.conversion.convert import Tolerance, least_onnxruntime
+    from exporter.conversion.convert import least_onnxruntime
     from exporter.delivery.export import VerificationError, is_current
     from exporter.delivery.export import export as run_export
     from exporter.delivery.triton import write_triton
     from exporter.delivery.verify import describe
     from exporter.delivery.web import write_web
     from runtime.models.artifact import MODEL, SEQUENCE_MODEL
+    from runtime.models.tolerance import Tolerance
 
     if web_runtime is not None and web is None:
-        raise click.UsageError("--web-runtime says where --web takes onnxruntime-web from; give --web, too")
+        raise OptionError("--web-runtime says where --web takes onnxruntime-web from; give --web, too")
     if triton_gpu and repository is None:
-        raise click.UsageError("--triton-gpu says what --triton is for; give --triton, too")
+        raise OptionError("--triton-gpu says what --triton is for; give --triton, too")
     tolerance = Tolerance(atol, rtol)
     forms = [name for name in FORMS if wanted[name]]
     if forms or resize_inside or web is not None:
@@ -198,9 +200,9 @@ def verify(run: Path, atol: float, rtol: float) -> None:
 
     Exits 1 if they differ on the test split or on edge cases.
     """
-    from exporter.conversion.convert import Tolerance
     from exporter.delivery.export import verify_run
     from exporter.delivery.verify import describe
+    from runtime.models.tolerance import Tolerance
 
     verification = verify_run(run, tolerance=Tolerance(atol, rtol))
     click.echo(describe(verification))

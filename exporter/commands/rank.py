@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,7 @@ def rank(
             resume=resume,
             force=force,
             again=command_again(),
-            log=click.echo,
+            log=partial(click.echo, err=True),
         )
     for line in _ranking_lines(found):
         click.echo(line)

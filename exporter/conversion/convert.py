@@ -16,7 +16,6 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from exporter.conversion.transforms.passes import drop_initializer_types, transf
 from foundation.files import strict_json
 from foundation.machine import toolchain_version
 from runtime.models.images import PIXELS
+from runtime.models.tolerance import Tolerance
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 
@@ -37,19 +37,6 @@ _MOST_GOLDEN_BYTES = 64 * 1024
 # The first onnxruntime that loads files of an opset, as tried; the oldest that the runtime allows loads earlier ones.
 _FIRST_ONNXRUNTIME = {22: "1.21", 23: "1.23"}
 OLDEST_ONNXRUNTIME = "1.20"
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far two computations of one image's logits may lie apart: |a - b| <= atol + rtol · max |logit|."""
-
-    atol: float = 1e-4
-    rtol: float = 1e-4
-
-    def bound(self, logits: np.ndarray) -> np.ndarray:
-        """The difference allowed for each image: logits [N, classes] -> [N]."""
-        bound: np.ndarray = self.atol + self.rtol * np.abs(logits).max(axis=1)
-        return bound
 
 
 def least_onnxruntime(opset: int) -> str:

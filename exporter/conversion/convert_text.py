@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from datasets.store import TextStore
 from datasets.tokens import END_OF_LINE, UNKNOWN
-from exporter.conversion.convert import DEFAULT_OPSET, Tolerance, sign, to_onnx, write_metadata
+from exporter.conversion.convert import DEFAULT_OPSET, sign, to_onnx, write_metadata
+from runtime.models.tolerance import Tolerance
 from searcher.arch.spec import Spec
 from searcher.nn.build import BoundNetwork
 

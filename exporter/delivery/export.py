@@ -24,7 +24,6 @@ from exporter.conversion.convert import (
     DEFAULT_OPSET,
     NUM_GOLDEN,
     DeployedNetwork,
-    Tolerance,
     check,
     convert,
     describe,
@@ -46,6 +45,7 @@ from foundation.files import sha256_of, strict_json, whole_file, write_text
 from runtime.models.artifact import MODEL, SEQUENCE_MODEL
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model
+from runtime.models.tolerance import Tolerance
 from searcher.arch.catalog import check_is_run, is_retraining_outdated
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification

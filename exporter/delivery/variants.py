@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from datasets.store import ImageStore
-from exporter.conversion.convert import Tolerance, check
+from exporter.conversion.convert import check
 from exporter.delivery.acceptance import Acceptance, AccuracyLoss
 from exporter.delivery.forms import FORMS, Form
 from exporter.delivery.verify import Comparison, compare
@@ -30,6 +30,7 @@ from foundation.tables import ABSENT, aligned
 from runtime.models.artifact import MODEL, load
 from runtime.models.model import Model
 from runtime.models.onnx_file import OnnxFile
+from runtime.models.tolerance import Tolerance
 
 VARIANTS = "variants.json"
 Goal: TypeAlias = Literal["speed", "size", "elsewhere"]

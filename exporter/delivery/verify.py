@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from exporter.conversion.convert import DeployedNetwork, Tolerance
+from exporter.conversion.convert import DeployedNetwork
 from exporter.delivery.acceptance import EQUALITY
 from runtime.models.model import Model
+from runtime.models.tolerance import Tolerance, largest_difference
 
 BATCH_SIZES = (1, 2, 7, 64)
 _TORCH_BATCH_SIZE = 250
@@ -189,19 +190,15 @@ def compare(
     tolerance: Tolerance,
 ) -> Comparison:
     """Logits [N, K] of both, with labels [N] if there are any."""
-    difference = np.abs(found - expected).max(axis=1)  # [N]
-    # A logit that is not a number differs from everything.
-    difference = np.where(np.isfinite(difference), difference, np.inf)
-    allowed = tolerance.bound(expected)  # [N]
     runner_up, best = np.sort(expected, axis=1)[:, -2:].T
-    tie = best - runner_up <= 2 * allowed
+    tie = best - runner_up <= 2 * tolerance.bound(expected)
     differs = (found.argmax(axis=1) != expected.argmax(axis=1)) & ~tie
     return Comparison(
         inputs=name,
         batch_size=batch_size,
         count=len(found),
-        max_difference=float(difference.max()),
-        largest_excess=float((difference / allowed).max()),
+        max_difference=float(largest_difference(found, expected).max()),
+        largest_excess=float(tolerance.excess(found, expected).max()),
         disagreements=int(differs.sum()),
         ties=int(tie.sum()),
         accuracy=None if labels is None else float((found.argmax(axis=1) == labels).mean()),

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from datasets.store import TextStore
 from datasets.token_batches import TokenBatches
-from exporter.conversion.convert import Tolerance
 from exporter.conversion.convert_text import golden_log_probs
 from exporter.delivery.verify import BATCH_SIZES, Comparison, PerplexityCheck, Verification, compare
 from runtime.models.language_model import SequenceModel, StepModel
+from runtime.models.tolerance import Tolerance, largest_difference
 from runtime.scoring.perplexity import evaluate_text
 from searcher.nn.build import BoundNetwork
 from searcher.training.text_learner import perplexity
@@ -99,14 +99,12 @@ def _sequences(
     """Log-probabilities of the tokens [B, T + 1] after the first."""
     found = model.score(tokens[:, :-1].copy(), tokens[:, 1:].copy(), model.zero_state(len(tokens))).log_probs
     expected = golden_log_probs(network, tokens)
-    difference = np.abs(found - expected).max(axis=1)  # [B]
-    difference = np.where(np.isfinite(difference), difference, np.inf)
     return Comparison(
         inputs=f"{name}, {tokens.shape[1] - 1} tokens",
         batch_size=len(tokens),
         count=expected.size,
-        max_difference=float(difference.max()),
-        largest_excess=float((difference / tolerance.bound(expected)).max()),
+        max_difference=float(largest_difference(found, expected).max()),
+        largest_excess=float(tolerance.excess(found, expected).max()),
         disagreements=0,
         ties=0,
         accuracy=None,

@@ -139,7 +139,7 @@ def measure(
     for series in measurement.series:
         if series.failure is not None:
             raise BenchmarkError(f"{series.name}: {series.failure}")
-    activity = Activity.between(before, Reading.take(), cores=machine.usable_cores)
+    activity = Activity.between(before, Reading.take())
     first = measurement.series[0]
     return Latencies(
         ms=tuple(statistics.quantile(series.samples_ms, UNDISTURBED) for series in measurement.series),

@@ -128,7 +128,9 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
     missing = [block for block in blocks if block not in rows]
     with Progress("profile", total=len(blocks) + len(specs), done=len(rows)) as progress:
         for group in _groups(missing):
-            for block, row in _measure_rows(profiled.space_name, group, setting):
+            found, is_noisy = _measure_rows(profiled.space_name, group, setting, log=log)
+            partial.is_noisy |= is_noisy
+            for block, row in found:
                 rows[block] = row
                 progress.step()
             partial.write()
@@ -144,27 +146,34 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
         rows=dict(rows),
         fit=fit,
         references=dict(zip(references, times[len(specs) :], strict=True)),
-        is_noisy=bool(measured.disturbances),
+        is_noisy=partial.is_noisy or bool(measured.disturbances),
     )
     table.write(path)
     partial.path.unlink(missing_ok=True)
     return read_table(path)
 
 
-def _measure_rows(space: str, blocks: Sequence[Block], setting: Setting) -> Iterator[tuple[Block, Row]]:
-    """What each block adds to its frame, both measured in one sitting; never less than nothing."""
+def _measure_rows(
+    space: str, blocks: Sequence[Block], setting: Setting, *, log: Callable[[str], None]
+) -> tuple[list[tuple[Block, Row]], bool]:
+    """What each block adds to its frame, both measured in one sitting, never less than nothing; and whether the machine
+    was noisy."""
     frames = {frame_key(block): frame(block) for block in blocks}
     networks: list[Untrained] = [*frames.values(), *(probe(space, block) for block in blocks)]
-    found = measure(networks, batch=setting.batch, threads=setting.threads, effort=_ROWS).ms
-    bare = dict(zip(frames, found, strict=False))
-    for block, estimate in zip(blocks, found[len(frames) :], strict=True):
+    measured = _quietly(networks, setting, _ROWS, log=log)
+    bare = dict(zip(frames, measured.ms, strict=False))
+    rows = []
+    for block, estimate in zip(blocks, measured.ms[len(frames) :], strict=True):
         base = bare[frame_key(block)].value
         interval = estimate.interval or Interval(estimate.value, estimate.value)
         times = (estimate.value - base, interval.low - base, interval.high - base)
-        yield block, Row(*(max(ms, 0.0) for ms in times))
+        rows.append((block, Row(*(max(ms, 0.0) for ms in times))))
+    return rows, bool(measured.disturbances)
 
 
-def _quietly(networks: Sequence[bytes], setting: Setting, effort: Effort, *, log: Callable[[str], None]) -> Latencies:
+def _quietly(
+    networks: Sequence[Untrained | bytes], setting: Setting, effort: Effort, *, log: Callable[[str], None]
+) -> Latencies:
     """Measured again where the machine was noisy; the last try counts, with its label."""
     for again in reversed(range(_TRIES_WHEN_NOISY)):
         found = measure(networks, batch=setting.batch, threads=setting.threads, effort=effort)
@@ -193,20 +202,23 @@ class _Partial:
         self.path = path
         self._setting = asdict(setting)
         self.rows: dict[Block, Row] = {}
+        self.is_noisy = False
+        """Whether rows were measured on a noisy machine."""
         if not path.exists():
             return
         problems = Problems(str(path))
         try:
             match read_json(path):
-                case {"setting": found, "rows": rows}:
-                    self.rows = read_rows(rows, problems) if found == self._setting else {}
+                case {"setting": found, "is_noisy": bool(is_noisy), "rows": rows}:
+                    if found == self._setting:
+                        self.rows, self.is_noisy = read_rows(rows, problems), is_noisy
                 case _:
-                    problems.add("expected a setting and rows")
+                    problems.add("expected a setting, whether it is noisy, and rows")
             problems.raise_if_any()
         except DocumentError as error:
-            self.rows = {}
+            self.rows, self.is_noisy = {}, False
             log(f"{path} is damaged ({error.problems[0]}): what it held is measured anew")
 
     def write(self) -> None:
-        document = {"setting": self._setting, "rows": write_rows(self.rows)}
+        document = {"setting": self._setting, "is_noisy": self.is_noisy, "rows": write_rows(self.rows)}
         write_text(self.path, json.dumps(document) + "\n")

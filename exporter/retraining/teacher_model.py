@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from runtime.models.artifact import Artifact, load, read_model
+from runtime.models.ort_errors import reason_of
 from runtime.models.providers import Provider, Tuning
 
 Layout = Literal["auto", "nchw", "nhwc"]
@@ -127,9 +128,8 @@ class TeacherModel:
             try:
                 (answers,) = ort.run([self.output], {taken.name: whole})
             except Exception as error:  # onnxruntime's errors derive from Exception alone
-                reason = str(error).rpartition(" : ")[2].splitlines()[0]
                 raise TeacherError(
-                    f"{self.artifact.path}: it fails on pictures {list(whole.shape)}: {reason}"
+                    f"{self.artifact.path}: it fails on pictures {list(whole.shape)}: {reason_of(error)}"
                 ) from error
             found.append(answers[: len(part)])
         return np.concatenate(found).astype(np.float32)

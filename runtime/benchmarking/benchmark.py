@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,7 +23,8 @@ import numpy as np
 
 from foundation import statistics
 from foundation.machine import calibrate
-from runtime.benchmarking.samples import Series, Sitting, WarmUp
+from runtime.benchmarking.samples import Series, Sitting, Turn, WarmUp
+from runtime.models.ort_errors import reason_of
 
 Call = Callable[[], object]
 Seen = Literal["nothing", "refused shapes", "other shapes", "this shape"]
@@ -127,7 +127,7 @@ def take_turns(players: Sequence[Player], *, seconds: float, plan: Plan, tick: C
     fewest_samples, elapsed_s, start = 0, 0.0, time.perf_counter()
     while order and (elapsed_s < planned_s or (fewest_samples < min_samples and elapsed_s < planned_s * plan.patience)):
         for player in list(order):
-            durations: list[int] = []
+            durations: Turn = []
             with failure_of(player.series) as failed:
                 if len(order) > 1:
                     _turn(player.call, seconds=plan.settle_s, min_calls=1, durations=[])
@@ -247,7 +247,7 @@ def _warm_up(call: Call, *, plan: Plan, progress: _Progress) -> WarmUp:
     num_calls = 0
     medians: list[float] = []
     while not statistics.is_steady(medians) and time.perf_counter() - start < plan.warmup_s:
-        durations: list[int] = []
+        durations: Turn = []
         _turn(call, seconds=plan.window_s, min_calls=3, durations=durations)
         num_calls += len(durations)
         medians.append(float(np.median(durations)))
@@ -255,7 +255,7 @@ def _warm_up(call: Call, *, plan: Plan, progress: _Progress) -> WarmUp:
     return WarmUp(num_calls, time.perf_counter() - start, statistics.is_steady(medians))
 
 
-def _turn(call: Call, *, seconds: float, min_calls: int, durations: list[int]) -> None:
+def _turn(call: Call, *, seconds: float, min_calls: int, durations: Turn) -> None:
     """Call for `seconds` and `min_calls` at least, appending each call's nanoseconds to `durations`."""
     clock = time.perf_counter_ns
     record = durations.append
@@ -277,12 +277,6 @@ def failure_of(series: Series) -> Iterator[list[str]]:
     except Exception as error:
         series.failure = reason_of(error)
         failed.append(series.failure)
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, in one line; `[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : ` and the like is not for people."""
-    message = re.sub(r"^\[\w+\] : \d+ : \w+ : ", "", str(error).strip())
-    return message.partition("\n")[0] or type(error).__name__
 
 
 class _Progress:

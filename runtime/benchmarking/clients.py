@@ -176,7 +176,11 @@ class RemoteTarget:
 def _ask(
     connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """Send a request and read its answer. Raises: one of _CLOSED: a kept connection has been closed before."""
+    """Send a request and read its answer.
+
+    Raises: one of _CLOSED: a kept connection has been closed before. OSError, HTTPException: any other failure, such as
+    an answer that is cut short.
+    """
     is_kept = connection.sock is not None
     try:
         connection.request("POST", path, body, headers)
@@ -186,7 +190,10 @@ def _ask(
         if not is_kept:
             raise http.client.HTTPException(str(error) or type(error).__name__) from error
         raise
-    return response, response.read()
+    try:
+        return response, response.read()
+    except (OSError, http.client.IncompleteRead) as error:
+        raise http.client.HTTPException(f"its answer was cut short: {error}") from error
 
 
 def outputs_of(answer: bytes, header_length: int | None) -> Iterator[np.ndarray]:

@@ -97,8 +97,8 @@ def _describe_sitting(sitting: Sitting) -> dict[str, Any]:
         "new_shape_ms": sitting.new_shape_ms,
         "warm_up": None if sitting.warm_up is None else asdict(sitting.warm_up),
         "traffic": None if sitting.traffic is None else asdict(sitting.traffic),
-        # Turn by turn: turn i of every contestant of a point belongs to round i of the sitting.
-        "samples_ms": [[ns / 1e6 for ns in turn] for turn in sitting.turns],
+        # Turn by turn: turn i of every contestant of a point belongs to round i of the sitting. None: it failed.
+        "samples_ms": [[_finite(ns / 1e6) for ns in turn] for turn in sitting.turns],
     }
 
 

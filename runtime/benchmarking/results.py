@@ -39,7 +39,7 @@ class Goal:
         if not samples.size:
             return None
         # Without an interval it is a miss where clearly more calls miss it than the quantile leaves out.
-        missed = statistics.share(int((samples > self.latency_ms).sum()), samples.size).interval
+        missed = statistics.share_of(samples > self.latency_ms).interval
         return False if missed is not None and missed.low > 1 - self.q else None
 
     def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, Doubt | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +12,9 @@ from foundation import statistics
 from foundation.statistics import Estimate
 
 # n samples
+
+Turn = list[float]
+"""Nanoseconds of each call, in the order in which they ended; infinite for one that failed."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +51,30 @@ class Sitting:
     new_shape_ms: float | None = None
     """The first call of this shape after one of another shape; None in the sittings that have `cold_ms`."""
     warm_up: WarmUp | None = None
-    turns: list[list[int]] = field(default_factory=list)
-    """Nanoseconds of every counted call, turn by turn; turn i of every contestant belongs to round i."""
+    turns: list[Turn] = field(default_factory=list)
+    """Every counted call, turn by turn; turn i of every contestant belongs to round i."""
     traffic: Traffic | None = None
     """Where the calls were a load; None where they came one after another."""
 
     @property
     def samples_ms(self) -> np.ndarray:
-        """All counted calls in order: [n]; infinite for one that was not served, or failed."""
-        served = np.array([ns for turn in self.turns for ns in turn], dtype=np.float64) / 1e6
-        traffic = self.traffic
-        lost = 0 if traffic is None else traffic.unserved + sum(traffic.failures.values())
-        return np.concatenate([served, np.full(lost, np.inf)]) if lost else served
+        """All counted calls in order: [n]; infinite for one that failed, and for those at the end, never begun."""
+        made = np.array([ns for turn in self.turns for ns in turn], dtype=np.float64) / 1e6
+        unserved = 0 if self.traffic is None else self.traffic.unserved
+        return np.concatenate([made, np.full(unserved, np.inf)]) if unserved else made
 
     @property
     def seconds(self) -> float:
         """The time the calls took that were answered."""
-        return self.traffic.seconds if self.traffic is not None else sum(map(sum, self.turns)) / 1e9
+        return self.traffic.seconds if self.traffic is not None else sum(map(sum, self._answered)) / 1e9
 
     @property
     def num_served(self) -> int:
-        return sum(map(len, self.turns))
+        return sum(map(len, self._answered))
+
+    @property
+    def _answered(self) -> Sequence[Turn]:
+        return [[ns for ns in turn if math.isfinite(ns)] for turn in self.turns]
 
     def speed_relative_to(self, baseline: Sitting) -> float | None:
         """How many times as fast as `baseline` this is; None where one has no sample.
@@ -77,7 +85,7 @@ class Sitting:
             if not (self.num_served and baseline.num_served):
                 return None
             return (self.num_served / self.seconds) / (baseline.num_served / baseline.seconds)
-        rounds = [(other, own) for other, own in zip(baseline.turns, self.turns, strict=False) if other and own]
+        rounds = [(other, own) for other, own in zip(baseline._answered, self._answered, strict=False) if other and own]
         if not rounds:
             return None
         return statistics.round_ratio(

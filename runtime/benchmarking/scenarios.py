@@ -11,6 +11,7 @@ meanwhile, and not only for the one that it was answering.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +22,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from foundation.seeds import numpy_generator
-from runtime.benchmarking.benchmark import Call, Plan, Play, Player, failure_of, reason_of, take_turns
-from runtime.benchmarking.samples import Traffic
+from runtime.benchmarking.benchmark import Call, Plan, Play, Player, failure_of, take_turns
+from runtime.benchmarking.samples import Traffic, Turn
+from runtime.models.ort_errors import reason_of
 
 Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 Arrivals = Literal["poisson", "constant"]
@@ -82,7 +84,7 @@ class Load:
         self, players: Sequence[Player], *, seconds: float, plan: Plan, tick: Callable[[], object]
     ) -> None:
         for player in players:
-            durations: list[int] = []
+            durations: Turn = []
             player.sitting.turns.append(durations)
             with failure_of(player.series), ThreadPoolExecutor(self.streams) as pool:
                 calls = _connections(player, self.streams)
@@ -178,7 +180,7 @@ def _serve(
 
     Args: due: when the next call is to be made, `perf_counter_ns`; None: there is none.
     """
-    durations: list[int] = []
+    durations: Turn = []
     player.sitting.turns.append(durations)
     player.sitting.traffic = traffic
     stopped = threading.Event()
@@ -194,6 +196,7 @@ def _serve(
             except Exception as error:
                 reason = reason_of(error)
                 with lock:
+                    durations.append(math.inf)
                     traffic.failures[reason] = traffic.failures.get(reason, 0) + 1
                 if not traffic.by_schedule:
                     stopped.wait(_BACK_OFF_S)
@@ -216,7 +219,7 @@ def _serve(
         stopped.set()
         for worker in workers:
             worker.join()
-    if traffic.failures and not durations:
+    if traffic.failures and not player.sitting.num_served:
         raise RuntimeError(next(iter(traffic.failures)))
 
 

@@ -77,7 +77,7 @@ def run_sweep(
         runner.run(grid)
         if sweep.is_partial:
             break
-    sweep.activity = Activity.between(before, Reading.take(), cores=sweep.machine.usable_cores)
+    sweep.activity = Activity.between(before, Reading.take())
     if sweep.failures and not any(point.series.samples_ms.size for point in sweep.points):
         raise BenchmarkError("; ".join(sweep.failures))
     return sweep

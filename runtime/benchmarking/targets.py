@@ -17,6 +17,7 @@ from runtime.models.inputs import ShapeError, TensorSpec, inputs_of
 from runtime.models.kinds import model_of
 from runtime.models.onnx_file import OnnxFile
 from runtime.models.ort import onnxruntime
+from runtime.models.ort_errors import is_onnxruntimes
 from runtime.models.providers import Provider, Session, Tuning, open_session
 
 # What a file says of itself, and holds only for the weights and the precision that its golden samples are of.
@@ -252,7 +253,7 @@ def _doubt(file: OnnxFile) -> str | None:
     except ArtifactError as error:
         return f"{unproven}: {str(error).removeprefix(f'{file.path}: ')}"
     except Exception as error:
-        if type(error).__module__.startswith("onnxruntime"):
+        if is_onnxruntimes(error):
             return f"{unproven}: the samples that it carries do not run"
         raise
     return None if check.passed else f"{unproven}: it does not give the outputs that it carries"

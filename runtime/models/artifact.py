@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from runtime.models.onnx_file import OnnxFile, PartError
+from runtime.models.ort_errors import is_onnxruntimes, message_of
 from runtime.models.providers import DEFAULT_TUNING, Provider, Session, Tuning, open_session
+from runtime.models.tolerance import Tolerance, largest_difference
 
 Kind: TypeAlias = Literal[
     "an image classifier", "a language model of single steps", "a language model of whole sequences"
@@ -27,7 +32,6 @@ MODEL = "model.onnx"
 SEQUENCE_MODEL = "model-sequence.onnx"
 """Beside `model.onnx` where that is a language model of single steps: the same network over whole sequences."""
 _PREFIX = "enas."
-_CODES = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _CODE_PLACE = re.compile(r"\S+\.(?:cc|h):\d+ ")
 
 
@@ -47,6 +51,16 @@ class GoldenCheck:
     count: int
     max_difference: float
     """Largest |output - recorded output|."""
+
+    @classmethod
+    def of(cls, found: Iterable[np.ndarray], expected: Iterable[np.ndarray], *, tolerance: Tolerance) -> GoldenCheck:
+        """Args: found, expected: one array of numbers [K] for each sample, at least one."""
+        pairs = [(own[None], recorded[None]) for own, recorded in zip(found, expected, strict=True)]
+        return cls(
+            passed=all(bool((tolerance.excess(*pair) <= 1).all()) for pair in pairs),
+            count=len(pairs),
+            max_difference=max(float(largest_difference(*pair).max()) for pair in pairs),
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,18 @@ class Artifact:
         if "tokens" not in inputs:
             return "an image classifier"
         return "a language model of whole sequences" if "targets" in inputs else "a language model of single steps"
+
+    @contextmanager
+    def reading_golden(self) -> Iterator[Mapping[str, Any]]:
+        """The samples that the model carries, `enas.golden`.
+
+        Raises: ArtifactError: it carries none, or what is read of them within raises KeyError, TypeError or ValueError.
+        """
+        try:
+            yield self.metadata["golden"]
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ArtifactError(f"{self.path}: enas.golden: {reason}") from error
 
 
 def open_artifact(
@@ -99,8 +125,7 @@ def load(
     except PartError as error:
         raise ArtifactError(f"{file.path}: {error}") from error
     except Exception as error:
-        # onnxruntime's errors derive from Exception alone.
-        if type(error).__module__.startswith("onnxruntime"):
+        if is_onnxruntimes(error):
             raise ArtifactError(f"{file.path}: {_explain(error, num_bytes=len(file.data))}") from error
         raise
     metadata, problems = _parse_metadata(session.ort.get_modelmeta().custom_metadata_map)
@@ -140,8 +165,8 @@ def _explain(error: Exception, *, num_bytes: int) -> str:
         return "the file is empty"
     if "INVALID_PROTOBUF" in message or "No graph was found" in message:
         return f"not an ONNX file, or one cut short ({num_bytes:,} bytes)"
-    # `[ONNXRuntimeError] : 10 : INVALID_GRAPH : …`: what follows the codes is for people.
-    return f"onnxruntime cannot load it: {_without_code(_CODES.sub('', message, count=1)).splitlines()[0]}"
+    reason = _without_code(message_of(error)).partition("\n")[0]
+    return f"onnxruntime cannot load it: {reason or type(error).__name__}"
 
 
 def _without_code(message: str) -> str:

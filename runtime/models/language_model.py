@@ -18,7 +18,6 @@ import numpy as np
 from runtime.models.artifact import (
     SEQUENCE_MODEL,
     Artifact,
-    ArtifactError,
     GoldenCheck,
     InputError,
     open_artifact,
@@ -27,6 +26,7 @@ from runtime.models.artifact import (
 )
 from runtime.models.providers import Provider
 from runtime.models.tokenizer import Tokenizer, TokenizerError
+from runtime.models.tolerance import Tolerance
 
 _STEP_OUTPUTS = ("logits", "next_state")
 _SEQUENCE_OUTPUTS = ("log_probs", "next_state")
@@ -71,21 +71,13 @@ class LanguageModel(Artifact, ABC):
 
         Raises: ArtifactError: it carries none, or they cannot be read.
         """
-        try:
-            golden = self.metadata["golden"]
-            atol, rtol = float(golden["atol"]), float(golden["rtol"])
+        with self.reading_golden() as golden:
+            tolerance = Tolerance.of(golden)
             expected = [np.array(values, dtype=np.float32) for values in golden["log_probs"]]
             found = [self._score_alone(np.array(tokens, dtype=np.int64)) for tokens in golden["tokens"]]
             if not found or [values.shape for values in found] != [values.shape for values in expected]:
                 raise ValueError("there must be samples, and a log-probability for every token of each but the first")
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise ArtifactError(f"{self.path}: enas.golden: {reason}") from error
-        differences = [np.abs(own - recorded) for own, recorded in zip(found, expected, strict=True)]
-        # The tolerance is relative to a sample's largest log-probability.
-        allowed = [atol + rtol * np.abs(recorded).max() for recorded in expected]
-        passed = all(bool(np.all(one <= bound)) for one, bound in zip(differences, allowed, strict=True))
-        return GoldenCheck(passed, len(found), float(np.concatenate(differences).max()))
+        return GoldenCheck.of(found, expected, tolerance=tolerance)
 
     def _score_alone(self, tokens: np.ndarray) -> np.ndarray:
         """The log-probability of each token [N] but the first after those before it: [N - 1]."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from runtime.models.artifact import (
 )
 from runtime.models.images import ImageError, Preprocess, check_pixels
 from runtime.models.providers import Provider
+from runtime.models.tolerance import Tolerance
 
 # B batch, H height, W width, C channels, K classes
 
@@ -79,12 +79,9 @@ class Model(Artifact):
 
         Raises: ArtifactError: it carries none, or they cannot be read.
         """
-        try:
-            golden = self.metadata["golden"]
+        with self.reading_golden() as golden:
             pixels = np.frombuffer(base64.b64decode(golden["images"], validate=True), dtype=np.uint8)
             return pixels.reshape(golden["shape"]), np.array(golden["logits"], dtype=np.float32)
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            raise self._unreadable_golden(error) from error
 
     def check_golden(self) -> GoldenCheck:
         """Run the inputs that the model carries and compare with the logits it carries.
@@ -92,22 +89,12 @@ class Model(Artifact):
         Raises: as `golden_samples`.
         """
         images, expected = self.golden_samples()
-        try:
-            atol, rtol = (float(self.metadata["golden"][key]) for key in ("atol", "rtol"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._unreadable_golden(error) from error
+        with self.reading_golden() as golden:
+            tolerance = Tolerance.of(golden)
         logits = self.predict(images).logits
         if logits.shape != expected.shape:
             raise ArtifactError(f"{self.path}: enas.golden: logits of shape {expected.shape} for {len(images)} images")
-        difference = np.abs(logits - expected)
-        # The tolerance is relative to an image's largest logit, as in `enas verify`.
-        allowed = atol + rtol * np.abs(expected).max(axis=1, keepdims=True)  # [n, 1]
-        passed = bool(np.all(difference <= allowed))
-        return GoldenCheck(passed, len(images), float(difference.max()))
-
-    def _unreadable_golden(self, error: Exception) -> ArtifactError:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        return ArtifactError(f"{self.path}: enas.golden: {reason}")
+        return GoldenCheck.of(logits, expected, tolerance=tolerance)
 
     def _check(self, images: np.ndarray) -> None:
         expected = ", ".join(map(str, self.image_shape))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runtime.models.ort import onnxruntime
+from runtime.models.ort_errors import reason_of
 
 Provider = Literal["auto", "cpu", "cuda"]
 ConvSearch = Literal["exhaustive", "heuristic", "default"]
@@ -101,7 +102,7 @@ def open_session(
                 if not obstacles:
                     return session
             except Exception as error:
-                obstacles = (str(error).splitlines()[0],)
+                obstacles = (reason_of(error),)
     # Before the complaint about CUDA: a broken file is the more useful thing to hear of.
     remark = f"CUDA cannot be used: {'; '.join(obstacles)}" if obstacles else None
     # That a machine without a GPU runs on its CPU surprises nobody.

@@ -19,6 +19,7 @@ from foundation.file_tree import File, Problem, TreeError, read_tree
 from foundation.parallel import in_order
 from foundation.pictures import Picture, PictureError, has_picture_suffix, read_file, read_header
 from foundation.text import is_utf8, printable
+from runtime.models.classes import top_classes
 from runtime.models.images import ImageError, Preprocess, prepare_file
 from runtime.models.model import Model
 
@@ -81,7 +82,7 @@ def predictions(model: Model, files: Sequence[File], *, top: int) -> Iterator[An
                 yield Failure(file.path, picture)
                 continue
             row = next(probabilities)
-            best = [(model.classes[k], float(row[k])) for k in row.argsort()[::-1][:top]]
+            best = [(model.classes[k], float(row[k])) for k in top_classes(row, top=top)]
             yield Answer(file.path, best, picture.remark)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from runtime.models.classes import top_classes
 from runtime.serving.bodies import deflate
 from runtime.serving.exchange import Response, response
 from runtime.serving.protocol import InferRequest
@@ -77,11 +78,6 @@ class InferWriter:
         if not is_compressed and all(wish.is_binary and not wish.top for wish in wishes):
             self._known = _Known(wishes, shapes, whole.headers, json)
         return whole
-
-
-def top_classes(values: np.ndarray, *, top: int) -> np.ndarray:
-    """The columns of the `top` largest values of [K], largest first, of equal ones the first."""
-    return np.argsort(-values.astype(np.float64), kind="stable")[:top]
 
 
 def _encode(wish: OutputWish, array: np.ndarray, *, labels: Sequence[str]) -> tuple[dict[str, Any], bytes | memoryview]:

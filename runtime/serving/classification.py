@@ -11,8 +11,8 @@ from urllib.parse import parse_qs
 import orjson
 
 from foundation.pictures import Picture
+from runtime.models.classes import top_classes
 from runtime.models.model import Model
-from runtime.serving.answers import top_classes
 from runtime.serving.batches import Done
 from runtime.serving.errors import RequestError, UnavailableError
 from runtime.serving.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond, response

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from runtime.serving.errors import UnavailableError
-from runtime.serving.exchange import Begin, Exchange, Response
+from runtime.serving.exchange import LARGE_BYTES, Begin, Exchange, Response
 from runtime.serving.guarded import GuardedConnection
 from runtime.serving.settings import Settings
 
-# Of requests that may be repeated; reading takes most of a longer one's time on either path.
-_MAX_REPEATED_BYTES = 128 * 1024
 _MAX_HEAD_BYTES = 4096
 # Kept until the rest of a repeated request comes; more than that is read on the slow path, which keeps account of it.
 _MAX_ARRIVED_BYTES = 8192
@@ -130,7 +128,7 @@ class Connection(GuardedConnection):
         if len(lengths) != 1 or not _NOT_REPEATED.isdisjoint(name for name, _ in headers):
             return
         length = len(head) + lengths[0]
-        if length <= _MAX_REPEATED_BYTES:
+        if length <= LARGE_BYTES:
             self._known = _Known(head, length, begin)
 
     def _answer_again(self, known: _Known, data: bytes) -> None:

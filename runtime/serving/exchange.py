@@ -23,6 +23,12 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+LARGE_BYTES = 128 * 1024
+"""A body above this is read in a thread, so that others are answered meanwhile; it takes most of the time on any path.
+
+No larger request is answered by what is remembered of its head. Its model's users are not told of such a request, so
+that the model could be closed while a thread reads it; a smaller one is in the model's queue as soon as it begins.
+"""
 _KEY = "enas.exchange"
 
 

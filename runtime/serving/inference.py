@@ -15,14 +15,11 @@ from typing import Any
 from runtime.serving.answers import HEADER_LENGTH, InferWriter
 from runtime.serving.batches import Done
 from runtime.serving.bodies import accepted_encoding
-from runtime.serving.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond
+from runtime.serving.exchange import LARGE_BYTES, Exchange, Receive, Reply, Scope, Send, Withdraw, respond
 from runtime.serving.protocol import InferReader, InferRequest
 from runtime.serving.repository import Repository
 from runtime.serving.served import Feed, ServedModel
 from runtime.serving.work import Intake, Work
-
-# A larger request is read in a thread, so that others are answered meanwhile.
-_LARGE_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Infer:
     def _begin(self, served: ServedModel, asked: _Asked, body: bytes, reply: Reply) -> Withdraw | None:
         work = _Inference(served, self._intake.budget, body, reply)
         work.asked = asked
-        if len(body) > _LARGE_BYTES:
+        if len(body) > LARGE_BYTES:
             tell = partial(work.attempt, go_on=work.queue)
             _in_thread(partial(asked.reader.read, body, served.signature), tell)
         else:

@@ -12,6 +12,7 @@ import pytest
 
 from exporter.latency import profiling
 from exporter.latency.measure import Latencies, Untrained
+from searcher.arch.spec import SpecOf
 from searcher.presets.catalog import search_preset
 from tests.end_to_end.conftest import here, write_config
 from tests.end_to_end.pretended import SPACE, pretend, pretend_everywhere
@@ -53,7 +54,9 @@ def test_a_table_is_measured_once_and_told(store_path: Path, tmp_path: Path) -> 
     assert Path(first["path"]).stat().st_mtime_ns > written
 
 
-@pytest.mark.parametrize("damage", ["[]", "{", '{"setting": SETTING, "rows": [["x", 1]]}', '{"setting": SETTING}'])
+@pytest.mark.parametrize(
+    "damage", ["[]", "{", '{"setting": SETTING, "is_noisy": false, "rows": [["x", 1]]}', '{"setting": SETTING}']
+)
 def test_a_damaged_part_of_a_table_is_measured_anew(damage: str, store_path: Path) -> None:
     options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
     first = json.loads(here(*options).stdout)
@@ -63,6 +66,34 @@ def test_a_damaged_part_of_a_table_is_measured_anew(damage: str, store_path: Pat
     assert f"{part} is damaged (" in done.stderr
     assert json.loads(done.stdout)["rows"] == first["rows"]
     assert not part.exists()
+
+
+@pytest.mark.parametrize("disturbed", ["never", "rows", "networks"])
+def test_a_table_is_noisy_where_anything_of_it_was_measured_on_a_noisy_machine(
+    disturbed: str, store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def noisy(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
+        are_rows = not isinstance(networks[0], SpecOf)
+        reasons = ("others took the cores",) if disturbed == ("rows" if are_rows else "networks") else ()
+        return replace(pretend(networks, **settings), disturbances=reasons)
+
+    monkeypatch.setattr(profiling, "measure", noisy)
+    done = here("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
+    assert json.loads(done.stdout)["is_noisy"] == (disturbed != "never")
+    assert ("the machine is noisy: others took the cores" in done.stderr) == (disturbed != "never")
+
+
+def test_a_part_of_a_table_keeps_that_it_is_noisy(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noisy_until_interrupted(networks: Sequence[Untrained | bytes], **settings: Any) -> Latencies:
+        if isinstance(networks[0], SpecOf):
+            raise KeyboardInterrupt
+        return replace(pretend(networks, **settings), disturbances=("others took the cores",))
+
+    options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(profiling, "measure", noisy_until_interrupted)
+        assert here(*options, check=False).exit_code != 0
+    assert json.loads(here(*options).stdout)["is_noisy"]
 
 
 def test_an_interrupted_profile_goes_on_with_the_blocks_it_has(

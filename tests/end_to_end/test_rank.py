@@ -65,7 +65,10 @@ def test_a_ranking_compares_shared_weights_with_training_alone(searched: Path, t
         assert judged["seed_tau"] == seed_tau(trained)
     names = [one["name"] for one in found["predictors"]]
     assert names == ["shared weights", "parameters", "multiply-adds", *(["latency"] if metric == "accuracy" else [])]
-    assert "Kendall's tau" in done.stdout.splitlines()[-1]
+    lines = done.stdout.splitlines()
+    # The result alone: how it goes is told on stderr.
+    assert lines[0].startswith(f"by {metric} ")
+    assert "Kendall's tau" in lines[-1]
     for number in range(3):
         for row in range(2):
             summary = json.loads((searched / f"ranking/{number:02d}/seed-{row}/summary.json").read_text())
@@ -152,7 +155,7 @@ def test_an_architecture_that_diverges_comes_last(searched: Path, monkeypatch: p
 
     monkeypatch.setattr(trainings, "train", train)
     done = here("rank", searched, *OPTIONS)
-    assert "with its own it diverges" in done.stdout
+    assert "with its own it diverges" in done.stderr
     found = json.loads((searched / "ranking.json").read_text())
     shared = np.array(found["predictors"][0]["scores"])
     for judged, sign in zip(found["judgements"], (1, -1), strict=True):

@@ -1,11 +1,14 @@
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from foundation.machine import Activity, Machine, Reading, calibrate, drift
 
-BEFORE = Reading(time_s=0, own_cpu_s=0, busy_cpu_s=100, stolen_cpu_s=0, involuntary_switches=5, load_average=0.5)
+BEFORE = Reading(
+    time_s=0, own_cpu_s=0, cores=2, busy_cpu_s=100, stolen_cpu_s=0, involuntary_switches=5, load_average=0.5
+)
 
 
 def test_the_machine_says_what_it_is() -> None:
@@ -27,22 +30,44 @@ def test_only_the_cores_this_process_may_use_count() -> None:
 
 def test_a_quiet_machine_gives_no_reason_for_doubt() -> None:
     after = replace(BEFORE, time_s=10, own_cpu_s=9, busy_cpu_s=109.5)
-    assert Activity.between(BEFORE, after, cores=2).disturbances() == []
+    assert Activity.between(BEFORE, after).disturbances() == []
 
 
 def test_others_that_take_the_cores_are_told() -> None:
     after = replace(BEFORE, time_s=10, own_cpu_s=10, busy_cpu_s=116)
-    assert Activity.between(BEFORE, after, cores=2).disturbances() == ["other processes took 30% of the cores"]
+    assert Activity.between(BEFORE, after).disturbances() == ["other processes took 30% of the cores"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs an affinity")
+def test_only_what_happens_on_the_cores_this_process_may_use_disturbs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 10})
+
+    def reading(ticks: dict[int, tuple[int, int]]) -> Reading:
+        """Of a host whose cores, by number, were busy and stolen for so many ticks."""
+        lines = [f"cpu{core} {busy} 0 0 0 0 0 0 {stolen} 0 0" for core, (busy, stolen) in ticks.items()]
+        (tmp_path / "proc").mkdir(exist_ok=True)
+        (tmp_path / "proc" / "stat").write_text("\n".join(["cpu  9999 0 0 0 0 0 0 9999 0 0", *lines, "intr 7", ""]))
+        return Reading.take(root=tmp_path)
+
+    second = os.sysconf("SC_CLK_TCK")
+    before = reading({0: (0, 0), 1: (0, 0), 10: (0, 0)})
+    # The loads on core 1 are no concern of a process on the cores 0 and 10.
+    after = reading({0: (second, 0), 1: (10 * second, 10 * second), 10: (2 * second, second)})
+    after = replace(after, time_s=before.time_s + 10, own_cpu_s=before.own_cpu_s + 1)
+    activity = Activity.between(before, after)
+    assert (activity.others_share, activity.steal_share) == (pytest.approx(0.1), pytest.approx(0.05))
 
 
 def test_a_hypervisor_that_takes_the_cores_is_told() -> None:
     after = replace(BEFORE, time_s=10, own_cpu_s=10, busy_cpu_s=110, stolen_cpu_s=1)
-    assert Activity.between(BEFORE, after, cores=2).disturbances() == ["the hypervisor took 5.0% of the cores"]
+    assert Activity.between(BEFORE, after).disturbances() == ["the hypervisor took 5.0% of the cores"]
 
 
 def test_a_machine_that_interrupts_is_told() -> None:
     after = replace(BEFORE, time_s=10, own_cpu_s=10, busy_cpu_s=110, involuntary_switches=2005)
-    reasons = Activity.between(BEFORE, after, cores=2).disturbances()
+    reasons = Activity.between(BEFORE, after).disturbances()
     assert reasons == ["it was interrupted by other work 200 times a second"]
 
 
@@ -61,13 +86,13 @@ def test_a_system_that_keeps_its_counters_to_itself_is_not_called_noisy() -> Non
         replace(BEFORE, time_s=time_s, busy_cpu_s=None, stolen_cpu_s=None, involuntary_switches=None)
         for time_s in (0, 10)
     )
-    activity = Activity.between(before, after, cores=2)
+    activity = Activity.between(before, after)
     assert (activity.others_share, activity.steal_share, activity.involuntary_switches) == (None, None, None)
     assert activity.disturbances() == []
 
 
 def test_two_readings_follow_each_other() -> None:
     first, second = Reading.take(), Reading.take()
-    activity = Activity.between(first, second, cores=1)
+    activity = Activity.between(first, second)
     assert activity.seconds >= 0
     assert activity.involuntary_switches is None or activity.involuntary_switches >= 0

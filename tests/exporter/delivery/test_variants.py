@@ -16,7 +16,7 @@ from datasets.store import ImageStore
 from datasets.store_writer import write_image_store
 from exporter.conversion import any_size
 from exporter.conversion.any_size import write_any_size
-from exporter.conversion.convert import Tolerance, check, describe
+from exporter.conversion.convert import check, describe
 from exporter.conversion.transforms.int8 import needs_reduced_range
 from exporter.conversion.transforms.passes import transform
 from exporter.delivery import variants
@@ -26,6 +26,7 @@ from exporter.delivery.variants import VARIANTS, Trial, is_current, make_variant
 from exporter.delivery.verify import compare
 from runtime.benchmarking.targets import remark_of
 from runtime.models.model import Model
+from runtime.models.tolerance import Tolerance
 from runtime.scoring.evaluate import evaluate
 from searcher.arch.spec import Spec
 from tests.exporter.conversion.transforms.networks import as_recorded, deployed, images, random_spec

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporter.conversion.convert import Tolerance
 from exporter.delivery.verify import compare as compare_logits
 from exporter.delivery.verify import edge_images
+from runtime.models.tolerance import Tolerance
 
 TOLERANCE = Tolerance(atol=1e-4, rtol=1e-4)
 EXPECTED = np.array([[1.0, 5.0, 0.0], [2.0, -4.0, 1.0]], dtype=np.float32)
@@ -23,6 +23,14 @@ def test_equal_logits_pass() -> None:
     assert result.passed
     assert (result.max_difference, result.disagreements, result.ties) == (0.0, 0, 0)
     assert result.accuracy == result.torch_accuracy == 0.5
+
+
+def test_equal_logits_pass_where_nothing_is_allowed() -> None:
+    exact = Tolerance(atol=0, rtol=0)
+    same = compare_logits("test", 2, EXPECTED.copy(), EXPECTED, labels=LABELS, tolerance=exact)
+    assert (same.passed, same.largest_excess) == (True, 0)
+    other = compare_logits("test", 2, np.nextafter(EXPECTED, 9), EXPECTED, labels=LABELS, tolerance=exact)
+    assert (other.passed, other.largest_excess) == (False, np.inf)
 
 
 @pytest.mark.parametrize(("difference", "passes"), [(5.9e-4, True), (6.1e-4, False)])

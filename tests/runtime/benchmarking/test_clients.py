@@ -1,5 +1,8 @@
 import json
+import os
 import socket
+import struct
+import time
 from contextlib import ExitStack
 
 import numpy as np
@@ -63,6 +66,34 @@ def test_a_server_that_answers_nothing_is_asked_once_more_and_no_more() -> None:
         target = RemoteTarget.find("double", url=url)
         with target.open(FEED, None) as opened, pytest.raises(ClientError):
             opened.connect()()
+
+
+class _CutShort(Double):
+    """Resets the connection within its second answer."""
+
+    calls = 0
+
+    def infer(self, body: bytes, header_length: str | None) -> Reply:
+        type(self).calls += 1
+        if self.calls > 1:
+            self.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.2)
+            # Closed with nothing lingering: a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+            raise ConnectionAbortedError
+        return super().infer(body, header_length)
+
+
+def test_an_answer_that_is_cut_short_is_told_and_not_asked_for_again() -> None:
+    with serving(_CutShort) as url:
+        target = RemoteTarget.find("double", url=url)
+        with target.open(FEED, None) as opened:
+            call = opened.connect()
+            call()
+            with pytest.raises(ClientError, match="its answer was cut short: "):
+                call()
+            assert _CutShort.calls == 2
 
 
 class _Guarded(Double):

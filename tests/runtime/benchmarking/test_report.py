@@ -134,7 +134,7 @@ def test_what_failed_and_what_is_odd_is_said(sweep: Sweep) -> None:
 
 def test_every_scenario_has_a_table_of_its_own(sweep: Sweep) -> None:
     traffic = Traffic(by_schedule=True, seconds=1.0, unserved=40, failures={"503": 10})
-    server = Series("tiny.onnx", [Sitting(turns=[[1_000_000] * 950], traffic=traffic)])
+    server = Series("tiny.onnx", [Sitting(turns=[[*[1_000_000] * 950, *[math.inf] * 10]], traffic=traffic)])
     offline = Series("tiny.onnx", [Sitting(turns=[[1_000_000] * 1000], traffic=Traffic(False, seconds=0.5))])
     queries = Series("tiny.onnx", [Sitting(turns=[[4_000_000] * 100])])
     points = [

@@ -38,10 +38,19 @@ def test_a_latency_is_met_or_missed_or_nobody_knows(milliseconds: float, count: 
         (np.linspace(1, 4, 2000), None),
         (np.r_[[2.0] * 1400, [50.0] * 600], False),
         (np.r_[[2.0] * 1980, [50.0] * 20], None),
+        # Were the calls independent, 2 % of 2,000 would clearly be more than 1 %.
+        (np.r_[[2.0] * 1960, np.linspace(50, 60, 40)], None),
         (np.r_[[2.0] * 90, [50.0] * 10], False),
         (np.r_[[2.0] * 98, [50.0] * 2], None),
     ],
-    ids=["drift below it", "a burst of many", "a burst of few", "few samples, many miss", "few samples, few miss"],
+    ids=[
+        "drift below it",
+        "a burst of many",
+        "a burst of few",
+        "a burst of more",
+        "few samples, many miss",
+        "few samples, few miss",
+    ],
 )
 def test_where_a_quantile_has_no_interval_it_counts_how_many_miss(
     milliseconds: np.ndarray, is_met: bool | None

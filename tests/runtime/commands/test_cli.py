@@ -14,6 +14,7 @@ from PIL import Image
 
 from datasets.store_writer import write_image_store
 from runtime.commands import score as cli
+from runtime.models.model import Model, Prediction
 from tests.foundation import sixteen_bits
 from tests.runtime.command_runs import document_of, mistake, run
 from tests.runtime.conftest import CLASSES, SHAPE, metadata, save, tiny_graph
@@ -118,6 +119,17 @@ def test_predict_names_the_likeliest_classes(model_path: Path, pictures: list[Pa
     assert result.exit_code == 0
     assert [line.split()[1::2] for line in result.stdout.splitlines()] == [["dark", "grey"], ["bright", "grey"]]
     assert result.stderr == "runs on CPU\n"
+
+
+def test_predict_names_the_first_of_equally_likely_classes(
+    model_path: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As argmax, `enas evaluate` and the server do."""
+    equal = np.full((len(pictures), 3), 1 / 3, np.float32)
+    monkeypatch.setattr(Model, "predict", lambda *_: Prediction(equal, equal))
+    document = document_of(cli.predict, model_path, *pictures, "--top", "2", "-e", "cpu")
+    named = [[one["class"] for one in row["classes"]] for row in document["predictions"]]
+    assert named == 2 * [list(Model.open(model_path).classes[:2])]
 
 
 def test_predict_says_how_deep_pixels_were_scaled(model_path: Path, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.models import providers
 from runtime.models.artifact import ArtifactError
 from runtime.models.model import Model
-from runtime.models.providers import ProviderError, Tuning, open_session
+from runtime.models.providers import ProviderError, Session, Tuning, open_session
 
 
 def test_a_session_says_where_its_nodes_run(model_path: Path) -> None:
@@ -39,6 +40,29 @@ def test_auto_falls_back_and_says_why(model_path: Path, monkeypatch: pytest.Monk
     session = Model.open(model_path, provider="auto").session
     assert session.device == "cpu"
     assert session.remark == "CUDA cannot be used: libcudnn is missing"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : out of memory\nin a kernel"), "out of memory"),
+    ],
+)
+def test_auto_falls_back_where_cuda_fails_while_a_session_is_made(
+    error: Exception, reason: str, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = providers._create
+
+    def only_on_the_cpu(*arguments: Any, **options: Any) -> Session:
+        if len(arguments[1]) > 1:
+            raise error
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(providers, "cuda_obstacles", lambda: ())
+    monkeypatch.setattr(providers, "_create", only_on_the_cpu)
+    session = Model.open(model_path, provider="auto").session
+    assert (session.device, session.remark) == ("cpu", f"CUDA cannot be used: {reason}")
 
 
 def test_auto_is_silent_where_there_is_no_gpu_and_cuda_is_an_error_of_one_line(

@@ -58,7 +58,7 @@ def test_answered_and_failed_requests_leave_nothing_for_the_garbage_collector(
 ) -> None:
     """What is left to it keeps bodies alive, and costs a busy server a tenth of its time."""
     if is_large:
-        monkeypatch.setattr(inference, "_LARGE_BYTES", 0)
+        monkeypatch.setattr(inference, "LARGE_BYTES", 0)
     wrong = binary_request(pixels(0))[0].replace(b"UINT8", b"UINT9")
     counts = []
 

@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import torch
 
-from exporter.conversion.convert import DeployedNetwork, Tolerance, check, describe
+from exporter.conversion.convert import DeployedNetwork, check, describe
 from exporter.conversion.trace import record
 from exporter.conversion.transforms.align import align
 from exporter.conversion.transforms.passes import transform
+from runtime.models.tolerance import Tolerance
 from searcher.arch.spaces.macro import MacroSize, MacroSpace
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.spaces.stages import StagesSize
