@@ -17,7 +17,7 @@ from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem
 from searcher.arch.stages.operations import OPERATIONS
 from searcher.nn.build import BoundNetwork, build_network, build_supernet
-from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
+from searcher.training.optimizers.optimizer import SgdConfig, clip_gradients, make_sgd
 from tests.searcher.conftest import CLASSES, STAGES_SPACE, make_spec, random_stages
 
 

@@ -78,7 +78,7 @@ def compare(
     from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.judging.comparison import compare as run_compare
     from exporter.retraining.config import config_types
-    from searcher.training.settings import Settings
+    from searcher.running.settings import Settings
     from searcher.training.task_kinds import load_store
 
     say = partial(click.echo, err=True)
@@ -127,7 +127,7 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
     from exporter.retraining.presets import retrain_preset
     from exporter.retraining.retrain import check_up_to_date
     from searcher.arch.catalog import check_is_run, find_spec
-    from searcher.training.run_folder import RunFolder, read_config
+    from searcher.running.run_folder import RunFolder, read_config
 
     check_is_run(run)
     spec = find_spec(run)

@@ -62,7 +62,7 @@ def derive(
     from exporter.selection.searches import searched_spec
     from searcher.arch.spec import read_spec
     from searcher.report.text import describe_spec
-    from searcher.training.settings import Settings
+    from searcher.running.settings import Settings
 
     settings = Settings.read(config_file, assignments)
     searched = searched_spec(run)

@@ -71,7 +71,7 @@ def rank(
     from exporter.selection.rungs import shortened
     from foundation.document import ConfigError
     from searcher.arch.catalog import check_is_run, find_spec
-    from searcher.training.settings import Settings
+    from searcher.running.settings import Settings
 
     check_is_run(run)
     spec = find_spec(run)

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from exporter.retraining.request import Model, RetrainRequest
     from searcher.nn.graphs import Graphs
-    from searcher.training.distributed import World
-    from searcher.training.interrupt import Interrupt
-    from searcher.training.pacing import Pace
-    from searcher.training.run_folder import RunFolder
+    from searcher.running.distributed import World
+    from searcher.running.interrupt import Interrupt
+    from searcher.running.pacing import Pace
+    from searcher.running.run_folder import RunFolder
 
 _PATH = click.Path(path_type=Path)
 
@@ -117,8 +117,8 @@ def retrain(
     from exporter.retraining.request import RetrainOptions, retrain_request
     from exporter.retraining.text import result_text
     from searcher.nn.graphs import cuda_graphs as graphs_of
-    from searcher.training import device as devices
-    from searcher.training.pacing import pace_of
+    from searcher.running import device as devices
+    from searcher.running.pacing import pace_of
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     tell = partial(leading_speaker(), err=True)
@@ -143,8 +143,8 @@ def retrain(
 
 def _one_at_a_time(folders: Iterable[Path], *, jobs: int | None, device: torch.device) -> bool:
     """Whether the trainings of some folders are to run one after the other."""
-    from searcher.training.executors import default_jobs
-    from searcher.training.run_folder import RunFolder
+    from searcher.running.executors import default_jobs
+    from searcher.running.run_folder import RunFolder
 
     left = [path for path in folders if not RunFolder(path).finished]
     return min(jobs or default_jobs(device), len(left)) < 2
@@ -159,9 +159,9 @@ def _in_this_process(
     **opening: Any,
 ) -> tuple[dict[Model, dict[str, Any]], Callable[..., None]]:
     """One model after the other: their summaries, and what echoes on the leading process alone."""
-    from searcher.training.distributed import joined
-    from searcher.training.interrupt import catch_signals
-    from searcher.training.run_folder import RunFolder
+    from searcher.running.distributed import joined
+    from searcher.running.interrupt import catch_signals
+    from searcher.running.run_folder import RunFolder
 
     configs = request.configs
     with catch_signals() as interrupt, exits_when_stopped(), joined(device) as world, ExitStack() as stack:
@@ -203,7 +203,7 @@ def _train(
 ) -> dict[str, Any]:
     """One stage of retraining, or the rest of it: its summary. Raises: Stopped: the user stops it."""
     from exporter.retraining.retrain import retrain
-    from searcher.training import device as devices
+    from searcher.running import device as devices
 
     config = request.configs[model]
     if folder.finished:
@@ -228,7 +228,7 @@ def _side_by_side(
 ) -> dict[Model, dict[str, Any]]:
     """All models at a time, each in a process of its own: their summaries."""
     from exporter.retraining.trainings import begin_training, retrain_job
-    from searcher.training.jobs import run_jobs
+    from searcher.running.jobs import run_jobs
 
     folders, configs = request.folders, request.configs
     begun = [

@@ -51,8 +51,8 @@ from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec
-from searcher.training.checkpoint import load_checkpoint
-from searcher.training.run_folder import RunError, RunFolder, read_toml
+from searcher.running.checkpoint import load_checkpoint
+from searcher.running.run_folder import RunError, RunFolder, read_toml
 from searcher.training.task_kinds import Store, load_store
 from searcher.training.text_learner import perplexity
 

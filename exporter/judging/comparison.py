@@ -31,12 +31,12 @@ from exporter.retraining.trainings import Training, begin_training
 from foundation.files import strict_json, whole_file, write_text
 from foundation.text import shape_text
 from searcher.arch.spec import Spec, spec_digest
-from searcher.training.device import resolve_device
+from searcher.running.device import resolve_device
+from searcher.running.interrupt import Interrupt
+from searcher.running.jobs import Job, Setting, run_jobs
+from searcher.running.pacing import Pace
+from searcher.running.run_folder import RunError, RunFolder
 from searcher.training.image_learner import correct_answers
-from searcher.training.interrupt import Interrupt
-from searcher.training.jobs import Job, Setting, run_jobs
-from searcher.training.pacing import Pace
-from searcher.training.run_folder import RunError, RunFolder
 from searcher.training.weights_trainer import DivergedError
 
 COMPARISON = "comparison.json"

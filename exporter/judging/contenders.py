@@ -27,7 +27,7 @@ from searcher.arch.space import Space
 from searcher.arch.spec import Spec, parse_spec
 from searcher.arch.tasks import image_size_of
 from searcher.presets.catalog import search_preset
-from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
+from searcher.running.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.search_config import SearchConfig, config_types
 
 Kind = Literal["found", "random", "reference"]

@@ -12,8 +12,8 @@ from foundation.document import ConfigError
 from foundation.seeds import stream_seed
 from searcher.arch.spec import Spec, spec_digest
 from searcher.nn.complexity import complexity_of
+from searcher.running.run_folder import RunError, RunFolder, read_toml
 from searcher.training.loop import Search
-from searcher.training.run_folder import RunError, RunFolder, read_toml
 
 # Random architectures for each one wanted: in a stratum, and at most.
 _STRATUM = 20

@@ -37,13 +37,13 @@ from foundation.files import strict_json, write_text
 from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.space import space_module
 from searcher.arch.spec import spec_digest
-from searcher.training import device as devices
+from searcher.running import device as devices
+from searcher.running.interrupt import Interrupt
+from searcher.running.jobs import Job, Setting, Work, run_jobs
+from searcher.running.pacing import Pace
 from searcher.training.image_learner import ImageTraining
-from searcher.training.interrupt import Interrupt
-from searcher.training.jobs import Job, Setting, Work, run_jobs
 from searcher.training.learner import Half, more_is_better
 from searcher.training.mirroring import with_flip
-from searcher.training.pacing import Pace
 
 RANKING = "ranking.json"
 _FOLDER = "ranking"

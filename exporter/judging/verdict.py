@@ -16,7 +16,7 @@ import numpy as np
 from exporter.judging import evidence
 from exporter.judging.contenders import Contender, Field, Kind, LeftOut
 from searcher.nn.complexity import complexity_of
-from searcher.training.run_folder import RunError
+from searcher.running.run_folder import RunError
 
 _POOLS: dict[str, tuple[Kind, ...]] = {
     "random": ("random",),

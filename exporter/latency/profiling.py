@@ -38,9 +38,9 @@ from searcher.latency.table import (
     read_table,
     write_rows,
 )
+from searcher.running.progress import Progress
+from searcher.running.run_folder import lock_file
 from searcher.spaces import search_space
-from searcher.training.progress import Progress
-from searcher.training.run_folder import lock_file
 
 # An error of a row is one of many in a network's sum, so that many rows measured fast beat few measured carefully.
 _ROWS = Effort(seconds=0.02, sittings=2)

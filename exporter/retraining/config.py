@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from exporter.retraining.teacher import TeacherConfig
 from foundation.document import ConfigError
-from searcher.training.device import Precision
-from searcher.training.optim import SgdConfig
+from searcher.running.device import Precision
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.task_kinds import check_steps, training_type
 from searcher.training.text_learner import TextTraining
 

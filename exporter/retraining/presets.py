@@ -13,7 +13,7 @@ from searcher.arch.tasks import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING
 from searcher.nn.recurrent import Dropout
 from searcher.presets.published import PAPER_AUGMENTATION, PAPER_SGD, script_sgd
 from searcher.training.image_learner import ImageTraining
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.text_learner import TextTraining
 
 

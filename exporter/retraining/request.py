@@ -23,10 +23,10 @@ from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.arch.widths import MULTIPLE, is_same_network, scaled, widths
 from searcher.nn.complexity import complexity_of
+from searcher.running.run_folder import RunError, RunFolder, read_toml
+from searcher.running.settings import Settings
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
-from searcher.training.run_folder import RunError, RunFolder, read_toml
-from searcher.training.settings import Settings
 from searcher.training.task_kinds import Store, check_images, check_training, load_store, task_of
 
 Model = Literal["spec", "lstm"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,14 +25,14 @@ from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.spec import Spec, write_spec
 from searcher.nn.build import build_network
 from searcher.nn.graphs import Graphs
-from searcher.training.checkpoint import loading
-from searcher.training.device import describe
-from searcher.training.interrupt import Interrupt
-from searcher.training.pacing import Checkpointer, Pace
-from searcher.training.progress import Progress
-from searcher.training.run_folder import RunError, RunFolder, versions
+from searcher.running.checkpoint import loading
+from searcher.running.device import describe
+from searcher.running.interrupt import Interrupt
+from searcher.running.pacing import Checkpointer, Pace
+from searcher.running.progress import Progress
+from searcher.running.run_folder import RunError, RunFolder, versions
+from searcher.running.threads import Threads, threads_for
 from searcher.training.task_kinds import Store, task_of
-from searcher.training.threads import Threads, threads_for
 from searcher.training.weights_trainer import DivergedError
 
 BEST = "best.pt"
@@ -136,7 +137,8 @@ def train(
     total = config.num_epochs * run.weights.steps_per_epoch
 
     def trial() -> Iterator[None]:
-        return begin().train_epoch()
+        with suppress(DivergedError):
+            yield from begin().train_epoch()
 
     with (
         Progress(title, total=total, done=run.steps_done, shown=world.leads) as progress,

@@ -21,9 +21,9 @@ from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.spec import Spec
 from searcher.nn.build import build_network
 from searcher.nn.graphs import GraphedNetwork, Graphs
+from searcher.running.checkpoint import loading
+from searcher.running.distributed import ALONE, World
 from searcher.training.averaging import WeightAverage, estimate_norms, has_norms
-from searcher.training.checkpoint import loading
-from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Network, Score, is_better, is_no_worse
 from searcher.training.task_kinds import Store, make_learner
 from searcher.training.weights_trainer import DivergedError, WeightsTrainer

@@ -16,12 +16,12 @@ from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retrain import retrain, train
 from exporter.retraining.retraining import Retraining
 from searcher.arch.spec import Spec, spec_digest, write_spec
-from searcher.training.device import threads
-from searcher.training.interrupt import Interrupt
-from searcher.training.jobs import Job
-from searcher.training.metrics import read_metrics
-from searcher.training.pacing import Pace
-from searcher.training.run_folder import RunFolder
+from searcher.running.device import threads
+from searcher.running.interrupt import Interrupt
+from searcher.running.jobs import Job
+from searcher.running.metrics import read_metrics
+from searcher.running.pacing import Pace
+from searcher.running.run_folder import RunFolder
 from searcher.training.task_kinds import Store, load_store
 from searcher.training.weights_trainer import DivergedError
 

@@ -34,11 +34,11 @@ from exporter.selection.standings import Showing, kept_of, rank
 from foundation.document import read_json
 from foundation.files import write_text
 from searcher.arch.spec import Spec, spec_digest, write_spec
+from searcher.running.interrupt import Interrupt
+from searcher.running.jobs import Setting
+from searcher.running.run_folder import RunFolder
 from searcher.training.image_learner import ImageTraining
-from searcher.training.interrupt import Interrupt
-from searcher.training.jobs import Setting
 from searcher.training.mirroring import with_flip
-from searcher.training.run_folder import RunFolder
 
 DERIVATION = "derivation.json"
 _FOLDER = "derivation"

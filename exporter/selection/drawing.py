@@ -24,8 +24,8 @@ from searcher.arch.space import Space, neighbour
 from searcher.arch.spec import Spec
 from searcher.arch.widths import scaled
 from searcher.nn.complexity import complexity_of
+from searcher.running.device import threads
 from searcher.training.derive import sample_candidates, score
-from searcher.training.device import threads
 
 # Uniform draws for each that is wanted.
 _DRAWS_PER_STRATUM = 16

@@ -14,7 +14,7 @@ from exporter.selection.candidates import Candidate
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.standings import Showing
 from searcher.nn.complexity import complexity_of
-from searcher.training.jobs import Setting, run_jobs
+from searcher.running.jobs import Setting, run_jobs
 from searcher.training.task_kinds import Store
 
 

@@ -12,9 +12,9 @@ from exporter.latency.profiling import Profiled, table_here
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.table import LatencyTable, TableError
-from searcher.training.checkpoint import load_checkpoint
+from searcher.running.checkpoint import load_checkpoint
+from searcher.running.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.loop import Search
-from searcher.training.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.task_kinds import Store, load_store
 

@@ -15,13 +15,13 @@ import click
 from foundation.command_options import Command, FiniteRange, force_option
 from foundation.limits import MAX_THREADS
 from searcher.arch.space_names import SPACE_NAMES
-from searcher.training.interrupt import Stopped
+from searcher.running.interrupt import Stopped
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from searcher.training.jobs import Setting
-    from searcher.training.pacing import Pace
+    from searcher.running.jobs import Setting
+    from searcher.running.pacing import Pace
 
 _INTERRUPTED = 130
 _OUT_OF_TIME = 75  # sysexits.h: try again later
@@ -180,9 +180,9 @@ def workers_for(
 
     executor: see --executor. Raises: as `executors.executor_for`.
     """
-    from searcher.training.executors import executor_for
-    from searcher.training.interrupt import catch_signals
-    from searcher.training.jobs import Setting
+    from searcher.running.executors import executor_for
+    from searcher.running.interrupt import catch_signals
+    from searcher.running.jobs import Setting
 
     with (
         catch_signals() as interrupt,

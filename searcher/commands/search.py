@@ -83,11 +83,11 @@ def search(
     from searcher.commands.search_request import SearchOptions, search_request, with_latency
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.report.text import describe_spec
-    from searcher.training import device as devices
-    from searcher.training.distributed import joined
-    from searcher.training.interrupt import catch_signals
-    from searcher.training.pacing import pace_of
-    from searcher.training.run_folder import RunFolder
+    from searcher.running import device as devices
+    from searcher.running.distributed import joined
+    from searcher.running.interrupt import catch_signals
+    from searcher.running.pacing import pace_of
+    from searcher.running.run_folder import RunFolder
     from searcher.training.search import search as run_search
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)

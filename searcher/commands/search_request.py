@@ -14,10 +14,10 @@ from searcher.latency.table import LatencyTable
 from searcher.latency.target import LatencyTarget, target_ms
 from searcher.presets.catalog import default_dataset, default_latency, search_preset
 from searcher.presets.datasets import default_space
+from searcher.running.settings import Settings
 from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
 from searcher.training.mirroring import FLIP, decide_flip
 from searcher.training.search_config import SearchConfig, config_types
-from searcher.training.settings import Settings
 from searcher.training.task_kinds import Store, check_images, load_store, task_of
 
 _TARGET = LatencyTarget(target_ms=1.0)

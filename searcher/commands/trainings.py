@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from searcher.training.jobs import Setting
-    from searcher.training.pacing import Pace
+    from searcher.running.jobs import Setting
+    from searcher.running.pacing import Pace
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Trainings:
         Args: most: trainings that there are to do.
         Raises: as `executors.executor_for` and `device.resolve_device`.
         """
-        from searcher.training import device as devices
-        from searcher.training.executors import default_jobs
+        from searcher.running import device as devices
+        from searcher.running.executors import default_jobs
 
         device = devices.resolve_device(self.device)
         devices.prepare(device)
@@ -72,7 +72,7 @@ def trainings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         device: str,
         **options: Any,
     ) -> Any:
-        from searcher.training.pacing import pace_of
+        from searcher.running.pacing import pace_of
 
         # The hours are counted from here on.
         pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)

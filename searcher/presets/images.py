@@ -11,7 +11,7 @@ from searcher.presets.datasets import IMAGES
 from searcher.presets.published import PAPER_AUGMENTATION, PAPER_POLICY, PAPER_SGD
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.search_config import SearchConfig
 
 

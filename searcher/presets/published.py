@@ -8,7 +8,7 @@ from __future__ import annotations
 from datasets.augmentation import Augmentation
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 
 PAPER_AUGMENTATION = Augmentation(crop_padding=4, crop_border="black", flip=True)
 PAPER_SGD = SgdConfig(

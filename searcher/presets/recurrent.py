@@ -11,7 +11,7 @@ from searcher.nn.recurrent import Dropout
 from searcher.presets.datasets import TEXTS
 from searcher.presets.published import PAPER_POLICY
 from searcher.training.derive import DeriveConfig
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
 

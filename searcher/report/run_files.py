@@ -16,7 +16,7 @@ from charts.curves import Series
 from foundation.document import DocumentError, read_json
 from foundation.files import sha256_of
 from searcher.arch.catalog import check_is_run
-from searcher.training.metrics import read_metrics
+from searcher.running.metrics import read_metrics
 
 
 @dataclass(frozen=True)

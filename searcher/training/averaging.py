@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from searcher.training.distributed import ALONE, World
+from searcher.running.distributed import ALONE, World
 from searcher.training.learner import Learner
 
 

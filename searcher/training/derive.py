@@ -21,7 +21,7 @@ from foundation.document import ConfigError
 from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.space import Space
 from searcher.controller.policy import Policy
-from searcher.training.distributed import ALONE, World
+from searcher.running.distributed import ALONE, World
 from searcher.training.learner import Learner
 
 _MOST_DRAWS = 50

@@ -21,9 +21,9 @@ from datasets.store import ImageStore
 from foundation import balance
 from foundation.document import ConfigError
 from foundation.seeds import numpy_generator
-from searcher.training.device import Precision, computing, products_precision
+from searcher.running.device import Precision, computing, products_precision
+from searcher.running.distributed import ALONE, World
 from searcher.training.distillation import Distillation
-from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Half, Network, Score, StepLoss
 
 _VALID_SHARE = 4

@@ -21,11 +21,11 @@ from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss
 from searcher.nn.build import build_supernet, task_options
 from searcher.nn.graphs import Graphs, graph_operations
-from searcher.training.checkpoint import loading
+from searcher.running.checkpoint import loading
+from searcher.running.distributed import ALONE, World
 from searcher.training.derive import bind, score
-from searcher.training.distributed import ALONE, World
 from searcher.training.learner import Network
-from searcher.training.light_optimizers import Adam
+from searcher.training.optimizers.light import Adam
 from searcher.training.search_config import SearchConfig
 from searcher.training.task_kinds import Store, make_learner, task_of
 from searcher.training.weights_trainer import WeightsTrainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,16 +13,17 @@ from foundation.document import write_dataclass
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import Task
 from searcher.nn.graphs import Graphs
+from searcher.running.device import describe
+from searcher.running.interrupt import Interrupt
+from searcher.running.pacing import Checkpointer, Pace
+from searcher.running.progress import Progress
+from searcher.running.run_folder import RunFolder, versions
+from searcher.running.threads import threads_for
 from searcher.training.derive import Derived, derive, num_scorings
-from searcher.training.device import describe
-from searcher.training.interrupt import Interrupt
 from searcher.training.loop import Latency, Search
-from searcher.training.pacing import Checkpointer, Pace
-from searcher.training.progress import Progress
-from searcher.training.run_folder import RunFolder, versions
 from searcher.training.search_config import SearchConfig
 from searcher.training.task_kinds import Store
-from searcher.training.threads import threads_for
+from searcher.training.weights_trainer import DivergedError
 
 
 def search(
@@ -51,7 +53,8 @@ def search(
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
 
     def trial() -> Iterator[None]:
-        return Search(config, store=store, device=device, latency=latency).train_weights()
+        with suppress(DivergedError):
+            yield from Search(config, store=store, device=device, latency=latency).train_weights()
 
     with (
         Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress,

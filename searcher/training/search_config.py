@@ -11,9 +11,9 @@ from searcher.arch.space import SPACES, space_module
 from searcher.controller.policy import PolicyConfig, check_policy
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.latency.target import LatencyTarget
+from searcher.running.device import Precision
 from searcher.training.derive import DeriveConfig
-from searcher.training.device import Precision
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.task_kinds import check_steps, check_training, training_type
 
 

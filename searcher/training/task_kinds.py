@@ -17,7 +17,7 @@ from searcher.arch.tasks import (
 )
 from searcher.training.image_learner import ImageLearner, ImageTraining
 from searcher.training.learner import Learner
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.text_learner import TextLearner, TextTraining
 
 Store = ImageStore | TextStore

@@ -17,8 +17,8 @@ from datasets.store import TextStore
 from datasets.token_batches import TokenBatches
 from foundation.document import ConfigError
 from searcher.nn.recurrent import Dropout, Scores
-from searcher.training.device import Precision, computing, products_precision
-from searcher.training.distributed import ALONE, World
+from searcher.running.device import Precision, computing, products_precision
+from searcher.running.distributed import ALONE, World
 from searcher.training.learner import Half, Network, Score, StepLoss
 
 _EVALUATION_WINDOW = 64

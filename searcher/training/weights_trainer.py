@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from foundation.seeds import stream_seed
-from searcher.training.distributed import ALONE, World
-from searcher.training.flat_sgd import FlatSgd
+from searcher.running.distributed import ALONE, World
 from searcher.training.learner import Learner, Network, StepLoss
-from searcher.training.optim import EachParameter, SgdConfig, learning_rate
-from searcher.training.sharpness import climbed
+from searcher.training.optimizers.flat_sgd import FlatSgd
+from searcher.training.optimizers.optimizer import EachParameter, SgdConfig, learning_rate
+from searcher.training.optimizers.sharpness import climbed
 
 # More would show each example of a tiny data set hundreds of times over a training.
 _MOST_ROUNDS = 8

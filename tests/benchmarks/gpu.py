@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from foundation.machine import Machine
-from searcher.training.device import describe, prepare, resolve_device
+from searcher.running.device import describe, prepare, resolve_device
 from tests.benchmarks.gpu_measuring import Effort, measured
 from tests.benchmarks.gpu_works import ABLATION, SIZES, Images, Levers, Text, set_up, works_of_images, works_of_text
 

@@ -19,10 +19,10 @@ from searcher.nn.build import build_network, build_supernet
 from searcher.nn.graphs import GraphedNetwork, Graphs, graph_operations, recordable
 from searcher.nn.tapes import CudaTapes, EagerTape
 from searcher.presets.catalog import search_preset
-from searcher.training.device import Precision, computing
+from searcher.running.device import Precision, computing
 from searcher.training.image_learner import ImageTraining, classification_loss, correct_answers
 from searcher.training.learner import StepLoss
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.weights_trainer import WeightsTrainer
 from tests.benchmarks.gpu_measuring import Call, Effort
 

@@ -27,8 +27,8 @@ from searcher.nn.micro import MicroNetwork
 from searcher.nn.recordings import Replayed
 from searcher.nn.tapes import Computation
 from searcher.presets.catalog import search_preset
-from searcher.training.flat_sgd import FlatSgd
 from searcher.training.image_learner import ImageTraining, classification_loss
+from searcher.training.optimizers.flat_sgd import FlatSgd
 from tests.benchmarks.gpu_measuring import Call
 from tests.benchmarks.gpu_works import training_step
 

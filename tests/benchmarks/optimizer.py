@@ -18,9 +18,9 @@ from exporter.retraining.presets import retrain_preset
 from searcher.arch.catalog import published_spec
 from searcher.nn.build import build_network, build_supernet
 from searcher.presets.catalog import search_preset
-from searcher.training.device import prepare
-from searcher.training.flat_sgd import FlatSgd
-from searcher.training.optim import EachParameter
+from searcher.running.device import prepare
+from searcher.training.optimizers.flat_sgd import FlatSgd
+from searcher.training.optimizers.optimizer import EachParameter
 from tests.benchmarks.side_by_side import side_by_side
 
 CPU = torch.device("cpu")

@@ -27,9 +27,9 @@ from searcher.arch.catalog import find_spec
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec
 from searcher.commands.options import command_again, workers_for
-from searcher.training.jobs import Job, run_jobs
-from searcher.training.pacing import pace_of
-from searcher.training.settings import Settings
+from searcher.running.jobs import Job, run_jobs
+from searcher.running.pacing import pace_of
+from searcher.running.settings import Settings
 from searcher.training.task_kinds import task_of
 
 RECIPES = {

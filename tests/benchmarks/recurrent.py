@@ -13,8 +13,8 @@ from searcher.arch.spaces.recurrent import RecurrentArchitecture, RecurrentSize,
 from searcher.nn.build import build_supernet
 from searcher.nn.kernels.recurrence import step as cell_step
 from searcher.nn.recurrent import RecurrentNetwork, plan_of
-from searcher.training.device import computing, prepare, products_precision
-from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
+from searcher.running.device import computing, prepare, products_precision
+from searcher.training.optimizers.optimizer import SgdConfig, clip_gradients, make_sgd
 from tests.benchmarks.side_by_side import side_by_side
 
 NUM_ARCHITECTURES = 20

@@ -18,9 +18,9 @@ from searcher.arch.catalog import published_spec
 from searcher.arch.spaces.macro import MacroSize, MacroSpace
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_network, build_supernet
-from searcher.training.device import Precision, computing, prepare, products_precision
+from searcher.running.device import Precision, computing, prepare, products_precision
 from searcher.training.image_learner import ImageTraining, classification_loss, correct_answers
-from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
+from searcher.training.optimizers.optimizer import SgdConfig, clip_gradients, make_sgd
 from tests.benchmarks.side_by_side import side_by_side
 
 NUM_ARCHITECTURES = 20

@@ -54,10 +54,10 @@ def measure(count: int) -> None:
     from foundation.allowance import usable_cores
     from searcher.arch.spec import Spec
     from searcher.presets.catalog import search_preset
-    from searcher.training import device as devices
-    from searcher.training.distributed import ALONE
+    from searcher.running import device as devices
+    from searcher.running.distributed import ALONE
+    from searcher.running.threads import threads_for
     from searcher.training.task_kinds import load_store, task_of
-    from searcher.training.threads import threads_for
 
     device = torch.device("cpu")
     devices.prepare(device)

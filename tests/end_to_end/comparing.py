@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from searcher.training.checkpoint import load_checkpoint
+from searcher.running.checkpoint import load_checkpoint
 
 
 def metrics(stage: Path) -> list[dict[str, Any]]:

@@ -29,10 +29,10 @@ from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spaces.stages import StagesSpace
 from searcher.nn.recurrent import Dropout
 from searcher.presets.catalog import search_preset
+from searcher.running.run_folder import lock_file
 from searcher.training.derive import DeriveConfig
 from searcher.training.image_learner import ImageTraining
-from searcher.training.optim import SgdConfig
-from searcher.training.run_folder import lock_file
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.search_config import SearchConfig
 from searcher.training.text_learner import TextTraining
 from tests import forked

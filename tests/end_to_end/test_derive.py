@@ -26,8 +26,8 @@ from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.spec import read_spec
 from searcher.latency.blocks import blocks_of
 from searcher.presets.catalog import search_preset
+from searcher.running.run_folder import lock_file, read_toml
 from searcher.training.derive import DeriveConfig
-from searcher.training.run_folder import lock_file, read_toml
 from tests.end_to_end.conftest import command, environment, here, macro_search, write_config, write_search
 from tests.end_to_end.pretended import SPACE, pretend, pretend_everywhere, pretended_ms
 

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from exporter.retraining.config import RetrainConfig
-from searcher.training.checkpoint import load_checkpoint
-from searcher.training.distributed import ALONE, World
-from searcher.training.metrics import read_metrics
-from searcher.training.optim import SgdConfig
+from searcher.running.checkpoint import load_checkpoint
+from searcher.running.distributed import ALONE, World
+from searcher.running.metrics import read_metrics
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.search_config import SearchConfig
 from tests import forked
 from tests.end_to_end.conftest import here, recurrent_search, text_retraining

@@ -12,9 +12,9 @@ import torch
 
 from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
-from searcher.training.checkpoint import load_checkpoint
+from searcher.running.checkpoint import load_checkpoint
+from searcher.running.run_folder import RunFolder, read_config
 from searcher.training.loop import Search
-from searcher.training.run_folder import RunFolder, read_config
 from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages, assert_equal_states

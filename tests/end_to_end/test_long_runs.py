@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from enas import build_group
-from searcher.training.distributed import ALONE, World
-from searcher.training.interrupt import Stopped
+from searcher.running.distributed import ALONE, World
+from searcher.running.interrupt import Stopped
 from tests.end_to_end.conftest import Tiny, here
 
 
@@ -47,7 +47,7 @@ def test_a_process_that_stops_has_left_the_others_before_it_exits(
             endings.append(type(error))
             raise
 
-    monkeypatch.setattr("searcher.training.distributed.joined", watched)
+    monkeypatch.setattr("searcher.running.distributed.joined", watched)
     words = ["--config", search_config, "--run", tmp_path / "run", "--max-hours", "1e-9"]
     assert here("search", *words, check=False).exit_code == 75
     assert endings == [Stopped]

@@ -11,7 +11,7 @@ import pytest
 
 from searcher.arch.spec import Spec, read_spec, write_spec
 from searcher.arch.widths import is_same_network, scaled
-from searcher.training.run_folder import RunError
+from searcher.running.run_folder import RunError
 from tests.end_to_end.conftest import Tiny, here
 
 pytestmark = pytest.mark.parametrize("tiny", ["micro", "recurrent"], indirect=True)

@@ -22,7 +22,7 @@ import pytest
 
 from exporter.judging.agreement import mean_tau, seed_tau
 from exporter.retraining import trainings
-from searcher.training.executors import ExecutorError
+from searcher.running.executors import ExecutorError
 from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages
 from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here, start

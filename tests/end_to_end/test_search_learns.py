@@ -10,9 +10,9 @@ import torch
 
 from datasets.catalog import load_images
 from searcher.presets.catalog import search_preset
-from searcher.training.interrupt import Interrupt
-from searcher.training.metrics import read_metrics
-from searcher.training.run_folder import RunFolder
+from searcher.running.interrupt import Interrupt
+from searcher.running.metrics import read_metrics
+from searcher.running.run_folder import RunFolder
 from searcher.training.search import search
 
 

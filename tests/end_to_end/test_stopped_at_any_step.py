@@ -15,9 +15,9 @@ from exporter.retraining.config import RetrainConfig
 from exporter.retraining.config import config_types as retrain_types
 from exporter.retraining.retrain import retrain
 from searcher.arch.spec import Spec
-from searcher.training.checkpoint import load_checkpoint
-from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.run_folder import RunFolder, read_config
+from searcher.running.checkpoint import load_checkpoint
+from searcher.running.interrupt import Interrupt, Stopped
+from searcher.running.run_folder import RunFolder, read_config
 from searcher.training.search import search
 from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.task_kinds import load_store, task_of

@@ -21,7 +21,7 @@ from searcher.arch.spec import Spec
 from searcher.nn.graphs import Graphs
 from searcher.nn.recurrent import Dropout
 from searcher.nn.tapes import CudaTapes, EagerTape
-from searcher.training.distributed import ALONE, DistributedError, World, joined
+from searcher.running.distributed import ALONE, DistributedError, World, joined
 from searcher.training.loop import Search
 from searcher.training.search_config import SearchConfig
 from searcher.training.task_kinds import task_of

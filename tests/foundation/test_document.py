@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from foundation.document import DocumentError
-from searcher.training.optim import SgdConfig
-from searcher.training.run_folder import read_config
+from searcher.running.run_folder import read_config
+from searcher.training.optimizers.optimizer import SgdConfig
 
 DIGITS = "9" * 400
 

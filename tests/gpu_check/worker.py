@@ -25,7 +25,7 @@ def main(words: list[str]) -> None:
     record = Record(given.folder / f"{given.name}.json")
 
     # Behind the clock's start: importing torch takes seconds of the stage's time.
-    from searcher.training.device import DeviceError, prepare, resolve_device
+    from searcher.running.device import DeviceError, prepare, resolve_device
 
     try:
         device = resolve_device(given.device)

@@ -17,10 +17,10 @@ from searcher.arch.spaces.micro import MicroArchitecture, MicroSize, MicroSpace
 from searcher.controller.random_policy import RandomPolicy
 from searcher.nn.build import build_supernet
 from searcher.presets.catalog import search_preset
+from searcher.running.interrupt import Interrupt
+from searcher.running.run_folder import RunFolder
 from searcher.training.derive import DeriveConfig, bind, derive, num_scorings, score
 from searcher.training.image_learner import ImageLearner
-from searcher.training.interrupt import Interrupt
-from searcher.training.run_folder import RunFolder
 from searcher.training.search import search
 from tests.searcher.conftest import random_architecture
 from tests.searcher.noise import noise_learner

@@ -9,7 +9,7 @@ import resource
 import pytest
 import torch
 
-from searcher.training.device import prepare
+from searcher.running.device import prepare
 from tests.forked import Forked
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from searcher.training import distributed
-from searcher.training.distributed import joined
-from searcher.training.interrupt import Stopped
+from searcher.running import distributed
+from searcher.running.distributed import joined
+from searcher.running.interrupt import Stopped
 
 
 class Watch:

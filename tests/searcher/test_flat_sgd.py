@@ -16,9 +16,9 @@ from searcher.arch.spaces.macro import MacroSize, MacroSpace
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.banks import used_as_one
 from searcher.nn.build import build_supernet
-from searcher.training.distributed import ALONE, World
-from searcher.training.flat_sgd import FlatSgd
-from searcher.training.optim import EachParameter, SgdConfig, clip_gradients
+from searcher.running.distributed import ALONE, World
+from searcher.training.optimizers.flat_sgd import FlatSgd
+from searcher.training.optimizers.optimizer import EachParameter, SgdConfig, clip_gradients
 from tests.end_to_end.two_processes import in_two_processes
 
 PLAIN = SgdConfig(learning_rate=0.05, momentum=0.0, weight_decay=0.0, clip_norm=0.0, update_unused=True)

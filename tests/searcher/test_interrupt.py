@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from searcher.training.interrupt import Stopped, catch_signals
+from searcher.running.interrupt import Stopped, catch_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from searcher.training.executors import LoneProcesses
-from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.jobs import Job, JobsError, Leash, Leashed, Setting, run_jobs
-from searcher.training.pacing import Pace
-from searcher.training.run_folder import RunError, lock_file
+from searcher.running.executors import LoneProcesses
+from searcher.running.interrupt import Interrupt, Stopped
+from searcher.running.jobs import Job, JobsError, Leash, Leashed, Setting, run_jobs
+from searcher.running.pacing import Pace
+from searcher.running.run_folder import RunError, lock_file
 from tests.forked import Forked
 
 

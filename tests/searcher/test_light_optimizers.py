@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from searcher.training.light_optimizers import SGD, Adam, AdamW
+from searcher.training.optimizers.light import SGD, Adam, AdamW
 
 
 def trained(cls: type[torch.optim.Optimizer], options: dict[str, Any]) -> tuple[list[torch.Tensor], dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_steps_and_states_are_torchs_own(ours: Any, theirs: Any, options: dict[s
 def test_a_step_loads_nothing_of_torch_compile() -> None:
     script = """
 import sys, torch
-from searcher.training.light_optimizers import SGD, Adam, AdamW
+from searcher.training.optimizers.light import SGD, Adam, AdamW
 for cls in (SGD, Adam, AdamW):
     weight = torch.zeros(2, requires_grad=True)
     optimizer = cls([weight], lr=0.1)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from searcher.training.checkpoint import CheckpointError, load_checkpoint
-from searcher.training.interrupt import Interrupt, Stopped, catch_signals
-from searcher.training.metrics import read_metrics
-from searcher.training.optim import SgdConfig
-from searcher.training.pacing import Checkpointer, Pace
-from searcher.training.run_folder import RunFolder
+from searcher.running.checkpoint import CheckpointError, load_checkpoint
+from searcher.running.interrupt import Interrupt, Stopped, catch_signals
+from searcher.running.metrics import read_metrics
+from searcher.running.pacing import Checkpointer, Pace
+from searcher.running.run_folder import RunFolder
+from searcher.training.optimizers.optimizer import SgdConfig
 
 CONFIG = SgdConfig(learning_rate=0.1)
 

@@ -18,7 +18,7 @@ from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.arch.spaces.recurrent import RecurrentSize, RecurrentSpace
 from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.nn.build import build_supernet
-from searcher.training.optim import SgdConfig, clip_gradients, make_sgd
+from searcher.training.optimizers.optimizer import SgdConfig, clip_gradients, make_sgd
 
 VOCABULARY_SIZE, WINDOW, BATCH_SIZE = 23, 6, 16
 # Sums in another order, as on another CPU, move them by less.

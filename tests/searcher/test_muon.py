@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searcher.training.muon import is_of_convolution, orthogonal
-from searcher.training.optim import EachParameter, SgdConfig
+from searcher.training.optimizers.muon import is_of_convolution, orthogonal
+from searcher.training.optimizers.optimizer import EachParameter, SgdConfig
 
 MUON = SgdConfig(learning_rate=0.1, weight_decay=0.01, optimizer="muon", muon_step=0.02)
 

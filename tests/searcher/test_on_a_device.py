@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from searcher.arch.spaces.micro import MicroSize
 from searcher.nn.build import build_network
 from searcher.nn.graphs import GraphedNetwork, Graphs
-from searcher.training.checkpoint import load_checkpoint, save_checkpoint
+from searcher.running.checkpoint import load_checkpoint, save_checkpoint
 from searcher.training.loop import Search
 from tests.benchmarks.gpu_works import graphs_on
 from tests.end_to_end.two_processes import environment, free_port

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from foundation.document import ConfigError
-from searcher.training.optim import SgdConfig, clip_gradients, learning_rate, make_optimizer, make_sgd
-from searcher.training.sharpness import climbed
+from searcher.training.optimizers.optimizer import SgdConfig, clip_gradients, learning_rate, make_optimizer, make_sgd
+from searcher.training.optimizers.sharpness import climbed
 from tests.searcher.toy import PLAIN, Toy
 
 

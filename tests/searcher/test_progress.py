@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from searcher.training.progress import Progress
+from searcher.running.progress import Progress
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ def test_time_left_follows_the_pace_since_the_start(
     monkeypatch: pytest.MonkeyPatch, seconds_a_step: float, expected: str
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("searcher.training.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("searcher.running.progress.time.perf_counter", lambda: now[0])
     progress = Progress("train", total=20, done=10)
     assert progress.time_left == ""  # no step yet, so no pace
     for _ in range(2):
@@ -31,7 +31,7 @@ def test_every_tenth_that_is_reached_tells_the_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("searcher.training.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("searcher.running.progress.time.perf_counter", lambda: now[0])
     progress = Progress("rank", total=20, done=4, unit="epoch")
     for done in (5, 8, 20):
         now[0] += 300.0
@@ -45,7 +45,7 @@ def test_every_tenth_that_is_reached_tells_the_time_left(
 
 def test_a_run_that_starts_over_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("searcher.training.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("searcher.running.progress.time.perf_counter", lambda: now[0])
     progress = Progress("train", total=5, done=3)
     now[0] = 1000.0
     progress.start_over()

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from searcher.training.pulse import Pulse, leave
+from searcher.running.pulse import Pulse, leave
 from tests.end_to_end.two_processes import free_port
 from tests.forked import Forked
 

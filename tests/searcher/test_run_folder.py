@@ -18,10 +18,10 @@ from exporter.retraining.presets import retrain_preset
 from exporter.selection.halving import HalvingConfig
 from foundation import files
 from foundation.document import DocumentError
-from searcher.training import run_folder
-from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from searcher.training.metrics import MetricsLog, read_metrics
-from searcher.training.run_folder import RunError, RunFolder, lock_file
+from searcher.running import run_folder
+from searcher.running.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.running.metrics import MetricsLog, read_metrics
+from searcher.running.run_folder import RunError, RunFolder, lock_file
 from tests.searcher.toy import PLAIN
 
 

@@ -13,7 +13,7 @@ from foundation.document import DocumentError, write_dataclass
 from searcher.arch.spaces.macro import MacroSpace
 from searcher.arch.spaces.micro import MicroSpace
 from searcher.presets.catalog import search_preset
-from searcher.training.run_folder import read_config
+from searcher.running.run_folder import read_config
 from searcher.training.search_config import SearchConfig, config_types
 
 

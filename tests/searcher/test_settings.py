@@ -19,10 +19,10 @@ from exporter.retraining.presets import retrain_preset
 from foundation.document import ConfigError, DocumentError, write_dataclass
 from searcher.arch.space import SPACES
 from searcher.presets.catalog import search_preset
+from searcher.running.run_folder import read_config
+from searcher.running.settings import Settings
 from searcher.spaces import search_space
-from searcher.training.run_folder import read_config
 from searcher.training.search_config import config_types
-from searcher.training.settings import Settings
 
 ELSEWHERE = {"space", "preset", "dataset", "dataset_sha256", "spec_sha256", "model", "latency"}
 

@@ -313,7 +313,8 @@ def test_report_of_a_run_that_is_not_there_exits_2(run_enas: _Enas, tmp_path: Pa
 def test_a_stopped_search_prints_the_command_that_goes_on_with_it(
     run_enas: _Enas, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from searcher.training import interrupt, search
+    from searcher.running import interrupt
+    from searcher.training import search
 
     def stop(*_: object, **__: object) -> None:
         raise interrupt.Stopped

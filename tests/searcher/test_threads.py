@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from searcher.training import threads as threads_module
-from searcher.training.distributed import ALONE, World
-from searcher.training.threads import Threads, Usage, best_threads, free_cores, read_usage, threads_for
+from searcher.running import threads as threads_module
+from searcher.running.distributed import ALONE, World
+from searcher.running.threads import Threads, Usage, best_threads, free_cores, read_usage, threads_for
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from searcher.presets.catalog import search_preset
 from searcher.training.derive import bind
 from searcher.training.image_learner import ImageTraining
 from searcher.training.learner import StepLoss
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.weights_trainer import DivergedError, WeightsTrainer, rounds_of
 from tests.searcher.noise import noise_learner
 from tests.searcher.toy import PLAIN, Toy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from searcher.training.optim import SgdConfig
+from searcher.training.optimizers.optimizer import SgdConfig
 
 PLAIN = SgdConfig(learning_rate=0.1, final_learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
 

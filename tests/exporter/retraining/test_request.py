@@ -10,7 +10,7 @@ import pytest
 from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
 from foundation.document import ConfigError
 from searcher.arch.widths import widths
-from searcher.training.run_folder import RunError
+from searcher.running.run_folder import RunError
 from tests.end_to_end import conftest as tiny
 
 store_path = tiny.store_path

@@ -25,11 +25,11 @@ from foundation.document import ConfigError, read_json
 from searcher.nn.graphs import Graphs
 from searcher.nn.tapes import EagerTape
 from searcher.report.page import write_report
-from searcher.training.interrupt import Interrupt
+from searcher.running.interrupt import Interrupt
+from searcher.running.metrics import read_metrics
+from searcher.running.run_folder import RunFolder
 from searcher.training.learner import Score
-from searcher.training.metrics import read_metrics
-from searcher.training.optim import SgdConfig
-from searcher.training.run_folder import RunFolder
+from searcher.training.optimizers.optimizer import SgdConfig
 from searcher.training.text_learner import TextLearner, TextTraining
 from searcher.training.weights_trainer import DivergedError, WeightsTrainer
 from tests.searcher.conftest import VOCABULARY_SIZE, make_text_spec, random_recurrent

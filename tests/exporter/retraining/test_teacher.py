@@ -25,11 +25,11 @@ from foundation.document import ConfigError
 from runtime.models.providers import ProviderError
 from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.spec import Spec, write_spec
-from searcher.training.checkpoint import load_checkpoint
+from searcher.running.checkpoint import load_checkpoint
+from searcher.running.interrupt import Interrupt
+from searcher.running.run_folder import RunFolder
 from searcher.training.distillation import Distillation
 from searcher.training.image_learner import ImageTraining
-from searcher.training.interrupt import Interrupt
-from searcher.training.run_folder import RunFolder
 from searcher.training.task_kinds import task_of
 from tests.end_to_end.comparing import assert_equal_states
 from tests.end_to_end.conftest import CLASSES, here

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from foundation.machine import Machine
-from searcher.training.device import describe
+from searcher.running.device import describe
 from tests.benchmarks.gpu_measuring import ms_of
 from tests.gpu_check.job import Job, Record
 

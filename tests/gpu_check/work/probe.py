@@ -20,7 +20,7 @@ from datasets.store import ImageStore, StoreError
 from datasets.store_writer import write_image_store
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.presets.catalog import search_preset
-from searcher.training.device import Precision
+from searcher.running.device import Precision
 from searcher.training.loop import Search
 from searcher.training.search_config import SearchConfig
 from tests.benchmarks.gpu_measuring import device_work, ms_of, peak_mib, reset

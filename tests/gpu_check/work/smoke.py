@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from searcher.arch.spaces.micro import MicroSize, MicroSpace
 from searcher.nn.build import build_supernet
 from searcher.nn.graph_parts import Part
-from searcher.training.device import computing
-from searcher.training.optim import SgdConfig
+from searcher.running.device import computing
+from searcher.training.optimizers.optimizer import SgdConfig
 from tests.benchmarks.gpu_works import graphs_on, training_step
 from tests.gpu_check.job import Job, Record
 

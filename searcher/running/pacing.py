@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.run_folder import RunFolder
+from searcher.running.interrupt import Interrupt, Stopped
+from searcher.running.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from searcher.training import device as devices
-from searcher.training.interrupt import Interrupt, Stopped
-from searcher.training.metrics import count_records
-from searcher.training.pacing import Pace
-from searcher.training.progress import Progress
-from searcher.training.run_folder import LOG, lock_file
+from searcher.running import device as devices
+from searcher.running.interrupt import Interrupt, Stopped
+from searcher.running.metrics import count_records
+from searcher.running.pacing import Pace
+from searcher.running.progress import Progress
+from searcher.running.run_folder import LOG, lock_file
 
 _LEASH = ".jobs"
 # Seconds between two looks of the parent at its jobs, and the least between two looks of a job at its leash.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from foundation.document import ConfigError, Problems, read_dataclass, write_dataclass
-from searcher.training.run_folder import read_toml
+from searcher.running.run_folder import read_toml
 
 Config = TypeVar("Config")
 

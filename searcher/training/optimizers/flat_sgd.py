@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from searcher.nn.banks import used_as_one
 from searcher.nn.flat import views_of
-from searcher.training.light_optimizers import SGD
-from searcher.training.optim import SgdConfig, make_sgd
+from searcher.training.optimizers.light import SGD
+from searcher.training.optimizers.optimizer import SgdConfig, make_sgd
 
 
 class FlatSgd:

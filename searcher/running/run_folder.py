@@ -27,9 +27,9 @@ import tomli_w
 from foundation.document import DocumentError, Problems, read_dataclass, write_dataclass
 from foundation.files import strict_json, write_text
 from foundation.text import is_utf8, printable
-from searcher.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from searcher.training.distributed import ALONE, World
-from searcher.training.metrics import MetricsLog
+from searcher.running.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from searcher.running.distributed import ALONE, World
+from searcher.running.metrics import MetricsLog
 
 Config = TypeVar("Config")
 LOG = "log.txt"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from foundation.document import ConfigError
 from searcher.nn.banks import used_as_one
-from searcher.training.light_optimizers import SGD, AdamW
-from searcher.training.muon import Muon, is_of_convolution
+from searcher.training.optimizers.light import SGD, AdamW
+from searcher.training.optimizers.muon import Muon, is_of_convolution
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from searcher.training.interrupt import Stopped
-from searcher.training.pulse import Pulse, leave
+from searcher.running.interrupt import Stopped
+from searcher.running.pulse import Pulse, leave
 
 # A process that died is noticed at once, by its closed connections; this is for one that hangs.
 _PATIENCE = timedelta(seconds=50)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from searcher.training.light_optimizers import SGD
+from searcher.training.optimizers.light import SGD
 
 # Of an iteration that takes singular values up to 1 near to 1; after so many, all but the least are at 0.7 to 1.2.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)

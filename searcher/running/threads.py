@@ -20,8 +20,7 @@ import torch
 
 from foundation.allowance import usable_cores
 from foundation.files import write_text
-from searcher.training.distributed import World
-from searcher.training.weights_trainer import DivergedError
+from searcher.running.distributed import World
 
 _CHOICE = "threads.json"
 _GLANCE_S, _WINDOW_S = 0.3, 3.0
@@ -175,7 +174,7 @@ def best_threads(steps: Iterator[object], *, most: int) -> int:
         while len(ratios) <= _PAIRS and (len(ratios) < 3 or time.perf_counter() < started + _PAIRS_S):
             try:
                 first, second = (_seconds(steps, threads) for threads in (count, 2 * count))
-            except (StopIteration, RuntimeError, DivergedError):
+            except (StopIteration, RuntimeError):
                 break
             ratios.append(second / first)
             if ratios[-1] > _HOPELESS:  # somebody else has come
