@@ -24,7 +24,7 @@ from runtime.models.artifact import MODEL, ArtifactError
 from runtime.models.inputs import inputs_of, outputs_of
 from runtime.models.kinds import AnyModel, open_model
 from runtime.models.model import Model
-from runtime.serving.signature import configured
+from runtime.serving.protocol.signature import configured
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 0.95

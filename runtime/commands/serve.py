@@ -88,7 +88,7 @@ def serve(
     the environment: ENAS_SERVE_MAX_BATCH_SIZE is --max-batch-size, ENAS_SERVE_MODELS is MODELS.
     """
     from foundation.allowance import usable_cores
-    from runtime.serving.batching import BatchLimits
+    from runtime.serving.batching.batcher import BatchLimits
     from runtime.serving.logs import configure
     from runtime.serving.settings import Settings, read_token
 
@@ -124,8 +124,8 @@ def serve(
 
 
 def _serve(settings: Settings) -> None:
-    from runtime.serving.listener import listen
-    from runtime.serving.tls import check_certificate
+    from runtime.serving.connections.listener import listen
+    from runtime.serving.connections.tls import check_certificate
 
     if settings.tls_certificate is not None:
         check_certificate(settings)
@@ -137,7 +137,7 @@ def _serve(settings: Settings) -> None:
 
         run(settings, listener=listener)
     else:
-        from runtime.serving.supervisor import supervise
+        from runtime.serving.processes.supervisor import supervise
 
         supervise(settings, listener=listener)
 

@@ -16,20 +16,20 @@ from starlette.routing import BaseRoute, Route, Router
 
 from foundation.machine import toolchain_version
 from runtime.models.model import Model
-from runtime.serving.bodies import Budget, read_body
-from runtime.serving.classification import Classify
-from runtime.serving.entries import cut, parameters_of
+from runtime.serving.connections.bodies import Budget, read_body
+from runtime.serving.connections.exchange import Exchange, Receive, Scope, Send
+from runtime.serving.connections.gate import Gate
+from runtime.serving.endpoints.classification import Classify
+from runtime.serving.endpoints.inference import Infer
+from runtime.serving.endpoints.pictures import Decoder
+from runtime.serving.endpoints.work import Intake
 from runtime.serving.errors import ForbiddenError, UnavailableError, UnknownError, UnsupportedError
-from runtime.serving.exchange import Exchange, Receive, Scope, Send
-from runtime.serving.gate import Gate
-from runtime.serving.inference import Infer
-from runtime.serving.json_objects import parse_json
 from runtime.serving.metrics import CONTENT_TYPE, Metrics, statistics
+from runtime.serving.models.repository import Repository
 from runtime.serving.openapi import document as openapi_document
-from runtime.serving.pictures import Decoder
-from runtime.serving.repository import Repository
+from runtime.serving.protocol.entries import cut, parameters_of
+from runtime.serving.protocol.json_objects import parse_json
 from runtime.serving.settings import Settings
-from runtime.serving.work import Intake
 
 log = logging.getLogger(__name__)
 

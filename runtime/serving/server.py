@@ -27,14 +27,14 @@ from typing import Any
 import uvicorn
 
 from runtime.serving.app import App
-from runtime.serving.channel import Channel
-from runtime.serving.connection import Connection, connection_class
-from runtime.serving.figures import Figures
-from runtime.serving.listener import BACKLOG, begin_no_more
+from runtime.serving.connections.connection import Connection, connection_class
+from runtime.serving.connections.listener import BACKLOG, begin_no_more
+from runtime.serving.connections.tls import renew_certificate
 from runtime.serving.metrics import Metrics
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
+from runtime.serving.processes.channel import Channel
+from runtime.serving.processes.figures import Figures
 from runtime.serving.settings import Settings, read_token
-from runtime.serving.tls import renew_certificate
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from foundation.limits import MAX_PIXELS
 from runtime.models.providers import Provider
-from runtime.serving.batching import BatchLimits
-from runtime.serving.hosts import host_name, is_loopback
+from runtime.serving.batching.batcher import BatchLimits
+from runtime.serving.connections.hosts import host_name, is_loopback
 
 LogFormat = Literal["text", "json"]
 TOKEN = "ENAS_TOKEN"
@@ -50,7 +50,7 @@ class Settings:
     """For a client to take something of its answers."""
     max_picture_pixels: int = MAX_PIXELS
     """A picture of more is refused. The default is what import and `predict` take, and nothing can raise it; where 1.4
-    GB for the largest one are too much, a lower number bounds what pictures take (`runtime.serving.pictures`)."""
+    GB for the largest one are too much, a lower number bounds what pictures take (see `endpoints/pictures.py`)."""
     decode_timeout_s: float = 10.0
     """For a picture to be decoded, its wait included."""
     keep_alive_s: int = 75

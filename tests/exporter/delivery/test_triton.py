@@ -15,7 +15,7 @@ from exporter.delivery.triton import text_format, write_triton
 from runtime.models.artifact import ArtifactError
 from runtime.models.model import Model
 from runtime.serving.metrics import Metrics
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.serving.settings import Settings
 from tests.killed import kill_at_every_change
 from tests.runtime import language_models

@@ -141,8 +141,9 @@ def serving_with(models: Path, *, first: str = "", **settings: Any) -> Iterator[
     """A server's process and port, with settings that no option gives. Args: first: a line of Python to begin with."""
     script = f"""
 from pathlib import Path
-from runtime.serving import pictures, server
-from runtime.serving.listener import listen
+from runtime.serving import server
+from runtime.serving.endpoints import pictures
+from runtime.serving.connections.listener import listen
 from runtime.serving.settings import Settings
 {first}
 settings = Settings(Path({str(models)!r}), port=0, provider="cpu", lame_duck_s=0, **{settings!r})

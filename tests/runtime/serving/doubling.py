@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from runtime.serving.batching import Batcher, BatchLimits
+from runtime.serving.batching.batcher import Batcher, BatchLimits
 from tests.runtime.serving.waiting import submit
 
 

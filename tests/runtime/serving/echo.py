@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from runtime.serving.connection import Connection, connection_class
-from runtime.serving.exchange import Exchange, Receive, Response, Scope, Send, respond
+from runtime.serving.connections.connection import Connection, connection_class
+from runtime.serving.connections.exchange import Exchange, Receive, Response, Scope, Send, respond
 from runtime.serving.settings import Settings
 
 ASKED = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"

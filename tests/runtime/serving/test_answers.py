@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.serving.answers import HEADER_LENGTH, InferWriter
-from runtime.serving.protocol import InferRequest, OutputWish
+from runtime.serving.protocol.answers import HEADER_LENGTH, InferWriter
+from runtime.serving.protocol.requests import InferRequest, OutputWish
 
 OUTPUTS = {
     "logits": np.array([[1, 3, 2], [9, 8, 7]], np.float32),

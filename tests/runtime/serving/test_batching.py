@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.serving import pace as pace_module
-from runtime.serving.batches import bucket_sizes
-from runtime.serving.batching import Batcher, BatchLimits
+from runtime.serving.batching import pace as pace_module
+from runtime.serving.batching.batcher import Batcher, BatchLimits
+from runtime.serving.batching.batches import bucket_sizes
+from runtime.serving.batching.pace import ALL_IN_THREADS, LoopShare
 from runtime.serving.errors import UnavailableError
-from runtime.serving.pace import ALL_IN_THREADS, LoopShare
 from tests.runtime.serving.doubling import Doubler, batcher, behind_a_blocker, hold_up_the_event_loop, queued, run
 from tests.runtime.serving.waiting import submit
 

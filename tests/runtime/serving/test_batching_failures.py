@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from runtime.serving.batching import Batcher, BatchLimits
+from runtime.serving.batching.batcher import Batcher, BatchLimits
 from runtime.serving.errors import ExpiredError, OverloadError
 from tests.runtime.serving.doubling import Doubler, batcher, behind_a_blocker, hold_up_the_event_loop, queued, run
 from tests.runtime.serving.waiting import submit

@@ -11,10 +11,10 @@ from unittest.mock import patch
 
 import pytest
 
-from runtime.serving import pace as pace_module
-from runtime.serving.batching import Batcher, BatchLimits
+from runtime.serving.batching import pace as pace_module
+from runtime.serving.batching.batcher import Batcher, BatchLimits
+from runtime.serving.batching.pace import LoopShare
 from runtime.serving.errors import ExpiredError, OverloadError
-from runtime.serving.pace import LoopShare
 from tests.runtime.serving.doubling import Doubler, queued, run
 from tests.runtime.serving.waiting import submit
 

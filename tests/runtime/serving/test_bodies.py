@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from runtime.serving.bodies import inflate
+from runtime.serving.connections.bodies import inflate
 from runtime.serving.errors import RequestError, TooLargeError
 
 

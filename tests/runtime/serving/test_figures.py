@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from runtime.serving.figures import Figures, Slot
 from runtime.serving.metrics import Metrics
+from runtime.serving.processes.figures import Figures, Slot
 from tests.runtime.serving.clients import REQUEST
 from tests.runtime.serving.conftest import INFER, Server, serving
 

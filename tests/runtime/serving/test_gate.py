@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 import pytest
 
-from runtime.serving.bodies import Budget
+from runtime.serving.connections.bodies import Budget
+from runtime.serving.connections.exchange import Reply, Scope, answer_to, respond, response
+from runtime.serving.connections.gate import Gate
+from runtime.serving.connections.hosts import host_name, is_loopback
 from runtime.serving.errors import RequestError, UnavailableError
-from runtime.serving.exchange import Reply, Scope, answer_to, respond, response
-from runtime.serving.gate import Gate
-from runtime.serving.hosts import host_name, is_loopback
 from runtime.serving.metrics import Metrics
 from runtime.serving.settings import Settings, SettingsError
 

@@ -13,11 +13,11 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from runtime.serving import inference
 from runtime.serving.app import App
-from runtime.serving.connection import Connection, connection_class
+from runtime.serving.connections.connection import Connection, connection_class
+from runtime.serving.endpoints import inference
 from runtime.serving.metrics import Metrics
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.serving.settings import Settings
 from tests.runtime.serving.attacks import post
 from tests.runtime.serving.clients import REQUEST

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.models.artifact import ArtifactError
-from runtime.serving.layout import find_models
+from runtime.serving.models.layout import find_models
 from tests.runtime import language_models
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.serving.listener import begin_no_more, listen
+from runtime.serving.connections.listener import begin_no_more, listen
 from runtime.serving.settings import Settings, SettingsError
 
 

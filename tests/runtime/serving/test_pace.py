@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.serving.pace import Pace, loop_share
+from runtime.serving.batching.pace import Pace, loop_share
 
 
 def pace(*took_ms: float, size: int = 1) -> Pace:

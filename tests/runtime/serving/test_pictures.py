@@ -19,10 +19,10 @@ from PIL import Image
 from foundation.limits import MAX_PIXELS
 from foundation.pictures import Picture, PictureError, read_header
 from runtime.models.images import Preprocess
-from runtime.serving import pictures
-from runtime.serving.batches import Done
+from runtime.serving.batching.batches import Done
+from runtime.serving.endpoints import pictures
+from runtime.serving.endpoints.pictures import Decoder, num_pixels
 from runtime.serving.errors import ExpiredError, RequestError
-from runtime.serving.pictures import Decoder, num_pixels
 from runtime.serving.settings import Settings
 from tests.runtime.serving.waiting import told
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from runtime.models.inputs import tensor_spec
 from runtime.serving.errors import RequestError, ServeError, TooLargeError, UnsupportedError
-from runtime.serving.protocol import InferReader, InferRequest, OutputWish
-from runtime.serving.signature import DTYPES, Signature
+from runtime.serving.protocol.requests import InferReader, InferRequest, OutputWish
+from runtime.serving.protocol.signature import DTYPES, Signature
 
 IMAGES = Signature(
     "m",

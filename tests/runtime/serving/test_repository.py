@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from runtime.models.artifact import ArtifactError
-from runtime.serving import pace
+from runtime.serving.batching import pace
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
 from runtime.serving.metrics import Metrics, ModelMetrics
-from runtime.serving.repository import Repository
-from runtime.serving.served import ServedModel
+from runtime.serving.models.repository import Repository
+from runtime.serving.models.served import ServedModel
 from runtime.serving.settings import Settings
 from tests.runtime.conftest import SHAPE, metadata, save, tiny_graph
 from tests.runtime.serving.waiting import told
@@ -239,14 +239,14 @@ def test_a_scan_that_fails_leaves_everything_to_the_next_one(tmp_path: Path, mon
         models = repository(tmp_path)
         await models.load_all()
         with monkeypatch.context() as patch:
-            patch.setattr("runtime.serving.layout._find", fail)
+            patch.setattr("runtime.serving.models.layout._find", fail)
             await models.poll()
             with pytest.raises(UnknownError):
                 await models.load("n")
         good(tmp_path / "n.onnx")
         await models.poll()
         assert models.names == ["m", "n"]
-        monkeypatch.setattr("runtime.serving.layout._find", fail)
+        monkeypatch.setattr("runtime.serving.models.layout._find", fail)
         with pytest.raises(ArtifactError, match=r"cannot be read: Input/output error$"):
             await repository(tmp_path).load_all()
 
@@ -306,7 +306,7 @@ def test_a_model_that_is_passed_over_is_logged_once(tmp_path: Path, caplog: pyte
 def test_a_folder_that_has_gone_is_logged_when_it_goes_and_when_it_is_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "runtime.serving.repository")
+    caplog.set_level("INFO", "runtime.serving.models.repository")
     good(tmp_path / "models" / "m.onnx")
 
     async def scenario() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from runtime.serving.channel import Change, Changed
 from runtime.serving.errors import UnknownError
+from runtime.serving.processes.channel import Change, Changed
+from runtime.serving.processes.supervisor import _Supervisor, _Worker
 from runtime.serving.settings import Settings
-from runtime.serving.supervisor import _Supervisor, _Worker
 
 
 @dataclass

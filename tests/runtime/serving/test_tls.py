@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.serving.connections.tls import check_certificate, renew_certificate
 from runtime.serving.settings import Settings, SettingsError
-from runtime.serving.tls import check_certificate, renew_certificate
 
 MAKE = "openssl req -x509 -days 1 -subj /CN=localhost -newkey"
 EC = "ec -pkeyopt ec_paramgen_curve:prime256v1"

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from runtime.serving.batches import Done
-from runtime.serving.batching import Batcher
+from runtime.serving.batching.batcher import Batcher
+from runtime.serving.batching.batches import Done
 
 
 async def told(begin: Callable[[Callable[[Any], None]], Callable[[], None]]) -> Any:

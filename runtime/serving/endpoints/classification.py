@@ -13,13 +13,13 @@ import orjson
 from foundation.pictures import Picture
 from runtime.models.classes import top_classes
 from runtime.models.model import Model
-from runtime.serving.batches import Done
+from runtime.serving.batching.batches import Done
+from runtime.serving.connections.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond, response
+from runtime.serving.endpoints.pictures import Decoder
+from runtime.serving.endpoints.work import Intake, Work
 from runtime.serving.errors import RequestError, UnavailableError
-from runtime.serving.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond, response
-from runtime.serving.pictures import Decoder
-from runtime.serving.repository import Repository
-from runtime.serving.served import Feed, ServedModel
-from runtime.serving.work import Intake, Work
+from runtime.serving.models.repository import Repository
+from runtime.serving.models.served import Feed, ServedModel
 
 _DEFAULT_TOP = 5
 

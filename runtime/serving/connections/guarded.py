@@ -11,6 +11,9 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from runtime.serving.connections.exchange import Exchange, Response, error_response
+from runtime.serving.connections.gate import PROBES
+from runtime.serving.connections.limits import HeadSize, Uptake
 from runtime.serving.errors import (
     HeadTooLargeError,
     LateError,
@@ -19,9 +22,6 @@ from runtime.serving.errors import (
     ServeError,
     UnavailableError,
 )
-from runtime.serving.exchange import Exchange, Response, error_response
-from runtime.serving.gate import PROBES
-from runtime.serving.limits import HeadSize, Uptake
 from runtime.serving.settings import Settings
 
 # At shutdown, for a new connection to bring its first request, and for a TLS client to close.

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 
+from runtime.serving.connections.exchange import LARGE_BYTES, Begin, Exchange, Response
+from runtime.serving.connections.guarded import GuardedConnection
 from runtime.serving.errors import UnavailableError
-from runtime.serving.exchange import LARGE_BYTES, Begin, Exchange, Response
-from runtime.serving.guarded import GuardedConnection
 from runtime.serving.settings import Settings
 
 _MAX_HEAD_BYTES = 4096

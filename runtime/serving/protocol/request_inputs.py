@@ -13,10 +13,10 @@ import numpy as np
 import orjson
 
 from runtime.models.inputs import TensorSpec
-from runtime.serving.entries import cut, objects_of, spec_of, tensor_parameters
 from runtime.serving.errors import RequestError
-from runtime.serving.json_objects import ValuesError, read_values
-from runtime.serving.signature import DATATYPES, Signature
+from runtime.serving.protocol.entries import cut, objects_of, spec_of, tensor_parameters
+from runtime.serving.protocol.json_objects import ValuesError, read_values
+from runtime.serving.protocol.signature import DATATYPES, Signature
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from runtime.models.language_model import LanguageModel
 from runtime.models.model import Model
 from runtime.models.onnx_file import OnnxFile
 from runtime.models.providers import Tuning
-from runtime.serving.batches import Done
-from runtime.serving.batching import Batcher
+from runtime.serving.batching.batcher import Batcher
+from runtime.serving.batching.batches import Done
+from runtime.serving.batching.pace import ALL_IN_THREADS, loop_share
 from runtime.serving.errors import RequestError
 from runtime.serving.metrics import Metrics, ModelMetrics
-from runtime.serving.pace import ALL_IN_THREADS, loop_share
+from runtime.serving.protocol.signature import Signature, configured, described
 from runtime.serving.settings import Settings
-from runtime.serving.signature import Signature, configured, described
 
 Feed = Mapping[str, np.ndarray]
 PLATFORM = "onnxruntime_onnx"

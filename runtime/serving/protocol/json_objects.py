@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 
 from runtime.serving.errors import RequestError, TooLargeError
-from runtime.serving.signature import DATATYPES
+from runtime.serving.protocol.signature import DATATYPES
 
 MAX_JSON_BYTES = 16 * 2**20
 """Of a request's JSON with its tensors."""

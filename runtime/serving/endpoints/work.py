@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.serving.bodies import Budget, read_body
+from runtime.serving.connections.bodies import Budget, read_body
+from runtime.serving.connections.exchange import Begin, Exchange, Receive, Reply, Response, Withdraw, answer_to
 from runtime.serving.errors import FailedError, ServeError
-from runtime.serving.exchange import Begin, Exchange, Receive, Reply, Response, Withdraw, answer_to
-from runtime.serving.served import ServedModel
+from runtime.serving.models.served import ServedModel
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from foundation.allowance import usable_cores
 from foundation.limits import MAX_PIXELS
 from foundation.pictures import Picture, PictureError, read_header
 from runtime.models.images import Preprocess, prepare_file
-from runtime.serving.batches import Done
-from runtime.serving.batching import Batcher, BatchLimits
+from runtime.serving.batching.batcher import Batcher, BatchLimits
+from runtime.serving.batching.batches import Done
+from runtime.serving.connections.exchange import Withdraw
 from runtime.serving.errors import ExpiredError, RequestError
-from runtime.serving.exchange import Withdraw
 from runtime.serving.settings import Settings
 
 _SMALL_PIXELS = 8_000_000

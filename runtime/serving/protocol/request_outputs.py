@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.models.inputs import TensorSpec
-from runtime.serving.entries import flag_of, objects_of, spec_of, tensor_parameters
 from runtime.serving.errors import RequestError
-from runtime.serving.signature import Signature
+from runtime.serving.protocol.entries import flag_of, objects_of, spec_of, tensor_parameters
+from runtime.serving.protocol.signature import Signature
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 
-from runtime.serving.bodies import Disconnected
-from runtime.serving.errors import ForbiddenError, RequestError, ServeError, UnauthorizedError, UnavailableError
-from runtime.serving.exchange import (
+from runtime.serving.connections.bodies import Disconnected
+from runtime.serving.connections.exchange import (
     Begin,
     Exchange,
     Message,
@@ -29,7 +28,8 @@ from runtime.serving.exchange import (
     error_response,
     respond,
 )
-from runtime.serving.hosts import host_name, is_loopback
+from runtime.serving.connections.hosts import host_name, is_loopback
+from runtime.serving.errors import ForbiddenError, RequestError, ServeError, UnauthorizedError, UnavailableError
 from runtime.serving.metrics import Metrics
 from runtime.serving.settings import Settings
 

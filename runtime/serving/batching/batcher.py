@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic
 
-from runtime.serving.batches import Batch, Done, Item, Ran, Result, Waiting, bucket_sizes, first_batch
+from runtime.serving.batching.batches import Batch, Done, Item, Ran, Result, Waiting, bucket_sizes, first_batch
+from runtime.serving.batching.pace import ALL_IN_THREADS, LoopShare, Pace
 from runtime.serving.errors import ExpiredError, OverloadError, UnavailableError
-from runtime.serving.pace import ALL_IN_THREADS, LoopShare, Pace
 
 
 @dataclass(frozen=True)

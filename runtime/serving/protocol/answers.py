@@ -12,11 +12,11 @@ import numpy as np
 import orjson
 
 from runtime.models.classes import top_classes
-from runtime.serving.bodies import deflate
-from runtime.serving.exchange import Response, response
-from runtime.serving.protocol import InferRequest
-from runtime.serving.request_outputs import OutputWish
-from runtime.serving.signature import DATATYPES
+from runtime.serving.connections.bodies import deflate
+from runtime.serving.connections.exchange import Response, response
+from runtime.serving.protocol.request_outputs import OutputWish
+from runtime.serving.protocol.requests import InferRequest
+from runtime.serving.protocol.signature import DATATYPES
 
 HEADER_LENGTH = "inference-header-content-length"
 _JSON, _BYTES = b"application/json", b"application/octet-stream"

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from runtime.serving.connections.exchange import Receive
 from runtime.serving.errors import RequestError, TooLargeError, UnavailableError, UnsupportedError
-from runtime.serving.exchange import Receive
 
 # zlib's numbers of the containers: gzip, and deflate as HTTP means it, with zlib's header.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}

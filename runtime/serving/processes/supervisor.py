@@ -18,10 +18,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from runtime.models.artifact import ArtifactError
-from runtime.serving.channel import Change, Changed, Channel, Drain, Failed, Ready, Reload
 from runtime.serving.errors import ServeError
-from runtime.serving.figures import Figures, Slot
 from runtime.serving.logs import configure
+from runtime.serving.processes.channel import Change, Changed, Channel, Drain, Failed, Ready, Reload
+from runtime.serving.processes.figures import Figures, Slot
 from runtime.serving.settings import Settings, read_token
 
 log = logging.getLogger(__name__)

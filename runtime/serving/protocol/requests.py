@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from runtime.serving.entries import parameters_of
 from runtime.serving.errors import RequestError
-from runtime.serving.json_objects import parse_tensors
-from runtime.serving.request_inputs import Tensor, batch_size_of, check_size, read_inputs
-from runtime.serving.request_outputs import OutputWish, read_wishes
-from runtime.serving.signature import Signature
+from runtime.serving.protocol.entries import parameters_of
+from runtime.serving.protocol.json_objects import parse_tensors
+from runtime.serving.protocol.request_inputs import Tensor, batch_size_of, check_size, read_inputs
+from runtime.serving.protocol.request_outputs import OutputWish, read_wishes
+from runtime.serving.protocol.signature import Signature
 
 _MAX_ID_LENGTH = 1024
 _MAX_TIMEOUT_US = 2**62

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from runtime.models.inputs import TensorSpec
 from runtime.serving.errors import RequestError, UnsupportedError
-from runtime.serving.signature import Signature
+from runtime.serving.protocol.signature import Signature
 
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from runtime.serving.answers import HEADER_LENGTH, InferWriter
-from runtime.serving.batches import Done
-from runtime.serving.bodies import accepted_encoding
-from runtime.serving.exchange import LARGE_BYTES, Exchange, Receive, Reply, Scope, Send, Withdraw, respond
-from runtime.serving.protocol import InferReader, InferRequest
-from runtime.serving.repository import Repository
-from runtime.serving.served import Feed, ServedModel
-from runtime.serving.work import Intake, Work
+from runtime.serving.batching.batches import Done
+from runtime.serving.connections.bodies import accepted_encoding
+from runtime.serving.connections.exchange import LARGE_BYTES, Exchange, Receive, Reply, Scope, Send, Withdraw, respond
+from runtime.serving.endpoints.work import Intake, Work
+from runtime.serving.models.repository import Repository
+from runtime.serving.models.served import Feed, ServedModel
+from runtime.serving.protocol.answers import HEADER_LENGTH, InferWriter
+from runtime.serving.protocol.requests import InferReader, InferRequest
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 
 from runtime.models.artifact import ArtifactError, read_model
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
-from runtime.serving.layout import Files, Found, find_models
 from runtime.serving.metrics import Metrics
-from runtime.serving.served import ServedModel
+from runtime.serving.models.layout import Files, Found, find_models
+from runtime.serving.models.served import ServedModel
 from runtime.serving.settings import Settings
 
 log = logging.getLogger(__name__)
