@@ -6,7 +6,6 @@ On train, choosing the epoch on valid: the last that is no worse than the best; 
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -26,12 +25,13 @@ from searcher.arch.spec import Spec, write_spec
 from searcher.nn.build import build_network
 from searcher.nn.graphs import Graphs
 from searcher.running.checkpoint import loading
+from searcher.running.course import Course
 from searcher.running.device import describe
 from searcher.running.interrupt import Interrupt
 from searcher.running.pacing import Checkpointer, Pace
 from searcher.running.progress import Progress
 from searcher.running.run_folder import RunError, RunFolder, versions
-from searcher.running.threads import Threads, threads_for
+from searcher.running.threads import threads_for
 from searcher.training.task_kinds import Store, task_of
 from searcher.training.weights_trainer import DivergedError
 
@@ -151,7 +151,7 @@ def train(
         while True:
             checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
             try:
-                _train_epochs(run, folder=folder, checkpointer=checkpointer, progress=progress, threads=threads)
+                _train_epochs(run, folder=folder, course=Course(progress, checkpointer, threads))
             except DivergedError:
                 scale = run.weights.rate_scale / 2
                 if run.epoch > 0:
@@ -175,22 +175,15 @@ def train(
             run.weights.rate_scale = scale
 
 
-def _train_epochs(
-    run: Retraining, *, folder: RunFolder, checkpointer: Checkpointer, progress: Progress, threads: Threads
-) -> None:
-    config, metric = run.config, run.learner.metric
+def _train_epochs(run: Retraining, *, folder: RunFolder, course: Course) -> None:
+    config, metric, progress = run.config, run.learner.metric, course.progress
     while run.epoch < config.num_epochs:
         progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
-        started, first_step = time.perf_counter(), run.step
-        for _ in run.train_epoch():
-            progress.step()
-            checkpointer.between_steps()
-            threads.between_steps()
-        seconds, steps = time.perf_counter() - started, run.step - first_step
+        step_ms = course.take(run.train_epoch())
         record, kept = run.end_epoch()
-        if steps > 0:  # none where the run was resumed after the epoch's last step
-            record["step_ms"] = 1e3 * seconds / steps
-        record["threads"] = threads.count
+        if step_ms is not None:  # as where the run was resumed after the epoch's last step
+            record["step_ms"] = step_ms
+        record["threads"] = course.threads.count
         folder.append(record)
         best = ""
         if run.best is not None and run.best_epoch < run.epoch:
@@ -203,7 +196,7 @@ def _train_epochs(
             folder.write(BEST, {"network": kept.state_dict(), "epoch": run.kept_epoch, "kept": run.kept_form})
             if run.kept is not None:
                 progress.show(best=score_text(metric, run.kept.value))
-        checkpointer.save()
+        course.checkpointer.save()
 
 
 def check_up_to_date(run: Path) -> None:

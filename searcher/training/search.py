@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from foundation.document import write_dataclass
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import Task
 from searcher.nn.graphs import Graphs
+from searcher.running.course import Course
 from searcher.running.device import describe
 from searcher.running.interrupt import Interrupt
 from searcher.running.pacing import Checkpointer, Pace
@@ -43,13 +44,11 @@ def search(
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     StoreError, CheckpointError, DivergedError.
     """
-    world = folder.world
-    run = Search(config, store=store, device=device, world=world, graphs=graphs, latency=latency)
+    run = Search(config, store=store, device=device, world=folder.world, graphs=graphs, latency=latency)
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
     run.align()
-    checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
     total = run.steps_before(config.num_epochs) + num_scorings(config.derivation)
 
     def trial() -> Iterator[None]:
@@ -57,60 +56,18 @@ def search(
             yield from Search(config, store=store, device=device, latency=latency).train_weights()
 
     with (
-        Progress("search", total=total, done=run.steps_done, shown=world.leads) as progress,
+        Progress("search", total=total, done=run.steps_done, shown=folder.world.leads) as progress,
         threads_for(
-            config.threads, folder=folder.path, device=device, world=world, trial=trial, say=progress.line
+            config.threads, folder=folder.path, device=device, world=folder.world, trial=trial, say=progress.line
         ) as threads,
     ):
-        if run.weights.rounds > 1:
-            progress.line(run.weights.rounds_text)
-        while run.epoch < config.num_epochs:
-            progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}", phase=run.phase)
-            step_ms: float | None = None  # unknown where the run was resumed after the epoch's last step
-            if run.phase == "weights":
-                started, first_step = time.perf_counter(), run.step
-                for _ in run.train_weights():
-                    progress.step()
-                    checkpointer.between_steps()
-                    threads.between_steps()
-                if run.step > first_step:
-                    step_ms = 1e3 * (time.perf_counter() - started) / (run.step - first_step)
-                run.phase, run.step = "policy", 0
-            progress.show(phase="policy")
-            for reward in run.train_policy():
-                progress.step(
-                    reward=f"{reward:.3f}",
-                    baseline=f"{run.baseline.value:.3f}",
-                    entropy=f"{run.policy_totals[2].item() / run.step:.1f}",
-                )
-                checkpointer.between_steps()
-                threads.between_steps()
-            record = run.end_epoch()
-            if step_ms is not None:
-                record["step_ms"] = step_ms
-            record["threads"] = threads.count
-            folder.append(record)
-            progress.line(_line(record, config) + progress.time_left)
-            checkpointer.save()
-
-        def on_score() -> None:
-            progress.step(phase="derive")
-            checkpointer.between_steps()
-            threads.between_steps()
-
-        derived = derive(
-            run.policy,
-            run.space,
-            run.supernet,
-            run.learner,
-            config.derivation,
-            seed=config.seed,
-            miss=run.miss if config.latency else None,
-            world=world,
-            on_score=on_score,
+        checkpointer = Checkpointer(run.state, folder=folder, interrupt=interrupt, pace=pace)
+        course = Course(progress, checkpointer, threads)
+        _train_epochs(run, folder=folder, course=course)
+        derived = _derive(run, course)
+        chance = run.learner.chance_reward(
+            num_batches=None if derived.finalist_rewards else config.derivation.num_batches
         )
-        num_batches = None if derived.finalist_rewards else config.derivation.num_batches
-        chance = run.learner.chance_reward(num_batches=num_batches)
         if not derived.reward > chance:
             progress.line(
                 f"the reward of the architecture chosen, {derived.reward:.3f}, is within chance ({chance:.3f}): the "
@@ -119,7 +76,7 @@ def search(
             )
     steps = config.num_epochs * run.weights.steps_per_epoch
     spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
-    if world.leads:
+    if folder.world.leads:
         # What later steps choose instead goes beside the folder, too; the search's own choice stays in it.
         write_spec(folder.path / "spec.json", spec)
         write_spec(folder.path.parent / "spec.json", spec)
@@ -132,15 +89,56 @@ def search(
             "epochs": config.num_epochs,
             "steps": steps,
             "seconds": round(folder.seconds, 1),
-            "device": describe(device, count=world.size),
+            "device": describe(device, count=folder.world.size),
             "versions": versions(),
         }
     )
     return spec
 
 
-def _line(record: dict[str, Any], config: SearchConfig) -> str:
-    line = f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}"
+def _train_epochs(run: Search, *, folder: RunFolder, course: Course) -> None:
+    """The alternation: in each epoch the shared weights, then the policy."""
+    progress, num_epochs = course.progress, run.config.num_epochs
+    if run.weights.rounds > 1:
+        progress.line(run.weights.rounds_text)
+    while run.epoch < num_epochs:
+        progress.show(epoch=f"{run.epoch + 1}/{num_epochs}", phase=run.phase)
+        step_ms: float | None = None  # unknown where the run was resumed after the epoch's last step
+        if run.phase == "weights":
+            step_ms = course.take(run.train_weights())
+            run.phase, run.step = "policy", 0
+        progress.show(phase="policy")
+        for reward in run.train_policy():
+            course.step(
+                reward=f"{reward:.3f}",
+                baseline=f"{run.baseline.value:.3f}",
+                entropy=f"{run.policy_totals[2].item() / run.step:.1f}",
+            )
+        record = run.end_epoch()
+        if step_ms is not None:
+            record["step_ms"] = step_ms
+        record["threads"] = course.threads.count
+        folder.append(record)
+        progress.line(_line(record, num_epochs) + progress.time_left)
+        course.checkpointer.save()
+
+
+def _derive(run: Search, course: Course) -> Derived:
+    return derive(
+        run.policy,
+        run.space,
+        run.supernet,
+        run.learner,
+        run.config.derivation,
+        seed=run.config.seed,
+        miss=run.miss if run.config.latency else None,
+        world=run.world,
+        on_score=partial(course.step, phase="derive"),
+    )
+
+
+def _line(record: dict[str, Any], num_epochs: int) -> str:
+    line = f"epoch {record['epoch']}/{num_epochs}: loss {record['loss']:.3f}"
     if "reward" in record:
         line += f", reward {record['reward']:.3f}"
         line += f" (random {record['random_reward']:.3f})" if "random_reward" in record else ""
