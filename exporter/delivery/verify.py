@@ -119,13 +119,12 @@ def verify(
     labels: np.ndarray,
     split: str,
     tolerance: Tolerance,
-    logits: np.ndarray | None = None,
 ) -> Verification:
     """Compare a model with the network it was made from.
 
-    Args: images: uint8 [N, H, W, C]; labels: [N]. logits: torch's [N, K], if they are known already.
+    Args: images: uint8 [N, H, W, C]; labels: [N].
     """
-    expected = torch_logits(network, images) if logits is None else logits
+    expected = torch_logits(network, images)
     edges = edge_images(images.shape[1:])
     expected_edges = torch_logits(network, edges)
     comparisons = []
