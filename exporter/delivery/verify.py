@@ -100,6 +100,18 @@ def torch_logits(network: DeployedNetwork, images: np.ndarray) -> np.ndarray:
         return torch.cat([network(batch)[0] for batch in batches]).numpy()
 
 
+def predicted(
+    model: Model, images: np.ndarray, *, batch_size: int, on_batch: Callable[[int], object] = lambda n: None
+) -> np.ndarray:
+    """An exported model's logits [N, K] of images uint8 [N, H, W, C]. Args: on_batch: hears the size of each batch."""
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        found.append(model.predict(batch).logits)
+        on_batch(len(batch))
+    return np.concatenate(found)
+
+
 def edge_images(shape: Sequence[int]) -> np.ndarray:
     """All 0, all 255, and one constant in between for every channel: uint8 [3 + C, H, W, C]."""
     height, width, channels = shape
@@ -130,9 +142,9 @@ def verify(
     comparisons = []
     with tqdm(total=len(BATCH_SIZES) * len(images), desc="verify", disable=None, unit="image") as bar:
         for batch_size in BATCH_SIZES:
-            found = _run(model, images, batch_size=batch_size, on_batch=bar.update)
+            found = predicted(model, images, batch_size=batch_size, on_batch=bar.update)
             comparisons.append(compare(split, batch_size, found, expected, labels=labels, tolerance=tolerance))
-            found = _run(model, edges, batch_size=min(batch_size, len(edges)))
+            found = predicted(model, edges, batch_size=min(batch_size, len(edges)))
             comparisons.append(
                 compare("edge cases", batch_size, found, expected_edges, labels=None, tolerance=tolerance)
             )
@@ -166,17 +178,6 @@ def describe(verification: Verification) -> str:
             f"{check.count:,} tokens)"
         )
     return "\n".join(lines)
-
-
-def _run(
-    model: Model, images: np.ndarray, *, batch_size: int, on_batch: Callable[[int], object] = lambda n: None
-) -> np.ndarray:
-    found = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        found.append(model.predict(batch).logits)
-        on_batch(len(batch))
-    return np.concatenate(found)
 
 
 def compare(
