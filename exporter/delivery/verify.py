@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from exporter.conversion.convert import DeployedNetwork
 from exporter.delivery.acceptance import EQUALITY
+from foundation.tables import aligned
 from runtime.models.model import Model
 from runtime.models.tolerance import Tolerance, largest_difference
 
@@ -161,14 +162,13 @@ def verify(
 
 def describe(verification: Verification) -> str:
     """The comparisons as a table for a person."""
-    width = 2 + max(10, *(len(row.inputs) for row in verification.comparisons))
-    title = f"{'inputs':<{width}}"
-    lines = [f"{title}{'batch':>6}{'count':>8}{'max |Δ logit|':>16}{'of allowed':>12}{'differ':>8}{'ties':>6}"]
+    header = ["inputs", "batch", "count", "max |Δ logit|", "of allowed", "differ", "ties", ""]
+    rows = []
     for row in verification.comparisons:
-        lines.append(
-            f"{row.inputs:<{width}}{row.batch_size:>6}{row.count:>8}{row.max_difference:>16.2e}"
-            f"{row.largest_excess:>12.1%}{row.disagreements:>8}{row.ties:>6}{'' if row.passed else '  FAILED'}"
-        )
+        counts, differences = [f"{row.batch_size}", f"{row.count}"], [f"{row.disagreements}", f"{row.ties}"]
+        sizes, verdict = [f"{row.max_difference:.2e}", f"{row.largest_excess:.1%}"], "" if row.passed else "FAILED"
+        rows.append([row.inputs, *counts, *sizes, *differences, verdict])
+    lines = [aligned(header, rows, left=(0, 7))]
     golden = "passed" if verification.golden_passed else "FAILED"
     lines.append(f"golden samples: {golden} (max |Δ logit| {verification.golden_difference:.2e})")
     if (check := verification.perplexity) is not None:
