@@ -50,9 +50,13 @@ class Problems:
 
 
 def unknown(kind: str, word: object, allowed: Collection[str]) -> str:
-    """`unknown operation 'sepconv3x3'; expected one of …; did you mean 'sep_conv_3x3'?`"""
-    close = difflib.get_close_matches(str(word), allowed, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    """`unknown operation 'sepconv3x3'; expected one of …; did you mean 'sep_conv_3x3'?`
+
+    What was meant is found whatever its capital letters: `CIFAR-10` is near `cifar10`.
+    """
+    by_lower = {name.lower(): name for name in allowed}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1)
+    hint = f"; did you mean '{by_lower[close[0]]}'?" if close else ""
     return f"unknown {kind} {word!r}; expected one of {', '.join(allowed)}{hint}"
 
 
