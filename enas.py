@@ -19,6 +19,7 @@ import click
 
 from foundation import telemetry
 from foundation.neighbours import require_own_datasets
+from foundation.packages import needs
 from foundation.text import printable
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def main(package: str | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in _TRAINING_PACKAGES:
             raise
-        click.echo(f"error: this needs the package '{error.name}': pip install 'enas-toolchain[train]'", err=True)
+        click.echo(f"error: this {needs(error.name)}", err=True)
         status = 2
     except Exception as error:
         if not _is_users_mistake(error):

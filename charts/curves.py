@@ -6,17 +6,16 @@ Knows of series of numbers; what they mean is in their names and the axes' label
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from charts.axes import FONT_PX, NUM_COLOURS, Axis, chart, value_text, x_marks, y_marks
-from charts.spacing import separated
-from charts.svg import element, number, text, text_width
+from charts.axes import FONT_PX, Axis, chart, value_text, x_marks, y_marks
+from charts.end_labels import colour_of, end_labels
+from charts.svg import element, number, text_width
 
 _WIDTH, _HEIGHT = 520.0, 264.0
 _LEFT, _TOP, _BOTTOM = 52.0, 46.0, 40.0
-_LABEL_LINE = 15.0
 _LEAST_RIGHT = 120.0
 """Room for labels, px, so that charts below each other mostly have one width."""
 _FEW_POINTS = 40
@@ -63,11 +62,12 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
     heights = [y for _, y in points] + [edge for one in series for low_high in one.band for edge in low_high]
     x_axis = Axis.around([x for x, _ in points], _LEFT, _WIDTH - right, whole=True)
     y_axis = Axis.around(heights, _HEIGHT - _BOTTOM, _TOP, margin=0.06, percent=percent)
+    ends = [(x_axis.px(x), y_axis.px(y)) for x, y in (one.points[-1] for one in series)]
     return chart(
         *y_marks(y_axis, left=x_axis.start_px, right=x_axis.end_px, label=y_label),
         *x_marks(x_axis, bottom=y_axis.start_px, label=x_label),
-        *(part for index, one in enumerate(series) for part in _curve(one, x_axis, y_axis, f"c{index % NUM_COLOURS}")),
-        *_end_labels(series, labels, x_axis, y_axis),
+        *(part for index, one in enumerate(series) for part in _curve(one, x_axis, y_axis, colour_of(index))),
+        *end_labels([labels[one.name] for one in series], ends, x_axis, y_axis),
         title=title,
         description=f"Last values: {'; '.join(labels.values())}.",
         width=_WIDTH,
@@ -88,18 +88,3 @@ def _curve(series: Series, x_axis: Axis, y_axis: Axis, colour: str) -> Iterator[
     if len(series.points) <= _FEW_POINTS:
         for x, y in series.points:
             yield element("circle", class_=f"{colour} dot", cx=x_axis.px(x), cy=y_axis.px(y), r=2)
-
-
-def _end_labels(series: Sequence[Series], labels: Mapping[str, str], x_axis: Axis, y_axis: Axis) -> Iterator[str]:
-    """Name and last value to the right of each line, moved apart where they would touch."""
-    order = sorted(range(len(series)), key=lambda i: y_axis.px(series[i].points[-1][1]))
-    wanted = [y_axis.px(series[i].points[-1][1]) for i in order]
-    places = separated(wanted, [_LABEL_LINE] * (len(order) - 1))
-    overhang = max(0.0, places[-1] - y_axis.start_px)
-    for index, y, place in zip(order, wanted, (place - overhang for place in places), strict=True):
-        one, colour = series[index], f"c{index % NUM_COLOURS}"
-        x = x_axis.px(one.points[-1][0])
-        yield element(
-            "path", class_=f"{colour} leader", d=f"M{number(x)} {number(y)}L{number(x_axis.end_px + 8)} {number(place)}"
-        )
-        yield text(labels[one.name], x_axis.end_px + 12, place + 4, f"{colour} name")

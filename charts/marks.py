@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from charts.axes import FONT_PX, NUM_COLOURS, Axis, chart, x_marks, y_marks
-from charts.spacing import separated
-from charts.svg import element, number, shortened, text, text_width
+from charts.axes import FONT_PX, Axis, chart, x_marks, y_marks
+from charts.end_labels import colour_of, end_labels
+from charts.svg import element, number, shortened, text_width
 
 _WIDTH, _HEIGHT = 620.0, 320.0
 _LEFT, _TOP, _BOTTOM = 58.0, 46.0, 40.0
-_LABEL_LINE = 15.0
 _LEAST_RIGHT, _MOST_RIGHT = 120.0, 260.0
 _RADIUS = 3.5
 
@@ -63,20 +62,17 @@ def mark_chart(
         y_axis = Axis.logarithmic(ys, _HEIGHT - _BOTTOM, _TOP, margin=0.06)
     else:
         y_axis = Axis.around(ys, _HEIGHT - _BOTTOM, _TOP, margin=0.06, percent=y_percent)
+    ends = [(x_axis.px(mark.x) + _RADIUS, y_axis.px(mark.y)) for mark in (group.marks[-1] for group in groups)]
     return chart(
         *y_marks(y_axis, left=_LEFT, right=x_axis.end_px, label=y_label),
         *x_marks(x_axis, bottom=y_axis.start_px, label=x_label),
-        *_end_labels(groups, labels, x_axis, y_axis),
-        *(part for index, group in enumerate(groups) for part in _drawn(group, x_axis, y_axis, _colour(index))),
+        *end_labels(labels, ends, x_axis, y_axis, leader="axis dashed"),
+        *(part for index, group in enumerate(groups) for part in _drawn(group, x_axis, y_axis, colour_of(index))),
         title=title,
         description="; ".join(f"{group.name}: {len(group.marks)} points" for group in groups),
         width=_WIDTH,
         height=_HEIGHT,
     )
-
-
-def _colour(index: int) -> str:
-    return f"c{index % NUM_COLOURS}"
 
 
 def _drawn(group: Group, x_axis: Axis, y_axis: Axis, colour: str) -> Iterator[str]:
@@ -92,17 +88,3 @@ def _drawn(group: Group, x_axis: Axis, y_axis: Axis, colour: str) -> Iterator[st
             low, high = map(y_axis.px, mark.y_range)
             yield element("path", class_=f"{colour} curve", d=f"M{number(x)} {number(low)}V{number(high)}")
         yield element("circle", class_=f"{colour} dot", cx=x, cy=y, r=_RADIUS)
-
-
-def _end_labels(groups: Sequence[Group], labels: Sequence[str], x_axis: Axis, y_axis: Axis) -> Iterator[str]:
-    """A name to the right of each group, moved apart where they would touch."""
-    ends = [group.marks[-1] for group in groups]
-    order = sorted(range(len(groups)), key=lambda index: y_axis.px(ends[index].y))
-    wanted = [y_axis.px(ends[index].y) for index in order]
-    places = separated(wanted, [_LABEL_LINE] * (len(order) - 1))
-    overhang = max(0.0, places[-1] - y_axis.start_px)
-    for index, y, place in zip(order, wanted, (place - overhang for place in places), strict=True):
-        x, colour = x_axis.px(ends[index].x) + _RADIUS, _colour(index)
-        path = f"M{number(x)} {number(y)}L{number(x_axis.end_px + 8)} {number(place)}"
-        yield element("path", class_="axis dashed", d=path)
-        yield text(labels[index], x_axis.end_px + 12, place + 4, f"{colour} name")

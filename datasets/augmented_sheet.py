@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 import typing
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.augmentation import Augmentation, AugmentationError
+from datasets.augmentation import Augmentation
 from datasets.augmenter import Augmenter
 from datasets.contact_sheet import draw_rows, short_name
 from datasets.store import ImageStore
+from foundation.document import Problems, read_dataclass, value_of_text
 
 _PREFIX = "training.augmentation."
 _MOST_ROWS = 20
@@ -27,29 +26,18 @@ _MOST_ROWS = 20
 def augmentation_of(assignments: Sequence[str]) -> Augmentation:
     """The augmentation that KEY=VALUE pairs make, with keys as `enas retrain --set` has them, or without their tables.
 
-    Raises: AugmentationError: an unknown key, or a value of the wrong type or out of range.
+    Raises: DocumentError: an unknown key, or a value of the wrong type or out of range.
     """
     types, values = typing.get_type_hints(Augmentation), {}
     for assignment in assignments:
         key, _, text = assignment.partition("=")
         name = key.strip().removeprefix(_PREFIX)
-        if name not in types:
-            close = difflib.get_close_matches(name, types, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else f"; expected one of {', '.join(types)}"
-            raise AugmentationError(f"--set {assignment}: unknown augmentation{hint}")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        if types[name] is float and type(value) is int:
-            value = float(value)
-        words = typing.get_args(types[name])  # of a Literal
-        if value not in words if words else type(value) is not types[name]:
-            types_said = {int: "a whole number", float: "a number", bool: "true or false"}
-            expected = f"one of {', '.join(words)}" if words else types_said[types[name]]
-            raise AugmentationError(f"--set {assignment}: expected {expected}")
-        values[name] = value
-    return Augmentation(**values)
+        values[name] = value_of_text(text.strip(), types.get(name, str))
+    problems = Problems("--set")
+    augmentation = read_dataclass(Augmentation, values, place="", problems=problems)
+    problems.raise_if_any()
+    assert augmentation is not None
+    return augmentation
 
 
 def augmented_sheet(

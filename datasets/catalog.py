@@ -6,7 +6,6 @@ serves everywhere a name does. Stores that are not embedded lie in the data fold
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from datasets.claims import claimed
 from datasets.sources import cifar, fashion_mnist, published_text
 from datasets.sources.download import RemoteFile, download
 from datasets.store import ImageStore, StoreError, TextStore, open_store
+from foundation.document import unknown
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -115,7 +115,8 @@ def locate(name_or_path: str) -> Path:
         return path
     if name_or_path in _ENTRIES:
         raise StoreError(f"data set '{name_or_path}' is not here yet: enas data fetch {name_or_path}")
-    raise _unknown(name_or_path, [*_ENTRIES, *imported(), "or a path to an .h5 file"])
+    known = [*_ENTRIES, *imported(), "or a path to an .h5 file"]
+    raise StoreError(unknown("data set", name_or_path, known))
 
 
 def load(name_or_path: str) -> ImageStore | TextStore:
@@ -153,7 +154,7 @@ def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, 
     fetchable = [entry.name for entry in entries() if entry.remote]
     entry = _ENTRIES.get(name)
     if entry is None:
-        raise _unknown(name, fetchable)
+        raise StoreError(unknown("data set", name, fetchable))
     if entry.remote is None:
         raise StoreError(f"data set '{name}' ships with the package: there is nothing to fetch")
     out = out or store_path(name)
@@ -174,9 +175,3 @@ def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, 
 def is_known(name: str) -> bool:
     """Whether the name belongs to a data set of the catalogue, so that a person's own may not take it."""
     return name in _ENTRIES
-
-
-def _unknown(name: str, known: list[str]) -> StoreError:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    suggestion = f"; did you mean '{close[0]}'?" if close else ""
-    return StoreError(f"unknown data set '{name}'; expected one of {', '.join(known)}{suggestion}")

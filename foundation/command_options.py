@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Option = Callable[[Command], Command]
 
 DEVICES = ("auto", "cpu", "cuda")
 

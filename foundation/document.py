@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import tomllib
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -50,9 +51,13 @@ class Problems:
 
 
 def unknown(kind: str, word: object, allowed: Collection[str]) -> str:
-    """`unknown operation 'sepconv3x3'; expected one of …; did you mean 'sep_conv_3x3'?`"""
-    close = difflib.get_close_matches(str(word), allowed, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    """`unknown operation 'sepconv3x3'; expected one of …; did you mean 'sep_conv_3x3'?`
+
+    What was meant is found whatever its capital letters: `CIFAR-10` is near `cifar10`.
+    """
+    by_lower = {name.lower(): name for name in allowed}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1)
+    hint = f"; did you mean '{by_lower[close[0]]}'?" if close else ""
     return f"unknown {kind} {word!r}; expected one of {', '.join(allowed)}{hint}"
 
 
@@ -163,13 +168,36 @@ def write_dataclass(value: object) -> Any:
     return value
 
 
+def without_none(hint: Any) -> Any:
+    """The type of an optional, or the type itself."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+    return hint
+
+
+def value_of_text(text: str, hint: Any) -> Any:
+    """What a text of a command line means for a field of that type, as `none`, `true`, `0.05`.
+
+    One that means nothing stays a text, which `read_dataclass` refuses by the type.
+    """
+    if hint != (hint := without_none(hint)) and text == "none":
+        return None
+    if hint is str or typing.get_origin(hint) is Literal:
+        return text
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return document["value"] if len(document) == 1 else text
+
+
 def _read_value(hint: Any, value: object, *, place: str, problems: Problems) -> Any:
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
-        return _read_value(hint, value, place=place, problems=problems)
+        return _read_value(without_none(hint), value, place=place, problems=problems)
     if dataclasses.is_dataclass(hint):
         return read_dataclass(hint, value, place=place, problems=problems)  # type: ignore[arg-type]
     if origin is Literal:

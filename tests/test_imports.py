@@ -229,6 +229,7 @@ ALLOWED = {
         "exporter.retraining",
         "exporter.selection.searches",
         "exporter.selection.standings",
+        "exporter.selection.strata",
         "searcher",
         "datasets",
         "runtime",

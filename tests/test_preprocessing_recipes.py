@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.models.images import Preprocess, prepare
+from runtime.models.images import Preprocess, prepare_file
 
 PAGE = Path(__file__).parents[1] / "docs" / "preprocessing.md"
 SIZES = [(224, 224), (31, 17), (9, 40), (28, 28), (5, 4), (1, 3)]
@@ -60,7 +60,7 @@ def test_the_numpy_recipe(pictures: list[Path], preprocess: Preprocess) -> None:
     exec(recipe("python"), names)
     for picture in pictures:
         found = names["prepared"](picture, asdict(preprocess))
-        assert largest_difference(found, prepare(picture, preprocess=preprocess)) <= 1
+        assert largest_difference(found, prepare_file(picture.read_bytes(), preprocess=preprocess).pixels) <= 1
 
 
 def test_pictures_that_shrink_alike_in_both_directions_are_equal_to_the_bit(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_pictures_that_shrink_alike_in_both_directions_are_equal_to_the_bit(tmp_
     for preprocess in PREPROCESSES:
         if preprocess.height == preprocess.width:
             found = names["prepared"](picture, asdict(preprocess))
-            np.testing.assert_array_equal(found, prepare(picture, preprocess=preprocess))
+            np.testing.assert_array_equal(found, prepare_file(picture.read_bytes(), preprocess=preprocess).pixels)
 
 
 @pytest.mark.parametrize("preprocess", PREPROCESSES, ids=str)
@@ -80,7 +80,7 @@ def test_the_opencv_recipe(pictures: list[Path], preprocess: Preprocess) -> None
     exec(recipe("python") + recipe("python", 1), names)
     for picture in pictures:
         found = names["prepared_by_opencv"](picture, asdict(preprocess))
-        assert largest_difference(found, prepare(picture, preprocess=preprocess)) <= 1
+        assert largest_difference(found, prepare_file(picture.read_bytes(), preprocess=preprocess).pixels) <= 1
 
 
 def test_the_javascript_recipe_is_what_the_page_of_an_export_runs() -> None:
@@ -110,6 +110,8 @@ def test_the_javascript_recipe(pictures: list[Path], tmp_path: Path) -> None:
     done = subprocess.run(
         ["node", "recipe.js", "tasks.json"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    expected = [prepare(picture, preprocess=one) for picture in pictures for one in PREPROCESSES]
+    expected = [
+        prepare_file(picture.read_bytes(), preprocess=one).pixels for picture in pictures for one in PREPROCESSES
+    ]
     for found, wanted in zip(json.loads(done.stdout), expected, strict=True):
         assert largest_difference(np.array(found).reshape(wanted.shape), wanted) <= 1

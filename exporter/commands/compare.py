@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from foundation.command_options import json_option, seed_option
+from foundation.tables import aligned
 from searcher.commands.options import command_again, resume_options, settings_options
 from searcher.commands.trainings import Trainings, trainings_options
 from searcher.latency.options import latency_setting
@@ -147,15 +148,14 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The result as a table, and what follows from it."""
     networks = found["networks"]
-    width = max(len(row["name"]) for row in networks) + 2
-    yield f"{'':<{width}}{'latency':>11}{'× found':>9}{'parameters':>12}{'valid':>9}{'test':>9}   95 % interval"
+    header = ["", "latency", "× found", "parameters", "valid", "test", "95 % interval"]
+    rows = []
     for row in sorted(networks, key=lambda row: -row["test_accuracy"]["value"]):
-        test = row["test_accuracy"]
-        yield (
-            f"{row['name']:<{width}}{row['latency_ms']['value']:>8.3f} ms{row['latency_ratio']['value']:>9.3f}"
-            f"{row['parameters']:>12,}{row['valid_accuracy']:>9.2%}{test['value']:>9.2%}   "
-            f"{test['interval']['low']:.2%} to {test['interval']['high']:.2%}"
-        )
+        latency, ratio, test = row["latency_ms"]["value"], row["latency_ratio"]["value"], row["test_accuracy"]
+        interval = f"{test['interval']['low']:.2%} to {test['interval']['high']:.2%}"
+        accuracies = [f"{row['valid_accuracy']:.2%}", f"{test['value']:.2%}", interval]
+        rows.append([row["name"], f"{latency:.3f} ms", f"{ratio:.3f}", f"{row['parameters']:,}", *accuracies])
+    yield aligned(header, rows, left=(0, 6))
     seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']} seeds"
     yield (
         f"\n{seeds} each, {found['epochs']} epochs on {found['dataset']}, {found['test_count']:,} test images of "

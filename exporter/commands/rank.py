@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from foundation.command_options import seed_option
+from foundation.tables import ABSENT, aligned
 from searcher.commands.options import command_again, resume_options, settings_options
 from searcher.commands.trainings import Trainings, trainings_options
 
@@ -115,25 +116,24 @@ def rank(
 
 def _ranking_lines(found: Ranking) -> Iterator[str]:
     """A table of the predictors for each measure, and what the shared weights' rank correlation is worth."""
-    width = 1 + max(len(one.name) for one in found.predictors)
     for judged in found.judgements:
         where = "of the last epoch" if judged.measure == "training loss" else "on half of valid"
         yield f"by {judged.measure} {where}"
-        regret_of = f"regret of {judged.agreements[0].top}"
-        yield f"{'predictor':<{width}}{'tau':>7}{'± s.e.':>8}{'share':>8}{'p':>9}{'upper half':>12}{regret_of:>13}"
+        header = ["predictor", "tau", "± s.e.", "share", "p", "upper half", f"regret of {judged.agreements[0].top}"]
+        rows = []
         for one, agreed in zip(found.predictors, judged.agreements, strict=True):
             regret = f"{100 * agreed.regret:.2f} pts" if judged.measure == "accuracy" else f"{agreed.regret:.3f}"
-            yield (
-                f"{one.name:<{width}}{_or_dash(agreed.tau, '.2f'):>7}{_or_dash(agreed.standard_error, '.2f'):>8}"
-                f"{_or_dash(agreed.share, '.2f'):>8}{_or_dash(agreed.p_value, '.2g'):>9}"
-                f"{_or_dash(agreed.upper_half_tau, '.2f'):>12}{regret:>13}"
-            )
-        if judged.seed_tau is not None:
-            error = _or_dash(judged.seed_standard_error, ".2f")
-            tells_apart = any(agreed.share is not None for agreed in judged.agreements)
-            meaning = "the most that can be asked for" if tells_apart else "by this, networks cannot be told apart"
-            share = "1" if tells_apart else "–"
-            yield f"{'another seed':<{width}}{judged.seed_tau:>7.2f}{error:>8}{share:>8}   {meaning}"
+            error, share = _cell(agreed.standard_error, ".2f"), _cell(agreed.share, ".2f")
+            chance, upper = _cell(agreed.p_value, ".2g"), _cell(agreed.upper_half_tau, ".2f")
+            rows.append([one.name, _cell(agreed.tau, ".2f"), error, share, chance, upper, regret])
+        if judged.seed_tau is None:
+            yield aligned(header, rows)
+            continue
+        tells_apart = any(agreed.share is not None for agreed in judged.agreements)
+        error, share = _cell(judged.seed_standard_error, ".2f"), "1" if tells_apart else ABSENT
+        rows.append(["another seed", f"{judged.seed_tau:.2f}", error, share, "", "", ""])
+        meaning = "the most that can be asked for" if tells_apart else "by this, networks cannot be told apart"
+        yield f"{aligned(header, rows)}   {meaning}"
     pool = f"{len(found.architectures)} architectures trained for {found.epochs} epochs"
     shared = found.judgements[0].agreements[0]
     tau, p_value = shared.tau, shared.p_value
@@ -143,5 +143,5 @@ def _ranking_lines(found: Ranking) -> Iterator[str]:
         yield f"Kendall's tau {tau:.2f} over {pool} (a random order comes as far with probability {p_value:.2g})"
 
 
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+def _cell(value: float | None, form: str) -> str:
+    return ABSENT if value is None else format(value, form)

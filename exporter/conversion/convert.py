@@ -10,12 +10,8 @@ models are in `convert_text.py`.
 from __future__ import annotations
 
 import base64
-import io
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from exporter.conversion.quiet import quiet
 from exporter.conversion.transforms.passes import drop_initializer_types, transform
 from foundation.files import strict_json
 from foundation.machine import toolchain_version
@@ -90,7 +87,7 @@ def to_onnx(
     The exporter's notes about source files are stripped.
     """
     batch = torch.export.Dim("batch")
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network.cpu().eval(),
             examples,
@@ -208,16 +205,3 @@ def _strip(graph: onnx.GraphProto) -> None:
             for attribute in value.attribute:
                 if attribute.HasField("g"):
                     _strip(attribute.g)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress notes and warnings about its own insides away from the user."""
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)

@@ -21,7 +21,7 @@ from datasets.store import ImageStore
 from exporter.conversion.convert import check
 from exporter.delivery.acceptance import Acceptance, AccuracyLoss
 from exporter.delivery.forms import FORMS, Form
-from exporter.delivery.verify import Comparison, compare
+from exporter.delivery.verify import Comparison, compare, predicted
 from exporter.latency.measure import Effort, measure
 from foundation.files import strict_json, whole_file, write_text
 from foundation.machine import Machine
@@ -193,9 +193,7 @@ def _opened(proto: onnx.ModelProto) -> Model:
 
 
 def _logits(model: Model, images: np.ndarray) -> np.ndarray:
-    """[N, K]."""
-    batches = (images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE))
-    return np.concatenate([model.predict(batch).logits for batch in batches])
+    return predicted(model, images, batch_size=_BATCH_SIZE)
 
 
 def _compared(found: np.ndarray, expected: np.ndarray, labels: np.ndarray, tolerance: Tolerance) -> Comparison:

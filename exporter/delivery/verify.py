@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from exporter.conversion.convert import DeployedNetwork
 from exporter.delivery.acceptance import EQUALITY
+from foundation.tables import aligned
 from runtime.models.model import Model
 from runtime.models.tolerance import Tolerance, largest_difference
 
@@ -100,6 +101,18 @@ def torch_logits(network: DeployedNetwork, images: np.ndarray) -> np.ndarray:
         return torch.cat([network(batch)[0] for batch in batches]).numpy()
 
 
+def predicted(
+    model: Model, images: np.ndarray, *, batch_size: int, on_batch: Callable[[int], object] = lambda n: None
+) -> np.ndarray:
+    """An exported model's logits [N, K] of images uint8 [N, H, W, C]. Args: on_batch: hears the size of each batch."""
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        found.append(model.predict(batch).logits)
+        on_batch(len(batch))
+    return np.concatenate(found)
+
+
 def edge_images(shape: Sequence[int]) -> np.ndarray:
     """All 0, all 255, and one constant in between for every channel: uint8 [3 + C, H, W, C]."""
     height, width, channels = shape
@@ -119,21 +132,20 @@ def verify(
     labels: np.ndarray,
     split: str,
     tolerance: Tolerance,
-    logits: np.ndarray | None = None,
 ) -> Verification:
     """Compare a model with the network it was made from.
 
-    Args: images: uint8 [N, H, W, C]; labels: [N]. logits: torch's [N, K], if they are known already.
+    Args: images: uint8 [N, H, W, C]; labels: [N].
     """
-    expected = torch_logits(network, images) if logits is None else logits
+    expected = torch_logits(network, images)
     edges = edge_images(images.shape[1:])
     expected_edges = torch_logits(network, edges)
     comparisons = []
     with tqdm(total=len(BATCH_SIZES) * len(images), desc="verify", disable=None, unit="image") as bar:
         for batch_size in BATCH_SIZES:
-            found = _run(model, images, batch_size=batch_size, on_batch=bar.update)
+            found = predicted(model, images, batch_size=batch_size, on_batch=bar.update)
             comparisons.append(compare(split, batch_size, found, expected, labels=labels, tolerance=tolerance))
-            found = _run(model, edges, batch_size=min(batch_size, len(edges)))
+            found = predicted(model, edges, batch_size=min(batch_size, len(edges)))
             comparisons.append(
                 compare("edge cases", batch_size, found, expected_edges, labels=None, tolerance=tolerance)
             )
@@ -150,14 +162,13 @@ def verify(
 
 def describe(verification: Verification) -> str:
     """The comparisons as a table for a person."""
-    width = 2 + max(10, *(len(row.inputs) for row in verification.comparisons))
-    title = f"{'inputs':<{width}}"
-    lines = [f"{title}{'batch':>6}{'count':>8}{'max |Δ logit|':>16}{'of allowed':>12}{'differ':>8}{'ties':>6}"]
+    header = ["inputs", "batch", "count", "max |Δ logit|", "of allowed", "differ", "ties", ""]
+    rows = []
     for row in verification.comparisons:
-        lines.append(
-            f"{row.inputs:<{width}}{row.batch_size:>6}{row.count:>8}{row.max_difference:>16.2e}"
-            f"{row.largest_excess:>12.1%}{row.disagreements:>8}{row.ties:>6}{'' if row.passed else '  FAILED'}"
-        )
+        counts, differences = [f"{row.batch_size}", f"{row.count}"], [f"{row.disagreements}", f"{row.ties}"]
+        sizes, verdict = [f"{row.max_difference:.2e}", f"{row.largest_excess:.1%}"], "" if row.passed else "FAILED"
+        rows.append([row.inputs, *counts, *sizes, *differences, verdict])
+    lines = [aligned(header, rows, left=(0, 7))]
     golden = "passed" if verification.golden_passed else "FAILED"
     lines.append(f"golden samples: {golden} (max |Δ logit| {verification.golden_difference:.2e})")
     if (check := verification.perplexity) is not None:
@@ -167,17 +178,6 @@ def describe(verification: Verification) -> str:
             f"{check.count:,} tokens)"
         )
     return "\n".join(lines)
-
-
-def _run(
-    model: Model, images: np.ndarray, *, batch_size: int, on_batch: Callable[[int], object] = lambda n: None
-) -> np.ndarray:
-    found = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        found.append(model.predict(batch).logits)
-        on_batch(len(batch))
-    return np.concatenate(found)
 
 
 def compare(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
+from exporter.selection.strata import one_of_each_stratum
 from foundation.document import ConfigError
 from foundation.seeds import stream_seed
 from searcher.arch.spec import Spec, spec_digest
@@ -37,8 +37,7 @@ def stratified(search: Search, count: int, *, seed: int) -> list[Spec]:
     if len(specs) < count:
         raise ConfigError(f"of the space's architectures {len(specs)} were found, fewer than {count}")
     specs.sort(key=lambda spec: complexity_of(spec).total.multiply_adds)
-    bounds = [len(specs) * number // count for number in range(count + 1)]
-    return [specs[rng.randrange(start, stop)] for start, stop in itertools.pairwise(bounds)]
+    return one_of_each_stratum(specs, count, rng=rng)
 
 
 def folder_of(number: int) -> str:

@@ -18,6 +18,7 @@ import torch
 
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch
+from exporter.selection.strata import one_of_each_stratum
 from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import Space, neighbour
@@ -98,9 +99,7 @@ def spread(space: Space, like: Spec, *, count: int, seed: int) -> list[Any]:
     rng = random.Random(stream_seed(seed, "halving", "uniform"))
     drawn = dict.fromkeys(space.random(rng) for _ in range(_DRAWS_PER_STRATUM * count))
     costs = {one: complexity_of(replace(like, architecture=one)).total.multiply_adds for one in drawn}
-    ordered = sorted(drawn, key=lambda one: -costs[one])
-    bounds = [len(ordered) * number // count for number in range(count + 1)]
-    return [ordered[rng.randrange(start, max(stop, start + 1))] for start, stop in itertools.pairwise(bounds)]
+    return one_of_each_stratum(sorted(drawn, key=lambda one: -costs[one]), count, rng=rng)
 
 
 def neighbours_of(

@@ -19,18 +19,11 @@ import numpy as np
 from runtime.benchmarking.benchmark import Call, Opened
 from runtime.benchmarking.targets import Facts, Feed, remark_of
 from runtime.models.inputs import TensorSpec, tensor_spec
+from runtime.models.protocol_names import DATATYPES, DTYPES, HEADER_LENGTH
 
 _TIMEOUT_S = 60.0
 # How a connection shows that its server has closed it. All are OSErrors too.
 _CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
-_HEADER_LENGTH = "Inference-Header-Content-Length"
-# The protocol's names of element types.
-_DTYPES = {
-    "BOOL": np.dtype(np.bool_),
-    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-    **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)},
-}
-_DATATYPES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class ClientError(ValueError):
@@ -134,7 +127,7 @@ class RemoteTarget:
             {
                 "name": name,
                 "shape": list(array.shape),
-                "datatype": _DATATYPES[array.dtype],
+                "datatype": DATATYPES[array.dtype],
                 **self._payload(array),
             }
             for name, array in feed.items()
@@ -145,7 +138,7 @@ class RemoteTarget:
         document["parameters"] = {"binary_data_output": True}
         header = json.dumps(document).encode()
         body = b"".join([header, *(array.tobytes() for array in feed.values())])
-        return body, {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
+        return body, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(header))}
 
     def _payload(self, array: np.ndarray) -> dict[str, Any]:
         if self.is_binary:
@@ -169,7 +162,7 @@ class RemoteTarget:
             raise ClientError(f"{self.server}: {error or type(error).__name__}") from error
         if response.status != 200:
             raise ClientError(f"{self.server}: {response.status}: {_error_in(answer)}")
-        length = response.headers.get(_HEADER_LENGTH)
+        length = response.headers.get(HEADER_LENGTH)
         return answer, None if length is None else int(length)
 
 
@@ -204,7 +197,7 @@ def outputs_of(answer: bytes, header_length: int | None) -> Iterator[np.ndarray]
     outputs = json.loads(answer[:header_length])["outputs"]
     offset = header_length or 0
     for output in outputs:
-        dtype = _DTYPES[output["datatype"]]
+        dtype = DTYPES[output["datatype"]]
         size = output.get("parameters", {}).get("binary_data_size")
         if size is None:
             yield np.array(output["data"], dtype=dtype).reshape(output["shape"])
@@ -240,9 +233,7 @@ def _get(server: Server, path: str) -> dict[str, Any]:
 
 def _inputs(model: Mapping[str, Any], *, at: str) -> tuple[TensorSpec, ...]:
     try:
-        return tuple(
-            tensor_spec(value["name"], _DTYPES[value["datatype"]], value["shape"]) for value in model["inputs"]
-        )
+        return tuple(tensor_spec(value["name"], DTYPES[value["datatype"]], value["shape"]) for value in model["inputs"])
     except (KeyError, TypeError, ValueError) as error:
         raise ClientError(f"{at}: its inputs cannot be read: {error!r}") from error
 

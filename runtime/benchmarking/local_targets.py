@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from foundation.options import OptionError
+from foundation.packages import needs
 from runtime.benchmarking.targets import Facts, FunctionTarget, OnnxTarget, Target, Transfer
 from runtime.models.inputs import TensorSpec
 from runtime.models.providers import Provider, Tuning
@@ -106,7 +107,7 @@ def _with_torch(flag: str, make: Callable[[], _Made]) -> _Made:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "exporter":
             raise
-        raise OptionError(f"{flag} needs the package {error.name!r}: pip install 'enas-toolchain[train]'") from error
+        raise OptionError(f"{flag} {needs(error.name)}") from error
 
 
 def _distinct(models: Sequence[str]) -> list[tuple[str, str]]:

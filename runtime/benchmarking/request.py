@@ -9,6 +9,7 @@ from pathlib import Path
 
 from foundation import statistics
 from foundation.allowance import usable_cores
+from foundation.bearer_token import token_in
 from foundation.options import OptionError
 from runtime.benchmarking.benchmark import Plan
 from runtime.benchmarking.clients import RemoteTarget
@@ -144,8 +145,7 @@ class BenchmarkRequest:
         """
         found: dict[str, str] = {}
         if self.token_file is not None:
-            # What is no text at all becomes characters that no token has.
-            token = self.token_file.read_text(encoding="utf-8", errors="replace").strip()
+            token = token_in(self.token_file)
             if not (token and token.isascii() and token.isprintable()):
                 raise OptionError(f"--token-file {self.token_file}: a token is a line of printable ASCII characters")
             found["Authorization"] = f"Bearer {token}"

@@ -68,18 +68,6 @@ class Load:
             case "server":
                 return self._server
 
-    def describe(self) -> str:
-        match self.scenario:
-            case "single-stream":
-                return "one call at a time"
-            case "multi-stream":
-                return f"{self.streams} calls at once, the next when all are answered"
-            case "offline":
-                return f"{self.concurrency} in flight, as many as are answered"
-            case "server":
-                assert self.rate_per_s is not None
-                return f"{self.rate_per_s:,.4g} calls/s due by {self.arrivals} arrivals, {self.concurrency} in flight"
-
     def _multi_stream(
         self, players: Sequence[Player], *, seconds: float, plan: Plan, tick: Callable[[], object]
     ) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
-from foundation.pictures import MODES, Picture, PictureError, Resize, read_file, read_picture
+from foundation.pictures import MODES, Picture, Resize, read_picture
 
 # H height, W width, C channels
 
@@ -30,7 +27,7 @@ A runtime passes over keys that it does not know. A step that changes makes a ne
 
 
 class ImageError(ValueError):
-    """A picture file cannot be used."""
+    """Pictures cannot be prepared as a model's file says, or there are none."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +75,6 @@ def check_pixels(document: object) -> None:
         case {"version": int(version)}:
             raise ImageError(f"version {version} is of a newer enas-toolchain; this one knows {PIXELS['version']}")
     raise ImageError("it has no version")
-
-
-def prepare(path: Path, *, preprocess: Preprocess) -> np.ndarray:
-    """The picture file at `path` as [H, W, C] uint8.
-
-    Raises: ImageError: not a picture, damaged, or too large; see `foundation.pictures`.
-    """
-    try:
-        return prepare_file(read_file(path), preprocess=preprocess).pixels
-    except PictureError as error:
-        raise ImageError(f"{path}: {error}") from error
 
 
 def prepare_file(data: bytes, *, preprocess: Preprocess) -> Picture:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from runtime.models.protocol_names import HEADER_LENGTH
+
 _JSON = "application/json"
 _ERRORS = {
     "400": "not what the protocol or the model takes",
@@ -128,7 +130,7 @@ _VERSION = {
     "schema": {"type": "string", "pattern": "^[1-9][0-9]*$"},
 }
 _HEADER_LENGTH = {
-    "name": "Inference-Header-Content-Length",
+    "name": HEADER_LENGTH,
     "in": "header",
     "description": "Bytes of JSON in the body, where tensors follow it as bytes",
     "schema": {"type": "string", "pattern": "^[0-9]+$"},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from foundation.bearer_token import token_in
 from foundation.limits import MAX_PIXELS
 from runtime.models.providers import Provider
 from runtime.serving.batching.batcher import BatchLimits
@@ -112,8 +113,7 @@ def check_token(token: str) -> None:
 
 def read_token(path: Path | None) -> str | None:
     """The token in a file, or in `$ENAS_TOKEN` if there is no file. Raises: SettingsError: it is none. OSError."""
-    # What is no text at all becomes characters that no token has.
-    token = os.environ.get(TOKEN) if path is None else path.read_text(encoding="utf-8", errors="replace").strip()
+    token = os.environ.get(TOKEN) if path is None else token_in(path)
     if token == "":
         raise SettingsError(f"the token in {path or f'${TOKEN}'} is empty")
     if token is not None:

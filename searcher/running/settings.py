@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, TypeVar
 
-from foundation.document import ConfigError, Problems, read_dataclass, write_dataclass
+from foundation.document import ConfigError, Problems, read_dataclass, value_of_text, without_none, write_dataclass
 from searcher.running.run_folder import read_toml
 
 Config = TypeVar("Config")
@@ -87,7 +85,7 @@ class Settings:
             table = whole
             for part in tables:
                 table = table.setdefault(part, {})
-            value = _value(text, settable[key])
+            value = value_of_text(text, settable[key])
             if value is None:
                 table.pop(name, None)  # as TOML, which has no null, leaves it out
             else:
@@ -122,33 +120,12 @@ def _settings(cls: type[Any], open_types: Mapping[str, type[Any]], place: str = 
     for field in dataclasses.fields(cls):
         if f"{place}{field.name}" not in _ELSEWHERE:
             hint = hints[field.name]
-            table = _without_none(hint)
+            table = without_none(hint)
             if dataclasses.is_dataclass(table):
                 found |= _settings(typing.cast(type[Any], table), {}, f"{place}{field.name}.")
             else:
                 found[f"{place}{field.name}"] = hint
     return found
-
-
-def _without_none(hint: Any) -> Any:
-    """The type of an optional, or the type itself."""
-    if typing.get_origin(hint) not in (Union, types.UnionType):
-        return hint
-    (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
-    return hint
-
-
-def _value(text: str, hint: Any) -> Any:
-    """What a text means for a setting of that type; a text that means nothing stays one, and is refused by its type."""
-    if hint != (hint := _without_none(hint)) and text == "none":
-        return None
-    if hint is str or typing.get_origin(hint) is Literal:
-        return text
-    try:
-        document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return document["value"] if len(document) == 1 else text
 
 
 def _unknown(key: str, settable: Mapping[str, Any]) -> str:

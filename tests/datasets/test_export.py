@@ -88,10 +88,13 @@ def test_the_augmented_sheet_has_a_row_for_each_kind_or_for_each_class(run: Run,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--augmented", "--set", "rotaton=3"], "--set rotaton=3: unknown augmentation; did you mean 'rotation'?"),
-        (["--augmented", "--set", "flip=3"], "--set flip=3: expected true or false"),
-        (["--augmented", "--set", "rotation=far"], "--set rotation=far: expected a number"),
-        (["--augmented", "--set", "crop_border=red"], "--set crop_border=red: expected one of mirrored, black"),
+        (["--augmented", "--set", "rotaton=3"], "--set: unknown key 'rotaton'; expected one of crop_padding, "),
+        (["--augmented", "--set", "flip=3"], "--set: flip is 3; expected true or false"),
+        (["--augmented", "--set", "rotation=far"], "--set: rotation is 'far'; expected a number"),
+        (
+            ["--augmented", "--set", "crop_border=red"],
+            "--set: crop_border: unknown value 'red'; expected one of mirrored",
+        ),
         (["--augmented", "--set", "cutout=99"], "cutout is 99, larger than the pictures of 8×6"),
         (["--set", "flip=true"], "--set is for --augmented"),
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.sources import own_pictures
 from datasets.sources.import_report import ImportReport
 from datasets.store import ImageStore, StoreError, open_store
-from runtime.models.images import Preprocess, prepare
+from runtime.models.images import Preprocess, prepare_file
 from tests.foundation import sixteen_bits
 from tests.foundation.test_parallel import killed
 
@@ -176,7 +176,7 @@ def test_a_picture_becomes_what_the_runtime_makes_of_it(tmp_path: Path, resize: 
     store, report = build(folder, size=(16, 12), resize=resize, channels=channels)
     assert [how for _, how in report.remarks] == ["no value above 1799: read as 12 bits a pixel"] * 2
     rule = Preprocess(resize=resize, height=16, width=12, channels=channels)
-    expected = [prepare(path, preprocess=rule).tobytes() for path in folder.rglob("*.*")]
+    expected = [prepare_file(path.read_bytes(), preprocess=rule).pixels.tobytes() for path in folder.rglob("*.*")]
     assert all_images(store) == sorted(expected)
 
 

@@ -6,11 +6,8 @@ x86 multiplies fastest. Source: onnxruntime's documentation, "Quantize ONNX mode
 
 from __future__ import annotations
 
-import io
-import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +15,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from exporter.conversion.quiet import quiet
 from runtime.models import ort  # noqa: F401 - it switches telemetry off before anything of onnxruntime is imported
 
 # isort: split
@@ -89,7 +87,7 @@ def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 def to_int8(model: onnx.ModelProto, settings: Settings, *, images: np.ndarray) -> onnx.ModelProto:
     """The model quantised. Args: images: uint8 [N, H, W, C], to calibrate with."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         # From a file: given a model, onnxruntime moves its weights out of it.
         source, result = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
@@ -113,7 +111,7 @@ def noisiest_nodes(
 ) -> tuple[str, ...]:
     """Nodes with weights whose outputs quantisation distorts most, by their signal-to-noise ratio; the worst first."""
     activations: list[Mapping[str, Sequence[np.ndarray]]] = []
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         for name, proto in (("float32", model), ("int8", quantised)):
             source, told = Path(folder) / f"{name}.onnx", Path(folder) / f"{name}-told.onnx"
             onnx.save(proto, source)
@@ -140,15 +138,3 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
         return None if batch is None else {"images": batch}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep onnxruntime's progress and its advice, which this follows, away from the user."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)

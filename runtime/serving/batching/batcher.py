@@ -84,10 +84,6 @@ class Batcher(Generic[Item, Result]):
         self._is_scheduled = False
         self._idle = asyncio.Event()
 
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
-
     def enter(
         self,
         item: Item,

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from runtime.models.protocol_names import HEADER_LENGTH
 from runtime.serving.batching.batches import Done
 from runtime.serving.connections.bodies import accepted_encoding
 from runtime.serving.connections.exchange import LARGE_BYTES, Exchange, Receive, Reply, Scope, Send, Withdraw, respond
 from runtime.serving.endpoints.work import Intake, Work
 from runtime.serving.models.repository import Repository
 from runtime.serving.models.served import Feed, ServedModel
-from runtime.serving.protocol.answers import HEADER_LENGTH, InferWriter
+from runtime.serving.protocol.answers import InferWriter
 from runtime.serving.protocol.requests import InferReader, InferRequest
 
 
@@ -42,7 +43,7 @@ class Infer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
         headers, path = exchange.headers, scope["path_params"]
-        reader = InferReader(headers.get(HEADER_LENGTH))
+        reader = InferReader(headers.get(HEADER_LENGTH.lower()))
         writer = InferWriter(accepted_encoding(headers.get("accept-encoding", "")))
         asked = _Asked(path["model"], path.get("version"), reader, writer)
         served = self._repository.get(asked.model, asked.version)

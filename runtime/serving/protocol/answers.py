@@ -12,13 +12,13 @@ import numpy as np
 import orjson
 
 from runtime.models.classes import top_classes
+from runtime.models.protocol_names import DATATYPES, HEADER_LENGTH
 from runtime.serving.connections.bodies import deflate
 from runtime.serving.connections.exchange import Response, response
 from runtime.serving.protocol.request_outputs import OutputWish
 from runtime.serving.protocol.requests import InferRequest
-from runtime.serving.protocol.signature import DATATYPES
 
-HEADER_LENGTH = "inference-header-content-length"
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _JSON, _BYTES = b"application/json", b"application/octet-stream"
 # A smaller answer is not compressed.
 _SMALL_BYTES = 1024
@@ -70,7 +70,7 @@ class InferWriter:
         json = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         has_bytes = any(wish.is_binary for wish in wishes)
         body = b"".join([json, *(payload for _, payload in encoded)])
-        headers = [(HEADER_LENGTH.encode(), str(len(json)).encode())] if has_bytes else []
+        headers = [(_HEADER_LENGTH, str(len(json)).encode())] if has_bytes else []
         if is_compressed := self._encoding is not None and len(body) >= _SMALL_BYTES:
             body = deflate(body, encoding=self._encoding)
             headers.append((b"content-encoding", self._encoding.encode()))

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from runtime.models.protocol_names import DATATYPES
 from runtime.serving.errors import RequestError, TooLargeError
-from runtime.serving.protocol.signature import DATATYPES
 
 MAX_JSON_BYTES = 16 * 2**20
 """Of a request's JSON with its tensors."""

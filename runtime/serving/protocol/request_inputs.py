@@ -13,10 +13,11 @@ import numpy as np
 import orjson
 
 from runtime.models.inputs import TensorSpec
+from runtime.models.protocol_names import DATATYPES, HEADER_LENGTH
 from runtime.serving.errors import RequestError
 from runtime.serving.protocol.entries import cut, objects_of, spec_of, tensor_parameters
 from runtime.serving.protocol.json_objects import ValuesError, read_values
-from runtime.serving.protocol.signature import DATATYPES, Signature
+from runtime.serving.protocol.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _binary_size(parameters: Mapping[str, Any], *, spec: TensorSpec, has_header:
         raise RequestError(f"input '{spec.name}': binary_data_size must be a whole number")
     if not has_header:
         raise RequestError(
-            f"must specify valid 'Inference-Header-Content-Length' in request header when passing inputs in binary "
+            f"must specify valid '{HEADER_LENGTH}' in request header when passing inputs in binary "
             f"data format: input '{spec.name}'"
         )
     return size

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from runtime.models.protocol_names import HEADER_LENGTH
 from runtime.serving.errors import RequestError
 from runtime.serving.protocol.entries import parameters_of
 from runtime.serving.protocol.json_objects import parse_tensors
@@ -78,11 +79,9 @@ def _header_length(value: str | None, *, num_bytes: int) -> int:
     if value is None:
         return num_bytes
     if not (value.isascii() and value.isdigit()) or len(value) > 18:
-        raise RequestError(f"Inference-Header-Content-Length is {value[:40]!r}, but must be a whole number")
+        raise RequestError(f"{HEADER_LENGTH} is {value[:40]!r}, but must be a whole number")
     if int(value) > num_bytes:
-        raise RequestError(
-            f"Inference-Header-Content-Length is {value}, but the request's body has {num_bytes} bytes only"
-        )
+        raise RequestError(f"{HEADER_LENGTH} is {value}, but the request's body has {num_bytes} bytes only")
     return int(value)
 
 

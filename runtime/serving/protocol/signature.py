@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from runtime.models.inputs import TensorSpec, inputs_of, outputs_of
-
-# The protocol's names of element types.
-DTYPES: Mapping[str, np.dtype] = {
-    "BOOL": np.dtype(np.bool_),
-    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-    **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)},
-}
-DATATYPES: Mapping[np.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+from runtime.models.protocol_names import DATATYPES
 
 
 @dataclass(frozen=True)

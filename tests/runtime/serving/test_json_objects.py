@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from runtime.models.inputs import tensor_spec
+from runtime.models.protocol_names import DTYPES
 from runtime.serving.errors import RequestError, ServeError
 from runtime.serving.protocol.json_objects import ValuesError, read_values
 from runtime.serving.protocol.requests import InferReader
-from runtime.serving.protocol.signature import DTYPES, Signature
+from runtime.serving.protocol.signature import Signature
 from tests.runtime.serving.test_protocol import IMAGES, TEXT, image_input, parse
 
 FLOATS = Signature("f", (tensor_spec("x", np.dtype(np.float64), ["batch", "n"]),), IMAGES.outputs, max_batch_size=4)

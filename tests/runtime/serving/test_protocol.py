@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from runtime.models.inputs import tensor_spec
+from runtime.models.protocol_names import DTYPES
 from runtime.serving.errors import RequestError, ServeError, TooLargeError, UnsupportedError
 from runtime.serving.protocol.requests import InferReader, InferRequest, OutputWish
-from runtime.serving.protocol.signature import DTYPES, Signature
+from runtime.serving.protocol.signature import Signature
 
 IMAGES = Signature(
     "m",

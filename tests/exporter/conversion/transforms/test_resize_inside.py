@@ -12,7 +12,7 @@ import pytest
 from exporter.conversion.convert import check
 from exporter.conversion.transforms.resize_inside import resize_inside
 from foundation.pictures import Resize
-from runtime.models.images import Preprocess, prepare
+from runtime.models.images import Preprocess, prepare_file
 from runtime.models.model import Model
 from tests.runtime.conftest import metadata, save, tiny_graph
 from tests.test_preprocessing_recipes import noisy
@@ -36,9 +36,9 @@ def test_pixels_are_those_of_training_within_a_grey_level(tmp_path: Path, resize
     for height, width in SIZES:
         picture = noisy(tmp_path / "x.png", height, width)
         whole = Preprocess(resize="squash", height=height, width=width, channels=channels)
-        pictures = prepare(picture, preprocess=whole)[None].repeat(2, axis=0)
+        pictures = prepare_file(picture.read_bytes(), preprocess=whole).pixels[None].repeat(2, axis=0)
         found = resized(resize_inside(inner, input_shape=shape, resize=resize), pictures)
-        expected = prepare(picture, preprocess=full)
+        expected = prepare_file(picture.read_bytes(), preprocess=full).pixels
         assert np.abs(found.astype(int) - expected).max() <= 1
         if (height, width) == (6, 8):
             np.testing.assert_array_equal(found[0], expected)

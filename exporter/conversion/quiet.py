@@ -1,0 +1,22 @@
+"""What other packages print and warn about while they convert, kept away from the user."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress notes, advice, and warnings about another package's own insides; errors are logged still."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
