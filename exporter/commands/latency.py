@@ -42,15 +42,15 @@ def profile(
     What an interrupted profile has measured is kept, and the next one goes on from there.
     """
     from exporter.latency.profiling import Profiled, setting_here, table_here, table_path
-    from foundation.document import ConfigError
     from searcher.arch.tasks import ImageClassification, image_size_of
+    from searcher.latency.target import check_has_latency
     from searcher.presets.catalog import default_dataset, search_preset
     from searcher.training.task_kinds import load_store, task_of
 
+    check_has_latency(space)
     dataset = dataset or default_dataset(space, preset)
     task = task_of(load_store(dataset, space=space), dataset=dataset)
-    if not isinstance(task, ImageClassification):
-        raise ConfigError(f"networks of the space {space} have no latency to profile; those of images have")
+    assert isinstance(task, ImageClassification)
     config = search_preset(space, preset, image_size=image_size_of(task))
     profiled = Profiled(space, config.search_space, config.final_network, task)
     path = table_path(profiled, setting_here(batch=latency_batch, threads=latency_threads))

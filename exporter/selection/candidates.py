@@ -1,6 +1,7 @@
 """The candidates of a derivation: whom the search favours, random ones, neighbours of known networks, and these.
 
-With a latency target all meet it, as measured side by side, at widths fitted to it. Knows nothing of training.
+With a latency target all meet it, as measured side by side, at widths fitted to it; without one there is no size at
+which a known network would be a fair candidate, and none takes part. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def read_candidate(document: dict[str, Any], *, source: str) -> Candidate:
 
 
 def candidates_of(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
-    """Samples of the search, and the known networks, all measured to meet the target.
+    """Samples of the search, and the known networks, all measured to meet the target; without one, the samples alone.
 
     Raises: ConfigError: nothing meets the target. BenchmarkError: see `measure`.
     """
@@ -72,7 +73,7 @@ def candidates_of(finished: FinishedSearch, config: HalvingConfig, *, log: Calla
     samples = samples_of(finished, config, known={one.name: one.spec for one in known})
     target = finished.search.config.latency
     if target is None:
-        return [_unmeasured(one) for one in [*samples[: config.num_candidates], *known]]
+        return [_unmeasured(one) for one in samples[: config.num_candidates]]
     tried = samples[: math.ceil(_TRIED * config.num_candidates)]
     meeting = _meeting([*tried, *known], finished)
     if all(one.reward is None for one in meeting):

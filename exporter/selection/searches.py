@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from datasets.store import StoreError
-from exporter.latency.profiling import Profiled, table_here
+from exporter.latency.profiling import Profiled, setting_here, table_here
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
-from searcher.latency.table import LatencyTable, TableError
+from searcher.latency.kept import KEPT
+from searcher.latency.table import LatencyTable, TableError, read_table
 from searcher.running.checkpoint import load_checkpoint
 from searcher.running.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.loop import Search
@@ -51,7 +52,7 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
     latency, table = None, None
     if config.latency is not None:
         assert profiled is not None
-        table = _table(config, profiled)
+        table = _table(config, profiled, folder.path)
         latency = table.predictor(profiled.network, profiled.task)
     search = Search(config, store=store, device=device, latency=latency)
     search.load(load_checkpoint(folder.checkpoint_path, required=("supernet",)))
@@ -67,13 +68,17 @@ def searched_spec(run: Path) -> Spec:
     return read_spec(own if own.exists() else run / "spec.json")  # earlier versions left the one beside it alone
 
 
-def _table(config: SearchConfig, profiled: Profiled) -> LatencyTable:
-    """The table that the search predicted with.
+def _table(config: SearchConfig, profiled: Profiled, folder: Path) -> LatencyTable:
+    """The table that the search predicted with, from its folder.
 
-    Raises: TableError: this machine has another one.
+    Raises: TableError: it is of another machine, or damaged.
     """
-    assert config.latency is not None
-    table = table_here(profiled, batch=config.latency.batch, threads=config.latency.threads, log=lambda line: None)
-    if table.digest != config.latency.table_sha256:
+    target = config.latency
+    assert target is not None
+    here = {"batch": target.batch, "threads": target.threads}
+    kept = folder / KEPT
+    # A search that was begun by an earlier version kept none.
+    table = read_table(kept) if kept.exists() else table_here(profiled, **here, log=lambda line: None)
+    if table.digest != target.table_sha256 or table.setting.cpu != setting_here(**here).cpu:
         raise TableError("latency table", ["the search was made with another one; search again on this machine"])
     return table

@@ -9,6 +9,8 @@ from exporter.latency.measure import FITTING, QUICK, measure_at_pace, onnx_of
 from exporter.latency.profiling import references_of
 from exporter.latency.scaling import fit_widths, is_near
 from exporter.selection.searches import FinishedSearch
+from foundation.document import ConfigError
+from searcher.arch.errors import ArchitectureError
 from searcher.arch.spec import Spec
 
 # Of a target: what measuring a network twice may differ by.
@@ -23,7 +25,7 @@ def brought_to_target(
     """Each network at the widths fitted to the search's target, and the milliseconds that it takes there.
 
     All in the same sittings, for opening and pacing take longer than the calls. Args: are_known: known networks, which
-    are fitted more closely. Raises: BenchmarkError: see `measure`.
+    are fitted more closely. Raises: BenchmarkError: see `measure`. ConfigError: no network is wide enough.
     """
     target, table, profiled = finished.search.config.latency, finished.table, finished.profiled
     assert target is not None
@@ -41,7 +43,12 @@ def brought_to_target(
         """With a margin, for they are measured once more."""
         return all(target.miss((share + margin) * aim_ms) == 0 for margin in (-_MARGIN, _MARGIN))
 
-    fitted = fit_widths(specs, shares=shares, is_enough=[is_near if is_known else meets for is_known in are_known])
+    try:
+        fitted = fit_widths(specs, shares=shares, is_enough=[is_near if is_known else meets for is_known in are_known])
+    except ArchitectureError as error:
+        raise ConfigError(
+            f"the target of {target.target_ms:.3g} ms takes wider networks than there can be: {error}"
+        ) from error
     networks = [fit.spec for fit in fitted]
     measured = ms_of(networks, effort=QUICK)
     # Where the machine was busy for a while, all that were fitted to the target can miss it together.

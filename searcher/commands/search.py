@@ -81,6 +81,7 @@ def search(
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
     from searcher.commands.search_request import SearchOptions, search_request, with_latency
+    from searcher.latency.kept import KEPT, KeptTables
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.report.text import describe_spec
     from searcher.running import device as devices
@@ -91,12 +92,17 @@ def search(
     from searcher.training.search import search as run_search
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
-    request = search_request(SearchOptions(**options), say=partial(leading_speaker(), err=True))
+    note = partial(leading_speaker(), err=True)
+    wanted = SearchOptions(**options)
+    if resume and run_path is not None:
+        wanted = wanted.going_on(run_path / "search")
+    request = search_request(wanted, say=note)
     run_path = run_path or request.default_run
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     graphs = graphs_of(torch_device) if cuda_graphs else None
-    config, predictor = with_latency(request, tables=ctx.obj)
+    tables = KeptTables(run_path / "search", ctx.obj) if resume else ctx.obj
+    config, table = with_latency(request, tables=tables, say=note)
     again = command_again()
     with (
         catch_signals() as interrupt,
@@ -111,6 +117,8 @@ def search(
         if folder.finished:
             say(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
             return
+        if table is not None and world.leads:
+            table.write(folder.path / KEPT)
         say(f"search in {run_path} on {devices.describe(torch_device, count=world.size)}", err=True)
         spec = run_search(
             config,
@@ -120,7 +128,7 @@ def search(
             interrupt=interrupt,
             pace=pace,
             graphs=graphs,
-            latency=predictor,
+            latency=None if table is None else table.predictor(config.final_network, request.task),
         )
     say(describe_spec(spec), nl=False)
     say(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from foundation.document import ConfigError
 from searcher.arch.tasks import Task, image_size_of
-from searcher.latency.fastest import fastest
+from searcher.latency.extremes import latency_range
+from searcher.latency.kept import Tables
 from searcher.latency.table import LatencyTable
-from searcher.latency.target import LatencyTarget, target_ms
+from searcher.latency.target import LatencyTarget, check_has_latency, target_ms
 from searcher.presets.catalog import default_dataset, default_latency, search_preset
 from searcher.presets.datasets import default_space
 from searcher.running.settings import Settings
@@ -46,6 +47,13 @@ class SearchOptions:
     latency_batch: int = 1
     latency_threads: int = 1
 
+    def going_on(self, folder: Path) -> SearchOptions:
+        """These options where they say what is searched for; else those of the search that was begun in a folder."""
+        config = folder / "config.toml"
+        free = {"threads", "memory_budget_mb", "latency_batch", "latency_threads"}
+        says = any(vars(self)[field.name] != field.default for field in fields(self) if field.name not in free)
+        return self if says or not config.exists() else replace(self, config_file=config)
+
 
 @dataclass(frozen=True)
 class SearchRequest:
@@ -68,18 +76,6 @@ class SearchRequest:
         return Path("runs") / f"{config.space}-{name}-{config.preset}"
 
 
-Predictor = Callable[[Any], float]
-"""An architecture -> ms."""
-
-
-class Tables(Protocol):
-    """Whoever has this machine's latency tables, as `enas.Peers`."""
-
-    def latency_table(
-        self, space_name: str, space: object, network: object, task: Task, *, batch: int, threads: int
-    ) -> LatencyTable: ...
-
-
 def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> SearchRequest:
     """What the options mean together, with the data set opened. say: takes a line that the user should know.
 
@@ -93,7 +89,8 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
     # Tells now what would otherwise be found out when the search is over.
     task = task_of(store, dataset=dataset)
     goal = options.latency
-    if goal is None and options.config_file is None:
+    # A run's own configuration is whole: without a latency its search had none.
+    if goal is None and not settings.has("latency") and not settings.has("dataset_sha256"):
         goal = default_latency(space)
     config = search_preset(space, preset, image_size=image_size_of(task))
     if goal not in (None, "none"):
@@ -117,10 +114,13 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
     return SearchRequest(config, store, task, goal, options.latency_batch, options.latency_threads)
 
 
-def with_latency(request: SearchRequest, *, tables: Tables) -> tuple[SearchConfig, Predictor | None]:
-    """The configuration with its latency target, and what predicts; without a goal, the configuration's own target.
+def with_latency(
+    request: SearchRequest, *, tables: Tables, say: Callable[[str], object]
+) -> tuple[SearchConfig, LatencyTable | None]:
+    """The configuration with its latency target, and the table to predict with; without a goal, the configuration's own
+    target. say: takes a line that the user should know.
 
-    Raises: ConfigError: the goal is none, or no network of the space is as fast.
+    Raises: ConfigError: the goal is none, or no network of the space is as fast, or networks of the space have none.
     """
     config, task, goal, network = request.config, request.task, request.latency, request.config.final_network
     asked, batch, threads = config.latency, request.latency_batch, request.latency_threads
@@ -128,6 +128,7 @@ def with_latency(request: SearchRequest, *, tables: Tables) -> tuple[SearchConfi
         if asked is None:
             return config, None
         batch, threads = asked.batch, asked.threads
+    check_has_latency(config.space)
     table = tables.latency_table(config.space, config.search_space, network, task, batch=batch, threads=threads)
     if goal is not None:
         milliseconds = target_ms(goal, references=table.references)
@@ -135,12 +136,19 @@ def with_latency(request: SearchRequest, *, tables: Tables) -> tuple[SearchConfi
     assert asked is not None
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
-    predictor = table.predictor(network, task)
-    least = fastest(config.search_space, predictor)
+    least, most = latency_range(config.search_space, table.predictor(network, task))
     # A width that the space does not decide on is fitted to the target afterwards.
-    if asked.target_ms < least and not hasattr(network, "channels"):
-        raise ConfigError(f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms")
-    return replace(config, latency=replace(asked, table_sha256=table.digest)), predictor
+    if not hasattr(network, "channels"):
+        if asked.target_ms < least:
+            raise ConfigError(
+                f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms"
+            )
+        if asked.target_ms > most:
+            say(
+                f"no network of this space takes as long as {asked.target_ms:.3g} ms; the slowest takes {most:.3g} ms. "
+                "What is found will be made wider than anything that is searched"
+            )
+    return replace(config, latency=replace(asked, table_sha256=table.digest)), table
 
 
 def _derivation(config: SearchConfig, kind: Literal["thorough", "paper"] | None) -> DeriveConfig:

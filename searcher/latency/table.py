@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class LatencyTable:
     """What networks that people know take, ms, by name."""
     is_noisy: bool = False
     digest: str = field(default="", compare=False)
-    """sha256 of the file, once there is one."""
+    """sha256 of the file that `write` makes; empty of a table that was not read."""
 
     def predict(self, spec: Spec) -> float:
         """What the network of a spec takes, ms.
@@ -107,6 +107,9 @@ class LatencyTable:
 
     def write(self, path: Path) -> None:
         """Write the table, whole or not at all."""
+        write_text(path, self._text())
+
+    def _text(self) -> str:
         document = {
             "schema": SCHEMA,
             "space": self.space,
@@ -116,7 +119,7 @@ class LatencyTable:
             "references": dict(self.references),
             "rows": write_rows(self.rows),
         }
-        write_text(path, json.dumps(document, indent=1) + "\n")
+        return json.dumps(document, indent=1) + "\n"
 
 
 def read_table(path: Path) -> LatencyTable:
@@ -139,16 +142,15 @@ def read_table(path: Path) -> LatencyTable:
     problems.raise_if_any(TableError)
     assert setting is not None
     assert fit is not None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return LatencyTable(
+    table = LatencyTable(
         space=document["space"],
         setting=setting,
         rows=rows,
         fit=fit,
         references=dict(references),
         is_noisy=bool(document["is_noisy"]),
-        digest=digest,
     )
+    return replace(table, digest=hashlib.sha256(table._text().encode()).hexdigest())
 
 
 def write_rows(rows: Mapping[Block, Row]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foundation.document import ConfigError, unknown
+from searcher.spaces import search_space
 
 _MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _NUMBER = r"-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
@@ -50,6 +51,14 @@ class LatencyTarget:
         """How far a latency lies outside what meets the target and makes use of it, as a part of it; 0 within."""
         relative = latency_ms / self.target_ms - 1
         return max(0.0, relative - SLACK_ABOVE, -SLACK_BELOW - relative)
+
+
+def check_has_latency(space: str) -> None:
+    """Raises: ConfigError: networks of the space are not of images, whose latency alone is measured."""
+    if search_space(space).latency_view is None:
+        raise ConfigError(
+            f"networks of the space {space} have no latency to aim at or to profile; those of images have"
+        )
 
 
 def target_ms(text: str, *, references: Mapping[str, float]) -> float:

@@ -18,6 +18,10 @@ from tests.end_to_end import conftest as tiny
 store_path = tiny.store_path
 
 
+def silent(line: str) -> None:
+    """Where nobody listens."""
+
+
 def request_of(store_path: Path, **options: Any) -> SearchRequest:
     return search_request(SearchOptions(dataset=str(store_path), **options), say=lambda _: None)
 
@@ -41,7 +45,6 @@ def test_an_option_beats_the_file_and_the_file_the_preset(store_path: Path, tmp_
     file.write_text('seed = 5\nspace = "macro"\nnum_epochs = 9\n', encoding="utf-8")
     found = request_of(store_path, config_file=file)
     assert (found.config.space, found.config.seed, found.config.num_epochs) == ("macro", 5, 9)
-    assert found.latency is None  # a file says all of a search
     assert request_of(store_path, config_file=file, seed=0).config.seed == 0
     with pytest.raises(ConfigError, match=r"mine\.toml is for the space macro, but --space is micro"):
         request_of(store_path, config_file=file, space="micro")
@@ -82,18 +85,18 @@ class _OneMillisecond:
 def test_a_goal_becomes_a_target_of_the_table_it_was_looked_up_in(store_path: Path) -> None:
     tables = Tables()
     request = request_of(store_path, space="micro", latency="0.9x resnet-20", latency_batch=4, latency_threads=2)
-    config, predictor = with_latency(request, tables=tables)
+    config, table = with_latency(request, tables=tables, say=silent)
     assert config.latency is not None
-    assert predictor is not None
+    assert table is not None
     assert (config.latency.target_ms, config.latency.table_sha256) == (1.8, "of the table")
     assert tables.asked == [(4, 2)]
     # Gone on with, or done again from its file: the target itself, on the setting it was made for.
     again = replace(request, config=config, latency=None, latency_batch=1, latency_threads=1)
-    assert with_latency(again, tables=tables)[0] == config
+    assert with_latency(again, tables=tables, say=silent)[0] == config
     assert tables.asked == [(4, 2), (4, 2)]
     other = replace(config, latency=replace(config.latency, table_sha256="of another"))
     with pytest.raises(ConfigError, match="not the one of the config"):
-        with_latency(replace(again, config=other), tables=tables)
+        with_latency(replace(again, config=other), tables=tables, say=silent)
 
 
 @pytest.mark.parametrize("way", ["file", "assignment"])
@@ -103,7 +106,7 @@ def test_a_goal_keeps_the_weight_that_is_set(store_path: Path, tmp_path: Path, w
         given = {"config_file": tmp_path / "mine.toml"}
         given["config_file"].write_text("[latency]\ntarget_ms = 3.0\nweight = -0.2\n", encoding="utf-8")
     request = request_of(store_path, space="micro", latency="0.9x resnet-20", **given)
-    config, _ = with_latency(request, tables=Tables())
+    config, _ = with_latency(request, tables=Tables(), say=silent)
     assert config.latency is not None
     assert (config.latency.target_ms, config.latency.weight) == (1.8, -0.2)
 
@@ -111,11 +114,44 @@ def test_a_goal_keeps_the_weight_that_is_set(store_path: Path, tmp_path: Path, w
 def test_without_a_goal_nothing_is_measured(store_path: Path) -> None:
     tables = Tables()
     request = request_of(store_path, latency="none")
-    assert with_latency(request, tables=tables) == (request.config, None)
+    assert with_latency(request, tables=tables, say=silent) == (request.config, None)
     assert tables.asked == []
 
 
 def test_a_target_below_the_fastest_network_is_refused(store_path: Path) -> None:
     request = request_of(store_path, space="stages", latency="0.5ms")
     with pytest.raises(ConfigError, match=r"takes 0\.5 ms; the fastest takes"):
-        with_latency(request, tables=Tables())
+        with_latency(request, tables=Tables(), say=silent)
+
+
+def test_a_target_above_the_slowest_network_is_told(store_path: Path) -> None:
+    told: list[str] = []
+    with_latency(request_of(store_path, space="stages", latency="0.25s"), tables=Tables(), say=told.append)
+    assert told[0].startswith("no network of this space takes as long as 250 ms; the slowest takes 1 ms. ")
+    with_latency(request_of(store_path, space="micro", latency="0.25s"), tables=Tables(), say=told.append)
+    assert len(told) == 1  # the cells' width is fitted to the target
+
+
+def test_texts_have_no_latency_to_aim_at() -> None:
+    options = SearchOptions(space="recurrent", latency="1ms")
+    with pytest.raises(ConfigError, match="space recurrent have no latency to aim at"):
+        with_latency(search_request(options, say=silent), tables=Tables(), say=silent)
+
+
+@pytest.mark.parametrize("text", ["seed = 3\n", "[latency]\ntarget_ms = 2.0\n", 'dataset_sha256 = ""\n'])
+def test_a_file_leaves_the_default_latency_unless_it_speaks_of_one_or_is_whole(
+    store_path: Path, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text, encoding="utf-8")
+    found = request_of(store_path, config_file=file)
+    assert (found.latency == "0.9x resnet-20") == (text == "seed = 3\n")
+
+
+def test_options_that_say_nothing_are_those_of_the_search_that_was_begun(tmp_path: Path) -> None:
+    asked = SearchOptions(threads=2)
+    assert asked.going_on(tmp_path) == asked
+    (tmp_path / "config.toml").touch()
+    assert asked.going_on(tmp_path) == SearchOptions(threads=2, config_file=tmp_path / "config.toml")
+    said = SearchOptions(seed=0)
+    assert said.going_on(tmp_path) == said

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,8 @@ from searcher.arch.spec import Spec
 from searcher.arch.stages.architecture import StagesArchitecture
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import CONCAT, HALVE, HEAD, PROJECT, STEM, SUM, Block, blocks_of, blocks_of_space
-from searcher.latency.fastest import fastest
+from searcher.latency.extremes import latency_range
+from searcher.latency.kept import KEPT, KeptTables
 from searcher.latency.table import (
     LatencyTable,
     Row,
@@ -192,9 +194,47 @@ def test_a_table_of_another_machine_is_refused_with_the_cure() -> None:
         check_setting(table, replace(SETTING, cpu="another", batch=32), source="table.json")
 
 
-def test_the_fastest_network_of_a_space_is_found() -> None:
+@dataclass
+class _Machine:
+    """Has one table, and counts how often it is asked."""
+
+    table: LatencyTable
+    asked: int = 0
+
+    def latency_table(self, *_: object, **__: object) -> LatencyTable:
+        self.asked += 1
+        return self.table
+
+
+def test_a_kept_table_goes_on_being_the_searchs(tmp_path: Path) -> None:
+    table, machine = made_up_table("stages"), _Machine(made_up_table("micro"))
+    space, size = SPACES["stages"]
+    kept = KeptTables(tmp_path, machine)
+
+    def asked_for(space: Any, **setting: int) -> LatencyTable:
+        return kept.latency_table("stages", space, size, TASK, **{"batch": 1, "threads": 1, **setting})
+
+    assert asked_for(space) is machine.table
+    table.write(tmp_path / KEPT)
+    assert asked_for(space) == table
+    assert asked_for(space).digest == hashlib.sha256((tmp_path / KEPT).read_bytes()).hexdigest()
+    assert machine.asked == 1
+    # For anything else the machine is asked.
+    assert asked_for(space, batch=32) is machine.table
+    assert asked_for(replace(space, operations=("fused_3x3_e2",))) is machine.table
+
+
+def test_a_tables_digest_is_of_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    made_up_table("stages").write(path)
+    digest = read_table(path).digest
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert read_table(path).digest == digest
+
+
+def test_the_fastest_and_the_slowest_network_of_a_space_are_found() -> None:
     def latency(architecture: StagesArchitecture) -> float:
         wide = sum(stage.channels * len(stage.layers) for stage in architecture.stages)
         return architecture.stem.channels / architecture.stem.stride + wide
 
-    assert fastest(STAGES, latency) == 8 / 2 + 8 + 16 + 32
+    assert latency_range(STAGES, latency) == (8 / 2 + 8 + 16 + 32, 16 + 16 + 2 * 32 + 3 * 32)
