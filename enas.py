@@ -7,6 +7,7 @@ never loads torch. What a user can cause ends here: one clear line on stderr and
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -221,6 +222,10 @@ def main(package: str | None = None) -> None:
     without a word, where the reader of its output has gone (`enas … | head`), which click sees to.
     """
     telemetry.switch_off()
+    # A stream that was closed before the start (`2>&-`) is None, which neither click's nor tqdm's callers expect.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
         status = build_group(package).main(obj=Peers(), standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -295,6 +295,13 @@ enas.main()
     assert done.stderr == f"error: this needs the package '{missing}': pip install 'enas-toolchain[train]'\n"
 
 
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_stream_that_was_closed_before_the_start_is_no_failure(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text((ROOT / "searcher/arch/published/resnet-20.json").read_text())
+    command = f"{shlex.quote(sys.executable)} enas.py watch {shlex.quote(str(tmp_path))} --once {closed}>&-"
+    assert subprocess.run(command, shell=True, cwd=ROOT, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("space", sorted(SPACES))
 def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
     for preset in search_space(space).presets.PRESETS:

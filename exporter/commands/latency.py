@@ -39,7 +39,8 @@ def profile(
 ) -> None:
     """Measure every block of a space in onnxruntime, and whole networks to fit and check the sum on.
 
-    What an interrupted profile has measured is kept, and the next one goes on from there.
+    What an interrupted profile has measured of the blocks is kept, and the next one goes on from there; the whole
+    networks at its end are measured side by side, in one sitting of a minute or so.
     """
     from exporter.latency.profiling import Profiled, setting_here, table_here, table_path
     from searcher.arch.tasks import ImageClassification, image_size_of

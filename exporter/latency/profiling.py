@@ -1,6 +1,7 @@
 """Making the latency table of a space on this machine: every fused block measured, then whole networks to fit on.
 
-What is measured is kept after each group of blocks, so that an interrupted profile goes on where it stopped.
+What is measured is kept after each group of blocks, so that an interrupted profile goes on where it stopped; only the
+sitting of whole networks at its end, which are compared with each other, is one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from foundation.machine import Machine
 from foundation.seeds import stream_seed
 from foundation.statistics import Interval
 from runtime.models.ort import onnxruntime
-from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.blocks import Block, blocks_of_space
+from searcher.latency.references import references_of
 from searcher.latency.table import (
     LatencyTable,
     Row,
@@ -40,7 +41,6 @@ from searcher.latency.table import (
 )
 from searcher.running.progress import Progress
 from searcher.running.run_folder import lock_file
-from searcher.spaces import search_space
 
 # An error of a row is one of many in a network's sum, so that many rows measured fast beat few measured carefully.
 _ROWS = Effort(seconds=0.02, sittings=2)
@@ -101,20 +101,6 @@ def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[s
         return profile(profiled, setting=setting, path=path, log=log)
 
 
-def references_of(profiled: Profiled) -> dict[str, Spec]:
-    """The published networks that latency targets of a space name, for its task."""
-    view = search_space(profiled.space_name).latency_view
-    assert view is not None
-    found: dict[str, Spec] = {}
-    for name in published_names():
-        spec = published_spec(name)
-        if spec.space == profiled.space_name:
-            architecture = view.reference(spec.architecture, profiled.space)
-            if architecture is not None:
-                found[name] = replace(spec, architecture=architecture, task=profiled.task)
-    return found
-
-
 def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[str], None]) -> LatencyTable:
     """Measure a space's blocks and networks, or the rest of them, and write the table to `path`.
 
@@ -122,7 +108,7 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
     """
     blocks = blocks_of_space(profiled.space_name, profiled.space, profiled.network, profiled.task)
     specs = list(_networks(profiled, count=_FITTED + _HELD_OUT))
-    references = references_of(profiled)
+    references = references_of(profiled.space_name, profiled.space, profiled.task)
     partial = _Partial(path.with_name(path.name + ".part"), setting, log=log)
     rows = partial.rows
     missing = [block for block in blocks if block not in rows]

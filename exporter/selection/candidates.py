@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.latency.profiling import Profiled, references_of
+from exporter.latency.profiling import Profiled
 from exporter.selection.drawing import Sample, held, neighbours_of, samples_of, scored
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.searches import FinishedSearch
@@ -23,6 +23,7 @@ from foundation.seeds import stream_seed
 from searcher.arch.catalog import published_names
 from searcher.arch.retarget import with_larger_maps
 from searcher.arch.spec import Spec, parse_spec
+from searcher.latency.references import references_of
 from searcher.nn.complexity import complexity_of
 
 # How many are fitted for each that is wanted, for not all have a width that meets the target.
@@ -132,7 +133,7 @@ def known_networks(profiled: Profiled) -> dict[str, Spec]:
 
     Which of the two trains better depends on the data.
     """
-    known = references_of(profiled)
+    known = references_of(profiled.space_name, profiled.space, profiled.task)
     larger = {f"{name} on larger maps": with_larger_maps(spec) for name, spec in known.items()}
     return known | {name: spec for name, spec in larger.items() if spec is not None}
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from exporter.latency.measure import FITTING, QUICK, measure_at_pace, onnx_of
-from exporter.latency.profiling import references_of
 from exporter.latency.scaling import fit_widths, is_near
 from exporter.selection.searches import FinishedSearch
 from foundation.document import ConfigError
 from searcher.arch.errors import ArchitectureError
 from searcher.arch.spec import Spec
+from searcher.latency.references import references_of
 
 # Of a target: what measuring a network twice may differ by.
 _MARGIN = 0.01
@@ -31,7 +31,7 @@ def brought_to_target(
     assert target is not None
     assert table is not None
     assert profiled is not None
-    known = references_of(profiled)
+    known = references_of(profiled.space_name, profiled.space, profiled.task)
     paced = [(onnx_of(spec), table.references[name]) for name, spec in known.items() if name in table.references]
     ms_of = partial(measure_at_pace, paced=paced, batch=target.batch, threads=target.threads)
     aim_ms = _AIM * target.target_ms

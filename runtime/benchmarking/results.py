@@ -19,7 +19,8 @@ from runtime.benchmarking.targets import Target
 _NOISY_SPREAD = 0.10
 
 Doubt = Literal["too few samples", "unsettled"]
-"""Fewer samples than the quantile takes; or enough, but successive ones are too much alike for an interval."""
+"""Fewer samples than the quantile takes; or enough, but the goal lies within its interval, or successive ones are too
+much alike for one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Goal:
         samples = series.samples_ms
         interval = statistics.quantile(samples, self.q).interval if self._is_supported_by(series) else None
         if interval is not None:
-            return interval.high <= self.latency_ms
+            return None if interval.low <= self.latency_ms < interval.high else interval.high <= self.latency_ms
         if not samples.size:
             return None
         # Without an interval it is a miss where clearly more calls miss it than the quantile leaves out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from foundation.document import ConfigError
 from searcher.arch.tasks import Task, image_size_of
 from searcher.latency.extremes import latency_range
 from searcher.latency.kept import Tables
+from searcher.latency.references import references_of
 from searcher.latency.table import LatencyTable
-from searcher.latency.target import LatencyTarget, check_has_latency, target_ms
+from searcher.latency.target import LatencyTarget, check_goal, check_has_latency, target_ms
 from searcher.presets.catalog import default_dataset, default_latency, search_preset
 from searcher.presets.datasets import default_space
 from searcher.running.settings import Settings
@@ -129,6 +131,8 @@ def with_latency(
             return config, None
         batch, threads = asked.batch, asked.threads
     check_has_latency(config.space)
+    if goal is not None:
+        check_goal(goal, known=list(references_of(config.space, config.search_space, task)))
     table = tables.latency_table(config.space, config.search_space, network, task, batch=batch, threads=threads)
     if goal is not None:
         milliseconds = target_ms(goal, references=table.references)
@@ -137,17 +141,18 @@ def with_latency(
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
     least, most = latency_range(config.search_space, table.predictor(network, task))
-    # A width that the space does not decide on is fitted to the target afterwards.
-    if not hasattr(network, "channels"):
-        if asked.target_ms < least:
-            raise ConfigError(
-                f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes {least:.3g} ms"
-            )
-        if asked.target_ms > most:
-            say(
-                f"no network of this space takes as long as {asked.target_ms:.3g} ms; the slowest takes {most:.3g} ms. "
-                "What is found will be made wider than anything that is searched"
-            )
+    if hasattr(network, "channels"):
+        # A width that the space does not decide on is fitted to the target afterwards, and may become any.
+        least, most = table.fit.intercept_ms, math.inf
+    if asked.target_ms < least:
+        raise ConfigError(
+            f"no network of this space takes {asked.target_ms:.3g} ms; the fastest takes at least {least:.3g} ms"
+        )
+    if asked.target_ms > most:
+        say(
+            f"no network of this space takes as long as {asked.target_ms:.3g} ms; the slowest takes {most:.3g} ms. "
+            "What is found will be made wider than anything that is searched"
+        )
     return replace(config, latency=replace(asked, table_sha256=table.digest)), table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -67,15 +67,36 @@ def target_ms(text: str, *, references: Mapping[str, float]) -> float:
     Args: references: networks' latencies, ms, by name.
     Raises: ConfigError: it is neither, or not above 0.
     """
-    if time := re.fullmatch(rf"\s*({_NUMBER})\s*([a-zµ]+)\s*", text):
-        if time[2] in _MS:
-            return LatencyTarget(float(time[1]) * _MS[time[2]]).target_ms
-        if time[2] != "x":
-            raise ConfigError(f"latency {text!r}: {unknown('unit', time[2], tuple(_MS))}")
+    time = _time_ms(text)
+    if time is None:
+        part, name = _part_of_known(text, known=references)
+        time = part * references[name]
+    return LatencyTarget(time).target_ms
+
+
+def check_goal(text: str, *, known: Collection[str]) -> None:
+    """See, before anything is measured, whether `target_ms` will understand it. known: networks by name.
+
+    Raises: ConfigError: it is neither a time nor a known network's, or not above 0.
+    """
+    time = _time_ms(text)
+    LatencyTarget(_part_of_known(text, known=known)[0] if time is None else time)
+
+
+def _time_ms(text: str) -> float | None:
+    """Of a time with its unit; None where the text is of another kind."""
+    time = re.fullmatch(rf"\s*({_NUMBER})\s*([a-zµ]+)\s*", text)
+    if time and time[2] in _MS:
+        return float(time[1]) * _MS[time[2]]
+    if time and time[2] != "x":
+        raise ConfigError(f"latency {text!r}: {unknown('unit', time[2], tuple(_MS))}")
+    return None
+
+
+def _part_of_known(text: str, *, known: Collection[str]) -> tuple[float, str]:
     part, name = re.fullmatch(rf"\s*(?:({_NUMBER})\s*x\s+)?(.*?)\s*", text).groups()  # type: ignore[union-attr]
-    if name not in references:
-        known = ", ".join(references)
-        raise ConfigError(
-            f"{text!r} is no latency; expected a time such as 0.25ms, or one of {known}, or a part as in 0.9x {known}"
-        )
-    return LatencyTarget(float(part or 1) * references[name]).target_ms
+    if name not in known:
+        names = ", ".join(known)
+        others = f", or one of {names}, or a part as in 0.9x {next(iter(known))}" if known else ""
+        raise ConfigError(f"{text!r} is no latency; expected a time such as 0.25ms{others}")
+    return float(part or 1), name

@@ -11,7 +11,7 @@ import pytest
 from foundation.document import ConfigError
 from searcher.arch.tasks import Task
 from searcher.commands.search_request import SearchOptions, SearchRequest, search_request, with_latency
-from searcher.latency.table import LatencyTable
+from searcher.latency.table import Fit, LatencyTable
 from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
 from tests.end_to_end import conftest as tiny
 
@@ -77,6 +77,7 @@ class _OneMillisecond:
 
     def __init__(self) -> None:
         self.references = {"resnet-20": 2.0}
+        self.fit = Fit(0.1, 0.0, networks=40, held_out=30, median_error=0.0, rank_correlation=1.0)
 
     def predictor(self, network: object, task: Task) -> Any:
         return lambda _: 1.0
@@ -84,7 +85,7 @@ class _OneMillisecond:
 
 def test_a_goal_becomes_a_target_of_the_table_it_was_looked_up_in(store_path: Path) -> None:
     tables = Tables()
-    request = request_of(store_path, space="micro", latency="0.9x resnet-20", latency_batch=4, latency_threads=2)
+    request = request_of(store_path, space="stages", latency="0.9x resnet-20", latency_batch=4, latency_threads=2)
     config, table = with_latency(request, tables=tables, say=silent)
     assert config.latency is not None
     assert table is not None
@@ -105,10 +106,19 @@ def test_a_goal_keeps_the_weight_that_is_set(store_path: Path, tmp_path: Path, w
     if way == "file":
         given = {"config_file": tmp_path / "mine.toml"}
         given["config_file"].write_text("[latency]\ntarget_ms = 3.0\nweight = -0.2\n", encoding="utf-8")
-    request = request_of(store_path, space="micro", latency="0.9x resnet-20", **given)
+    request = request_of(store_path, space="stages", latency="0.9x resnet-20", **given)
     config, _ = with_latency(request, tables=Tables(), say=silent)
     assert config.latency is not None
     assert (config.latency.target_ms, config.latency.weight) == (1.8, -0.2)
+
+
+@pytest.mark.parametrize("goal", ["1", "0.9x nope", "0ms", "1e400ms", "0.9x"])
+def test_a_goal_that_means_nothing_is_refused_before_anything_is_measured(store_path: Path, goal: str) -> None:
+    tables = Tables()
+    for space in ("stages", "macro"):
+        with pytest.raises(ConfigError, match=r"is no latency; expected a time such as|expected more than 0"):
+            with_latency(request_of(store_path, space=space, latency=goal), tables=tables, say=silent)
+    assert tables.asked == []
 
 
 def test_without_a_goal_nothing_is_measured(store_path: Path) -> None:
@@ -118,9 +128,10 @@ def test_without_a_goal_nothing_is_measured(store_path: Path) -> None:
     assert tables.asked == []
 
 
-def test_a_target_below_the_fastest_network_is_refused(store_path: Path) -> None:
-    request = request_of(store_path, space="stages", latency="0.5ms")
-    with pytest.raises(ConfigError, match=r"takes 0\.5 ms; the fastest takes"):
+@pytest.mark.parametrize(("space", "target"), [("stages", "0.5"), ("micro", "0.05")])
+def test_a_target_below_the_fastest_network_is_refused(store_path: Path, space: str, target: str) -> None:
+    request = request_of(store_path, space=space, latency=f"{target}ms")
+    with pytest.raises(ConfigError, match=rf"takes {target} ms; the fastest takes at least"):
         with_latency(request, tables=Tables(), say=silent)
 
 

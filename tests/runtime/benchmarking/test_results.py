@@ -32,6 +32,12 @@ def test_a_latency_is_met_or_missed_or_nobody_knows(milliseconds: float, count: 
     assert GOAL.is_met_by(_series(milliseconds, count)) is is_met
 
 
+@pytest.mark.parametrize(("goal_ms", "is_met"), [(3.6, False), (3.98, None), (4.1, True)])
+def test_a_goal_within_the_interval_is_neither_met_nor_missed(goal_ms: float, is_met: bool | None) -> None:
+    milliseconds = np.random.default_rng(0).permutation(np.linspace(1, 4, 2000))  # p99: 3.97
+    assert Goal(goal_ms).is_met_by(_series_of(milliseconds)) is is_met
+
+
 @pytest.mark.parametrize(
     ("milliseconds", "is_met"),
     [
