@@ -246,6 +246,7 @@ def test_a_folder_that_is_no_run_is_never_deleted(
     [
         ("num_epochs = 3", "num_epoch = 3", "unknown key 'num_epoch'"),
         ("num_epochs = 3", "num_epochs = 0", "num_epochs is 0; at least 1 is needed"),
+        ("seed = 0", "seed = -1", "seed is -1; it must not be negative"),
         ("num_epochs = 3", "num_epochs = 'three'", "num_epochs is 'three'; expected a whole number"),
         ('kind = "lstm"', 'kind = "gru"', "policy.kind: unknown value 'gru'; expected one of lstm, random"),
         ("dropout_prob = 0.1", "dropout_prob = 1.5", "dropout_prob is 1.5; expected 0 up to, not including, 1"),
@@ -369,6 +370,10 @@ def test_make_alone_lists_the_targets() -> None:
         (("watch", "x", "--every", "nan"), "'--every': nan is not a finite number."),
         (("search", "--max-hours", "nan"), "'--max-hours': nan is not a finite number."),
         (("serve", "x", "--poll-s", "nan"), "is not a finite number."),
+        (("search", "--seed", "9" * 18), "is not in the range 0<=x<="),
+        (("generate", "x", "--seed", "9" * 18), "is not in the range 0<=x<="),
+        (("benchmark", "x", "--seed", "-1"), "-1 is not in the range 0<=x<="),
+        (("data", "import", "x", "--name", "x", "--seed", "-1"), "-1 is not in the range 0<=x<="),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(
