@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -307,8 +308,8 @@ def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
             text=True,
             check=True,
         )
-        assert f"--run runs/{space}-{dataset}-{preset} " in done.stdout
-        assert f"enas retrain runs/{space}-{dataset}-{preset} " in done.stdout
+        assert f"--run 'runs/{space}-{dataset}-{preset}' " in done.stdout
+        assert f"enas retrain 'runs/{space}-{dataset}-{preset}' " in done.stdout
 
 
 def made(*words: str) -> subprocess.CompletedProcess[str]:
@@ -318,10 +319,41 @@ def made(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize(
-    ("dataset", "name"), [("my.flowers", "my.flowers"), ("path/to/my.flowers.h5", "my.flowers"), ("flowers", "flowers")]
+    ("dataset", "name"),
+    [
+        ("my.flowers", "my.flowers"),
+        ("path/to/my.flowers.h5", "my.flowers"),
+        ("flowers", "flowers"),
+        ("my path/to my/wild flowers.h5", "wild flowers"),
+    ],
 )
 def test_make_names_a_run_by_the_whole_name_of_its_data_set(dataset: str, name: str) -> None:
-    assert f"--run runs/stages-{name}-quick " in made("search", f"DATASET={dataset}").stdout
+    told = made("search", f"DATASET={dataset}").stdout
+    assert f"--dataset '{dataset}' --run 'runs/stages-{name}-quick' " in told
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_takes_a_run_whose_name_has_spaces() -> None:
+    targets = ("search", "retrain", "export", "verify", "evaluate", "benchmark", "serve", "report", "bench-serving")
+    for line in made(*targets, "RUN=a b", "DATASET=two").stdout.splitlines():
+        if "runs/a" in line:
+            assert "runs/a b" in shlex.split(line)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("space", "latency", "derives"),
+    [
+        ("stages", "", True),
+        ("stages", "none", False),
+        ("micro", "", False),
+        ("micro", "none", False),
+        ("micro", "0.9x resnet-20", True),
+    ],
+)
+def test_make_derives_where_there_is_a_latency_target(space: str, latency: str, derives: bool) -> None:
+    told = made("search", "DATASET=flowers", f"SPACE={space}", f"LATENCY={latency}").stdout
+    assert ("enas derive" in told) == derives
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
