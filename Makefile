@@ -29,7 +29,10 @@ endif
 # A run's name is that of its space, data set and preset. The default data set is the preset's own, which enas is asked
 # for once, when a recipe first needs the name. Of a preset that does not exist the search tells.
 OWN_DATASET = $(eval OWN_DATASET := $$(shell $(ENAS) data default --space $(SPACE) --preset $(PRESET) 2> /dev/null))$(OWN_DATASET)
-RUN_DIR = runs/$(or $(RUN),$(SPACE)-$(patsubst %.h5,%,$(notdir $(or $(DATASET),$(OWN_DATASET),$(PRESET))))-$(PRESET))
+RUN_DIR = runs/$(or $(RUN),$(SPACE)-$(call stem,$(or $(DATASET),$(OWN_DATASET),$(PRESET)))-$(PRESET))
+# A file's name without its ending. make takes a path with spaces for several, so | stands for a space meanwhile.
+BLANK := $() $()
+stem = $(subst |,$(BLANK),$(patsubst %.h5,%,$(notdir $(subst $(BLANK),|,$1))))
 
 # `make search retrain export` keeps its order under -j.
 .NOTPARALLEL:
@@ -50,29 +53,29 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 search: $(READY) ## Find an architecture with ENAS and write the run's spec.json
-	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset $(DATASET)) --run $(RUN_DIR) --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') $(FLIP_OPTION) --resume
-	$(if $(filter stages,$(SPACE))$(LATENCY),$(ENAS) derive $(RUN_DIR) --device $(DEVICE) --resume)
+	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset '$(DATASET)') --run '$(RUN_DIR)' --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') $(FLIP_OPTION) --resume
+	$(if $(filter-out none,$(or $(LATENCY),$(filter stages,$(SPACE)))),$(ENAS) derive '$(RUN_DIR)' --device $(DEVICE) --resume)
 
 retrain: $(READY) ## Train the network of the run's spec.json from scratch
-	$(ENAS) retrain $(RUN_DIR) --device $(DEVICE) $(if $(TEACHER),--teacher '$(TEACHER)') $(FLIP_OPTION) --resume
+	$(ENAS) retrain '$(RUN_DIR)' --device $(DEVICE) $(if $(TEACHER),--teacher '$(TEACHER)') $(FLIP_OPTION) --resume
 
 export: $(READY) ## Convert the retrained network to ONNX and verify it
-	$(ENAS) export $(RUN_DIR) --resume
+	$(ENAS) export '$(RUN_DIR)' --resume
 
 verify: $(READY) ## Compare the run's model.onnx with its torch network again
-	$(ENAS) verify $(RUN_DIR)
+	$(ENAS) verify '$(RUN_DIR)'
 
 evaluate: $(READY) ## Score the run's model.onnx on the test split
-	$(ENAS) evaluate $(RUN_DIR)
+	$(ENAS) evaluate '$(RUN_DIR)'
 
 benchmark: $(READY) ## Measure the run's latency, beside torch
-	$(ENAS) benchmark $(RUN_DIR) --compare-torch
+	$(ENAS) benchmark '$(RUN_DIR)' --compare-torch
 
 serve: $(READY) ## Serve the run's model over HTTP, on port 8000 of this machine
-	$(ENAS) serve $(or $(MODELS),$(RUN_DIR)) --provider $(DEVICE)
+	$(ENAS) serve '$(or $(MODELS),$(RUN_DIR))' --provider $(DEVICE)
 
 report: $(READY) ## Write the run's HTML page
-	$(ENAS) report $(RUN_DIR)
+	$(ENAS) report '$(RUN_DIR)'
 
 # A process a core; a file's tests stay together, for they share what they set up. In the order of folders, which has
 # the long files early: a long one at the end would leave the other cores idle.
@@ -97,7 +100,7 @@ test-gpu: $(READY) ## Run the tests that need a CUDA device
 
 # Takes .venv if it is there and installs nothing: a machine with a GPU may have no package registry.
 gpu-check: ## Prove the GPU path on a CUDA device, in ten minutes (OUT=folder, ARGS=--full)
-	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -m tests.gpu_check $(if $(OUT),--out $(OUT)) $(ARGS)
+	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -m tests.gpu_check $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 test-clients: $(READY) .venv-clients/.ready .venv-triton/.ready ## Try the server with tritonclient and schemathesis
 	$(VENV)/bin/python -m pytest tests/runtime/serving/test_real_clients.py tests/exporter/delivery/test_triton.py
@@ -116,16 +119,16 @@ bench: $(READY) ## Measure what docs/results.md claims is fast
 	$(VENV)/bin/python -m tests.benchmarks $(ONLY)
 
 recipes: $(READY) ## Try ingredients of a training one at a time, which may take nights (DATASET=name, ARGS=--seeds 3)
-	$(VENV)/bin/python -m tests.benchmarks.recipes $(if $(DATASET),--dataset $(DATASET)) $(ARGS)
+	$(VENV)/bin/python -m tests.benchmarks.recipes $(if $(DATASET),--dataset '$(DATASET)') $(ARGS)
 
 bench-gpu: $(READY) ## Measure what each lever is worth on a CUDA device
 	$(VENV)/bin/python -m tests.benchmarks.gpu
 
 bench-serving: $(READY) .venv-litserve/.ready .venv-mlserver/.ready ## Measure the server beside LitServe and MLServer
-	$(VENV)/bin/python -m tests.benchmarks.serving $(or $(MODELS),$(RUN_DIR))
+	$(VENV)/bin/python -m tests.benchmarks.serving '$(or $(MODELS),$(RUN_DIR))'
 
 bench-attacks: $(READY) ## Measure what an honest client of the server notices of ten minutes of attacks
-	$(VENV)/bin/python -m tests.benchmarks.serving.attacked $(or $(MODELS),$(RUN_DIR))
+	$(VENV)/bin/python -m tests.benchmarks.serving.attacked '$(or $(MODELS),$(RUN_DIR))'
 
 # Programs that want other versions of our own packages.
 .venv-%/.ready: tests/others/%.txt

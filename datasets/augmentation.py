@@ -31,7 +31,8 @@ class Augmentation:
     """What is done to a batch of training images, in the order of these fields; each image draws for itself."""
 
     crop_padding: int = 0
-    """Pixels added on every side before a window of the image's size is cut at random; 0: no crop."""
+    """Pixels added on every side before a window of the image's size is cut at random, at most the image's larger side,
+    or, of black ones, one less than its smaller side; 0: no crop."""
     crop_border: Literal["mirrored", "black"] = "mirrored"
     """What these pixels are: the image, mirrored at its border, or black, which photographs have not at theirs."""
     flip: bool = False
@@ -86,6 +87,14 @@ class Augmentation:
         height, width, _ = image_shape
         if self.cutout > max(height, width):
             raise AugmentationError(f"cutout is {self.cutout}, larger than the pictures of {height}×{width}")
+        # Of a smaller padding than the smaller side every crop shows a part of the picture. A mirrored border shows the
+        # picture, too, and pictures of one row are padded as others.
+        is_black = self.crop_border == "black"
+        most = min(height, width) - 1 if is_black else max(height, width)
+        if self.crop_padding > most:
+            border = "with a black border " if is_black else ""
+            pictures = f"{border}pictures of {height}×{width}"
+            raise AugmentationError(f"crop_padding is {self.crop_padding}; {pictures} take at most {most}")
         if self.mixes and num_classes < 2:
             name = "mixup" if self.mixup else "cutmix"
             raise AugmentationError(f"{name} mixes images of different classes, but the data set has {num_classes}")

@@ -20,7 +20,7 @@ from datasets.sources.picture_table import SUFFIXES, Columns
 from datasets.store import ImageStore, StoreError, open_store
 from datasets.summary import class_table, summary, token_table
 from datasets.tokens import Tokens
-from foundation.command_options import force_option
+from foundation.command_options import force_option, seed_option
 from foundation.progress import steps
 from foundation.text import printable
 
@@ -72,7 +72,7 @@ class _Columns(click.ParamType):
     help="To --size: take the whole picture, or the largest middle part that keeps proportions.",
 )
 @click.option("--colour", type=click.Choice(["auto", "grey", "rgb"]), default="auto", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the pictures' split into train, valid, test.")
+@seed_option("Of the pictures' split into train, valid, test.", default=0)
 @click.option(
     "--columns", type=_Columns(), help="A table's columns of paths and labels, where they have unusual names."
 )

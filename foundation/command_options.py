@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from foundation.limits import MAX_SEED
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -30,7 +32,7 @@ device_option = click.option("--device", type=click.Choice(DEVICES), default="au
 def seed_option(fixes: str, *, default: str | int) -> Callable[[Command], Command]:
     """--seed, as the parameter seed: a number, or None where `default` says in words what is taken then."""
     in_words = {"show_default": default} if isinstance(default, str) else {"default": default}
-    return click.option("--seed", type=click.IntRange(min=0), help=fixes, **in_words)
+    return click.option("--seed", type=click.IntRange(0, MAX_SEED), help=fixes, **in_words)
 
 
 def force_option(replaces: str) -> Callable[[Command], Command]:

@@ -1,4 +1,4 @@
-"""How large a picture may be, and how many threads there may be, for every command alike."""
+"""How large a picture or a seed may be, and how many threads there may be, for every command alike."""
 
 from __future__ import annotations
 
@@ -15,3 +15,6 @@ MAX_STORED_PIXELS = 1 << 22
 
 MAX_THREADS = 1024
 """onnxruntime takes a minute to start as many."""
+
+MAX_SEED = 10**17 - 1
+"""A document holds whole numbers of 18 digits: one that is counted on from a seed, as in a comparison, is read, too."""

@@ -247,6 +247,7 @@ def test_a_folder_that_is_no_run_is_never_deleted(
     [
         ("num_epochs = 3", "num_epoch = 3", "unknown key 'num_epoch'"),
         ("num_epochs = 3", "num_epochs = 0", "num_epochs is 0; at least 1 is needed"),
+        ("seed = 0", "seed = -1", "seed is -1; it must not be negative"),
         ("num_epochs = 3", "num_epochs = 'three'", "num_epochs is 'three'; expected a whole number"),
         ('kind = "lstm"', 'kind = "gru"', "policy.kind: unknown value 'gru'; expected one of lstm, random"),
         ("dropout_prob = 0.1", "dropout_prob = 1.5", "dropout_prob is 1.5; expected 0 up to, not including, 1"),
@@ -314,8 +315,8 @@ def test_make_and_the_command_line_name_runs_alike(space: str) -> None:
             text=True,
             check=True,
         )
-        assert f"--run runs/{space}-{dataset}-{preset} " in done.stdout
-        assert f"enas retrain runs/{space}-{dataset}-{preset} " in done.stdout
+        assert f"--run 'runs/{space}-{dataset}-{preset}' " in done.stdout
+        assert f"enas retrain 'runs/{space}-{dataset}-{preset}' " in done.stdout
 
 
 def made(*words: str) -> subprocess.CompletedProcess[str]:
@@ -325,10 +326,41 @@ def made(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize(
-    ("dataset", "name"), [("my.flowers", "my.flowers"), ("path/to/my.flowers.h5", "my.flowers"), ("flowers", "flowers")]
+    ("dataset", "name"),
+    [
+        ("my.flowers", "my.flowers"),
+        ("path/to/my.flowers.h5", "my.flowers"),
+        ("flowers", "flowers"),
+        ("my path/to my/wild flowers.h5", "wild flowers"),
+    ],
 )
 def test_make_names_a_run_by_the_whole_name_of_its_data_set(dataset: str, name: str) -> None:
-    assert f"--run runs/stages-{name}-quick " in made("search", f"DATASET={dataset}").stdout
+    told = made("search", f"DATASET={dataset}").stdout
+    assert f"--dataset '{dataset}' --run 'runs/stages-{name}-quick' " in told
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_takes_a_run_whose_name_has_spaces() -> None:
+    targets = ("search", "retrain", "export", "verify", "evaluate", "benchmark", "serve", "report", "bench-serving")
+    for line in made(*targets, "RUN=a b", "DATASET=two").stdout.splitlines():
+        if "runs/a" in line:
+            assert "runs/a b" in shlex.split(line)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("space", "latency", "derives"),
+    [
+        ("stages", "", True),
+        ("stages", "none", False),
+        ("micro", "", False),
+        ("micro", "none", False),
+        ("micro", "0.9x resnet-20", True),
+    ],
+)
+def test_make_derives_where_there_is_a_latency_target(space: str, latency: str, derives: bool) -> None:
+    told = made("search", "DATASET=flowers", f"SPACE={space}", f"LATENCY={latency}").stdout
+    assert ("enas derive" in told) == derives
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -377,6 +409,10 @@ def test_make_alone_lists_the_targets() -> None:
         (("watch", "x", "--every", "nan"), "'--every': nan is not a finite number."),
         (("search", "--max-hours", "nan"), "'--max-hours': nan is not a finite number."),
         (("serve", "x", "--poll-s", "nan"), "is not a finite number."),
+        (("search", "--seed", "9" * 18), "is not in the range 0<=x<="),
+        (("generate", "x", "--seed", "9" * 18), "is not in the range 0<=x<="),
+        (("benchmark", "x", "--seed", "-1"), "-1 is not in the range 0<=x<="),
+        (("data", "import", "x", "--name", "x", "--seed", "-1"), "-1 is not in the range 0<=x<="),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(

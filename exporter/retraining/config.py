@@ -60,7 +60,7 @@ class RetrainConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if not 0 <= self.average_share <= 1:
             raise ConfigError(f"average_share is {self.average_share}; expected 0 to 1")
-        for name in ("average_patience", "min_steps", "threads"):
+        for name in ("seed", "average_patience", "min_steps", "threads"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if isinstance(self.training, TextTraining) and self.training.batch_norm:

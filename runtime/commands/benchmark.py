@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from foundation.command_options import FiniteRange, json_option
+from foundation.command_options import FiniteRange, json_option, seed_option
 from foundation.files import write_text
 from foundation.limits import MAX_THREADS
 from runtime.benchmarking.parameters import (
@@ -156,7 +156,7 @@ _FAILED = 1
     is_flag=True,
     help="Measure MobileNetV2-, ResNet-20- and ShuffleNet-like networks of the same input as well, untrained.",
 )
-@click.option("--seed", type=int, default=0, help="Of the random inputs and arrivals.")
+@seed_option("Of the random inputs and arrivals.", default=0)
 @json_option
 @click.option(
     "--output", "--export-json", type=FILE, show_default="RUN/benchmark.json", help="Where the JSON document is kept."

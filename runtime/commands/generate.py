@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from foundation.command_options import FiniteRange, json_option
+from foundation.command_options import FiniteRange, json_option, seed_option
 from foundation.options import OptionError
 from runtime.commands.options import PATH, announced, command_line, provider_option
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--top-k", type=click.IntRange(min=1), show_default="all", help="Choose among that many likeliest tokens."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Another seed, another text.")
+@seed_option("Another seed, another text.", default=0)
 @provider_option
 @json_option
 def generate(

@@ -124,9 +124,12 @@ def serve(
 
 
 def _serve(settings: Settings) -> None:
+    """Raises: ArtifactError: there are no models."""
     from runtime.serving.connections.listener import listen
     from runtime.serving.connections.tls import check_certificate
+    from runtime.serving.models.layout import find_models
 
+    find_models(settings.models)  # before a line says that they are served
     if settings.tls_certificate is not None:
         check_certificate(settings)
     listener = listen(settings)

@@ -40,15 +40,17 @@ def find_spec(source: Path) -> Spec:
 
     Raises: ArchitectureError, with the source as it was typed: there is no such spec, or it breaks its rules.
     """
+    makes_it = f"`enas search --run {shlex.quote(str(source))}` makes it"
     if source.is_dir():
         # A run that trains a given spec, and has searched for none, holds it there.
         path = next((one for one in _specs_of(source) if one.exists()), source / "spec.json")
         if not path.exists():
-            makes_it = f"`enas search --run {shlex.quote(str(source))}` makes it"
             raise ArchitectureError(str(path), [f"no such file; {makes_it}"])
         return _read(path, source=str(path))
-    if source.exists() or source.suffix == ".json" or len(source.parts) > 1:
+    if source.exists() or source.suffix == ".json":
         return _read(source, source=str(source))
+    if len(source.parts) > 1:
+        raise ArchitectureError(str(source), [f"no such run directory; {makes_it}"])
     return published_spec(str(source))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,19 @@ class MetricsLog:
     """Appends records to `metrics.jsonl` and their numbers to TensorBoard files beside it.
 
     The file grows as the run does; `position` belongs into the run's checkpoint, and opening the log at a checkpoint's
-    position cuts off what was written after it. TensorBoard leaves out what it has from `next_step` on.
+    position cuts off what was written after it. Where the file is shorter, a note says so. TensorBoard leaves out what
+    it has from `next_step` on.
     """
 
     def __init__(self, folder: Path, *, position: int = 0, next_step: int = 0) -> None:
         self._path = folder / _METRICS
-        with open(self._path, "ab") as file:
-            # A file shorter than that has been tampered with; truncating would fill it up with zeros.
-            file.truncate(min(position, file.tell()))
+        with open(self._path, "a+b") as file:
+            if file.tell() < position:
+                # Somebody has cut it, perhaps within a line, to which the next record would be joined.
+                file.seek(0)
+                position = file.read().rfind(b"\n") + 1
+                print(f"{self._path}: records of earlier epochs are lost; going on without them", file=sys.stderr)
+            file.truncate(position)
         # Importing it takes a second, so only a run that logs pays for it.
         from torch.utils.tensorboard import SummaryWriter
 

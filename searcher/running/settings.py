@@ -134,12 +134,13 @@ def _unknown(key: str, settable: Mapping[str, Any]) -> str:
     inner = [name for name in settable if name.startswith(f"{key}.")]
     if inner:
         return f"--set {key}: this is a table; name one of its settings: {', '.join(inner)}"
-    # A setting is often named without its table.
-    close = [name for name in settable if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    # A setting is often named without its table, or in another, and a number of things by the things.
+    word = key.rpartition(".")[2]
+    close = [name for name in settable if name.rpartition(".")[2] in (word, f"num_{word}")]
     close = close or difflib.get_close_matches(key, settable, n=1)
     if not close:
         last = {name.rpartition(".")[2]: name for name in settable}
-        close = [last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], last, n=1)]
+        close = [last[name] for name in difflib.get_close_matches(word, last, n=1)]
     if not close:
         return f"--set {key}: unknown setting; a run's config.toml names them all"
     return f"--set {key}: unknown setting; did you mean {' or '.join(map(repr, close))}?"

@@ -91,7 +91,7 @@ class SearchConfig:
             raise ConfigError(
                 f"policy_start_epoch is {self.policy_start_epoch}, but there are only {self.num_epochs} epochs"
             )
-        for name in ("control_samples", "policy_start_epoch", "threads", "min_steps"):
+        for name in ("seed", "control_samples", "policy_start_epoch", "threads", "min_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.policy.kind == "lstm" and self.reinforce.baseline == "leave_one_out" and self.policy_samples < 2:

@@ -340,6 +340,12 @@ def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) 
     ("augmentation", "num_classes", "message"),
     [
         (Augmentation(cutout=9), 3, "cutout is 9, larger than the pictures of 8×6"),
+        (Augmentation(crop_padding=9), 3, "crop_padding is 9; pictures of 8×6 take at most 8"),
+        (
+            Augmentation(crop_padding=6, crop_border="black"),
+            3,
+            "crop_padding is 6; with a black border pictures of 8×6 take at most 5",
+        ),
         (Augmentation(mixup=0.2), 1, "mixup mixes images of different classes, but the data set has 1"),
         (Augmentation(cutmix=0.2), 1, "cutmix mixes images of different classes, but the data set has 1"),
     ],
@@ -348,4 +354,9 @@ def test_what_the_data_cannot_bear_is_refused(augmentation: Augmentation, num_cl
     with pytest.raises(AugmentationError) as error:
         augmentation.check(image_shape=(8, 6, 3), num_classes=num_classes)
     assert str(error.value) == message
-    Augmentation(cutout=8, mixup=1.0).check(image_shape=(8, 6, 3), num_classes=2)
+    for fits in (
+        Augmentation(cutout=8, mixup=1.0),
+        Augmentation(crop_padding=8),
+        Augmentation(crop_padding=5, crop_border="black"),
+    ):
+        fits.check(image_shape=(8, 6, 3), num_classes=2)

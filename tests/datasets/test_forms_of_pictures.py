@@ -337,6 +337,12 @@ def test_a_table_that_says_too_little_is_refused(tmp_path: Path, text: str | byt
     assert re.search(re.escape(message), refusal(path))
 
 
+def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pets")
+    with pytest.raises(StoreError, match=f"^--columns is for a table, but {folder} has none: its folders are taken"):
+        build(folder, columns=("image_id", "dx"))
+
+
 def test_unusual_columns_can_be_named(tmp_path: Path) -> None:
     rows = [f"{name},{'nv' if number % 2 else 'mel'}" for number, name in enumerate(flat(tmp_path))]
     (tmp_path / "labels.csv").write_text("\n".join(["image_id,dx", *rows]))

@@ -136,7 +136,7 @@ def test_a_path_that_exists_comes_before_a_published_name(
             "or a path to a spec.json or a run; did you mean 'enas-micro-published'?",
         ),
         ("absent.json", "absent.json: no such file"),
-        ("runs/absent", "runs/absent: no such file"),
+        ("runs/absent", "runs/absent: no such run directory; `enas search --run runs/absent` makes it"),
     ],
 )
 def test_a_spec_that_is_not_there_is_told_in_one_line(

@@ -103,6 +103,19 @@ def test_metrics_are_cut_back_to_the_checkpoints_position(tmp_path: Path) -> Non
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"epoch": 1, "loss": 1.23457}, {"epoch": 2, "loss": 0.25}]
 
 
+@pytest.mark.parametrize(("left", "epochs"), [('{"epoch": 1}\n{"ep', [1, 3]), ("", [3])])
+def test_metrics_that_are_lost_are_told_of_and_a_half_line_is_dropped(
+    left: str, epochs: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(left)
+    log = MetricsLog(tmp_path, position=26, next_step=2)
+    log.append({"epoch": 3}, step=2)
+    log.close()
+    assert [record["epoch"] for record in read_metrics(path)] == epochs
+    assert capsys.readouterr().err == f"{path}: records of earlier epochs are lost; going on without them\n"
+
+
 def test_reading_metrics_leaves_out_a_line_cut_short(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"epoch": 1}\n{"epoch"')
     assert read_metrics(tmp_path / "m.jsonl") == [{"epoch": 1}]

@@ -133,6 +133,8 @@ def test_a_file_may_hold_what_differs_and_settings_go_before_it(tmp_path: Path) 
         ("sgd.learning_rat=1", "unknown setting; did you mean 'sgd.learning_rate'?"),
         ("learning_rate=1", "unknown setting; did you mean 'sgd.learning_rate'?"),
         ("lerning_rate=1", "unknown setting; did you mean 'sgd.learning_rate'?"),
+        ("epochs=1", "unknown setting; did you mean 'num_epochs'?"),
+        ("search.epochs=1", "unknown setting; did you mean 'num_epochs'?"),
         ("zzz=1", "unknown setting; a run's config.toml names them all"),
         ("sgd=1", "this is a table; name one of its settings: sgd.learning_rate, "),
         ("preset=paper", "this is not set so; --preset says it"),

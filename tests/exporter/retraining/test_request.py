@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
-from foundation.document import ConfigError
+from foundation.document import ConfigError, DocumentError
 from searcher.arch.widths import widths
 from searcher.running.run_folder import RunError
 from tests.end_to_end import conftest as tiny
@@ -31,6 +31,11 @@ def test_a_spec_is_retargeted_and_resized(store_path: Path, tmp_path: Path) -> N
     assert (config.num_epochs, config.seed, config.memory_budget_mb, config.threads) == (3, 4, 9, 0)
     assert request.folders == {"spec": tmp_path / "run" / "retrain"}
     assert said[0].startswith("a network for images of 8×8×1 in 3 classes (bar, dot, blank); the spec is for ")
+
+
+def test_a_seed_below_zero_is_refused(store_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match=r"^--set: seed is -1; it must not be negative$"):
+        request_of("resnet-20", tmp_path, dataset=str(store_path), preset="quick", assignments=("seed=-1",))
 
 
 def test_stages_are_widened_in_proportion(store_path: Path, tmp_path: Path) -> None:

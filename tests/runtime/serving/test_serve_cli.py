@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from runtime.commands import serve as serve_cli
+from runtime.models.artifact import ArtifactError
 from runtime.serving.settings import Settings, SettingsError, read_token
 
 
@@ -83,6 +84,13 @@ def test_the_command_line_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"ENAS_SERVE_PORT": "9000", "ENAS_SERVE_MODELS": "/models"}
     settings = settings_of("here", "--port", "1", environment=environment, monkeypatch=monkeypatch)
     assert (settings.models, settings.port) == (Path("here"), 1)
+
+
+def test_models_are_looked_for_before_it_is_said_that_they_are_served(tmp_path: Path) -> None:
+    result = CliRunner().invoke(serve_cli.serve, [str(tmp_path / "none"), "--port", "0"])
+    assert isinstance(result.exception, ArtifactError)
+    assert str(result.exception) == f"{tmp_path}/none: no such file or directory"
+    assert result.output == ""
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe" * 20, "ein schlüssel, lang genug".encode("latin-1")])
