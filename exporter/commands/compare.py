@@ -42,7 +42,7 @@ _FEW_IMAGES = 200
 @click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
 @settings_options
 @click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Passes over train.")
-@click.option("--dataset", show_default="the run's", help="Name or path of what is trained on.")
+@click.option("--dataset", show_default="the run's", help="What all are made for, and trained on: name or path.")
 @click.option("--test-dataset", metavar="NAME|PATH", show_default="the data set's own", help="Score on its test split.")
 @latency_setting
 @seed_option("Draws the random networks; the first training's seed.", default=0)
@@ -79,17 +79,16 @@ def compare(
     from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.judging.comparison import compare as run_compare
     from exporter.retraining.config import config_types
+    from exporter.retraining.request import with_data
     from searcher.running.settings import Settings
-    from searcher.training.task_kinds import load_store
 
     say = partial(click.echo, err=True)
     settings = Settings.read(config_file, assignments)
     spec, base = _found(run, preset=settings.name("preset", preset), say=say)
     recipe = settings.apply(base, types=config_types(spec.space))
-    store = load_store(dataset or spec.task.dataset, space=spec.space)
+    retargeted, store = with_data(spec, dataset, say=say)
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
-    spec = replace(spec, task=replace(spec.task, dataset=dataset or spec.task.dataset))
     recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs, threads=trainings.threads or 1)
     config = CompareConfig(
         num_random=num_random,
@@ -97,7 +96,7 @@ def compare(
         latency_batch=latency_batch,
         latency_threads=latency_threads,
         seed=seed,
-        test_dataset=test_dataset or spec.task.dataset,
+        test_dataset=test_dataset or retargeted.task.dataset,
     )
     with trainings.workers() as workers:
         found = run_compare(
@@ -105,6 +104,7 @@ def compare(
             spec,
             recipe,
             config,
+            task=retargeted.task,
             store=store,
             num_seeds=seeds,
             setting=workers.setting,

@@ -30,7 +30,9 @@ from exporter.retraining.retrain import load_best, open_teachers, train
 from exporter.retraining.trainings import Training, begin_training
 from foundation.files import strict_json, whole_file, write_text
 from foundation.text import shape_text
+from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
+from searcher.arch.tasks import Task
 from searcher.running.device import resolve_device
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job, Setting, run_jobs
@@ -65,6 +67,7 @@ class CompareConfig:
     test_sha256: str = ""
     dataset_sha256: str = ""
     spec_sha256: str = ""
+    """Of the found network as it is re-targeted."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def compare(
     recipe: RetrainConfig,
     config: CompareConfig,
     *,
+    task: Task,
     store: ImageStore,
     num_seeds: int,
     setting: Setting,
@@ -92,18 +96,19 @@ def compare(
 ) -> dict[str, Any]:
     """Judge a run's network, and write `comparison.json` and the trainings, a folder each, into the run.
 
-    Args: spec: of the found network. recipe: how all are trained. store: what they are trained on. setting, executor:
-    see `run_jobs`. resume, force, again: as for `RunFolder.open`.
+    Args: spec: of the run's network. recipe: how all are trained. task: what the networks are re-targeted to. store:
+    what they are trained on. setting, executor: see `run_jobs`. resume, force, again: as for `RunFolder.open`.
     Returns: the document that was written.
     Raises: RunError: see `RunFolder.open`; or the found network cannot be trained. StoreError: the test images are not
     of the classes and shape of those trained on. DocumentError: a reference is unknown. Stopped, JobsError: as
     `run_jobs`. As `Teachers`: the recipe's cannot teach.
     """
+    found = retarget(spec, task)
     test_store = _test_store(config.test_dataset, like=store)
     config = replace(
-        config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(spec)
+        config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(found)
     )
-    references = known_references(config.references, like=spec)
+    references = known_references(config.references, like=found)
     path = run / FOLDER / _NETWORKS
     if force or not path.exists():
         open_teachers(recipe, store, device=resolve_device(setting.device))  # a missing one is to be said at once
@@ -117,6 +122,7 @@ def compare(
             with setting.interrupt.at_once():
                 field = choose(
                     spec,
+                    task=task,
                     space=space_of(run, spec),
                     num_random=config.num_random,
                     references=references,
@@ -135,7 +141,7 @@ def compare(
         summaries = _train(jobs, folder=folder.path, setting=setting, executor=executor, log=log)
         results = [_result(job, summary) for job, summary in zip(jobs, summaries, strict=True)]
         document = {
-            "spec_sha256": config.spec_sha256,
+            "spec_sha256": spec_digest(spec),
             "dataset": store.name,
             "test_dataset": test_store.name,
             "preset": recipe.preset,

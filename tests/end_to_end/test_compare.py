@@ -154,6 +154,24 @@ def test_another_test_split_is_scored_with_the_normalisation_of_what_was_trained
     assert [row["trainings"] for row in other["networks"]] == [row["trainings"] for row in own["networks"]]
 
 
+def test_another_data_set_has_all_networks_made_for_its_pictures_and_classes(retrained: Path, tmp_path: Path) -> None:
+    classes = (*CLASSES, "ring")
+    splits = {}
+    for seed, (split, count) in enumerate({"train": 24, "valid": 12, "test": 41}.items()):
+        labels = np.arange(count, dtype=np.int64) % len(classes)
+        splits[split] = (tiny_images(count, seed)[0].repeat(2, axis=1).repeat(2, axis=2), labels)
+    path = tmp_path / "larger.h5"
+    write_image_store(path, name="larger", splits=splits, classes=classes, source="made up", licence="CC0-1.0")
+    options = ("--random", "1", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    here("compare", retrained, *options, "--dataset", path)
+    for row in document(retrained)["networks"]:
+        assert row["spec"]["task"]["input_shape"] == [16, 16, 1]
+        assert row["spec"]["task"]["classes"] == list(classes)
+        assert row["spec"]["network"]["stem_stride"] == 2
+    here("report", retrained)
+    assert "Test accuracy against latency" in (retrained / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
