@@ -121,16 +121,19 @@ def compare(
 def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig]:
     """The network that the run is for, at the size at which it was retrained, and how.
 
-    Raises: ArchitectureError: there is none. RunError: what is retrained is another one. DocumentError: there is no
-    such preset, or a file of it is damaged.
+    Raises: ArchitectureError: there is none. RunError: there is no run, or what is retrained is another network.
+    DocumentError: there is no such preset, or a file of it is damaged.
     """
     from exporter.retraining.config import RetrainConfig, config_types
     from exporter.retraining.presets import retrain_preset
     from exporter.retraining.retrain import check_up_to_date
-    from searcher.arch.catalog import check_is_run, find_spec
-    from searcher.running.run_folder import RunFolder, read_config
+    from searcher.arch.catalog import find_spec, published_names
+    from searcher.running.run_folder import RunError, RunFolder, read_config
 
-    check_is_run(run)
+    if not run.is_dir():
+        is_spec = run.is_file() or str(run) in published_names()
+        makes_one = f"; `enas retrain {shlex.quote(str(run))} --run DIR` makes one of this spec" if is_spec else ""
+        raise RunError(f"{run}: not the directory of a run{makes_one}")
     spec = find_spec(run)
     folder = RunFolder(run / "retrain")
     retrained = folder.path / "spec.json"

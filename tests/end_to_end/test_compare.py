@@ -138,6 +138,45 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
         assert document(retrained) == whole
 
 
+def test_a_comparison_does_not_go_on_with_other_data_or_fewer_seeds(retrained: Path, tmp_path: Path) -> None:
+    def write(seed: int) -> None:
+        splits = {"train": tiny_images(9, seed), "valid": tiny_images(9, 8), "test": tiny_images(41, 2)}
+        path.unlink(missing_ok=True)
+        write_image_store(path, name="own", splits=splits, classes=CLASSES, source="made up", licence="CC0-1.0")
+
+    path = tmp_path / "own.h5"
+    write(seed=1)
+    options = ("--random", "0", "--references", str(retrained), "--epochs", "1", "--jobs", "1", "--dataset", path)
+    here("compare", retrained, *options, "--seeds", "2")
+    whole = document(retrained)
+    refused = str(here("compare", retrained, *options, "--seeds", "1", "--resume", check=False).exception)
+    assert "has 2 seeds of each network, and --seeds is 1: go on with --seeds 2 or more" in refused
+    write(seed=5)
+    refused = str(here("compare", retrained, *options, "--seeds", "2", "--resume", check=False).exception)
+    assert f"the data set {path} is no longer the one of the comparison in {retrained / 'comparison'}" in refused
+    assert document(retrained) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        *((name, f"; `enas retrain {name} --run DIR` makes one of this spec") for name in ("resnet-20", "spec.json")),
+        ("gone", ""),
+    ],
+)
+def test_what_is_no_run_is_refused_and_nothing_is_written(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, advice: str
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    shutil.copy(retrained / "spec.json", folder)
+    monkeypatch.chdir(folder)
+    done = here("compare", name, check=False)
+    assert str(done.exception) == f"{name}: not the directory of a run{advice}"
+    assert isinstance(done.exception, ValueError)
+    assert [path.name for path in folder.iterdir()] == ["spec.json"]
+
+
 def test_another_test_split_is_scored_with_the_normalisation_of_what_was_trained_on(
     retrained: Path, tmp_path: Path
 ) -> None:
