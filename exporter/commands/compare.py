@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from exporter.retraining.config import RetrainConfig
     from searcher.arch.spec import Spec
 
-# Of which one is half a point and more, which is what networks as fast as each other differ by.
-_FEW_IMAGES = 200
-
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -150,6 +147,8 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The result as a table, and what follows from it."""
+    from searcher.report.sections.comparison import caveats
+
     networks = found["networks"]
     header = ["", "latency", "× found", "parameters", "valid", "test", "95 % interval"]
     rows = []
@@ -175,13 +174,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         )
     for one in found["spreads"]:
         yield spread_text(one)
-    if found["test_count"] < _FEW_IMAGES:
-        yield (
-            f"the test split has {found['test_count']} images, each {100 / found['test_count']:.2g} points: too few to "
-            "tell networks apart; --test-dataset scores on another store's"
-        )
-    if found["seeds"] == 1:
-        yield "one seed tells nothing of what another would give: intervals are of the images alone; take --seeds 3"
+    yield from caveats(found)
     if found["disturbances"]:
         yield f"latencies are noisy: {'; '.join(found['disturbances'])}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 import shutil
@@ -243,6 +244,13 @@ def test_a_run_that_is_not_retrained_is_compared_at_its_own_size(retrained: Path
     options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
     done = here("compare", retrained, *options)
     assert "nothing is retrained there" in done.stderr
+    here("report", retrained)
+    page = html.unescape((retrained / "report.html").read_text())
+    assert "with 1 seed each" in page
+    assert "95 %, over images." in page
+    for caveat in ("he test split has 41 images, each 2.4 points: too few", "ne seed tells nothing of what another"):
+        assert caveat in done.stdout
+        assert caveat in page
     assert document(retrained)["networks"][1]["name"] == retrained.name
 
 
