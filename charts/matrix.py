@@ -25,6 +25,7 @@ def matrix_chart(
     Args: counts: [K][K], row by row.
     """
     side = max(_SMALLEST_SIDE, min(_SIDE, _WIDEST / len(names)))
+    subtitle = f"{row_label}, row by row; {column_label}, column by column"
     labels = [shortened(name, FONT_PX, _LONGEST_NAME) for name in names]
     margin = max(text_width(label, FONT_PX) for label in labels) + 10
     left, top, extent = margin, _TOP + 4, side * len(names)
@@ -43,12 +44,12 @@ def matrix_chart(
             parts.append(text(label, left - 6, top + middle + 4, "muted end"))
             x, y = left + middle + 4, bottom + 10
             parts.append(text(label, x, y, "muted end", transform=f"rotate(-90 {number(x)} {number(y)})"))
-    parts.append(text(f"{row_label}, row by row; {column_label}, column by column", 0, 30, "muted"))
+    parts.append(text(subtitle, 0, 30, "muted"))
     return chart(
         *parts,
         title=title,
         description=f"{len(names)} by {len(names)} counts",
-        width=max(left + extent + 10, 420.0),
+        width=max(left + extent, text_width(subtitle, FONT_PX), 410.0) + 10,
         height=bottom + (margin if side >= FONT_PX else 0) + 14,
     )
 

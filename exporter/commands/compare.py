@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from exporter.retraining.config import RetrainConfig
     from searcher.arch.spec import Spec
 
-# Of which one is half a point and more, which is what networks as fast as each other differ by.
-_FEW_IMAGES = 200
-
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -42,7 +39,7 @@ _FEW_IMAGES = 200
 @click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
 @settings_options
 @click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Passes over train.")
-@click.option("--dataset", show_default="the run's", help="Name or path of what is trained on.")
+@click.option("--dataset", show_default="the run's", help="What all are made for, and trained on: name or path.")
 @click.option("--test-dataset", metavar="NAME|PATH", show_default="the data set's own", help="Score on its test split.")
 @latency_setting
 @seed_option("Draws the random networks; the first training's seed.", default=0)
@@ -79,17 +76,16 @@ def compare(
     from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.judging.comparison import compare as run_compare
     from exporter.retraining.config import config_types
+    from exporter.retraining.request import with_data
     from searcher.running.settings import Settings
-    from searcher.training.task_kinds import load_store
 
     say = partial(click.echo, err=True)
     settings = Settings.read(config_file, assignments)
     spec, base = _found(run, preset=settings.name("preset", preset), say=say)
     recipe = settings.apply(base, types=config_types(spec.space))
-    store = load_store(dataset or spec.task.dataset, space=spec.space)
+    retargeted, store = with_data(spec, dataset, say=say)
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
-    spec = replace(spec, task=replace(spec.task, dataset=dataset or spec.task.dataset))
     recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs, threads=trainings.threads or 1)
     config = CompareConfig(
         num_random=num_random,
@@ -97,7 +93,7 @@ def compare(
         latency_batch=latency_batch,
         latency_threads=latency_threads,
         seed=seed,
-        test_dataset=test_dataset or spec.task.dataset,
+        test_dataset=test_dataset or retargeted.task.dataset,
     )
     with trainings.workers() as workers:
         found = run_compare(
@@ -105,6 +101,7 @@ def compare(
             spec,
             recipe,
             config,
+            task=retargeted.task,
             store=store,
             num_seeds=seeds,
             setting=workers.setting,
@@ -121,16 +118,19 @@ def compare(
 def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig]:
     """The network that the run is for, at the size at which it was retrained, and how.
 
-    Raises: ArchitectureError: there is none. RunError: what is retrained is another one. DocumentError: there is no
-    such preset, or a file of it is damaged.
+    Raises: ArchitectureError: there is none. RunError: there is no run, or what is retrained is another network.
+    DocumentError: there is no such preset, or a file of it is damaged.
     """
     from exporter.retraining.config import RetrainConfig, config_types
     from exporter.retraining.presets import retrain_preset
     from exporter.retraining.retrain import check_up_to_date
-    from searcher.arch.catalog import check_is_run, find_spec
-    from searcher.running.run_folder import RunFolder, read_config
+    from searcher.arch.catalog import find_spec, published_names
+    from searcher.running.run_folder import RunError, RunFolder, read_config
 
-    check_is_run(run)
+    if not run.is_dir():
+        is_spec = run.is_file() or str(run) in published_names()
+        makes_one = f"; `enas retrain {shlex.quote(str(run))} --run DIR` makes one of this spec" if is_spec else ""
+        raise RunError(f"{run}: not the directory of a run{makes_one}")
     spec = find_spec(run)
     folder = RunFolder(run / "retrain")
     retrained = folder.path / "spec.json"
@@ -147,6 +147,8 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The result as a table, and what follows from it."""
+    from searcher.report.sections.comparison import caveats
+
     networks = found["networks"]
     header = ["", "latency", "× found", "parameters", "valid", "test", "95 % interval"]
     rows = []
@@ -172,13 +174,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         )
     for one in found["spreads"]:
         yield spread_text(one)
-    if found["test_count"] < _FEW_IMAGES:
-        yield (
-            f"the test split has {found['test_count']} images, each {100 / found['test_count']:.2g} points: too few to "
-            "tell networks apart; --test-dataset scores on another store's"
-        )
-    if found["seeds"] == 1:
-        yield "one seed tells nothing of what another would give: intervals are of the images alone; take --seeds 3"
+    yield from caveats(found)
     if found["disturbances"]:
         yield f"latencies are noisy: {'; '.join(found['disturbances'])}"
 

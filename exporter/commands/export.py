@@ -104,9 +104,9 @@ def export(
     from exporter.conversion.convert import least_onnxruntime
     from exporter.delivery.export import VerificationError, is_current
     from exporter.delivery.export import export as run_export
-    from exporter.delivery.triton import write_triton
+    from exporter.delivery.triton import model_name, write_triton
     from exporter.delivery.verify import describe
-    from exporter.delivery.web import write_web
+    from exporter.delivery.web import check_is_ours, write_web
     from runtime.models.artifact import MODEL, SEQUENCE_MODEL
     from runtime.models.tolerance import Tolerance
 
@@ -118,6 +118,10 @@ def export(
     forms = [name for name in FORMS if wanted[name]]
     if forms or resize_inside or web is not None:
         _check_is_of_images(run)
+    if repository is not None:
+        model_name(run)
+    if web is not None:
+        check_is_ours(web)
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
         log(f"{run}: {MODEL} is verified and up to date")

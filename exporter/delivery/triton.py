@@ -38,12 +38,10 @@ def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
     """Write the run's model into a repository, whole or not at all; its folder there, called as the run.
 
     gpu: whether its instances are for GPUs, one on each, rather than for CPUs.
-    Raises: ArtifactError: there is no model, or its run has a name that no model can have.
+    Raises: ArtifactError: there is no model; or as `model_name`.
     """
+    name = model_name(run)
     model = open_model(run / MODEL, provider="cpu", threads=1)
-    name = run.absolute().name
-    if not _NAME.fullmatch(name):
-        raise ArtifactError(f"{run}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
     folder = repository / name
     with whole_folder(folder) as unfinished:
         (unfinished / "1").mkdir()
@@ -55,6 +53,14 @@ def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
         (unfinished / "config.pbtxt").write_text(text_format(configuration(model, name, gpu=gpu)), encoding="utf-8")
     write_text(repository / f"{name}.kserve.yaml", inference_service(name, gpu=gpu))
     return folder
+
+
+def model_name(run: Path) -> str:
+    """What a run's model is called in a repository: as the run. Raises: ArtifactError: no model can have that name."""
+    name = run.absolute().name
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(f"{run}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
+    return name
 
 
 def _golden_input(model: AnyModel) -> bytes:

@@ -93,7 +93,7 @@ def make_variants(
                 path.write_bytes(described)
         else:
             (run / form.file).unlink(missing_ok=True)
-        trials += [best if k == place else trial for k, (trial, _) in enumerate(tried)]
+        trials += [best if k == place else _passed_over(trial, best) for k, (trial, _) in enumerate(tried)]
     document = {
         "schema": 1,
         "model_sha256": base.sha256,
@@ -124,10 +124,20 @@ def _tried(
             base_accuracy=comparison.torch_accuracy,
             num_bytes=len(check(data)),
             accurate=acceptance.accepts(comparison),
-            reason="another setting is more accurate",
         )
         tried.append((trial, data))
     return tried
+
+
+def _passed_over(trial: Trial, best: Trial) -> Trial:
+    """A trial with the reason why another one of its form was taken."""
+    if trial.accuracy < best.accuracy:
+        reason = "another setting is more accurate"
+    elif best.accurate and not trial.accurate:
+        reason = "a logit is not finite"
+    else:
+        reason = "another setting is as accurate, and was tried first"
+    return replace(trial, reason=reason)
 
 
 def _calibration_images(store: ImageStore) -> np.ndarray:

@@ -35,8 +35,8 @@ def write_web(run: Path, folder: Path, *, runtime: Path | None = None) -> Path:
     Args: runtime: the package onnxruntime-web, a folder or an archive; None has npm fetch it.
     Raises: ArtifactError: there is no image classifier, or the folder holds something else. RuntimeFilesError.
     """
+    check_is_ours(folder)
     folder = folder.resolve()
-    _check_is_ours(folder)
     model = Model.open(run / MODEL, provider="cpu", threads=1)
     files = {
         **runtime_files(runtime),
@@ -72,7 +72,7 @@ def about(model: Model, name: str) -> dict[str, Any]:
     }
 
 
-def _check_is_ours(folder: Path) -> None:
+def check_is_ours(folder: Path) -> None:
     """Raises: ArtifactError: there is something that is not an earlier page, and would be lost."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

@@ -73,9 +73,17 @@ def seed_standard_error(trained: np.ndarray) -> float | None:
 
 
 def tells_apart(trained: np.ndarray) -> bool:
-    """Whether trainings [S, n] agree among themselves by two standard errors more than by chance."""
+    """Whether trainings [S, n] agree among themselves by two standard errors more than by chance.
+
+    A few things are often in the same order by chance, and the error found from them is then 0: that of random orders
+    is the least. Source: Kendall 1938, "A new measure of rank correlation".
+    """
     tau, error = seed_tau(trained), seed_standard_error(trained)
-    return tau is not None and error is not None and tau > 2 * error
+    if tau is None or error is None:
+        return False
+    seeds, count = trained.shape
+    of_chance = math.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1)) / math.comb(seeds, 2))
+    return tau > 2 * max(error, of_chance)
 
 
 def mean_tau(scores: np.ndarray, trained: np.ndarray) -> float | None:

@@ -30,12 +30,14 @@ from exporter.retraining.retrain import load_best, open_teachers, train
 from exporter.retraining.trainings import Training, begin_training
 from foundation.files import strict_json, whole_file, write_text
 from foundation.text import shape_text
+from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
+from searcher.arch.tasks import Task
 from searcher.running.device import resolve_device
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job, Setting, run_jobs
 from searcher.running.pacing import Pace
-from searcher.running.run_folder import RunError, RunFolder
+from searcher.running.run_folder import RunError, RunFolder, read_config
 from searcher.training.image_learner import correct_answers
 from searcher.training.weights_trainer import DivergedError
 
@@ -65,6 +67,7 @@ class CompareConfig:
     test_sha256: str = ""
     dataset_sha256: str = ""
     spec_sha256: str = ""
+    """Of the found network as it is re-targeted."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def compare(
     recipe: RetrainConfig,
     config: CompareConfig,
     *,
+    task: Task,
     store: ImageStore,
     num_seeds: int,
     setting: Setting,
@@ -92,19 +96,24 @@ def compare(
 ) -> dict[str, Any]:
     """Judge a run's network, and write `comparison.json` and the trainings, a folder each, into the run.
 
-    Args: spec: of the found network. recipe: how all are trained. store: what they are trained on. setting, executor:
-    see `run_jobs`. resume, force, again: as for `RunFolder.open`.
+    Args: spec: of the run's network. recipe: how all are trained. task: what the networks are re-targeted to. store:
+    what they are trained on. setting, executor: see `run_jobs`. resume, force, again: as for `RunFolder.open`.
     Returns: the document that was written.
-    Raises: RunError: see `RunFolder.open`; or the found network cannot be trained. StoreError: the test images are not
-    of the classes and shape of those trained on. DocumentError: a reference is unknown. Stopped, JobsError: as
-    `run_jobs`. As `Teachers`: the recipe's cannot teach.
+    Raises: RunError: see `RunFolder.open`; or the found network cannot be trained; or the comparison to go on with has
+    more seeds. StoreError: the test images are not of the classes and shape of those trained on, or data of the
+    comparison to go on with have changed. DocumentError: a reference is unknown. Stopped, JobsError: as `run_jobs`. As
+    `Teachers`: the recipe's cannot teach.
     """
+    found = retarget(spec, task)
     test_store = _test_store(config.test_dataset, like=store)
     config = replace(
-        config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(spec)
+        config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(found)
     )
-    references = known_references(config.references, like=spec)
+    references = known_references(config.references, like=found)
     path = run / FOLDER / _NETWORKS
+    begun = RunFolder(run / FOLDER)
+    if begun.begun and not force:
+        _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=again)
     if force or not path.exists():
         open_teachers(recipe, store, device=resolve_device(setting.device))  # a missing one is to be said at once
     folder = RunFolder.open(run / FOLDER, config, resume=resume, force=force, again=again)
@@ -117,6 +126,7 @@ def compare(
             with setting.interrupt.at_once():
                 field = choose(
                     spec,
+                    task=task,
                     space=space_of(run, spec),
                     num_random=config.num_random,
                     references=references,
@@ -135,7 +145,7 @@ def compare(
         summaries = _train(jobs, folder=folder.path, setting=setting, executor=executor, log=log)
         results = [_result(job, summary) for job, summary in zip(jobs, summaries, strict=True)]
         document = {
-            "spec_sha256": config.spec_sha256,
+            "spec_sha256": spec_digest(spec),
             "dataset": store.name,
             "test_dataset": test_store.name,
             "preset": recipe.preset,
@@ -150,6 +160,26 @@ def compare(
         return document
     finally:
         folder.close()
+
+
+def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, num_seeds: int, again: str) -> None:
+    """Raises: StoreError: data of the comparison begun there have changed. RunError: it has more seeds."""
+    before = read_config(folder.config_path, CompareConfig)
+    changed = f"the data set {dataset}" if before.dataset_sha256 != config.dataset_sha256 else ""
+    if not changed and before.test_sha256 != config.test_sha256:
+        changed = f"the test split of {config.test_dataset}"
+    # The spec names the data set: by the same names others are found.
+    names = (config.spec_sha256, config.test_dataset)
+    if changed and names == (before.spec_sha256, before.test_dataset):
+        raise StoreError(
+            f"{changed} is no longer the one of the comparison in {folder.path}; start anew with `{again} --force`"
+        )
+    seeds = folder.summary().get("seeds", 0) if folder.finished else 0
+    if num_seeds < seeds:
+        raise RunError(
+            f"{folder.path} has {seeds} seeds of each network, and --seeds is {num_seeds}: "
+            f"go on with --seeds {seeds} or more, or start anew with `{again} --force`"
+        )
 
 
 def recipe_for_all(recipe: RetrainConfig) -> RetrainConfig:

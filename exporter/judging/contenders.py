@@ -25,7 +25,7 @@ from searcher.arch.errors import ArchitectureError
 from searcher.arch.retarget import retarget, with_stem_stride
 from searcher.arch.space import Space
 from searcher.arch.spec import Spec, parse_spec
-from searcher.arch.tasks import image_size_of
+from searcher.arch.tasks import Task, image_size_of
 from searcher.presets.catalog import search_preset
 from searcher.running.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.search_config import SearchConfig, config_types
@@ -73,8 +73,9 @@ class Field:
 
 
 def choose(
-    found: Spec,
+    spec: Spec,
     *,
+    task: Task,
     space: Space,
     num_random: int,
     references: Sequence[tuple[str, Spec]],
@@ -85,14 +86,16 @@ def choose(
 ) -> Field:
     """Fit everybody's widths, then measure all that fit in one sitting.
 
-    Args: space: what random networks are drawn from. batch, threads: of the latencies. seed: of the draws.
+    Args: spec: of the network found. task: what all are re-targeted to. space: what random networks are drawn from.
+    batch, threads: of the latencies. seed: of the draws.
     Raises: BenchmarkError: the found network cannot be run.
     """
+    found = retarget(spec, task)
     left_out: list[LeftOut] = []
     chosen: list[tuple[str, Kind, Spec]] = [("found", "found", found)]
     if num_random:
         log(f"drawing {num_random} random networks as fast as the one found")
-        drawn = _draw(found, space, num_random, batch=batch, threads=threads, seed=seed)
+        drawn = _draw(spec, space, num_random, task=task, batch=batch, threads=threads, seed=seed)
         chosen += [(f"random {number}", "random", spec) for number, spec in enumerate(drawn, start=1)]
         if len(drawn) < num_random:
             reason = f"of {_DRAWS_PER_NETWORK * num_random} draws only {len(drawn)} can be made as fast"
@@ -171,18 +174,20 @@ def space_of(run: Path, spec: Spec) -> Space:
     return cast(Space, search_preset(spec.space, "quick", image_size=image_size_of(spec.task)).search_space)
 
 
-def _draw(found: Spec, space: Space, count: int, *, batch: int, threads: int, seed: int) -> list[Spec]:
+def _draw(spec: Spec, space: Space, count: int, *, task: Task, batch: int, threads: int, seed: int) -> list[Spec]:
     """Different random architectures that take the found one's time, each at the width at which it does."""
     rng = random.Random(stream_seed(seed, "comparison"))
-    shares = shares_of(found, batch=batch, threads=threads)
+    shares = shares_of(retarget(spec, task), batch=batch, threads=threads)
     draws_at_a_time = math.ceil(_DRAWS_AT_A_TIME * count)
     taken: list[Spec] = []
-    seen = {found.architecture}
+    seen = {spec.architecture}
     for _ in range(0, _DRAWS_PER_NETWORK * count, draws_at_a_time):
         drawn = dict.fromkeys(space.random(rng) for _ in range(draws_at_a_time))
         new = [architecture for architecture in drawn if architecture not in seen]
         seen.update(new)
-        draws = [replace(found, architecture=one, provenance={"source": "uniformly random"}) for one in new]
+        # Drawn for the pictures that the space is for, and re-targeted as the found one is.
+        drawn_specs = [replace(spec, architecture=one, provenance={"source": "uniformly random"}) for one in new]
+        draws = [retarget(one, task) for one in drawn_specs]
         taken += [fit.spec for fit in fit_widths(draws, shares=shares) if fit.fits]
         if len(taken) >= count or not draws:
             break

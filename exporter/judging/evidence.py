@@ -35,7 +35,7 @@ class Replicates:
     """Answers that differ by one thing drawn at random, such as the seed: one row for each draw.
 
     Args: answers: [S, N], 1 where an image is answered rightly, else 0; or means of those. variance, freedom: of the
-    rows' means, where more is known of it than these rows tell; None takes it from them.
+    rows' means, where it is estimated from these and others' together; None takes it from these rows alone.
     """
 
     answers: np.ndarray
@@ -121,17 +121,24 @@ def difference(first: Replicates, second: Replicates) -> Estimate:
 def _error(of_an_image: float, count: int, replicates: Sequence[Replicates]) -> tuple[float, float]:
     """The standard error of a mean over images and draws, and how many of it a 95 % interval reaches to each side.
 
-    Args: of_an_image: the variance from image to image, among the `count` there are.
+    Args: of_an_image: the variance from image to image, among the `count` there are. replicates: those that have a
+    `variance` share one estimate.
     """
     freedom_of_images = max(1, count - 1)
     of_images = of_an_image / freedom_of_images
     variance, squares = of_images, of_images**2 / freedom_of_images
+    shared, shared_freedom = 0.0, 0.0
     for one in replicates:
         part, freedom = one.of_draws
         # Images have counted the interaction already.
         variance += max(0.0, part - one.of_interaction)
-        if freedom:
+        if one.variance is not None:
+            shared, shared_freedom = shared + part, freedom
+        elif freedom:
             squares += part**2 / freedom
+    if shared_freedom:
+        # One estimate, used several times, errs alike each time: its degrees of freedom count once.
+        squares += shared**2 / shared_freedom
     # To two digits: no finer than the degrees of freedom are known, and few enough values to remember.
     freedom = float(f"{variance**2 / squares:.2g}") if variance else float(freedom_of_images)
     return math.sqrt(variance), _student(freedom)

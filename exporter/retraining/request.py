@@ -104,7 +104,7 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     """
     spec, run_path = _spec_and_run(options.source, options.run_path)
     spec = _resized(spec, options)
-    spec, store = _with_data(spec, options.dataset, say=say)
+    spec, store = with_data(spec, options.dataset, say=say)
     _check_memory(spec)
     settings = Settings.read(options.config_file, options.assignments)
     preset = preset_of(spec, settings, options.preset)
@@ -203,7 +203,7 @@ def _widened(spec: Spec, channels: int) -> Spec:
     return scaled(spec, channels / first)
 
 
-def _with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) -> tuple[Spec, Store]:
+def with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) -> tuple[Spec, Store]:
     """The spec for a data set, its own where none is given, and the data set.
 
     Raises: StoreError: it is not there, or the spec's own is not what the spec is for.

@@ -2,7 +2,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from charts.axes import FONT_PX
 from charts.matrix import matrix_chart
+from charts.svg import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -24,6 +26,15 @@ def test_a_cell_is_the_darker_the_larger_its_share_of_its_row() -> None:
         float(rect.get("fill-opacity") or 0) for rect in _chart([[8, 2], [0, 9]], ["a", "b"]).iter(f"{SVG}rect")
     ]
     assert opacities == pytest.approx([0.54, 0.27, 0.6])
+
+
+def test_the_picture_is_as_wide_as_its_subtitle() -> None:
+    labels = ("what the picture shows", "what the model says")
+    root = ET.fromstring(
+        matrix_chart([[1, 0], [0, 1]], ["a", "b"], title="", row_label=labels[0], column_label=labels[1])
+    )
+    subtitle = next(text.text for text in root.iter(f"{SVG}text") if text.text and labels[0] in text.text)
+    assert float(root.get("width") or 0) >= text_width(subtitle, FONT_PX)
 
 
 def test_a_hundred_classes_still_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 import shutil
@@ -138,6 +139,45 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
         assert document(retrained) == whole
 
 
+def test_a_comparison_does_not_go_on_with_other_data_or_fewer_seeds(retrained: Path, tmp_path: Path) -> None:
+    def write(seed: int) -> None:
+        splits = {"train": tiny_images(9, seed), "valid": tiny_images(9, 8), "test": tiny_images(41, 2)}
+        path.unlink(missing_ok=True)
+        write_image_store(path, name="own", splits=splits, classes=CLASSES, source="made up", licence="CC0-1.0")
+
+    path = tmp_path / "own.h5"
+    write(seed=1)
+    options = ("--random", "0", "--references", str(retrained), "--epochs", "1", "--jobs", "1", "--dataset", path)
+    here("compare", retrained, *options, "--seeds", "2")
+    whole = document(retrained)
+    refused = str(here("compare", retrained, *options, "--seeds", "1", "--resume", check=False).exception)
+    assert "has 2 seeds of each network, and --seeds is 1: go on with --seeds 2 or more" in refused
+    write(seed=5)
+    refused = str(here("compare", retrained, *options, "--seeds", "2", "--resume", check=False).exception)
+    assert f"the data set {path} is no longer the one of the comparison in {retrained / 'comparison'}" in refused
+    assert document(retrained) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        *((name, f"; `enas retrain {name} --run DIR` makes one of this spec") for name in ("resnet-20", "spec.json")),
+        ("gone", ""),
+    ],
+)
+def test_what_is_no_run_is_refused_and_nothing_is_written(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, advice: str
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    shutil.copy(retrained / "spec.json", folder)
+    monkeypatch.chdir(folder)
+    done = here("compare", name, check=False)
+    assert str(done.exception) == f"{name}: not the directory of a run{advice}"
+    assert isinstance(done.exception, ValueError)
+    assert [path.name for path in folder.iterdir()] == ["spec.json"]
+
+
 def test_another_test_split_is_scored_with_the_normalisation_of_what_was_trained_on(
     retrained: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +192,24 @@ def test_another_test_split_is_scored_with_the_normalisation_of_what_was_trained
     other = document(retrained)
     assert other["test_dataset"] == "official"
     assert [row["trainings"] for row in other["networks"]] == [row["trainings"] for row in own["networks"]]
+
+
+def test_another_data_set_has_all_networks_made_for_its_pictures_and_classes(retrained: Path, tmp_path: Path) -> None:
+    classes = (*CLASSES, "ring")
+    splits = {}
+    for seed, (split, count) in enumerate({"train": 24, "valid": 12, "test": 41}.items()):
+        labels = np.arange(count, dtype=np.int64) % len(classes)
+        splits[split] = (tiny_images(count, seed)[0].repeat(2, axis=1).repeat(2, axis=2), labels)
+    path = tmp_path / "larger.h5"
+    write_image_store(path, name="larger", splits=splits, classes=classes, source="made up", licence="CC0-1.0")
+    options = ("--random", "1", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    here("compare", retrained, *options, "--dataset", path)
+    for row in document(retrained)["networks"]:
+        assert row["spec"]["task"]["input_shape"] == [16, 16, 1]
+        assert row["spec"]["task"]["classes"] == list(classes)
+        assert row["spec"]["network"]["stem_stride"] == 2
+    here("report", retrained)
+    assert "Test accuracy against latency" in (retrained / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -186,6 +244,13 @@ def test_a_run_that_is_not_retrained_is_compared_at_its_own_size(retrained: Path
     options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
     done = here("compare", retrained, *options)
     assert "nothing is retrained there" in done.stderr
+    here("report", retrained)
+    page = html.unescape((retrained / "report.html").read_text())
+    assert "with 1 seed each" in page
+    assert "95 %, over images." in page
+    for caveat in ("he test split has 41 images, each 2.4 points: too few", "ne seed tells nothing of what another"):
+        assert caveat in done.stdout
+        assert caveat in page
     assert document(retrained)["networks"][1]["name"] == retrained.name
 
 

@@ -33,6 +33,20 @@ def test_an_export_that_fails_or_is_stopped_removes_nothing(
     assert sorted(path.name for path in copy.iterdir()) == before
 
 
+def test_where_the_model_cannot_go_is_said_before_it_is_made(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("exporter.delivery.export.convert", convert)
+    copy = shutil.copytree(run, tmp_path / "no name")
+    refused = here("export", copy, "--triton", tmp_path / "repository", check=False)
+    assert "'no name' cannot be the name of a model" in str(refused.exception)
+    refused = here("export", copy, "--web", copy / "retrain", check=False)
+    assert f"{copy / 'retrain'}: there is something else" in str(refused.exception)
+
+
 def test_a_given_spec_goes_the_whole_way_without_a_search(run: Path, tiny: Tiny, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     options = ("--config", tiny.retrain_config, "--device", "cpu")

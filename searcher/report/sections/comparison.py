@@ -14,6 +14,8 @@ from searcher.report import html, values
 from searcher.report.run_files import read_object
 from searcher.report.sections.elements import table_of
 
+# Of which one is half a point and more, which is what networks as fast as each other differ by.
+_FEW_IMAGES = 200
 # Drawn in this order: the found one lies on top.
 _GROUPS = {"random": "random", "reference": "references", "found": "found"}
 
@@ -32,6 +34,18 @@ def comparison_section(run: Path) -> Iterator[str]:
         raise DocumentError(str(run / "comparison.json"), ["not what `enas compare` writes"]) from None
 
 
+def caveats(document: Mapping[str, Any]) -> Iterator[str]:
+    """What a comparison's test split and seeds leave open."""
+    count = document["test_count"]
+    if count < _FEW_IMAGES:
+        yield (
+            f"the test split has {count} images, each {100 / count:.2g} points: too few to tell networks apart; "
+            "--test-dataset scores on another store's"
+        )
+    if document["seeds"] == 1:
+        yield "one seed tells nothing of what another would give: intervals are of the images alone; take --seeds 3"
+
+
 def _digest(run: Path) -> str | None:
     """Of the run's network at the size at which it was retrained, or else at its own."""
     paths = [run / "spec.json"] if is_retraining_outdated(run) else [run / "retrain" / "spec.json", run / "spec.json"]
@@ -40,13 +54,18 @@ def _digest(run: Path) -> str | None:
 
 def _parts(document: Mapping[str, Any]) -> Iterator[str]:
     rows = document["networks"]
+    seeds, draws = (
+        ("1 seed", "images") if document["seeds"] == 1 else (f"{document['seeds']} seeds", "seeds and images")
+    )
     yield (
         f"<p>The found network, random ones of its space and known ones, scaled in width until onnxruntime takes the "
         f"same time for them (batch {document['latency_batch']}, threads: {document['latency_threads']}), trained "
-        f"alike for {document['epochs']} epochs on {html.escaped(document['dataset'])} with {document['seeds']} seeds "
+        f"alike for {document['epochs']} epochs on {html.escaped(document['dataset'])} with {seeds} "
         f"each, and scored on {document['test_count']:,} test images of {html.escaped(document['test_dataset'])}. "
-        "Intervals are at 95 %, over seeds and images.</p>"
+        f"Intervals are at 95 %, over {draws}.</p>"
     )
+    for caveat in caveats(document):
+        yield f'<p class="bad">{html.escaped(caveat[0].upper() + caveat[1:])}.</p>'
     yield f'<div class="charts">{_chart(rows)}</div>'
     yield table_of([_row(row) for row in sorted(rows, key=lambda row: -row["test_accuracy"]["value"])])
     if document["differences"]:
@@ -82,7 +101,7 @@ def _chart(rows: list[Mapping[str, Any]]) -> str:
     return mark_chart(
         groups,
         title="Test accuracy against latency",
-        x_label="median latency of a call, ms",
+        x_label="latency of a call, 10th percentile, ms",
         y_label="test accuracy",
         y_is_log=False,
         y_percent=True,

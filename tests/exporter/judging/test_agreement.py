@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from exporter.judging.agreement import agreement, kendall_tau, permutation_p_value, seed_standard_error, seed_tau
+from exporter.judging.agreement import (
+    agreement,
+    kendall_tau,
+    permutation_p_value,
+    seed_standard_error,
+    seed_tau,
+    tells_apart,
+)
 
 
 def generator() -> np.random.Generator:
@@ -44,6 +51,14 @@ def test_the_share_is_of_what_two_seeds_agree() -> None:
     by_chance = np.array([[1.0, 2.0, 3.0, 4.0], [3.0, 1.0, 4.0, 2.0]])
     assert seed_tau(by_chance) == 0
     assert agreement(range(4), by_chance, top=1, generator=generator()).share is None
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("count", [3, 4, 5, 8])
+def test_seeds_of_noise_seldom_tell_a_few_networks_apart(count: int, seeds: int) -> None:
+    noise = generator().normal(0, 1, (500, seeds, count))
+    assert np.mean([tells_apart(trained) for trained in noise]) <= 0.06
+    assert tells_apart(np.tile(np.arange(count), (seeds, 1))) or (count, seeds) == (3, 2)
 
 
 def test_the_p_value_is_the_part_of_all_orders_that_agree_as_much() -> None:
