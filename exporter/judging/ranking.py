@@ -32,7 +32,7 @@ from exporter.retraining.retraining import Retraining
 from exporter.retraining.text import score_text
 from exporter.retraining.trainings import Training, begin_training, score_job
 from exporter.selection.searches import finished_search
-from exporter.selection.standings import Showing
+from exporter.selection.standings import showing_of
 from foundation.files import strict_json, write_text
 from foundation.seeds import numpy_generator, stream_seed
 from searcher.arch.space import space_module
@@ -166,7 +166,7 @@ def rank(
     predictors = (
         shared,
         *(
-            short_training(rung.num_epochs, list(map(_showing, row)), metric=metric, count=half)
+            short_training(rung.num_epochs, list(map(showing_of, row)), metric=metric, count=half)
             for rung, row in zip(rungs, short, strict=True)
         ),
         *costs(specs),
@@ -203,10 +203,6 @@ def _last_score(done: Retraining, *, half: Half) -> float:
     """Of the last epoch: one would be chosen on the images that judge it."""
     last = next(iter(done.candidates.values()))
     return done.learner.score(last.eval(), "valid", half=half).value
-
-
-def _showing(training: Mapping[str, Any]) -> Showing:
-    return Showing(training["valid_score"], training["train_loss"])
 
 
 def _judgement(

@@ -118,7 +118,8 @@ def score_job(
     """Train, or go on, and leave test alone.
 
     Args: score_of: of a training that is done.
-    Returns: the summary: `valid_score`, None if it is not finite, and `train_loss`, in nats, of the last epoch.
+    Returns: the summary: `valid_score`, None if it is not finite; and of the last epoch `train_loss`, in nats, and
+    `train_accuracy`, None of texts.
     Raises: as `train` and `Training.opened`; not DivergedError.
     """
     with training.opened() as (folder, store):
@@ -128,13 +129,15 @@ def score_job(
             try:
                 done = train(training.spec, training.config, store=store, folder=folder, title=title, **options)
             except DivergedError:
-                folder.finish({"valid_score": None, "train_loss": None, "rate_scale": 0.0, "best_epoch": None})
+                none = dict.fromkeys(["valid_score", "train_loss", "train_accuracy", "best_epoch"])
+                folder.finish({**none, "rate_scale": 0.0})
             else:
-                score = score_of(done)
+                score, last = score_of(done), read_metrics(folder.path / "metrics.jsonl")[-1]
                 folder.finish(
                     {
                         "valid_score": score if math.isfinite(score) else None,
-                        "train_loss": read_metrics(folder.path / "metrics.jsonl")[-1]["loss"],
+                        "train_loss": last["loss"],
+                        "train_accuracy": last.get("train_accuracy"),
                         "rate_scale": done.weights.rate_scale,
                         "best_epoch": done.kept_epoch,
                     }

@@ -152,7 +152,10 @@ def read_derivation(run: Path) -> Derivation:
     rungs = tuple(
         Rung(
             rung["epochs"],
-            {name: Showing(score, rung.get("losses", {}).get(name)) for name, score in rung["scores"].items()},
+            {
+                name: Showing(score, rung.get("losses", {}).get(name), rung.get("train_accuracies", {}).get(name))
+                for name, score in rung["scores"].items()
+            },
         )
         for rung in document["rungs"]
     )

@@ -12,7 +12,7 @@ from exporter.retraining.config import RetrainConfig
 from exporter.retraining.trainings import begin_training, validate_job
 from exporter.selection.candidates import Candidate
 from exporter.selection.halving import HalvingConfig
-from exporter.selection.standings import Showing
+from exporter.selection.standings import Showing, showing_of
 from searcher.nn.complexity import complexity_of
 from searcher.running.jobs import Setting, run_jobs
 from searcher.training.task_kinds import Store
@@ -32,6 +32,7 @@ class Rung:
             "epochs": self.epochs,
             "scores": {name: showing.score for name, showing in self.showings.items()},
             "losses": {name: showing.loss for name, showing in self.showings.items()},
+            "train_accuracies": {name: showing.accuracy for name, showing in self.showings.items()},
         }
 
 
@@ -72,10 +73,7 @@ class RungTrainer:
         ]
         self.log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
         trainings = run_jobs(validate_job, jobs, folder=path, setting=self.setting, executor=self.executor, title=title)
-        return {
-            one.name: Showing(training["valid_score"], training.get("train_loss"))
-            for one, training in zip(candidates, trainings, strict=True)
-        }
+        return {one.name: showing_of(training) for one, training in zip(candidates, trainings, strict=True)}
 
 
 def shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:

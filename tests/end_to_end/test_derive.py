@@ -98,6 +98,13 @@ def derive(run: Path, *more: str, check: bool = True) -> Any:
     return here("derive", run, "--device", "cpu", "--jobs", "1", *rungs, "--set", "batch_size=16", *more, check=check)
 
 
+def _showings(rung: dict[str, Any]) -> dict[str, Showing]:
+    return {
+        name: Showing(score, rung["losses"][name], rung["train_accuracies"][name])
+        for name, score in rung["scores"].items()
+    }
+
+
 def test_the_best_trained_candidate_becomes_the_spec(derived: Path) -> None:
     document = json.loads((derived / "derivation.json").read_text())
     names = {one["name"] for one in document["candidates"]}
@@ -107,7 +114,7 @@ def test_the_best_trained_candidate_becomes_the_spec(derived: Path) -> None:
     for config in (derived / "derivation").glob("rung-1/*/config.toml"):
         assert (read_toml(config)["batch_size"], read_toml(config)["num_epochs"]) == (16, 1)
     assert len(last["scores"]) < len(names)
-    showings = {name: Showing(score, last["losses"][name]) for name, score in last["scores"].items()}
+    showings = _showings(last)
     assert document["chosen"] == rank(showings, metric="accuracy", count=33)[0]
     chosen = next(one for one in document["candidates"] if one["name"] == document["chosen"])
     spec = read_spec(derived / "spec.json")
@@ -236,8 +243,7 @@ def test_neighbours_of_the_first_rungs_best_join_it_and_a_resumed_derivation_tak
     assert whole["candidates"] == first["candidates"] + born
     assert len(born) == 2
     assert all(map(meets_target, born))
-    metric, scores, losses = whole["metric"], first["rungs"][0]["scores"], first["rungs"][0]["losses"]
-    ranked = rank({name: Showing(scores[name], losses[name]) for name in scores}, metric=metric, count=33)
+    ranked = rank(_showings(first["rungs"][0]), metric=whole["metric"], count=33)
     held = {one["name"] for one in first["candidates"] if one["drawn"] is not None}
     best = next(name for name in ranked if name in held)
     assert {one["name"].partition(" descendant ")[0] for one in born} == {best}

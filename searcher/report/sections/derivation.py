@@ -51,7 +51,7 @@ def _why(chosen: Any, scores: Mapping[str, Any], metric: str) -> str:
     """What its score in the last rung has to do with it: an accuracy need not be the highest, see `enas derive`."""
     if metric != "accuracy" or all(other is None or scores[chosen] >= other for other in scores.values()):
         return "the best on validation data"
-    return "of those within a standard error of the best on validation data, the one of the lowest training loss"
+    return "of those that validation data cannot tell from the best, the one that trained best, by loss and by accuracy"
 
 
 def _standing(candidate: Mapping[str, Any], rungs: list[Mapping[str, Any]]) -> tuple[int, float]:

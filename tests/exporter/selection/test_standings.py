@@ -28,6 +28,19 @@ def test_what_valid_cannot_tell_apart_the_training_loss_does(
     assert "".join(found) == ranked
 
 
+def test_training_accuracy_counts_as_much_as_training_loss() -> None:
+    # A network that is unsure as smoothed labels want it has the lowest loss, and the lowest accuracy.
+    showings = {
+        "unsure": Showing(0.929, 0.6700, 0.9237),
+        "best": Showing(0.933, 0.6711, 0.9288),
+        "third": Showing(0.930, 0.6746, 0.9274),
+        "clearly worse": Showing(0.900, 0.6000, 0.9500),
+    }
+    assert rank(showings, metric="accuracy", count=6_000) == ["best", "unsure", "third", "clearly worse"]
+    without = {name: Showing(one.score, one.loss) for name, one in showings.items()}
+    assert rank(without, metric="accuracy", count=6_000) == ["unsure", "best", "third", "clearly worse"]
+
+
 def test_perplexities_decide_alone() -> None:
     showings = {"a": Showing(120.0, 4.0), "b": Showing(119.9, 5.0), "c": Showing(None, None)}
     assert rank(showings, metric="perplexity", count=1_000) == ["b", "a", "c"]
