@@ -37,9 +37,10 @@ def test_answers_stay_the_same(space: str, seed: int, height: int, width: int, c
     shape = (height, width, channels)
     before = as_recorded(deployed(random_spec(space, seed, input_shape=shape)), shape)
     after = transform(before)
-    np.testing.assert_allclose(
-        answers(after, images(shape)), answers(before, images(shape)), atol=1e-5, rtol=1e-5, equal_nan=False
-    )
+    expected = answers(before, images(shape))
+    # Sums of large terms: a small logit beside large ones is no more exact than they are.
+    allowed = 1e-5 * max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(answers(after, images(shape)), expected, atol=allowed, rtol=0, equal_nan=False)
     assert not {"ReduceMean", "Slice", "Pad"} & operations(after).keys()
 
 
