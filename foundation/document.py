@@ -181,9 +181,10 @@ def value_of_text(text: str, hint: Any) -> Any:
 
     One that means nothing stays a text, which `read_dataclass` refuses by the type.
     """
-    if hint != (hint := without_none(hint)) and text == "none":
+    inner = without_none(hint)
+    if inner is not hint and text == "none":
         return None
-    if hint is str or typing.get_origin(hint) is Literal:
+    if inner is str or typing.get_origin(inner) is Literal:
         return text
     try:
         document = tomllib.loads(f"value = {text}")

@@ -47,7 +47,7 @@ def rank(showings: Mapping[str, Showing], *, metric: str, count: int) -> list[st
 
     tied = [name for name, worth in worths.items() if worth >= best - margin]
     by_loss = _places({name: showings[name].loss for name in tied})
-    by_accuracy = _places({name: _less(showings[name].accuracy) for name in tied})
+    by_accuracy = _places({name: showings[name].accuracy for name in tied}, sign=-1)
 
     def place(name: str) -> tuple[bool, int, int, float]:
         if name not in by_loss:
@@ -57,17 +57,13 @@ def rank(showings: Mapping[str, Showing], *, metric: str, count: int) -> list[st
     return sorted(showings, key=place)
 
 
-def _places(values: Mapping[str, float | None]) -> dict[str, int]:
-    """How many values are below each one's; of an unknown one, how many are known."""
-    known = [value for value in values.values() if value is not None]
+def _places(values: Mapping[str, float | None], *, sign: int = 1) -> dict[str, int]:
+    """How many values are below each one's, or above with sign -1; of an unknown one, how many are known."""
+    known = [sign * value for value in values.values() if value is not None]
     return {
-        name: len(known) if value is None else sum(other < value for other in known) for name, value in values.items()
+        name: len(known) if value is None else sum(other < sign * value for other in known)
+        for name, value in values.items()
     }
-
-
-def _less(value: float | None) -> float | None:
-    """What is less for more."""
-    return None if value is None else -value
 
 
 def kept_of(ranked: Sequence[str], count: int, *, known: Collection[str]) -> list[str]:
