@@ -86,8 +86,9 @@ test: $(READY) ## Run the tests
 
 # What depends on kernels: what layers and networks compute, what training does, and that it goes on exactly.
 NUMERICAL := $(addprefix tests/end_to_end/test_,kill_and_resume.py stopped_at_any_step.py long_runs.py) \
-	$(addprefix tests/searcher/test_,operations.py dense.py fast_layers.py networks.py loss_traces.py flat_sgd.py) \
-	tests/test_parity.py
+	$(addprefix tests/searcher/nn/test_,operations.py networks.py loss_traces.py) \
+	$(addprefix tests/searcher/nn/kernels/test_,dense.py fast_layers.py) \
+	tests/searcher/training/optimizers/test_flat_sgd.py tests/test_parity.py
 
 test-avx2: $(READY) ## Run the numerical tests with the kernels of a CPU without AVX-512
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(TESTS_SIDE_BY_SIDE) $(NUMERICAL)

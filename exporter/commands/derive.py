@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +60,7 @@ def derive(
     from exporter.selection.halving import halving_preset
     from exporter.selection.searches import searched_spec
     from searcher.arch.spec import read_spec
+    from searcher.commands.advice import retrain_advice
     from searcher.report.text import describe_spec
     from searcher.running.settings import Settings
 
@@ -93,4 +93,4 @@ def derive(
         )
     click.echo(describe_spec(read_spec(run / "spec.json")), nl=False)
     click.echo(f"\nchose {found.chosen}; wrote {run / 'spec.json'} and {run / DERIVATION}", err=True)
-    click.echo(f"next: enas retrain {shlex.quote(str(run))}", err=True)
+    click.echo(f"next: {retrain_advice(run)}", err=True)

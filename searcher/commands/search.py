@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -80,6 +79,7 @@ def search(
     **options: Any,  # the fields of SearchOptions
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
+    from searcher.commands.advice import retrain_advice
     from searcher.commands.search_request import SearchOptions, search_request, with_latency
     from searcher.latency.kept import KEPT, KeptTables
     from searcher.nn.graphs import cuda_graphs as graphs_of
@@ -131,4 +131,4 @@ def search(
             latency=None if table is None else table.predictor(config.final_network, request.task),
         )
     say(describe_spec(spec), nl=False)
-    say(f"\nwrote {run_path / 'spec.json'}; next: enas retrain {shlex.quote(str(run_path))}", err=True)
+    say(f"\nwrote {run_path / 'spec.json'}; next: {retrain_advice(run_path)}", err=True)

@@ -11,6 +11,7 @@ import pytest
 
 from searcher.arch.spec import Spec, read_spec, write_spec
 from searcher.arch.widths import is_same_network, scaled
+from searcher.commands.advice import retrain_advice
 from searcher.running.run_folder import RunError
 from tests.end_to_end.conftest import Tiny, here
 
@@ -35,6 +36,11 @@ def test_an_earlier_networks_model_is_not_exported_or_verified_as_the_runs(chose
         assert isinstance(done.exception, RunError)
         assert "--force` trains that one" in str(done.exception)
     assert (chosen_anew / "model.onnx").read_bytes() == model
+
+
+def test_the_advice_after_a_choice_tells_what_is_there_of_another_network(run: Path, chosen_anew: Path) -> None:
+    assert retrain_advice(run) == f"enas retrain {run}"
+    assert "--force; what is retrained there, and its model" in retrain_advice(chosen_anew)
 
 
 def test_reports_tell_nothing_of_an_earlier_network(run: Path, chosen_anew: Path) -> None:

@@ -27,7 +27,7 @@ from searcher.training.weights_trainer import DivergedError
 from tests.end_to_end.comparing import assert_equal_stages
 from tests.end_to_end.conftest import ROOT, Tiny, command, environment, here, start
 from tests.forked import Forked
-from tests.searcher.test_jobs import until
+from tests.searcher.running.test_jobs import until
 
 OPTIONS = ("--count", "3", "--epochs", "1", "--device", "cpu", "--jobs", "1")
 

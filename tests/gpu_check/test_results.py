@@ -165,9 +165,10 @@ def test_results_too_large_to_keep_are_refused() -> None:
 
 def test_outcomes_of_tests_come_from_the_xml(tmp_path: Path) -> None:
     (tmp_path / "tests.xml").write_text(
-        '<testsuites><testsuite><testcase classname="tests.searcher.test_graphs" name="test_a[cuda]" />'
-        '<testcase classname="tests.searcher.test_graphs" name="test_b[cuda]"><failure message="not alike">…</failure>'
-        '</testcase><testcase classname="tests.runtime.test_providers" name="test_c"><skipped message="needs CUDA" />'
+        '<testsuites><testsuite><testcase classname="tests.searcher.nn.test_graphs" name="test_a[cuda]" />'
+        '<testcase classname="tests.searcher.nn.test_graphs" name="test_b[cuda]">'
+        '<failure message="not alike">…</failure></testcase>'
+        '<testcase classname="tests.runtime.test_providers" name="test_c"><skipped message="needs CUDA" />'
         '</testcase><testcase classname="" name="tests.end_to_end.test_whole_run"><error message="collection failure">'
         "E   ModuleNotFoundError: No module named 'tomli_w'</error></testcase></testsuite></testsuites>"
     )
@@ -190,7 +191,7 @@ def test_gpu_tests_begin_with_those_of_the_searcher_and_end_with_whole_runs() ->
     files = [path.relative_to(documents.ROOT / "tests") for path in files_with_gpu_tests(documents.ROOT / "tests")]
     assert files[0].parts[0] == "searcher"
     assert files[-1] == Path("end_to_end/test_whole_run.py")
-    assert Path("searcher/test_graphs.py") in files
+    assert Path("searcher/nn/test_graphs.py") in files
 
 
 def test_the_section_says_that_nothing_has_run_until_something_has() -> None:

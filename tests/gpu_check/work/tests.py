@@ -34,7 +34,7 @@ def main(job: Job, record: Record, device: torch.device) -> None:
         f"--session-timeout={limit_s:.0f}",
     ]
     options += ["--run-gpu"] if device.type == "cuda" else []
-    files = [_ROOT / "tests/searcher/test_graphs.py"] if job.tiny else files_with_gpu_tests(_ROOT / "tests")
+    files = [_ROOT / "tests/searcher/nn/test_graphs.py"] if job.tiny else files_with_gpu_tests(_ROOT / "tests")
     words = [sys.executable, "-m", "pytest", *options, "--continue-on-collection-errors", f"--junitxml={report}"]
     exit_status, out_of_time = run_and_show([*words, *map(str, files)])
     if not report.exists():

@@ -12,7 +12,7 @@ from foundation.document import DocumentError
 from searcher.arch import catalog
 from searcher.arch.spec import write_spec
 from searcher.report.page import write_report
-from tests.searcher.test_report_graph import make_spec, published_spec
+from tests.searcher.report.test_graph import make_spec, published_spec
 
 VOID = {"meta", "link", "br", "img"}
 EPOCHS = range(1, 4)

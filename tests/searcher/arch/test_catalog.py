@@ -19,8 +19,8 @@ from searcher.nn.build import build_network
 from searcher.nn.complexity import complexity_of
 from tests.searcher.conftest import make_spec, random_architecture
 
-PUBLISHED = Path(__file__).parents[2] / "searcher" / "arch" / "published"
-GOLDEN = Path(__file__).parents[1] / "golden"
+PUBLISHED = Path(__file__).parents[3] / "searcher" / "arch" / "published"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 # As the authors' scripts and enas_lm's README have them.
 ENCODINGS = {

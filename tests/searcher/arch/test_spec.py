@@ -24,7 +24,7 @@ from searcher.arch.spec import Spec, parse_spec, read_spec, write_spec
 from searcher.arch.tasks import ImageClassification, LanguageModelling
 
 SPACES_TEXT = ", ".join(SPACES)
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @given(

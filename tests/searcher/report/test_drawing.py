@@ -13,7 +13,7 @@ from searcher.arch.spec import Spec
 from searcher.report.chips import chip, colour, family
 from searcher.report.drawing import draw_spec
 from searcher.report.layout import Box
-from tests.searcher.test_report_graph import (
+from tests.searcher.report.test_graph import (
     macro_specs,
     make_spec,
     published_macro_spec,

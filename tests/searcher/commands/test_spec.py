@@ -15,10 +15,10 @@ from searcher.arch.spec import read_spec, write_spec
 from searcher.arch.tasks import LanguageModelling
 from searcher.nn.complexity import complexity_of
 from searcher.report.complexity import describe_complexity
-from tests.searcher.test_macro import PUBLISHED as PUBLISHED_MACRO
-from tests.searcher.test_recurrent_space import PTB_FINAL
-from tests.searcher.test_report_graph import PUBLISHED, published_macro_spec, published_spec
-from tests.searcher.test_report_text import GOLDEN
+from tests.searcher.arch.test_macro import PUBLISHED as PUBLISHED_MACRO
+from tests.searcher.arch.test_recurrent import PTB_FINAL
+from tests.searcher.report.test_graph import PUBLISHED, published_macro_spec, published_spec
+from tests.searcher.report.test_text import GOLDEN
 
 
 class _Outcome:

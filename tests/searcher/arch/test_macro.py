@@ -24,7 +24,7 @@ from searcher.arch.spaces.macro import (
     to_published,
 )
 
-PUBLISHED = (Path(__file__).parents[1] / "golden" / "published_macro_encoding.txt").read_text(encoding="utf-8")
+PUBLISHED = (Path(__file__).parents[2] / "golden" / "published_macro_encoding.txt").read_text(encoding="utf-8")
 
 seeds = st.integers(min_value=0, max_value=2**32)
 depths = st.integers(min_value=3, max_value=24)

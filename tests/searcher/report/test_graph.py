@@ -39,7 +39,7 @@ def published_spec() -> Spec:
 
 
 def published_macro_spec() -> Spec:
-    text = (Path(__file__).parents[1] / "golden" / "published_macro_encoding.txt").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "golden" / "published_macro_encoding.txt").read_text(encoding="utf-8")
     return make_spec(macro.from_published(text), MacroSize(channels=96, double_channels=True))
 
 

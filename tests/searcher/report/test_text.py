@@ -7,9 +7,9 @@ from searcher.arch.spaces.recurrent import RecurrentArchitecture, RecurrentSize
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import LanguageModelling
 from searcher.report.text import describe_spec
-from tests.searcher.test_report_graph import make_spec, published_spec
+from tests.searcher.report.test_graph import make_spec, published_spec
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "published_micro.txt"
+GOLDEN = Path(__file__).parents[2] / "golden" / "published_micro.txt"
 
 
 def test_the_published_architecture_reads_as_the_golden_text() -> None:
