@@ -196,6 +196,7 @@ ALLOWED = {
         "searcher.running.interrupt",
         "searcher.running.jobs",
         "searcher.running.pacing",
+        "searcher.running.run_folder",
     },
     # What runs jobs must not know what is trained.
     "searcher.presets": {"searcher", "datasets.augmentation"},

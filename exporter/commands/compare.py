@@ -14,13 +14,14 @@ import click
 
 from foundation.command_options import json_option, seed_option
 from foundation.tables import aligned
-from searcher.commands.options import command_again, resume_options, settings_options
+from searcher.commands.options import resume_options, settings_options
 from searcher.commands.trainings import Trainings, trainings_options
 from searcher.latency.options import latency_setting
 
 if TYPE_CHECKING:
     from exporter.retraining.config import RetrainConfig
     from searcher.arch.spec import Spec
+    from searcher.running.run_folder import Opening
 
 
 @click.command()
@@ -62,8 +63,7 @@ def compare(
     seed: int,
     trainings: Trainings,
     as_json: bool,
-    resume: bool,
-    force: bool,
+    opening: Opening,
 ) -> None:
     """Judge the network a run has found: is it better than others that are as fast?
 
@@ -95,7 +95,7 @@ def compare(
         seed=seed,
         test_dataset=test_dataset or retargeted.task.dataset,
     )
-    with trainings.workers() as workers:
+    with trainings.setting() as setting:
         found = run_compare(
             run,
             spec,
@@ -104,11 +104,8 @@ def compare(
             task=retargeted.task,
             store=store,
             num_seeds=seeds,
-            setting=workers.setting,
-            executor=workers.executor,
-            resume=resume,
-            force=force,
-            again=command_again(),
+            setting=setting,
+            opening=opening,
             log=say,
         )
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))

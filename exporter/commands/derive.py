@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from foundation.command_options import seed_option
-from searcher.commands.options import command_again, resume_options, settings_options
+from searcher.commands.options import resume_options, settings_options
 from searcher.commands.trainings import Trainings, trainings_options
+
+if TYPE_CHECKING:
+    from searcher.running.run_folder import Opening
 
 
 @click.command()
@@ -44,8 +48,7 @@ def derive(
     rungs: tuple[int, ...],
     seed: int | None,
     trainings: Trainings,
-    resume: bool,
-    force: bool,
+    opening: Opening,
 ) -> None:
     """Choose the architecture of a finished search anew, by training many candidates briefly and the best for longer.
 
@@ -78,17 +81,13 @@ def derive(
     )
     recipe = settings.apply(retrain_preset(searched.space, preset), types=config_types(searched.space))
     recipe = replace(recipe, seed=seed, train_on="train", threads=trainings.threads or 1)
-    with trainings.workers() as workers:
+    with trainings.setting() as setting:
         found = derive_by_training(
             run,
             config,
             recipe,
-            device=workers.device,
-            setting=workers.setting,
-            executor=workers.executor,
-            resume=resume,
-            force=force,
-            again=command_again(),
+            setting=setting,
+            opening=opening,
             log=lambda line: click.echo(line, err=True),
         )
     click.echo(describe_spec(read_spec(run / "spec.json")), nl=False)

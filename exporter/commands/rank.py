@@ -13,11 +13,12 @@ import click
 
 from foundation.command_options import seed_option
 from foundation.tables import ABSENT, aligned
-from searcher.commands.options import command_again, resume_options, settings_options
+from searcher.commands.options import resume_options, settings_options
 from searcher.commands.trainings import Trainings, trainings_options
 
 if TYPE_CHECKING:
     from exporter.judging.ranking import Ranking
+    from searcher.running.run_folder import Opening
 
 
 @click.command()
@@ -51,8 +52,7 @@ def rank(
     rungs: tuple[int, ...],
     seed: int | None,
     trainings: Trainings,
-    resume: bool,
-    force: bool,
+    opening: Opening,
 ) -> None:
     """Judge a finished search: do its shared weights, and the short trainings of a derivation, rank architectures as
     training each from scratch does?
@@ -93,7 +93,7 @@ def rank(
                 f"--rung {rung} is no shorter than the trainings that it foretells, of {config.num_epochs}"
             )
     lengths = rungs or [one for one in halving_preset(preset).rung_epochs if one < config.num_epochs]
-    with trainings.workers(most=count * max(seeds, len(lengths))) as workers:
+    with trainings.setting(most=count * max(seeds, len(lengths))) as setting:
         found = run_rank(
             run,
             config,
@@ -101,12 +101,8 @@ def rank(
             num_seeds=seeds,
             seed=seed,
             rungs=[shortened(recipe, one) for one in sorted(set(lengths))],
-            device=workers.device,
-            setting=workers.setting,
-            executor=workers.executor,
-            resume=resume,
-            force=force,
-            again=command_again(),
+            setting=setting,
+            opening=opening,
             log=partial(click.echo, err=True),
         )
     for line in _ranking_lines(found):

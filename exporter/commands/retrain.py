@@ -14,7 +14,6 @@ import click
 from foundation.command_options import device_option, seed_option
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH
 from searcher.commands.options import (
-    command_again,
     exits_when_stopped,
     flip_option,
     graphs_option,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from searcher.running.distributed import World
     from searcher.running.interrupt import Interrupt
     from searcher.running.pacing import Pace
-    from searcher.running.run_folder import RunFolder
+    from searcher.running.run_folder import Opening, RunFolder
 
 _PATH = click.Path(path_type=Path)
 
@@ -106,8 +105,7 @@ def retrain(
     max_hours: float | None,
     device: str,
     cuda_graphs: bool,
-    resume: bool,
-    force: bool,
+    opening: Opening,
     **options: Any,  # the fields of RetrainOptions
 ) -> None:
     """Train the network of a run's spec.json, of a spec file or of a published spec (`enas spec list`) from scratch.
@@ -128,14 +126,14 @@ def retrain(
     if cuda_graphs:
         graphs_of(torch_device)  # before there is a run
     request = request.with_examined_teachers(device=torch_device, say=tell)
-    opening = {"resume": resume, "force": force, "again": command_again()}
     if executor is None and (
         cuda_graphs or _one_at_a_time(request.folders.values(), jobs=jobs, device=torch_device) or under_torchrun()
     ):
         graphs = partial(graphs_of, torch_device) if cuda_graphs else None
-        summaries, say = _in_this_process(request, device=torch_device, pace=pace, graphs=graphs, **opening)
+        summaries, say = _in_this_process(request, device=torch_device, pace=pace, graphs=graphs, opening=opening)
     else:
-        summaries, say = _side_by_side(request, device=device, pace=pace, executor=executor, **opening), click.echo
+        summaries = _side_by_side(request, device=device, pace=pace, executor=executor, opening=opening)
+        say = click.echo
     for model, summary in summaries.items():
         say(f"{'LSTM: ' if model == 'lstm' else ''}{result_text(summary)}")
     say(f"next: enas export {shlex.quote(str(request.run_path))}", err=True)
@@ -156,7 +154,7 @@ def _in_this_process(
     device: torch.device,
     pace: Pace,
     graphs: Callable[[], Graphs] | None,
-    **opening: Any,
+    opening: Opening,
 ) -> tuple[dict[Model, dict[str, Any]], Callable[..., None]]:
     """One model after the other: their summaries, and what echoes on the leading process alone."""
     from searcher.running.distributed import joined
@@ -168,7 +166,7 @@ def _in_this_process(
         say = speaker(speaks=world.leads)
         # All of them before any is trained, which may take hours.
         opened = {
-            model: stack.enter_context(closing(RunFolder.open(path, configs[model], world=world, **opening)))
+            model: stack.enter_context(closing(RunFolder.open(path, configs[model], opening, world=world)))
             for model, path in request.folders.items()
         }
         summaries = {
@@ -224,7 +222,7 @@ def _train(
 
 
 def _side_by_side(
-    request: RetrainRequest, *, device: str, pace: Pace, executor: str | None, **opening: Any
+    request: RetrainRequest, *, device: str, pace: Pace, executor: str | None, opening: Opening
 ) -> dict[Model, dict[str, Any]]:
     """All models at a time, each in a process of its own: their summaries."""
     from exporter.retraining.trainings import begin_training, retrain_job
@@ -232,12 +230,10 @@ def _side_by_side(
 
     folders, configs = request.folders, request.configs
     begun = [
-        begin_training(path.name, request.spec, configs[model], path=path, store=request.store, **opening)
+        begin_training(path.name, request.spec, configs[model], path=path, store=request.store, opening=opening)
         for model, path in folders.items()
     ]
     click.echo(f"training in {' and '.join(map(str, folders.values()))}, side by side", err=True)
-    with workers_for(len(folders), device=device, pace=pace, executor=executor) as (setting, workers):
-        found = run_jobs(
-            retrain_job, begun, folder=request.run_path, setting=setting, executor=workers, title="retrain"
-        )
+    with workers_for(len(folders), device=device, pace=pace, executor=executor) as setting:
+        found = run_jobs(retrain_job, begun, folder=request.run_path, setting=setting, title="retrain")
     return dict(zip(folders, found, strict=True))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from searcher.running.device import resolve_device
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job, Setting, run_jobs
 from searcher.running.pacing import Pace
-from searcher.running.run_folder import RunError, RunFolder, read_config
+from searcher.running.run_folder import Opening, RunError, RunFolder, read_config
 from searcher.training.image_learner import correct_answers
 from searcher.training.weights_trainer import DivergedError
 
@@ -88,16 +87,13 @@ def compare(
     store: ImageStore,
     num_seeds: int,
     setting: Setting,
-    executor: Executor | None,
-    resume: bool,
-    force: bool,
-    again: str,
+    opening: Opening,
     log: Log,
 ) -> dict[str, Any]:
     """Judge a run's network, and write `comparison.json` and the trainings, a folder each, into the run.
 
     Args: spec: of the run's network. recipe: how all are trained. task: what the networks are re-targeted to. store:
-    what they are trained on. setting, executor: see `run_jobs`. resume, force, again: as for `RunFolder.open`.
+    what they are trained on. setting: of the trainings.
     Returns: the document that was written.
     Raises: RunError: see `RunFolder.open`; or the found network cannot be trained; or the comparison to go on with has
     more seeds. StoreError: the test images are not of the classes and shape of those trained on, or data of the
@@ -112,13 +108,13 @@ def compare(
     references = known_references(config.references, like=found)
     path = run / FOLDER / _NETWORKS
     begun = RunFolder(run / FOLDER)
-    if begun.begun and not force:
-        _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=again)
-    if force or not path.exists():
+    if begun.begun and not opening.force:
+        _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=opening.again)
+    if opening.force or not path.exists():
         open_teachers(recipe, store, device=resolve_device(setting.device))  # a missing one is to be said at once
-    folder = RunFolder.open(run / FOLDER, config, resume=resume, force=force, again=again)
+    folder = RunFolder.open(run / FOLDER, config, opening)
     try:
-        if force:
+        if opening.force:
             path.unlink(missing_ok=True)
         if path.exists():
             field = read_field(path)
@@ -138,11 +134,11 @@ def compare(
             (run / COMPARISON).unlink(missing_ok=True)  # of other networks
             write_text(path, strict_json(field_document(field)) + "\n")
         jobs = [
-            _begin(contender, recipe, seed, run=run, store=store, config=config, force=force, again=again)
+            _begin(contender, recipe, seed, run=run, store=store, config=config, opening=opening)
             for contender in field.contenders
             for seed in range(config.seed, config.seed + num_seeds)
         ]
-        summaries = _train(jobs, folder=folder.path, setting=setting, executor=executor, log=log)
+        summaries = _train(jobs, folder=folder.path, setting=setting, log=log)
         results = [_result(job, summary) for job, summary in zip(jobs, summaries, strict=True)]
         document = {
             "spec_sha256": spec_digest(spec),
@@ -196,8 +192,7 @@ def _begin(
     run: Path,
     store: ImageStore,
     config: CompareConfig,
-    force: bool,
-    again: str,
+    opening: Opening,
 ) -> Job:
     job = begin_training(
         f"{contender.name}, seed {seed}",
@@ -205,23 +200,17 @@ def _begin(
         replace(recipe, seed=seed),
         path=run / FOLDER / contender.name.replace(", ", "-").replace(" ", "-") / f"seed-{seed}",
         store=store,
-        resume=not force,
-        force=force,
-        again=again,
+        opening=replace(opening, resume=not opening.force),
     )
     return replace(job, arguments=Trial(job.arguments, config.test_dataset))
 
 
-def _train(
-    jobs: Sequence[Job], *, folder: Path, setting: Setting, executor: Executor | None, log: Log
-) -> list[dict[str, Any]]:
+def _train(jobs: Sequence[Job], *, folder: Path, setting: Setting, log: Log) -> list[dict[str, Any]]:
     def on_result(index: int, summary: Mapping[str, Any]) -> None:
         score = summary["valid_accuracy"]
         log(f"{jobs[index].title}: " + ("it diverges" if score is None else f"valid accuracy {score:.2%}"))
 
-    return run_jobs(
-        train_and_answer, jobs, folder=folder, setting=setting, executor=executor, title="compare", on_result=on_result
-    )
+    return run_jobs(train_and_answer, jobs, folder=folder, setting=setting, title="compare", on_result=on_result)
 
 
 def train_and_answer(trial: Trial, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:

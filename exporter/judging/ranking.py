@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +40,7 @@ from searcher.running import device as devices
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job, Setting, Work, run_jobs
 from searcher.running.pacing import Pace
+from searcher.running.run_folder import Opening
 from searcher.training.image_learner import ImageTraining
 from searcher.training.learner import Half, more_is_better
 from searcher.training.mirroring import with_flip
@@ -95,24 +95,19 @@ def rank(
     num_seeds: int,
     seed: int,
     rungs: Sequence[RetrainConfig],
-    device: torch.device,
     setting: Setting,
-    executor: Executor | None,
-    resume: bool,
-    force: bool,
-    again: str,
+    opening: Opening,
     log: Callable[[str], None],
 ) -> Ranking:
     """Judge the search of a run, and write `ranking.json` and the trainings, a folder each, into it.
 
     Args: config: how each architecture is trained. count: of architectures. num_seeds: trainings of each. seed: chooses
     the architectures; trainings take it and those after it. rungs: how a derivation trains candidates, of one number of
-    epochs each. device: of the scores with shared weights. setting, executor: of the trainings, see `run_jobs`. resume,
-    force, again: as for `RunFolder.open`.
+    epochs each. setting: of the trainings; shared weights score on its device, too.
     Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
     ConfigError: the space has not as many architectures. Stopped, JobsError: as `run_jobs`.
     """
-    finished = finished_search(run, device=device)
+    finished = finished_search(run, device=devices.resolve_device(setting.device))
     search, store = finished.search, finished.store
     metric = search.learner.metric
     specs = stratified(search, count, seed=seed)
@@ -123,8 +118,8 @@ def rank(
     rung_seed = stream_seed(seed, "ranking", "rungs")
     short_recipes = {f"epochs-{rung.num_epochs}": replace(rung, seed=rung_seed) for rung in rungs}
     long_recipes = {f"seed-{one}": replace(config, seed=one) for one in range(seed, seed + num_seeds)}
-    if not force:
-        check_pool(run / _FOLDER, specs, recipes=(*short_recipes, *long_recipes), again=again)
+    if not opening.force:
+        check_pool(run / _FOLDER, specs, recipes=(*short_recipes, *long_recipes), again=opening.again)
 
     def begun(recipes: Mapping[str, RetrainConfig]) -> list[Job]:
         return [
@@ -134,16 +129,14 @@ def rank(
                 recipe,
                 path=run / _FOLDER / folder_of(number) / name,
                 store=store,
-                resume=resume,
-                force=force,
-                again=again,
+                opening=opening,
             )
             for name, recipe in recipes.items()
             for number, spec in enumerate(specs)
         ]
 
     of_rungs, alone = begun(short_recipes), begun(long_recipes)
-    if not resume:
+    if not opening.resume:
         (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
     with devices.threads(config.threads):
         shared = shared_weights(search, specs)
@@ -157,8 +150,7 @@ def rank(
 
     def trained(work: Work[dict[str, Any]], jobs: Sequence[Job], *, title: str) -> list[list[dict[str, Any]]]:
         """A row over the pool for each recipe."""
-        common: dict[str, Any] = {"folder": run / _FOLDER, "setting": setting, "executor": executor}
-        done = run_jobs(work, jobs, title=title, on_result=partial(tell, jobs), **common)
+        done = run_jobs(work, jobs, folder=run / _FOLDER, setting=setting, title=title, on_result=partial(tell, jobs))
         return [done[start : start + count] for start in range(0, len(done), count)]
 
     short, long = trained(train_in_rung, of_rungs, title="rungs"), trained(train_alone, alone, title="rank")

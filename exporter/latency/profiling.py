@@ -96,9 +96,15 @@ def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[s
         if path.exists():
             table = read_table(path)
             check_setting(table, setting, source=str(path))
-            return table
-        log(f"measuring, once for this machine, what the blocks of the space {profiled.space_name} take: {path}")
-        return profile(profiled, setting=setting, path=path, log=log)
+        else:
+            log(f"measuring, once for this machine, what the blocks of the space {profiled.space_name} take: {path}")
+            table = profile(profiled, setting=setting, path=path, log=log)
+    if table.is_noisy:
+        log(
+            f"{path} was measured while other work ran, so its times may be too long, and targets that are a part of a "
+            "known network's time, too; once the machine is quiet, remove it to have it measured anew"
+        )
+    return table
 
 
 def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[str], None]) -> LatencyTable:
@@ -110,18 +116,19 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
     specs = list(_networks(profiled, count=_FITTED + _HELD_OUT))
     references = references_of(profiled.space_name, profiled.space, profiled.task)
     partial = _Partial(path.with_name(path.name + ".part"), setting, log=log)
+    sittings = _Sittings(setting, log)
     rows = partial.rows
     missing = [block for block in blocks if block not in rows]
     with Progress("profile", total=len(blocks) + len(specs), done=len(rows)) as progress:
         for group in _groups(missing):
-            found, is_noisy = _measure_rows(profiled.space_name, group, setting, log=log)
-            partial.is_noisy |= is_noisy
+            found = _measure_rows(profiled.space_name, group, sittings)
+            partial.is_noisy |= sittings.were_noisy
             for block, row in found:
                 rows[block] = row
                 progress.step()
             partial.write()
         files = [onnx_of(spec) for spec in (*specs, *references.values())]
-        measured = _quietly(files, setting, _NETWORKS, log=log)
+        measured = sittings.measure(files, _NETWORKS)
         for _ in specs:
             progress.step()
     times = [estimate.value for estimate in measured.ms]
@@ -132,21 +139,18 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
         rows=dict(rows),
         fit=fit,
         references=dict(zip(references, times[len(specs) :], strict=True)),
-        is_noisy=partial.is_noisy or bool(measured.disturbances),
+        is_noisy=partial.is_noisy or sittings.were_noisy,
     )
     table.write(path)
     partial.path.unlink(missing_ok=True)
     return read_table(path)
 
 
-def _measure_rows(
-    space: str, blocks: Sequence[Block], setting: Setting, *, log: Callable[[str], None]
-) -> tuple[list[tuple[Block, Row]], bool]:
-    """What each block adds to its frame, both measured in one sitting, never less than nothing; and whether the machine
-    was noisy."""
+def _measure_rows(space: str, blocks: Sequence[Block], sittings: _Sittings) -> list[tuple[Block, Row]]:
+    """What each block adds to its frame, both measured in one sitting, never less than nothing."""
     frames = {frame_key(block): frame(block) for block in blocks}
     networks: list[Untrained] = [*frames.values(), *(probe(space, block) for block in blocks)]
-    measured = _quietly(networks, setting, _ROWS, log=log)
+    measured = sittings.measure(networks, _ROWS)
     bare = dict(zip(frames, measured.ms, strict=False))
     rows = []
     for block, estimate in zip(blocks, measured.ms[len(frames) :], strict=True):
@@ -154,19 +158,31 @@ def _measure_rows(
         interval = estimate.interval or Interval(estimate.value, estimate.value)
         times = (estimate.value - base, interval.low - base, interval.high - base)
         rows.append((block, Row(*(max(ms, 0.0) for ms in times))))
-    return rows, bool(measured.disturbances)
+    return rows
 
 
-def _quietly(
-    networks: Sequence[Untrained | bytes], setting: Setting, effort: Effort, *, log: Callable[[str], None]
-) -> Latencies:
-    """Measured again where the machine was noisy; the last try counts, with its label."""
-    for again in reversed(range(_TRIES_WHEN_NOISY)):
-        found = measure(networks, batch=setting.batch, threads=setting.threads, effort=effort)
-        if not found.disturbances:
-            break
-        log("the machine is noisy: " + "; ".join(found.disturbances) + (" - measuring again" if again else ""))
-    return found
+@dataclass
+class _Sittings:
+    """The sittings of one table. Where the machine was noisy, one is held again, and the last counts."""
+
+    setting: Setting
+    log: Callable[[str], None]
+    were_noisy: bool = False
+    """Whether one that counts was."""
+    _is_told: bool = False
+
+    def measure(self, networks: Sequence[Untrained | bytes], effort: Effort) -> Latencies:
+        for _ in range(_TRIES_WHEN_NOISY):
+            found = measure(networks, batch=self.setting.batch, threads=self.setting.threads, effort=effort)
+            if not found.disturbances:
+                return found
+            if not self._is_told:  # once: there are dozens of sittings
+                self.log(
+                    f"the machine is noisy: {'; '.join(found.disturbances)} - what is measured so is measured again"
+                )
+            self._is_told = True
+        self.were_noisy = True
+        return found
 
 
 def _networks(profiled: Profiled, *, count: int) -> Iterator[Spec]:

@@ -21,7 +21,7 @@ from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job
 from searcher.running.metrics import read_metrics
 from searcher.running.pacing import Pace
-from searcher.running.run_folder import RunFolder
+from searcher.running.run_folder import Opening, RunFolder
 from searcher.training.task_kinds import Store, load_store
 from searcher.training.weights_trainer import DivergedError
 
@@ -48,8 +48,8 @@ class Training:
 
         Raises: StoreError: the data are not those that the training was begun with. RunError: see `RunFolder.open`.
         """
-        options: dict[str, Any] = {"resume": True, "force": False, "again": "", "wait_s": _WAIT_FOR_LOCK_S}
-        with closing(RunFolder.open(self.path, self.config, **options)) as folder, threads(self.config.threads):
+        opened = RunFolder.open(self.path, self.config, Opening(resume=True), wait_s=_WAIT_FOR_LOCK_S)
+        with closing(opened) as folder, threads(self.config.threads):
             store = load_store(self.dataset, space=self.spec.space)
             if store.digest != self.config.dataset_sha256:
                 raise StoreError(f"the data set {self.dataset} is no longer the one of the training in {self.path}")
@@ -63,20 +63,16 @@ def begin_training(
     *,
     path: Path,
     store: Store,
-    resume: bool,
-    force: bool,
-    again: str,
+    opening: Opening,
 ) -> Job:
     """The job that trains a spec in a run folder, begun or found.
 
-    Args: config: its digests are filled in. store: the data set of the spec's task. resume, force, again: as for
-    `RunFolder.open`.
-    Raises: RunError: see there.
+    Args: config: its digests are filled in. store: the data set of the spec's task.
+    Raises: RunError: see `RunFolder.open`.
     """
     config = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
     path = path.absolute()
-    options: dict[str, Any] = {"resume": resume, "force": force, "again": again}
-    with closing(RunFolder.open(path, config, wait_s=_WAIT_FOR_ORPHANS_S, **options)):
+    with closing(RunFolder.open(path, config, opening, wait_s=_WAIT_FOR_ORPHANS_S)):
         # At once: a run without a search has it nowhere else, and `force` has removed it.
         write_spec(path / "spec.json", spec)
     dataset = spec.task.dataset

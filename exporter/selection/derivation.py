@@ -15,14 +15,11 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.text import score_text
@@ -34,9 +31,10 @@ from exporter.selection.standings import Showing, kept_of, rank
 from foundation.document import read_json
 from foundation.files import write_text
 from searcher.arch.spec import Spec, spec_digest, write_spec
+from searcher.running.device import resolve_device
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Setting
-from searcher.running.run_folder import RunFolder
+from searcher.running.run_folder import Opening, RunFolder
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import with_flip
 
@@ -72,29 +70,24 @@ def derive_by_training(
     config: HalvingConfig,
     retrain_config: RetrainConfig,
     *,
-    device: torch.device,
     setting: Setting,
-    executor: Executor | None,
-    resume: bool,
-    force: bool,
-    again: str,
+    opening: Opening,
     log: Callable[[str], None],
 ) -> Derivation:
     """Choose the spec of a finished search anew, by training, and write it to the run's `spec.json`.
 
     The search's own choice stays in `search/spec.json`. Args: retrain_config: how candidates are trained, their
-    number of epochs aside. setting, executor: of the trainings, see `run_jobs`. resume, force, again: as for
-    `RunFolder.open`.
+    number of epochs aside. setting: of the trainings.
     Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
     ConfigError: nothing meets the target. Stopped, JobsError: as `run_jobs`. BenchmarkError: see `measure`.
     """
-    finished = finished_search(run, device=device)
+    finished = finished_search(run, device=resolve_device(setting.device))
     config = replace(config, spec_sha256=spec_digest(finished.spec))
     training = finished.search.config.training
     if isinstance(training, ImageTraining):
         retrain_config = with_flip(retrain_config, flip=training.augmentation.flip)  # as the search saw the pictures
-    with closing(RunFolder.open(run / _FOLDER, config, resume=resume, force=force, again=again)) as begun:
-        if force:
+    with closing(RunFolder.open(run / _FOLDER, config, opening)) as begun:
+        if opening.force:
             _delete(begun.path)
         if begun.finished:
             return read_derivation(run)
@@ -104,7 +97,7 @@ def derive_by_training(
         )
         metric = finished.search.learner.metric
         count = finished.store.count("valid")
-        trainer = RungTrainer(begun.path, config, retrain_config, finished.store, setting, executor, again, log)
+        trainer = RungTrainer(begun.path, config, retrain_config, finished.store, setting, opening.again, log)
         alive = {one.name: one for one in candidates}
         rungs: list[Rung] = []
         for number, epochs in enumerate(config.rung_epochs, start=1):

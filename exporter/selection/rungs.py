@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from exporter.selection.halving import HalvingConfig
 from exporter.selection.standings import Showing, showing_of
 from searcher.nn.complexity import complexity_of
 from searcher.running.jobs import Setting, run_jobs
+from searcher.running.run_folder import Opening
 from searcher.training.task_kinds import Store
 
 
@@ -45,7 +45,6 @@ class RungTrainer:
     retrain_config: RetrainConfig
     store: Store
     setting: Setting
-    executor: Executor | None
     again: str
     log: Callable[[str], None]
 
@@ -65,14 +64,12 @@ class RungTrainer:
                 recipe,
                 path=path / one.name.replace(" ", "-"),
                 store=self.store,
-                resume=True,
-                force=False,
-                again=self.again,
+                opening=Opening(resume=True, again=self.again),
             )
             for one in candidates
         ]
         self.log(f"{title}: {len(jobs)} candidates, {epochs} epochs each")
-        trainings = run_jobs(validate_job, jobs, folder=path, setting=self.setting, executor=self.executor, title=title)
+        trainings = run_jobs(validate_job, jobs, folder=path, setting=self.setting, title=title)
         return {one.name: showing_of(training) for one, training in zip(candidates, trainings, strict=True)}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +19,6 @@ from searcher.arch.space_names import SPACE_NAMES
 from searcher.running.interrupt import Stopped
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from searcher.running.jobs import Setting
     from searcher.running.pacing import Pace
 
@@ -102,12 +101,18 @@ def memory_budget_option(command: Command) -> Command:
 
 def resume_options(
     stage: str, *, resume: str = "Go on with an unfinished {stage}, if there is one."
-) -> Callable[[Command], Command]:
-    """--resume and --force, as for `RunFolder.open`. stage: what the command makes. resume: the help."""
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--resume and --force, as the parameter opening. stage: what the command makes. resume: the help."""
 
-    def decorate(command: Command) -> Command:
-        command = force_option(f"Delete an existing {stage} first.")(command)
-        return click.option("--resume", is_flag=True, help=resume.format(stage=stage))(command)
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_opening(*, resume: bool, force: bool, **options: Any) -> Any:
+            from searcher.running.run_folder import Opening
+
+            return command(opening=Opening(resume, force, command_again()), **options)
+
+        with_force = force_option(f"Delete an existing {stage} first.")(with_opening)
+        return click.option("--resume", is_flag=True, help=resume.format(stage=stage))(with_force)
 
     return decorate
 
@@ -173,10 +178,8 @@ def exits_when_stopped() -> Iterator[None]:
 
 
 @contextmanager
-def workers_for(
-    num_jobs: int, *, device: str, pace: Pace, executor: str | None
-) -> Iterator[tuple[Setting, Executor | None]]:
-    """What jobs are given, and what does them; where the user stops them, says how to go on, and leaves.
+def workers_for(num_jobs: int, *, device: str, pace: Pace, executor: str | None) -> Iterator[Setting]:
+    """What jobs are given; where the user stops them, says how to go on, and leaves.
 
     executor: see --executor. Raises: as `executors.executor_for`.
     """
@@ -189,7 +192,7 @@ def workers_for(
         executor_for(num_jobs, address=executor) as workers,
         exits_when_stopped(),
     ):
-        yield Setting(device=device, interrupt=interrupt, pace=pace), workers
+        yield Setting(device, interrupt, pace, workers)
 
 
 def leading_speaker() -> Callable[..., None]:

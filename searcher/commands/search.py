@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from foundation.command_options import device_option, seed_option
 from searcher.commands.options import (
-    command_again,
     exits_when_stopped,
     flip_option,
     graphs_option,
@@ -25,6 +24,9 @@ from searcher.commands.options import (
     threads_option,
 )
 from searcher.latency.options import latency_options
+
+if TYPE_CHECKING:
+    from searcher.running.run_folder import Opening
 
 
 @click.command()
@@ -74,8 +76,7 @@ def search(
     max_hours: float | None,
     device: str,
     cuda_graphs: bool,
-    resume: bool,
-    force: bool,
+    opening: Opening,
     **options: Any,  # the fields of SearchOptions
 ) -> None:
     """Search for an architecture with ENAS and write it to the run's spec.json."""
@@ -94,24 +95,21 @@ def search(
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     note = partial(leading_speaker(), err=True)
     wanted = SearchOptions(**options)
-    if resume and run_path is not None:
+    if opening.resume and run_path is not None:
         wanted = wanted.going_on(run_path / "search")
     request = search_request(wanted, say=note)
     run_path = run_path or request.default_run
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     graphs = graphs_of(torch_device) if cuda_graphs else None
-    tables = KeptTables(run_path / "search", ctx.obj) if resume else ctx.obj
+    tables = KeptTables(run_path / "search", ctx.obj) if opening.resume else ctx.obj
     config, table = with_latency(request, tables=tables, say=note)
-    again = command_again()
     with (
         catch_signals() as interrupt,
         exits_when_stopped(),
         joined(torch_device) as world,
         devices.threads(config.threads),
-        closing(
-            RunFolder.open(run_path / "search", config, resume=resume, force=force, again=again, world=world)
-        ) as folder,
+        closing(RunFolder.open(run_path / "search", config, opening, world=world)) as folder,
     ):
         say = speaker(speaks=world.leads)
         if folder.finished:

@@ -12,21 +12,8 @@ from foundation.command_options import device_option
 from searcher.commands.options import jobs_options, pace_options, threads_option, workers_for
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    import torch
-
     from searcher.running.jobs import Setting
     from searcher.running.pacing import Pace
-
-
-@dataclass(frozen=True)
-class Workers:
-    """What the trainings of a command are given, and what does them."""
-
-    device: torch.device
-    setting: Setting
-    executor: Executor | None
 
 
 @dataclass(frozen=True)
@@ -41,8 +28,8 @@ class Trainings:
     pace: Pace
 
     @contextmanager
-    def workers(self, *, most: int | None = None) -> Iterator[Workers]:
-        """Workers for the block; where the user stops it, it says how to go on, and the command ends.
+    def setting(self, *, most: int | None = None) -> Iterator[Setting]:
+        """What the block's trainings run under; where the user stops it, it says how to go on, and the command ends.
 
         Args: most: trainings that there are to do.
         Raises: as `executors.executor_for` and `device.resolve_device`.
@@ -54,8 +41,8 @@ class Trainings:
         devices.prepare(device)
         num_jobs = self.jobs or default_jobs(device)
         num_jobs = num_jobs if most is None else min(num_jobs, most)
-        with workers_for(num_jobs, device=self.device, pace=self.pace, executor=self.executor) as (setting, executor):
-            yield Workers(device, setting, executor)
+        with workers_for(num_jobs, device=self.device, pace=self.pace, executor=self.executor) as setting:
+            yield setting
 
 
 def trainings_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -63,6 +63,8 @@ class Setting:
     """auto, cpu or cuda; resolved where a job runs."""
     interrupt: Interrupt
     pace: Pace
+    executor: Executor | None = None
+    """Of `executors.executor_for`; None does one job after the other in this process."""
 
 
 Work = Callable[..., R]
@@ -76,25 +78,23 @@ def run_jobs(
     *,
     folder: Path,
     setting: Setting,
-    executor: Executor | None,
     title: str,
     on_result: Callable[[int, R], None] = lambda index, result: None,
 ) -> list[R]:
     """The jobs' results in their order, whatever the order in which they end.
 
-    Args: folder: common to all jobs; it is locked meanwhile. executor: of `executors.executor_for`; None does one job
-    after the other in this process. title: of the progress bar, which counts epochs. on_result: called with a job's
-    position and result when it is done.
+    Args: folder: common to all jobs; it is locked meanwhile. title: of the progress bar, which counts epochs.
+    on_result: called with a job's position and result when it is done.
     Raises: JobsError: some failed; they stopped no other, and each is in the message with its reason and log. Stopped:
     the setting's interrupt was requested, or its deadline is over; all jobs under way have written their checkpoints.
     RunError: another process runs jobs in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _leash(folder / _LEASH) as leash:
-        if executor is None:
+        if setting.executor is None:
             return _one_by_one(work, jobs, setting=setting, on_result=on_result)
         return _side_by_side(
-            work, jobs, setting=setting, executor=executor, leash=leash, title=title, on_result=on_result
+            work, jobs, setting=setting, executor=setting.executor, leash=leash, title=title, on_result=on_result
         )
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -57,6 +58,18 @@ class RunError(ValueError):
     """A run directory is not in the state that a command needs."""
 
 
+@dataclass(frozen=True)
+class Opening:
+    """How a stage is opened. Where its folder exists, one of the flags must say what is to become of it."""
+
+    resume: bool = False
+    """Go on with what is there, if anything is."""
+    force: bool = False
+    """Delete what a run left there."""
+    again: str = ""
+    """The command that the user typed, for advice."""
+
+
 class RunFolder:
     """A stage's files. Made by `open`; `finished` tells whether there is anything left to do.
 
@@ -76,23 +89,20 @@ class RunFolder:
         cls,
         path: Path,
         config: Any,
+        opening: Opening = Opening(),
         *,
-        resume: bool,
-        force: bool,
-        again: str,
         world: World = ALONE,
         wait_s: float = 0.0,
     ) -> RunFolder:
         """Begin a stage, or find the one begun; no other process can open it until `close`, or this one's end.
 
-        Args: config: the stage's dataclass. resume: go on with what is there, if anything is. force: delete what a run
-        left there. again: the command the user typed, for advice. wait_s: for another process that is about to end.
-        Raises: RunError: the folder exists and neither flag was given, or it was made with another configuration, or
-        it is in use, or it holds other things than a run. DocumentError: its config.toml is damaged.
+        Args: config: the stage's dataclass. wait_s: for another process that is about to end.
+        Raises: RunError: the folder exists and the opening has neither flag, or it was made with another configuration,
+        or it is in use, or it holds other things than a run. DocumentError: its config.toml is damaged.
         """
         folder = cls(path, world=world)
         try:
-            world.share(lambda: folder._begin(config, resume=resume, force=force, again=again, wait_s=wait_s))
+            world.share(lambda: folder._begin(config, opening, wait_s=wait_s))
         except BaseException:
             folder.close()
             raise
@@ -105,7 +115,7 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
 
-    def _begin(self, config: Any, *, resume: bool, force: bool, again: str, wait_s: float) -> None:
+    def _begin(self, config: Any, opening: Opening, *, wait_s: float) -> None:
         path = self.path
         if not is_utf8(str(path)):
             raise RunError(f"{printable(str(path))}: a name that is not UTF-8; choose another run directory")
@@ -117,7 +127,7 @@ class RunFolder:
         self._lock = lock_file(path / _LOCK, wait_s=wait_s)
         for name in leftovers:  # of a process that was killed while it wrote
             (path / name).unlink(missing_ok=True)
-        if force:
+        if opening.force:
             self._delete()
         if self.config_path.exists():
             differences = _differences(read_toml(self.config_path), write_dataclass(config))
@@ -129,13 +139,13 @@ class RunFolder:
                 cure = "" if is_of_others else "go on with the options that it was begun with and --resume, or "
                 raise RunError(
                     f"{path} was made with another configuration ({told}{more}): "
-                    f"{cure}start anew with `{again} --force`"
+                    f"{cure}start anew with `{opening.again} --force`"
                 )
-            if not resume:
+            if not opening.resume:
                 state = "finished" if self.summary_path.exists() else "unfinished"
                 raise RunError(
                     f"{path} already holds {_article(state)} {state} run: "
-                    f"`{again} --resume` goes on with it, `{again} --force` starts anew"
+                    f"`{opening.again} --resume` goes on with it, `{opening.again} --force` starts anew"
                 )
         else:
             write_text(self.config_path, tomli_w.dumps(write_dataclass(config)))

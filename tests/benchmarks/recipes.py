@@ -29,6 +29,7 @@ from searcher.arch.spec import Spec
 from searcher.commands.options import command_again, workers_for
 from searcher.running.jobs import Job, run_jobs
 from searcher.running.pacing import pace_of
+from searcher.running.run_folder import Opening
 from searcher.running.settings import Settings
 from searcher.training.task_kinds import task_of
 
@@ -97,10 +98,8 @@ def main(
         for trial in trials
     ]
     pace = pace_of(checkpoint_minutes=10.0, max_hours=None)
-    with workers_for(jobs, device="auto", pace=pace, executor=None) as (setting, workers):
-        summaries = run_jobs(
-            validate_job, begun, folder=out / store.name, setting=setting, executor=workers, title="recipes"
-        )
+    with workers_for(jobs, device="auto", pace=pace, executor=None) as setting:
+        summaries = run_jobs(validate_job, begun, folder=out / store.name, setting=setting, title="recipes")
     scores = {trial: summary["valid_score"] for trial, summary in zip(trials, summaries, strict=True)}
     click.echo(f"{store.name}, preset {preset}, {store.count('valid'):,} valid images, {seeds} seeds\n")
     click.echo("\n".join(table(scores, recipes=list(changes))))
@@ -116,9 +115,7 @@ def _begin(trial: Trial, changes: str, *, preset: str, dataset: str, store: Imag
         replace(config, num_epochs=trial.epochs, seed=trial.seed, threads=1, min_steps=0, train_on="train"),
         path=out / trial.folder,
         store=store,
-        resume=True,
-        force=False,
-        again=command_again(),
+        opening=Opening(resume=True, again=command_again()),
     )
 
 

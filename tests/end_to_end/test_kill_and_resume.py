@@ -115,7 +115,7 @@ def test_resume_without_the_data_set_it_was_begun_with_does_not_advise_to_delete
 def test_two_processes_cannot_share_a_stage(tmp_path: Path, search_config: Path) -> None:
     config = read_config(search_config, SearchConfig, types=config_types("micro"))
     path = tmp_path / "run" / "search"
-    held = RunFolder.open(path, config, resume=False, force=False, again="")
+    held = RunFolder.open(path, config)
     done = enas("search", "--config", search_config, "--run", tmp_path / "run", "--resume", check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: {path} is in use by another process\n"
@@ -127,14 +127,14 @@ def test_what_a_killed_write_leaves_does_not_lock_the_folder(tmp_path: Path, sea
     path.mkdir(parents=True)
     (path / ".config.toml.0a1b2c3d.tmp").write_text("half")
     config = read_config(search_config, SearchConfig, types=config_types("micro"))
-    RunFolder.open(path, config, resume=False, force=False, again="")
+    RunFolder.open(path, config)
     assert sorted(p.name for p in path.iterdir()) == [".lock", "config.toml"]
 
 
 def test_an_unfinished_search_is_not_retrained(tmp_path: Path, search_config: Path) -> None:
     run = tmp_path / "run"
     config = read_config(search_config, SearchConfig, types=config_types("micro"))
-    RunFolder.open(run / "search", config, resume=False, force=False, again="")
+    RunFolder.open(run / "search", config)
     (run / "spec.json").write_text("{}")  # an earlier search's
     done = here("retrain", run, check=False)
     assert "the search is not finished; go on with it" in str(done.exception)

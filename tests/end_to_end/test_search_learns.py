@@ -20,7 +20,7 @@ from searcher.training.search import search
 @pytest.mark.timeout(1200)
 def test_the_quick_searchs_controller_beats_the_random_policy_on_the_same_supernet(tmp_path: Path) -> None:
     config = replace(search_preset("micro", "quick", image_size=28), seed=0)
-    folder = RunFolder.open(tmp_path / "search", config, resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "search", config)
     search(
         config,
         store=load_images(config.dataset),

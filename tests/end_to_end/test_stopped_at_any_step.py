@@ -17,7 +17,7 @@ from exporter.retraining.retrain import retrain
 from searcher.arch.spec import Spec
 from searcher.running.checkpoint import load_checkpoint
 from searcher.running.interrupt import Interrupt, Stopped
-from searcher.running.run_folder import RunFolder, read_config
+from searcher.running.run_folder import Opening, RunFolder, read_config
 from searcher.training.search import search
 from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.task_kinds import load_store, task_of
@@ -79,7 +79,7 @@ def test_a_search_stopped_at_any_step_goes_on_exactly(
     store = load_store(config.dataset, space=tiny.space)
 
     def run(path: Path, looks: int) -> None:
-        folder = RunFolder.open(path / "search", config, resume=True, force=False, again="")
+        folder = RunFolder.open(path / "search", config, Opening(resume=True))
         search(config, store=store, folder=folder, device=torch.device("cpu"), interrupt=StopAfter(looks))
 
     run(tmp_path / "whole", 10_000)
@@ -103,7 +103,7 @@ def test_a_retraining_stopped_at_any_step_goes_on_exactly(tmp_path: Path, tiny: 
     config = replace(read_config(tiny.retrain_config, RetrainConfig, types=retrain_types(tiny.space)), model=model)
 
     def run(path: Path, looks: int) -> None:
-        folder = RunFolder.open(path / "retrain", config, resume=True, force=False, again="")
+        folder = RunFolder.open(path / "retrain", config, Opening(resume=True))
         retrain(spec, config, store=store, folder=folder, device=torch.device("cpu"), interrupt=StopAfter(looks))
 
     run(tmp_path / "whole", 10_000)

@@ -210,7 +210,7 @@ def test_a_diverged_training_keeps_its_last_checkpoint_and_gives_one_line_of_adv
         return replace(result, loss=result.loss * float("nan")) if len(batches) > 6 else result
 
     monkeypatch.setattr(TextLearner, "loss", loss)
-    folder = RunFolder.open(tmp_path / "retrain", CONFIG, resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "retrain", CONFIG)
     with pytest.raises(DivergedError) as error:
         retrain(SPEC, CONFIG, store=store, folder=folder, device=CPU, interrupt=Interrupt())
     assert str(error.value) == (
@@ -235,9 +235,7 @@ def test_a_training_that_diverges_at_once_begins_again_with_half_the_rate(
             next(iter(self._network.parameters())).data[0] = float("nan")
 
     config = replace(CONFIG, num_epochs=2)
-    folders = [
-        RunFolder.open(tmp_path / name, config, resume=False, force=False, again="") for name in ("sharp", "gentle")
-    ]
+    folders = [RunFolder.open(tmp_path / name, config) for name in ("sharp", "gentle")]
     gentle = retrain(
         SPEC,
         replace(config, sgd=replace(config.sgd, learning_rate=0.25)),
@@ -273,7 +271,7 @@ def test_a_training_whose_first_valid_loss_is_no_number_ends_with_advice(
             return original(self, network, split)
 
     monkeypatch.setattr(TextLearner, "score", score)
-    folder = RunFolder.open(tmp_path / "retrain", CONFIG, resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "retrain", CONFIG)
     with pytest.raises(DivergedError) as error:
         retrain(SPEC, CONFIG, store=store, folder=folder, device=CPU, interrupt=Interrupt())
     assert str(error.value) == (
@@ -295,7 +293,7 @@ def test_every_epochs_line_names_what_it_measures(
     store: TextStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(CONFIG, num_epochs=1)
-    folder = RunFolder.open(tmp_path / "retrain", config, resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "retrain", config)
     retrain(SPEC, config, store=store, folder=folder, device=CPU, interrupt=Interrupt())
     line = r"epoch 1/1: loss \d+\.\d{3}, train perplexity \d+\.\d\d, valid perplexity \d+\.\d\d, \d+ ms a step\n"
     assert re.fullmatch(line, capsys.readouterr().err)
@@ -305,7 +303,7 @@ def test_an_infinite_perplexity_is_null_in_every_file_of_the_run(
     store: TextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("searcher.training.text_learner.mean_nll", lambda *_, **__: 1e4)
-    folder = RunFolder.open(tmp_path / "retrain", replace(CONFIG, num_epochs=1), resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "retrain", replace(CONFIG, num_epochs=1))
     retrain(SPEC, replace(CONFIG, num_epochs=1), store=store, folder=folder, device=CPU, interrupt=Interrupt())
     assert "valid perplexity infinite" in capsys.readouterr().err
     summary = read_json(folder.summary_path)  # which takes no Infinity
@@ -328,7 +326,7 @@ def test_a_network_is_not_exported_with_other_data_than_it_was_trained_on(tmp_pa
     store = write()
     spec = replace(SPEC, task=replace(SPEC.task, dataset=str(path)))
     config = replace(CONFIG, num_epochs=1, dataset_sha256=store.digest)
-    folder = RunFolder.open(tmp_path / "run" / "retrain", config, resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "run" / "retrain", config)
     retrain(spec, config, store=store, folder=folder, device=CPU, interrupt=Interrupt())
     assert load_retrained(tmp_path / "run").finished
     write()

@@ -27,7 +27,7 @@ from searcher.arch.spaces.stages import StagesSize
 from searcher.arch.spec import Spec, write_spec
 from searcher.running.checkpoint import load_checkpoint
 from searcher.running.interrupt import Interrupt
-from searcher.running.run_folder import RunFolder
+from searcher.running.run_folder import Opening, RunFolder
 from searcher.training.distillation import Distillation
 from searcher.training.image_learner import ImageTraining
 from searcher.training.task_kinds import task_of
@@ -188,7 +188,7 @@ def config_of(teacher: Path | None, **changes: Any) -> RetrainConfig:
 
 
 def train(store: ImageStore, config: RetrainConfig, path: Path, interrupt: Interrupt | None = None) -> dict[str, Any]:
-    folder = RunFolder.open(path, config, resume=True, force=False, again="")
+    folder = RunFolder.open(path, config, Opening(resume=True))
     try:
         return retrain(
             spec_of(store), config, store=store, folder=folder, device=CPU, interrupt=interrupt or Interrupt()

@@ -38,7 +38,7 @@ def test_what_fails_here_is_told_with_a_traceback_unless_it_is_the_users_mistake
 ) -> None:
     for number, is_told in ((8, False), (3, True)):
         with pytest.raises(JobsError, match="eight is not for you" if number == 8 else "there is no three"):
-            run_jobs(square, jobs_of(tmp_path, number), folder=tmp_path, setting=setting(), executor=None, title="")
+            run_jobs(square, jobs_of(tmp_path, number), folder=tmp_path, setting=setting(), title="")
         assert ("Traceback" in capsys.readouterr().err) == is_told
 
 
@@ -81,8 +81,7 @@ def test_results_come_in_the_jobs_order(tmp_path: Path, processes: LoneProcesses
         square,
         jobs_of(tmp_path, 5, 2, 7),
         folder=tmp_path,
-        setting=setting(),
-        executor=processes if side_by_side else None,
+        setting=setting(executor=processes if side_by_side else None),
         title="",
     )
     assert results == [25, 4, 49]
@@ -97,8 +96,7 @@ def test_a_job_that_fails_or_is_killed_is_reported_and_stops_no_other(tmp_path: 
             square,
             jobs_of(tmp_path, 3, 4, 5, 6),
             folder=tmp_path,
-            setting=setting(),
-            executor=processes,
+            setting=setting(executor=processes),
             title="",
             on_result=done.__setitem__,
         )
@@ -120,7 +118,6 @@ def test_a_failing_job_stops_no_other_in_one_process_either(tmp_path: Path) -> N
             jobs,
             folder=tmp_path,
             setting=setting(),
-            executor=None,
             title="",
             on_result=done.__setitem__,
         )
@@ -150,8 +147,7 @@ def test_a_stop_reaches_every_job_under_way_and_begins_no_other(
             wait_for_stop,
             jobs_of(tmp_path, *map(str, files)),
             folder=tmp_path,
-            setting=setting(interrupt=StopsOnceTwoRun(), pace=pace),
-            executor=processes,
+            setting=setting(interrupt=StopsOnceTwoRun(), pace=pace, executor=processes),
             title="",
         )
     assert stopped.value.out_of_time == out_of_time
@@ -165,8 +161,7 @@ def run_until_stopped(folder: Path, files: list[Path]) -> None:
             wait_for_stop,
             jobs_of(folder, *map(str, files)),
             folder=folder,
-            setting=setting(),
-            executor=processes,
+            setting=setting(executor=processes),
             title="",
         )
 
@@ -180,12 +175,12 @@ def test_jobs_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
         workers = [int(path.read_text()) for path in files]
         # While they live the folder is theirs.
         with pytest.raises(RunError, match="in use by another process"):
-            run_jobs(square, [], folder=tmp_path, setting=setting(), executor=None, title="")
+            run_jobs(square, [], folder=tmp_path, setting=setting(), title="")
     finally:
         parent.kill()
         parent.communicate()
     until(lambda: not any(is_running(worker) for worker in workers))
-    assert run_jobs(square, [], folder=tmp_path, setting=setting(), executor=None, title="") == []
+    assert run_jobs(square, [], folder=tmp_path, setting=setting(), title="") == []
 
 
 def is_running(process: int) -> bool:

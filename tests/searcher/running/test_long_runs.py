@@ -14,14 +14,14 @@ from searcher.running.checkpoint import CheckpointError, load_checkpoint
 from searcher.running.interrupt import Interrupt, Stopped, catch_signals
 from searcher.running.metrics import read_metrics
 from searcher.running.pacing import Checkpointer, Pace
-from searcher.running.run_folder import RunFolder
+from searcher.running.run_folder import Opening, RunFolder
 from searcher.training.optimizers.optimizer import SgdConfig
 
 CONFIG = SgdConfig(learning_rate=0.1)
 
 
 def open_folder(path: Path) -> RunFolder:
-    return RunFolder.open(path / "search", CONFIG, resume=True, force=False, again="")
+    return RunFolder.open(path / "search", CONFIG, Opening(resume=True))
 
 
 def three_epochs(path: Path) -> RunFolder:
@@ -90,7 +90,7 @@ def test_two_damaged_checkpoints_are_one_clear_line(folder: RunFolder) -> None:
 
 def test_force_leaves_no_older_checkpoint_to_go_on_with(tmp_path: Path) -> None:
     three_epochs(tmp_path)  # whose lock goes with it
-    again = RunFolder.open(tmp_path / "search", CONFIG, resume=False, force=True, again="")
+    again = RunFolder.open(tmp_path / "search", CONFIG, Opening(force=True))
     assert again.restore() is None
 
 

@@ -21,7 +21,7 @@ from foundation.document import DocumentError
 from searcher.running import run_folder
 from searcher.running.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.running.metrics import MetricsLog, read_metrics
-from searcher.running.run_folder import RunError, RunFolder, lock_file
+from searcher.running.run_folder import Opening, RunError, RunFolder, lock_file
 from tests.searcher.toy import PLAIN
 
 
@@ -123,22 +123,22 @@ def test_reading_metrics_leaves_out_a_line_cut_short(tmp_path: Path) -> None:
 
 def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> None:
     path = tmp_path / "search"
-    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
+    RunFolder.open(path, PLAIN, Opening(again="enas x"))
     with pytest.raises(RunError, match=r"already holds an unfinished run: `enas x --resume` goes on with it"):
-        RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
-    RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
+        RunFolder.open(path, PLAIN, Opening(again="enas x"))
+    RunFolder.open(path, PLAIN, Opening(resume=True, again="enas x"))
     with pytest.raises(RunError, match=r"another configuration \(learning_rate was 0.1, now 0.2\)"):
-        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=True, force=False, again="enas x")
+        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), Opening(resume=True, again="enas x"))
 
 
 def test_a_folder_that_could_not_be_opened_is_free(tmp_path: Path) -> None:
     path = tmp_path / "search"
-    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x").close()
+    RunFolder.open(path, PLAIN, Opening(again="enas x")).close()
     (path / "config.toml").write_text("learning_rate =")
     with pytest.raises(DocumentError) as refused:  # which keeps the folder from being collected
-        RunFolder.open(path, PLAIN, resume=True, force=False, again="enas x")
+        RunFolder.open(path, PLAIN, Opening(resume=True, again="enas x"))
     assert "not valid TOML" in str(refused.value)
-    RunFolder.open(path, PLAIN, resume=False, force=True, again="enas x").close()
+    RunFolder.open(path, PLAIN, Opening(force=True, again="enas x")).close()
 
 
 def test_a_wait_for_another_process_is_told(
@@ -156,9 +156,9 @@ def test_a_wait_for_another_process_is_told(
 
 def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None:
     path = tmp_path / "search"
-    RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x").close()
+    RunFolder.open(path, PLAIN, Opening(again="enas x")).close()
     with pytest.raises(RunError) as refused:
-        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), resume=False, force=False, again="enas x")
+        RunFolder.open(path, replace(PLAIN, learning_rate=0.2), Opening(again="enas x"))
     assert str(refused.value) == (
         f"{path} was made with another configuration (learning_rate was 0.1, now 0.2): go on with the options that it "
         "was begun with and --resume, or start anew with `enas x --force`"
@@ -168,29 +168,29 @@ def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None
 def test_options_are_advised_where_another_data_set_came_with_another_network(tmp_path: Path) -> None:
     path = tmp_path / "retrain"
     begun = replace(retrain_preset("micro", "quick"), spec_sha256="a", dataset_sha256="a")
-    RunFolder.open(path, begun, resume=False, force=False, again="enas x").close()
+    RunFolder.open(path, begun, Opening(again="enas x")).close()
     other = replace(retrain_preset("micro", "quick"), spec_sha256="b", dataset_sha256="b")
     with pytest.raises(RunError, match="go on with the options that it was begun with and --resume"):
-        RunFolder.open(path, other, resume=True, force=False, again="enas x")
+        RunFolder.open(path, other, Opening(resume=True, again="enas x"))
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"r\xe9s")
     with pytest.raises(RunError, match=r"r\\xe9s: a name that is not UTF-8"):
-        RunFolder.open(path, PLAIN, resume=False, force=False, again="enas x")
+        RunFolder.open(path, PLAIN, Opening(again="enas x"))
     assert not path.exists()
 
 
 def test_options_are_not_advised_where_the_network_or_the_data_are_others(tmp_path: Path) -> None:
     path = tmp_path / "search"
-    RunFolder.open(path, HalvingConfig(spec_sha256="a"), resume=False, force=False, again="enas x").close()
+    RunFolder.open(path, HalvingConfig(spec_sha256="a"), Opening(again="enas x")).close()
     with pytest.raises(RunError) as refused:
-        RunFolder.open(path, HalvingConfig(spec_sha256="b"), resume=True, force=False, again="enas x")
+        RunFolder.open(path, HalvingConfig(spec_sha256="b"), Opening(resume=True, again="enas x"))
     assert str(refused.value).endswith("(spec_sha256 was 'a', now 'b'): start anew with `enas x --force`")
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
-    folder = RunFolder.open(tmp_path / "search", PLAIN, resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "search", PLAIN)
     save_checkpoint(folder.checkpoint_path, {"epoch": 1})
     with pytest.raises(CheckpointError, match=r"not a checkpoint of this kind \(no metrics_position, seconds\)"):
         folder.restore()

@@ -68,7 +68,7 @@ def test_a_search_within_chance_says_so(
         derivation=DeriveConfig(num_samples=2, num_batches=1, num_finalists=2),
     )
     monkeypatch.setattr(ImageLearner, "chance_reward", lambda *_, **__: chance)
-    folder = RunFolder.open(tmp_path / "run" / "search", config, resume=False, force=False, again="")
+    folder = RunFolder.open(tmp_path / "run" / "search", config)
     store = load_images(str(tmp_path / "noise.h5"))
     search(config, store=store, folder=folder, device=torch.device("cpu"), interrupt=Interrupt())
     assert folder.summary()["chance_reward"] == chance
