@@ -104,7 +104,7 @@ def export(
     from exporter.conversion.convert import least_onnxruntime
     from exporter.delivery.export import VerificationError, is_current
     from exporter.delivery.export import export as run_export
-    from exporter.delivery.triton import model_name, write_triton
+    from exporter.delivery.triton import folder_of, write_triton
     from exporter.delivery.verify import describe
     from exporter.delivery.web import check_is_ours, write_web
     from runtime.models.artifact import MODEL, SEQUENCE_MODEL
@@ -116,10 +116,10 @@ def export(
         raise OptionError("--triton-gpu says what --triton is for; give --triton, too")
     tolerance = Tolerance(atol, rtol)
     forms = [name for name in FORMS if wanted[name]]
-    if forms or resize_inside or web is not None:
+    if forms or resize_inside or web is not None or align != "none":
         _check_is_of_images(run)
     if repository is not None:
-        model_name(run)
+        folder_of(run, repository)
     if web is not None:
         check_is_ours(web)
     log = partial(click.echo, err=True)
@@ -168,7 +168,7 @@ def _check_is_of_images(run: Path) -> None:
 
     check_is_run(run)
     if find_spec(run).task.kind != IMAGE_CLASSIFICATION:
-        raise ConfigError(f"{', '.join(_FORM_OPTIONS)}, --resize-inside and --web are for image classifiers")
+        raise ConfigError(f"{', '.join(_FORM_OPTIONS)}, --align, --resize-inside and --web are for image classifiers")
 
 
 def _try_variants(

@@ -125,14 +125,14 @@ def describe(
     tolerance: Tolerance,
     accuracy: Mapping[str, Any],
     drawing: str,
-    weights: str,
+    origin: Mapping[str, str],
     resize: str,
     block: int | None = None,
 ) -> None:
     """Write into the model what it is, as JSON strings under `enas.*`.
 
     Args: golden_images: uint8 [n, H, W, C], with their golden_logits [n, classes]. accuracy: split, value in [0, 1],
-    count. weights: where the weights come from, in words. resize: how pictures of the data set were brought to size.
+    count. origin: of the weights, for `enas.producer`. resize: how pictures of the data set were brought to size.
     block: what channels were filled up to multiples of, so that the graph is wider than the spec.
     """
     assert isinstance(spec.task, ImageClassification)
@@ -160,7 +160,14 @@ def describe(
         entries["enas.align"] = {"version": 1, "block": block}
     # The dialect of ultralytics' tools, which read it with literal_eval.
     names = {"names": repr(dict(enumerate(spec.task.classes)))}
-    write_metadata(model, entries, accuracy=accuracy, drawing=drawing, weights=weights, verbatim=names)
+    write_metadata(
+        model,
+        entries,
+        accuracy=accuracy,
+        drawing=drawing,
+        origin=origin,
+        verbatim=names,
+    )
 
 
 def write_metadata(
@@ -169,7 +176,7 @@ def write_metadata(
     *,
     accuracy: Mapping[str, Any],
     drawing: str,
-    weights: str,
+    origin: Mapping[str, str],
     verbatim: Mapping[str, str] | None = None,
 ) -> None:
     """Write entries into the model as JSON strings, with those that all models have; `verbatim` ones as they are."""
@@ -182,7 +189,7 @@ def write_metadata(
             "name": model.producer_name,
             "version": model.producer_version,
             "torch": torch.__version__,
-            "weights": weights,
+            **origin,
         },
     }
     properties = {key: strict_json(value, indent=None) for key, value in entries.items()}

@@ -118,11 +118,12 @@ def describe_text(
     tolerance: Tolerance,
     accuracy: Mapping[str, Any],
     drawing: str,
-    weights: str,
+    origin: Mapping[str, str],
 ) -> None:
     """Write into the model what it is, as JSON strings under `enas.*`.
 
     Args: golden_tokens: [n, K], with their golden_log_probs [n, K - 1]. accuracy: split, metric, value, count.
+    origin: of the weights, for `enas.producer`.
     """
     entries = {
         "enas.spec": spec.to_document(),
@@ -134,7 +135,7 @@ def describe_text(
             "rtol": tolerance.rtol,
         },
     }
-    write_metadata(model, entries, accuracy=accuracy, drawing=drawing, weights=weights)
+    write_metadata(model, entries, accuracy=accuracy, drawing=drawing, origin=origin)
 
 
 def tokenizer_of(vocabulary: Sequence[str], *, tokens: str) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
 import torch
 
 from datasets.store import ImageStore, StoreError, TextStore
-from datasets.token_batches import TokenBatches
 from exporter.conversion.convert import (
     DEFAULT_OPSET,
     NUM_GOLDEN,
@@ -38,7 +37,7 @@ from exporter.conversion.convert_text import (
 )
 from exporter.conversion.transforms.align import fastest_alignment
 from exporter.delivery.verify import Verification, torch_logits, verify
-from exporter.delivery.verify_text import verify_text
+from exporter.delivery.verify_text import torch_perplexity, verify_text
 from exporter.latency.measure import CAREFUL, measure
 from exporter.retraining.retrain import BEST, check_task, check_up_to_date, load_best
 from foundation.files import sha256_of, strict_json, whole_file, write_text
@@ -54,7 +53,6 @@ from searcher.report.drawing import draw_spec
 from searcher.running.checkpoint import load_checkpoint
 from searcher.running.run_folder import RunError, RunFolder, read_toml
 from searcher.training.task_kinds import Store, load_store
-from searcher.training.text_learner import perplexity
 
 VERIFICATION = "verification.json"
 FAILED_VERIFICATION = "verification-failed.json"
@@ -83,6 +81,11 @@ class Retrained:
     """Where the weights come from, in words."""
     weights_sha256: str
     finished: bool
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where the weights come from, and what they were trained on, as models say it."""
+        return {"weights": self.weights, "dataset_sha256": self.store.digest}
 
 
 def load_retrained(run: Path) -> Retrained:
@@ -126,7 +129,7 @@ def load_deployed(run: Path) -> DeployedNetwork | StepNetwork:
     retrained = load_retrained(run)
     if isinstance(retrained.store, TextStore):
         return StepNetwork(retrained.network)
-    return DeployedNetwork(retrained.network, mean=retrained.store.mean, std=retrained.store.std)
+    return _deployed(retrained, retrained.store)
 
 
 def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "none") -> bool:
@@ -169,15 +172,16 @@ def export(
     if not retrained.finished:
         log(f"the retraining is not finished: exporting the weights of {retrained.weights}")
     log("converting to ONNX")
+    expected = _expected(retrained)
     make = _text_models if isinstance(retrained.store, TextStore) else partial(_image_model, align=align, log=log)
     with ExitStack() as stack:
         paths = {}
-        for name, proto in make(retrained, opset=opset, tolerance=tolerance):
+        for name, proto in make(retrained, expected, opset=opset, tolerance=tolerance):
             data = check(proto)
             paths[name] = stack.enter_context(whole_file(run / name))
             paths[name].write_bytes(data)
         log("verifying against torch")
-        verification = _verify(paths, retrained, tolerance=tolerance)
+        verification = _verify(paths, retrained, expected, tolerance=tolerance)
         if not verification.passed:
             _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset, align=align)
             _remove_stale(run, retrained)
@@ -195,22 +199,32 @@ def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification
     """
     retrained = load_retrained(run)
     paths = {name: run / name for name in (MODEL, SEQUENCE_MODEL)}
-    verification = _verify(paths, retrained, tolerance=tolerance or Tolerance())
+    verification = _verify(paths, retrained, _expected(retrained), tolerance=tolerance or Tolerance())
     opset = next(entry.version for entry in onnx.load(run / MODEL).opset_import if not entry.domain)
     _write(run / VERIFICATION, verification, retrained, opset=opset, align=_align_of(run))
     return verification
 
 
+def _expected(retrained: Retrained) -> Any:
+    """What torch makes of the test split: logits [N, K] of images, the perplexity of a text."""
+    store = retrained.store
+    if isinstance(store, TextStore):
+        return torch_perplexity(retrained.network, store)
+    return torch_logits(_deployed(retrained, store), store.images("test"))
+
+
+def _deployed(retrained: Retrained, store: ImageStore) -> DeployedNetwork:
+    return DeployedNetwork(retrained.network, mean=store.mean, std=store.std)
+
+
 def _image_model(
-    retrained: Retrained, *, opset: int, tolerance: Tolerance, align: Align, log: Log
+    retrained: Retrained, logits: np.ndarray, *, opset: int, tolerance: Tolerance, align: Align, log: Log
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     store, spec = retrained.store, retrained.spec
     assert isinstance(store, ImageStore)
     assert isinstance(spec.task, ImageClassification)
-    network = DeployedNetwork(retrained.network, mean=store.mean, std=store.std)
     images, labels = store.images("test"), store.labels("test")
-    logits = torch_logits(network, images)
-    proto = convert(network, input_shape=spec.task.input_shape, opset=opset)
+    proto = convert(_deployed(retrained, store), input_shape=spec.task.input_shape, opset=opset)
     block = None
     if align == "auto":
         proto, block, why = fastest_alignment(proto, _relative_times)
@@ -224,7 +238,7 @@ def _image_model(
         tolerance=tolerance,
         accuracy={"split": "test", "value": float((logits.argmax(1) == labels).mean()), "count": len(labels)},
         drawing=draw_spec(spec),
-        weights=retrained.weights,
+        origin=retrained.origin,
         resize=store.resize,
         block=block,
     )
@@ -235,14 +249,15 @@ def _relative_times(files: Sequence[bytes]) -> list[float]:
     return [ratio.value for ratio in measure(files, effort=CAREFUL).ratios]
 
 
-def _text_models(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> Iterator[tuple[str, onnx.ModelProto]]:
+def _text_models(
+    retrained: Retrained, score: float, *, opset: int, tolerance: Tolerance
+) -> Iterator[tuple[str, onnx.ModelProto]]:
     store = retrained.store
     assert isinstance(store, TextStore)
     tokens = store.stream("test").astype(np.int64)
     length = min(_GOLDEN_TOKENS, len(tokens))
     starts = np.linspace(0, len(tokens) - length, NUM_GOLDEN).astype(np.int64)
     golden = tokens[starts[:, None] + np.arange(length)]
-    score = perplexity(retrained.network, TokenBatches.load(store, "test", device="cpu"), precision="float32")
     for name, convert_model in ((MODEL, convert_step), (SEQUENCE_MODEL, convert_sequence)):
         proto = convert_model(retrained.network, opset=opset)
         describe_text(
@@ -254,12 +269,12 @@ def _text_models(retrained: Retrained, *, opset: int, tolerance: Tolerance) -> I
             tolerance=tolerance,
             accuracy={"split": "test", "metric": "perplexity", "value": score, "count": len(tokens) - 1},
             drawing=draw_spec(retrained.spec),
-            weights=retrained.weights,
+            origin=retrained.origin,
         )
         yield name, proto
 
 
-def _verify(paths: dict[str, Path], retrained: Retrained, *, tolerance: Tolerance) -> Verification:
+def _verify(paths: dict[str, Path], retrained: Retrained, expected: Any, *, tolerance: Tolerance) -> Verification:
     """Compare a run's files, whatever they are called yet, with its network."""
     store = retrained.store
     if isinstance(store, TextStore):
@@ -268,13 +283,15 @@ def _verify(paths: dict[str, Path], retrained: Retrained, *, tolerance: Toleranc
             SequenceModel.open(paths[SEQUENCE_MODEL], provider="cpu"),
             retrained.network,
             store=store,
+            expected=expected,
             tolerance=tolerance,
         )
     return verify(
         Model.open(paths[MODEL], provider="cpu"),
-        DeployedNetwork(retrained.network, mean=store.mean, std=store.std),
+        _deployed(retrained, store),
         images=store.images("test"),
         labels=store.labels("test"),
+        expected=expected,
         split="test",
         tolerance=tolerance,
     )

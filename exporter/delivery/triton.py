@@ -30,7 +30,10 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 0.95
 """A larger batch is preferred if it takes this part of the time an image or a token, or less."""
 _QUEUE_DELAY_US = 100
+_VERSION, _WARMUP, _CONFIG = "1", "warmup", "config.pbtxt"
+_LABELS, _VOCABULARY = "labels.txt", "vocabulary.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_ENTRIES = {_VERSION, _WARMUP, _CONFIG, _LABELS, _VOCABULARY}
 _ENUMS = ("data_type", "kind")
 
 
@@ -38,29 +41,42 @@ def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
     """Write the run's model into a repository, whole or not at all; its folder there, called as the run.
 
     gpu: whether its instances are for GPUs, one on each, rather than for CPUs.
-    Raises: ArtifactError: there is no model; or as `model_name`.
+    Raises: ArtifactError: there is no model; or as `folder_of`.
     """
-    name = model_name(run)
+    folder = folder_of(run, repository)
+    name = folder.name
     model = open_model(run / MODEL, provider="cpu", threads=1)
-    folder = repository / name
     with whole_folder(folder) as unfinished:
-        (unfinished / "1").mkdir()
-        shutil.copyfile(run / MODEL, unfinished / "1" / MODEL)
-        (unfinished / "warmup").mkdir()
-        (unfinished / "warmup" / "golden").write_bytes(_golden_input(model))
+        (unfinished / _VERSION).mkdir()
+        shutil.copyfile(run / MODEL, unfinished / _VERSION / MODEL)
+        (unfinished / _WARMUP).mkdir()
+        (unfinished / _WARMUP / "golden").write_bytes(_golden_input(model))
         meaning, text = _meaning(model)
         (unfinished / meaning).write_text(text, encoding="utf-8")
-        (unfinished / "config.pbtxt").write_text(text_format(configuration(model, name, gpu=gpu)), encoding="utf-8")
+        (unfinished / _CONFIG).write_text(text_format(configuration(model, name, gpu=gpu)), encoding="utf-8")
     write_text(repository / f"{name}.kserve.yaml", inference_service(name, gpu=gpu))
     return folder
 
 
-def model_name(run: Path) -> str:
-    """What a run's model is called in a repository: as the run. Raises: ArtifactError: no model can have that name."""
+def folder_of(run: Path, repository: Path) -> Path:
+    """The folder of a run's model in a repository, called as the run.
+
+    Raises: ArtifactError: no model can have that name, or the folder holds what no earlier export has written, as the
+    run itself would: all that would be lost.
+    """
     name = run.absolute().name
     if not _NAME.fullmatch(name):
         raise ArtifactError(f"{run}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
-    return name
+    folder = repository / name
+    present = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(present - _ENTRIES)
+    if others or (folder.exists() and not folder.is_dir()):
+        held = f" ({others[0]})" if others else ""
+        raise ArtifactError(
+            f"{folder}: there is something else{held}; --triton makes a folder of the run's name in DIR, or replaces "
+            "one that it made: give another DIR"
+        )
+    return folder
 
 
 def _golden_input(model: AnyModel) -> bytes:
@@ -74,8 +90,8 @@ def _golden_input(model: AnyModel) -> bytes:
 def _meaning(model: AnyModel) -> tuple[str, str]:
     """A file's name and text: what the model's outputs stand for."""
     if isinstance(model, Model):
-        return "labels.txt", "".join(f"{label}\n" for label in model.classes)
-    return "vocabulary.json", strict_json(model.tokenizer.vocabulary, indent=None)
+        return _LABELS, "".join(f"{label}\n" for label in model.classes)
+    return _VOCABULARY, strict_json(model.tokenizer.vocabulary, indent=None)
 
 
 def configuration(model: AnyModel, name: str, *, gpu: bool = False) -> dict[str, Any]:
@@ -83,7 +99,7 @@ def configuration(model: AnyModel, name: str, *, gpu: bool = False) -> dict[str,
     ort = model.session.ort
     inputs, outputs = configured(inputs_of(ort)), configured(outputs_of(ort))
     if isinstance(model, Model):
-        outputs = [{**output, "label_filename": "labels.txt"} for output in outputs]
+        outputs = [{**output, "label_filename": _LABELS} for output in outputs]
     sizes = [] if gpu else preferred_batch_sizes(model.path.read_bytes())
     batching: dict[str, Any] = {"preferred_batch_size": sizes} if sizes else {}
     # Of a language model the token is golden, and the state the one before a text begins.

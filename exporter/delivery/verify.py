@@ -130,14 +130,14 @@ def verify(
     *,
     images: np.ndarray,
     labels: np.ndarray,
+    expected: np.ndarray,
     split: str,
     tolerance: Tolerance,
 ) -> Verification:
     """Compare a model with the network it was made from.
 
-    Args: images: uint8 [N, H, W, C]; labels: [N].
+    Args: images: uint8 [N, H, W, C]; labels: [N]; expected: the network's `torch_logits` of the images, [N, K].
     """
-    expected = torch_logits(network, images)
     edges = edge_images(images.shape[1:])
     expected_edges = torch_logits(network, edges)
     comparisons = []

@@ -33,9 +33,13 @@ def verify_text(
     network: BoundNetwork,
     *,
     store: TextStore,
+    expected: float,
     tolerance: Tolerance,
 ) -> Verification:
-    """Compare both models with the network they were made from, on the CPU, in full float32."""
+    """Compare both models with the network they were made from, on the CPU, in full float32.
+
+    Args: expected: the network's `torch_perplexity` of the test split.
+    """
     network = network.cpu().float().eval()
     torch.set_flush_denormal(False)
     text = store.stream("test").astype(np.int64)
@@ -53,7 +57,6 @@ def verify_text(
             _sequences(sequence, network, repeated, "edge cases", tolerance=tolerance),
         ]
         found = _perplexity(sequence, store, on_tokens=bar.update)
-    expected = perplexity(network, TokenBatches.load(store, "test", device="cpu"), precision="float32")
     golden = [model.check_golden() for model in (step, sequence)]
     return Verification(
         model_sha256=step.sha256,
@@ -65,6 +68,11 @@ def verify_text(
         golden_passed=all(check.passed for check in golden),
         perplexity=PerplexityCheck(found, expected, count=count, rtol=_PERPLEXITY_TOLERANCE),
     )
+
+
+def torch_perplexity(network: BoundNetwork, store: TextStore) -> float:
+    """Of the test split, on the CPU, in full float32."""
+    return perplexity(network.cpu().float().eval(), TokenBatches.load(store, "test", device="cpu"), precision="float32")
 
 
 def _windows(text: np.ndarray, batch_size: int, length: int) -> np.ndarray:

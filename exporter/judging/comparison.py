@@ -10,6 +10,7 @@ jobs, each of which resumes.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,12 +111,13 @@ def compare(
     begun = RunFolder(run / FOLDER)
     if begun.begun and not opening.force:
         _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=opening.again)
-    if opening.force or not path.exists():
-        open_teachers(recipe, store, device=resolve_device(setting.device))  # a missing one is to be said at once
+    teachers = open_teachers(recipe, store, device=resolve_device(setting.device))  # one that is gone is said at once
+    if teachers is not None:
+        recipe = replace(recipe, teacher=teachers.config)
     folder = RunFolder.open(run / FOLDER, config, opening)
     try:
         if opening.force:
-            path.unlink(missing_ok=True)
+            _delete(folder.path)
         if path.exists():
             field = read_field(path)
         else:
@@ -158,6 +160,13 @@ def compare(
         folder.close()
 
 
+def _delete(folder: Path) -> None:
+    """All that an earlier comparison left, its configuration aside."""
+    (folder / _NETWORKS).unlink(missing_ok=True)
+    for training in folder.glob("*/seed-*"):
+        shutil.rmtree(training)
+
+
 def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, num_seeds: int, again: str) -> None:
     """Raises: StoreError: data of the comparison begun there have changed. RunError: it has more seeds."""
     before = read_config(folder.config_path, CompareConfig)
@@ -179,9 +188,10 @@ def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, nu
 
 
 def recipe_for_all(recipe: RetrainConfig) -> RetrainConfig:
-    """A recipe without what networks of some spaces alone can have: an auxiliary head, and paths to drop."""
+    """A retraining's recipe without what is its own: of networks of some spaces alone an auxiliary head and paths to
+    drop, and which files its teachers were."""
     training = replace(recipe.training, auxiliary_weight=0.0, drop_path_prob=0.0)
-    return replace(recipe, training=training, train_on="train", model="spec")
+    return replace(recipe, training=training, teacher=recipe.teacher.of_any_file, train_on="train", model="spec")
 
 
 def _begin(

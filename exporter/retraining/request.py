@@ -137,9 +137,10 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     )
     check_training(spec.space, config.training)
     check_images(config.training, store)
+    teacher = config.teacher.of_any_file
     if options.teachers:
-        teacher = replace(config.teacher, models=tuple(map(str, options.teachers)), sha256=())
-        config = replace(config, teacher=teacher)
+        teacher = replace(teacher, models=tuple(map(str, options.teachers)))
+    config = replace(config, teacher=teacher)
     return RetrainRequest(spec, store, run_path, config, models)
 
 
@@ -161,9 +162,10 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
         if search.begun and not search.finished:
             again = f"`enas search --run {shlex.quote(str(source))} --resume`"
             raise RunError(f"{source}: the search is not finished; go on with it: {again}")
-        return find_spec(source), run_path or source
     spec = find_spec(source)
     if run_path is None:
+        if source.is_dir():
+            return spec, source
         raise RunError("say where to train this spec: --run DIRECTORY")
     if (run_path / "spec.json").exists() and not is_same_network(find_spec(run_path), spec):
         raise RunError(f"{run_path} is for another network, that of its spec.json; train this one in another --run")

@@ -62,6 +62,11 @@ class TeacherConfig:
         if self.sha256 and len(self.sha256) != len(self.models):
             raise ConfigError("sha256 has not as many entries as models")
 
+    @property
+    def of_any_file(self) -> TeacherConfig:
+        """The same for a run that has not begun: its models are those that the files hold then."""
+        return replace(self, sha256=())
+
 
 @dataclass(frozen=True)
 class Examined:

@@ -6,6 +6,7 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: ea
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,8 @@ def evaluate(
 
     opened = announced(open_model(_file_to_score(model), provider=provider))
     store = catalog.load(dataset or _trained_on(opened))
+    if dataset is None:
+        _check_is_what_it_was(store, opened)
     if isinstance(opened, Model) and isinstance(store, ImageStore):
         result = _score_images(opened, store=store, split=split, batch_size=batch_size or _BATCH_SIZE)
         fields, text = _image_fields(result), _image_text(result)
@@ -107,6 +110,20 @@ def _trained_on(model: Artifact) -> str:
         case {"spec": {"task": {"dataset": str(name)}}}:
             return name
     raise OptionError(f"{model.path} does not say what it was trained on: name a data set with --dataset")
+
+
+def _check_is_what_it_was(store: ImageStore | TextStore, model: Artifact) -> None:
+    """Raises: StoreError: under that name there are other data than the model was trained on: what is to be scored on
+    may be among them. Models of earlier versions do not say."""
+    from datasets.store import StoreError
+
+    match model.metadata:
+        case {"producer": {"dataset_sha256": str(digest)}} if digest != store.digest:
+            name = _trained_on(model)
+            raise StoreError(
+                f"the data set {name} is no longer the one that {model.path} was trained on, so what it is scored on "
+                f"may be what it has learnt; `--dataset {shlex.quote(name)}` scores it all the same"
+            )
 
 
 def _score_images(model: Model, *, store: ImageStore, split: str, batch_size: int) -> Evaluation:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
-from exporter.judging import contenders
+from exporter.judging import comparison, contenders
 from exporter.latency.measure import Latencies
 from foundation.machine import Machine
 from foundation.statistics import Estimate, Interval
@@ -34,6 +35,7 @@ from tests.end_to_end.conftest import (
     tiny_images,
     write_config,
 )
+from tests.exporter.teachers import fitted, write_teacher
 
 OPTIONS = ("--seeds", "2", "--random", "2", "--epochs", "1", "--jobs", "1", "--device", "cpu")
 SIZE = MicroSize(cells=3, channels=8)
@@ -137,6 +139,37 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
         refused = str(here("compare", retrained, *options, *changes, "--resume", check=False).exception)
         assert message in refused
         assert document(retrained) == whole
+
+
+def test_what_was_stopped_while_it_began_anew_goes_on(retrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--random", "1", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    here("compare", retrained, *options)
+    before = document(retrained)
+
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "choose", stop)
+        assert here("compare", retrained, *options, "--seed", "3", "--force", check=False).exit_code != 0
+    here("compare", retrained, *options, "--seed", "3", "--resume")
+    # Another network is drawn, and all are trained anew.
+    assert document(retrained)["networks"][1]["parameters"] != before["networks"][1]["parameters"]
+
+
+def test_a_teacher_that_has_changed_teaches_a_new_comparison(retrained: Path, tmp_path: Path, store_path: Path) -> None:
+    teacher = tmp_path / "teacher.onnx"
+    config = image_retraining("micro")
+    config = replace(config, teacher=replace(config.teacher, models=(str(teacher),), sha256=("0" * 64,)))
+    write_config(retrained / "retrain", config)
+    store, names = load_images(str(store_path)), {"enas.classes": json.dumps(CLASSES)}
+    options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    write_teacher(teacher, fitted(store), metadata=names)
+    here("compare", retrained, *options)
+    write_teacher(teacher, fitted(store, seed=2), metadata=names)
+    refused = here("compare", retrained, *options, "--seeds", "2", "--resume", check=False)
+    assert "was made with another configuration (teacher.sha256 was" in str(refused.exception)
+    here("compare", retrained, *options, "--force")
 
 
 def test_a_comparison_does_not_go_on_with_other_data_or_fewer_seeds(retrained: Path, tmp_path: Path) -> None:

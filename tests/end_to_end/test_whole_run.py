@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,8 @@ def test_the_model_is_as_the_contract_says(run: Path) -> None:
     assert parsed["enas.accuracy"]["count"] == 41
     assert parsed["enas.drawing"].startswith("<svg")
     assert parsed["enas.precision"] == "fp32"
+    trained_on = tomllib.loads((run / "retrain" / "config.toml").read_text())["dataset_sha256"]
+    assert parsed["enas.producer"]["dataset_sha256"] == trained_on
     assert properties["names"] == "{0: 'bar', 1: 'dot', 2: 'blank'}"
     assert_tells_nothing_of_its_making(run / "model.onnx")
     assert [p.name for p in run.glob("model*")] == ["model.onnx"]
@@ -284,9 +287,10 @@ def test_a_language_model_goes_into_a_triton_repository_and_onto_no_page(run: Pa
     assert (folder / "1" / "model.onnx").read_bytes() == (run / "model.onnx").read_bytes()
     assert json.loads((folder / "vocabulary.json").read_text()) == list(VOCABULARY)
     assert "reshape {" in (folder / "config.pbtxt").read_text()
-    refused = enas("export", run, "--resume", "--web", tmp_path / "page", check=False)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "--web are for image classifiers" in refused.stderr
+    for options in (["--web", tmp_path / "page"], ["--align", "auto"]):
+        refused = enas("export", run, "--resume", *options, check=False)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "--align, --resize-inside and --web are for image classifiers" in refused.stderr
     assert not (tmp_path / "page").exists()
 
 

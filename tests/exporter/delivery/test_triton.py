@@ -138,10 +138,24 @@ def test_our_server_serves_the_folder(folder: Path) -> None:
 
 
 def test_another_export_takes_the_place_of_the_one_before(folder: Path, tmp_path: Path) -> None:
-    (folder / "stray").touch()
+    (folder / "labels.txt").write_text("of before")
     assert write_triton(tmp_path / "tiny", folder.parent) == folder
-    assert not (folder / "stray").exists()
+    assert (folder / "labels.txt").read_text().split() == list(CLASSES)
     assert sorted(folder.parent.iterdir()) == [folder, folder.with_name("tiny.kserve.yaml")]
+
+
+def test_what_no_export_has_written_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "tiny"
+    with pytest.raises(ArtifactError, match=r"there is something else \(model.onnx\); --triton makes a folder"):
+        write_triton(run, tmp_path)  # where the run itself is
+    assert [path.name for path in run.iterdir()] == ["model.onnx"]
+    (folder / "2").mkdir()  # another version, of somebody else
+    with pytest.raises(ArtifactError, match=r"something else \(2\)"):
+        write_triton(run, folder.parent)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tiny").touch()
+    with pytest.raises(ArtifactError, match="something else; --triton"):
+        write_triton(run, tmp_path / "other")
 
 
 def test_an_export_that_fails_leaves_the_one_before(

@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageStore]:
         tolerance=Tolerance(),
         accuracy={"split": "test", "value": 1.0, "count": COUNTS["test"]},
         drawing="",
-        weights="random",
+        origin={"weights": "random"},
         resize="squash",
     )
     (folder / "model.onnx").write_bytes(check(model))

@@ -9,6 +9,8 @@ import pytest
 
 from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
 from foundation.document import ConfigError, DocumentError
+from searcher.arch.catalog import find_spec
+from searcher.arch.spec import write_spec
 from searcher.arch.widths import widths
 from searcher.running.run_folder import RunError
 from tests.end_to_end import conftest as tiny
@@ -77,6 +79,23 @@ def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_pa
     options = {"dataset": str(store_path), "preset": "quick", "teachers": (Path("a.onnx"), Path("b.onnx"))}
     request = request_of("resnet-20", tmp_path, assignments=said, **options)
     assert request.config.teacher.models == ("a.onnx", "b.onnx")
+
+
+def test_teachers_are_those_that_the_files_hold_when_a_run_begins(store_path: Path, tmp_path: Path) -> None:
+    said = ('teacher.models=["other.onnx"]', f'teacher.sha256=["{"0" * 64}"]')  # as the config.toml of another run says
+    request = request_of("resnet-20", tmp_path, assignments=said, dataset=str(store_path), preset="quick")
+    assert (request.config.teacher.models, request.config.teacher.sha256) == (("other.onnx",), ())
+
+
+@pytest.mark.parametrize("source", ["run", "spec.json"])
+def test_a_run_that_is_for_another_network_is_refused(source: str, store_path: Path, tmp_path: Path) -> None:
+    spec, other = find_spec(Path("resnet-20")), find_spec(Path("narrow-small"))
+    for name, one in (("run", spec), ("other", other)):
+        (tmp_path / name).mkdir()
+        write_spec(tmp_path / name / "spec.json", one)
+    path = tmp_path / "run" if source == "run" else tmp_path / "run" / "spec.json"
+    with pytest.raises(RunError, match="other is for another network, that of its "):
+        request_of(str(path), tmp_path / "other", dataset=str(store_path), preset="quick")
 
 
 def test_what_does_not_fit_is_refused(text_path: Path, tmp_path: Path) -> None:

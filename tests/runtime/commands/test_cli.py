@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
 from runtime.commands import score as cli
 from runtime.models.model import Model, Prediction
@@ -96,6 +97,18 @@ def test_the_data_set_of_the_spec_is_the_default(model_path: Path, tmp_path: Pat
     assert mistake(cli.evaluate, path, "-e", "cpu") == (
         f"{path} does not say what it was trained on: name a data set with --dataset"
     )
+
+
+def test_data_of_the_same_name_that_are_others_are_scored_only_when_named(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "x.h5", (0, 128, 255), (0, 1, 2), CLASSES)
+    spec = {"schema": 1, "task": {"dataset": str(store)}}
+    known = {"dataset_sha256": load_images(str(store)).digest}
+    path = save(tmp_path / "m.onnx", tiny_graph(), metadata(spec=spec, producer=known))
+    assert "accuracy 100.00%" in run(cli.evaluate, path, "-e", "cpu").stdout
+    store.unlink()
+    write_store(store, (0, 128), (0, 1), CLASSES)
+    assert f"{store} is no longer the one that {path} was trained on" in mistake(cli.evaluate, path, "-e", "cpu")
+    assert "accuracy 100.00%" in run(cli.evaluate, path, "--dataset", store, "-e", "cpu").stdout
 
 
 def test_text_is_not_scored_with_a_model_of_images(model_path: Path) -> None:

@@ -77,7 +77,7 @@ def exported(
         tolerance=Tolerance(),
         accuracy=accuracy,
         drawing="<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><circle r='4'/></svg>",
-        weights="random",
+        origin={"weights": "random"},
         resize=resize,
         block=block,
     )
