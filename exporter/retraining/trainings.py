@@ -21,7 +21,7 @@ from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job
 from searcher.running.metrics import read_metrics
 from searcher.running.pacing import Pace
-from searcher.running.run_folder import Opening, RunFolder
+from searcher.running.run_folder import Opening, RunError, RunFolder
 from searcher.training.task_kinds import Store, load_store
 from searcher.training.weights_trainer import DivergedError
 
@@ -128,7 +128,7 @@ def score_job(
                 none = dict.fromkeys(["valid_score", "train_loss", "train_accuracy", "best_epoch"])
                 folder.finish({**none, "rate_scale": 0.0})
             else:
-                score, last = score_of(done), read_metrics(folder.path / "metrics.jsonl")[-1]
+                score, last = score_of(done), _last_record(folder.path)
                 folder.finish(
                     {
                         "valid_score": score if math.isfinite(score) else None,
@@ -139,6 +139,14 @@ def score_job(
                     }
                 )
         return folder.summary()
+
+
+def _last_record(folder: Path) -> dict[str, Any]:
+    """Of the last epoch. Raises: RunError: the metrics have been lost since a checkpoint."""
+    records = read_metrics(folder / "metrics.jsonl")
+    if not records:
+        raise RunError(f"{folder}: its metrics are gone; remove that folder, and go on with --resume")
+    return records[-1]
 
 
 def _best_score(done: Retraining) -> float:

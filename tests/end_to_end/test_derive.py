@@ -216,6 +216,15 @@ def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
     assert json.loads((derived / "derivation.json").read_text()) == whole
 
 
+def test_a_training_that_has_lost_its_metrics_is_named(derived: Path) -> None:
+    (derived / "derivation" / "summary.json").unlink()
+    training = next((derived / "derivation" / "rung-1").glob("*/summary.json")).parent
+    (training / "summary.json").unlink()
+    (training / "metrics.jsonl").unlink()
+    refused = derive(derived, "--resume", check=False)
+    assert f"{training}: its metrics are gone; remove that folder" in str(refused.exception)
+
+
 def test_a_provenance_without_a_seed_that_counts_is_passed_over(searched: Path) -> None:
     path = searched / "search" / "spec.json"
     document = json.loads(path.read_text())
