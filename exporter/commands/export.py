@@ -104,6 +104,7 @@ def export(
     from exporter.conversion.convert import least_onnxruntime
     from exporter.delivery.export import VerificationError, is_current
     from exporter.delivery.export import export as run_export
+    from exporter.delivery.onnxruntime_web import runtime_files
     from exporter.delivery.triton import folder_of, write_triton
     from exporter.delivery.verify import describe
     from exporter.delivery.web import check_is_ours, write_web
@@ -122,6 +123,8 @@ def export(
         folder_of(run, repository)
     if web is not None:
         check_is_ours(web)
+    if web_runtime is not None:
+        runtime_files(web_runtime)
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
         log(f"{run}: {MODEL} is verified and up to date")

@@ -5,6 +5,7 @@ Source: KServe's `serving.kserve.io/v1beta1` API; its runtime for models of the 
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 STORAGE_URI = "replace-me://where-the-cluster-finds-this-folder"
@@ -46,8 +47,14 @@ def inference_service(name: str, *, gpu: bool = False) -> str:
 
 
 def _service_name(name: str) -> str:
-    """A name as KServe has it: a lower-case letter, then letters, digits and hyphens, and no hyphen at the end."""
+    """A name as KServe has it: a lower-case letter, then letters, digits and hyphens, and no hyphen at the end.
+
+    One that has to be changed ends with a part of the name's hash, so that models of two names have two services.
+    """
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if not plain[:1].isalpha():
         plain = f"model-{plain}".strip("-")
-    return plain[:_MOST_CHARACTERS].rstrip("-")
+    if plain == name and len(name) <= _MOST_CHARACTERS:
+        return name
+    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return plain[: _MOST_CHARACTERS - len(end)].rstrip("-") + end

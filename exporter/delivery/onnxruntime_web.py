@@ -5,11 +5,13 @@ A package without a registry: `npm pack onnxruntime-web@VERSION` on any machine 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,7 +54,8 @@ def runtime_files(source: Path | None) -> dict[str, bytes]:
     """Name beside the page -> content.
 
     Args: source: the package's folder or archive; None has npm fetch it.
-    Raises: RuntimeFilesError: npm is absent or fails, or a file is missing or has another SHA-256.
+    Raises: RuntimeFilesError: npm is absent or fails, the archive is damaged, or a file is missing or has another
+            SHA-256.
     """
     if source is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -68,6 +71,8 @@ def _checked(source: Path) -> dict[str, bytes]:
             data = read(file.path)
         except (FileNotFoundError, KeyError):
             raise RuntimeFilesError(f"{source}: no {file.path}; expected the package {PACKAGE}") from None
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
+            raise RuntimeFilesError(f"{source}: cut short or damaged; expected the package {PACKAGE}") from None
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise RuntimeFilesError(f"{source}: {file.path} is not that of {PACKAGE}: its SHA-256 is another")
         files[file.name] = data

@@ -1,7 +1,8 @@
 """Other forms of a run's model, kept only where they pay: int8 and float16 beside the float32 file.
 
 A variant passes a gate of accuracy, on the valid split, and one of speed or of size on this machine; or, asked for
-another machine, that of accuracy alone, and says that it is unmeasured. `variants.json` holds all that was tried.
+another machine, that of accuracy alone, and says that it is unmeasured. `variants.json` holds all that was tried, each
+form as it was tried last.
 """
 
 # N images, K classes
@@ -19,7 +20,7 @@ import onnx
 
 from datasets.store import ImageStore
 from exporter.conversion.convert import check
-from exporter.delivery.acceptance import Acceptance, AccuracyLoss
+from exporter.delivery.acceptance import AccuracyLoss
 from exporter.delivery.forms import FORMS, Form
 from exporter.delivery.verify import Comparison, compare, predicted
 from exporter.latency.measure import Effort, measure
@@ -48,6 +49,9 @@ class Trial:
 
     name: str
     settings: str
+    goal: Goal
+    points: float
+    """Of accuracy on valid that it might lose."""
     accuracy: float
     """On valid, in [0, 1]."""
     base_accuracy: float
@@ -71,42 +75,59 @@ def make_variants(
 
     Args: names: keys of FORMS. points: of accuracy that a variant may lose.
 
-    An earlier variant of these names that does not pass any more is removed.
+    An earlier variant of these names that does not pass any more is removed; those of others stay, and stay listed.
+    Returns: the trials of these names.
     Raises: ArtifactError: there is no model.onnx.
     """
     base = Model.open(run / MODEL, provider="cpu", threads=1)
     proto = onnx.load(run / MODEL)
     trials: list[Trial] = []
+    others = [trial for trial in _recorded(run) if trial.name not in names]
     # What it says of an earlier file must not stand beside a new one, should this be killed.
-    (run / VARIANTS).unlink(missing_ok=True)
+    _record(run, base, others)
     for name in names:
         form = FORMS[name]
         log(f"trying {form.file}")
-        tried = _tried(form, proto, base, store, acceptance=AccuracyLoss(points))
+        tried = _tried(form, proto, base, store, goal=goal, points=points)
         place = max(range(len(tried)), key=lambda k: (tried[k][0].accurate, tried[k][0].accuracy))
         found, data = tried[place]
-        best = _gated(found, data, base, goal=goal)
+        best = _gated(found, data, base)
         if best.kept:
-            described, test_accuracy = _described(form, data, best, store, goal=goal)
+            described, test_accuracy = _described(form, data, best, store)
             best = replace(best, test_accuracy=test_accuracy)
             with whole_file(run / form.file) as path:
                 path.write_bytes(described)
         else:
             (run / form.file).unlink(missing_ok=True)
         trials += [best if k == place else _passed_over(trial, best) for k, (trial, _) in enumerate(tried)]
-    document = {
-        "schema": 1,
-        "model_sha256": base.sha256,
-        "goal": goal,
-        "points": points,
-        "trials": [asdict(trial) for trial in trials],
-    }
-    write_text(run / VARIANTS, strict_json(document) + "\n")
+    _record(run, base, [*others, *trials])
     return trials
 
 
+def _record(run: Path, base: Model, trials: Sequence[Trial]) -> None:
+    """Write `variants.json`, or leave none where there is nothing to say."""
+    if not trials:
+        (run / VARIANTS).unlink(missing_ok=True)
+        return
+    document = {"schema": 2, "model_sha256": base.sha256, "trials": [asdict(trial) for trial in trials]}
+    write_text(run / VARIANTS, strict_json(document) + "\n")
+
+
+def _recorded(run: Path) -> list[Trial]:
+    """What `variants.json` says of the run's model as it is now; nothing where it is of another, or cannot be read."""
+    try:
+        document = json.loads((run / VARIANTS).read_text(encoding="utf-8"))
+        if document["model_sha256"] != OnnxFile(run / MODEL, (run / MODEL).read_bytes()).sha256:
+            return []
+        # Schema 1 has one goal, and points, for all trials.
+        common = {key: document[key] for key in ("goal", "points") if key in document}
+        return [Trial(**common, **trial) for trial in document["trials"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []
+
+
 def _tried(
-    form: Form, proto: onnx.ModelProto, base: Model, store: ImageStore, *, acceptance: Acceptance
+    form: Form, proto: onnx.ModelProto, base: Model, store: ImageStore, *, goal: Goal, points: float
 ) -> list[tuple[Trial, onnx.ModelProto]]:
     """Every setting of a form, judged on valid."""
     images, labels = store.images("valid"), store.labels("valid")
@@ -120,10 +141,12 @@ def _tried(
         trial = Trial(
             name=form.name,
             settings=settings,
+            goal=goal,
+            points=points,
             accuracy=comparison.accuracy,
             base_accuracy=comparison.torch_accuracy,
             num_bytes=len(check(data)),
-            accurate=acceptance.accepts(comparison),
+            accurate=AccuracyLoss(points).accepts(comparison),
         )
         tried.append((trial, data))
     return tried
@@ -151,27 +174,25 @@ def _tolerance(form: Form) -> Tolerance:
     return Tolerance(form.atol, form.rtol)
 
 
-def _gated(best: Trial, data: onnx.ModelProto, base: Model, *, goal: Goal) -> Trial:
+def _gated(best: Trial, data: onnx.ModelProto, base: Model) -> Trial:
     """Whether the best setting of a form is kept, and why."""
     if not best.accurate:
         lost = 100 * (best.base_accuracy - best.accuracy)
         numbers = f"loses {lost:.2f} points of accuracy on valid" if lost > 0 else "a logit is not finite"
         return replace(best, reason=numbers)
-    if goal == "elsewhere":
+    if best.goal == "elsewhere":
         return replace(best, kept=True, reason="for another machine: speed is unmeasured")
     latencies = measure([base.path.read_bytes(), check(data)], effort=_EFFORT)
     base_ms, ms = (estimate.value for estimate in latencies.ms)
     speed_up = 1 / latencies.ratios[1].value
     best = replace(best, ms=ms, base_ms=base_ms, speed_up=speed_up)
-    if goal == "size":
+    if best.goal == "size":
         smaller = best.num_bytes < base.num_bytes
         return replace(best, kept=smaller, reason=f"{best.num_bytes:,} bytes for {base.num_bytes:,}")
     return replace(best, kept=speed_up >= _SPEED_UP, reason=f"{speed_up:.2f} times as fast here; {_SPEED_UP} is asked")
 
 
-def _described(
-    form: Form, data: onnx.ModelProto, trial: Trial, store: ImageStore, *, goal: Goal
-) -> tuple[bytes, float]:
+def _described(form: Form, data: onnx.ModelProto, trial: Trial, store: ImageStore) -> tuple[bytes, float]:
     """The variant's file, with what is true of it and not of the float32 file; and its accuracy on test."""
     model = _opened(data)
     images, labels = store.images("test"), store.labels("test")
@@ -184,8 +205,7 @@ def _described(
         "enas.precision": form.name,
         "enas.accuracy": {"split": "test", "value": accuracy, "count": len(labels)},
         "enas.variant": {
-            "goal": goal,
-            "machine": None if goal == "elsewhere" else Machine.inspect().describe(),
+            "machine": None if trial.goal == "elsewhere" else Machine.inspect().describe(),
             **{key: value for key, value in asdict(trial).items() if key not in ("name", "kept", "test_accuracy")},
         },
     }
@@ -212,28 +232,19 @@ def _compared(found: np.ndarray, expected: np.ndarray, labels: np.ndarray, toler
 
 def remove_stale(run: Path) -> None:
     """Remove variants of a model that is no longer the run's, which would look like its own."""
-    try:
-        of = json.loads((run / VARIANTS).read_text(encoding="utf-8"))["model_sha256"]
-    except (FileNotFoundError, ValueError, KeyError):
-        of = None
-    if of is None or not (run / MODEL).exists() or of != OnnxFile(run / MODEL, (run / MODEL).read_bytes()).sha256:
+    if not _recorded(run):
         for name in (*(form.file for form in FORMS.values()), VARIANTS):
             (run / name).unlink(missing_ok=True)
 
 
 def is_current(run: Path, names: Sequence[str], *, points: float, goal: Goal) -> bool:
-    """Whether `variants.json` is of the run's model as it is now, and of these gates and forms."""
-    try:
-        document = json.loads((run / VARIANTS).read_text(encoding="utf-8"))
-        model = OnnxFile(run / MODEL, (run / MODEL).read_bytes())
-        kept = [trial["name"] for trial in document["trials"] if trial["kept"]]
-        return (
-            (document["model_sha256"], document["goal"], document["points"]) == (model.sha256, goal, points)
-            and {trial["name"] for trial in document["trials"]} >= set(names)
-            and all((run / FORMS[name].file).exists() for name in kept)
-        )
-    except (FileNotFoundError, ValueError, KeyError):
-        return False
+    """Whether `variants.json` has these forms of the run's model as it is now, tried by these gates."""
+    trials = [trial for trial in _recorded(run) if trial.name in names]
+    return (
+        {trial.name for trial in trials} == set(names)
+        and all((trial.goal, trial.points) == (goal, points) for trial in trials)
+        and all((run / FORMS[trial.name].file).exists() for trial in trials if trial.kept)
+    )
 
 
 def describe(trials: Sequence[Trial]) -> str:

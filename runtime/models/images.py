@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_args
 
 from foundation.pictures import MODES, Picture, Resize, read_picture
@@ -55,11 +55,14 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Preprocess:
-        """Raises: ImageError: a key is missing, unknown, or has a value that is not allowed."""
-        try:
-            return cls(**document)
-        except TypeError as error:
-            raise ImageError(str(error).replace("Preprocess.__init__() ", "")) from error
+        """The rule that a model's `enas.preprocess` states; keys that are not known are passed over.
+
+        Raises: ImageError: keys are missing, or one has a value that is not allowed.
+        """
+        missing = [field.name for field in fields(cls) if field.default is MISSING and field.name not in document]
+        if missing:
+            raise ImageError(f"it has no {', '.join(missing)}")
+        return cls(**{field.name: document[field.name] for field in fields(cls) if field.name in document})
 
 
 def check_pixels(document: object) -> None:

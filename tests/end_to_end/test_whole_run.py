@@ -302,6 +302,7 @@ def test_a_page_without_its_runtime_is_told_in_a_line(run: Path, tmp_path: Path)
     assert refused.returncode == 2
     assert "no dist/ort.wasm.bundle.min.mjs; expected the package onnxruntime-web@" in refused.stderr.splitlines()[-1]
     assert "Traceback" not in refused.stderr
+    assert "up to date" not in refused.stderr  # it is told before the export
     assert enas("export", run, "--web-runtime", tmp_path / "package", check=False).returncode == 2
     assert not (tmp_path / "page").exists()
 

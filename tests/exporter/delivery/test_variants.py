@@ -108,6 +108,22 @@ def test_forms_for_another_machine_are_whole_models_that_say_they_are_unmeasured
     assert not is_current(run, ["int8"], points=100, goal="speed")
 
 
+def test_a_form_that_is_not_asked_for_stays_listed_with_its_own_gates(made: tuple[Path, ImageStore], run: Path) -> None:
+    """Of a document of schema 1, too, which has one goal, and points, for all trials."""
+    earlier = asdict(Trial("int8", "minmax", "speed", 0.5, 0.9, 0.9, 100, True, kept=True))
+    sha256 = Model.open(run / "model.onnx", provider="cpu").sha256
+    gates = {key: earlier.pop(key) for key in ("goal", "points")}
+    (run / VARIANTS).write_text(json.dumps({"schema": 1, "model_sha256": sha256, **gates, "trials": [earlier]}))
+    (run / "model-int8.onnx").touch()
+    (trial,) = make_variants(run, made[1], ["fp16"], points=100, goal="elsewhere", log=nothing)
+    assert json.loads((run / VARIANTS).read_text())["trials"] == [earlier | gates, asdict(trial)]
+    assert is_current(run, ["int8"], points=0.5, goal="speed")
+    assert is_current(run, ["fp16"], points=100, goal="elsewhere")
+    assert not is_current(run, ["int8", "fp16"], points=100, goal="elsewhere")
+    remove_stale(run)
+    assert (run / "model-int8.onnx").exists()
+
+
 def test_of_train_only_the_images_of_calibration_are_read(
     made: tuple[Path, ImageStore], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,5 +261,5 @@ def test_a_cpu_that_does_not_say_gets_seven_bits(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_was_not_measured_has_no_times() -> None:
-    trial = Trial("int8", "minmax", 0.9, 0.9, 100, True)
+    trial = Trial("int8", "minmax", "speed", 0.5, 0.9, 0.9, 100, True)
     assert (trial.ms, trial.base_ms, trial.speed_up) == (None, None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -91,6 +92,19 @@ def test_a_changed_or_missing_file_is_refused(package: Path, run: Path, tmp_path
     with pytest.raises(RuntimeFilesError, match="neither a folder nor an archive"):
         runtime_files(run / "model.onnx")
     assert not (tmp_path / "web").exists()
+
+
+def test_an_archive_that_is_cut_short_or_damaged_is_refused(package: Path, archive: Path) -> None:
+    (package / "dist" / "large").write_bytes(bytes(50_000))
+    with tarfile.open(archive, "w") as file:
+        file.add(package, "package")
+    whole = archive.read_bytes()
+    first, second = gzip.compress(whole[:20_000]), gzip.compress(whole[20_000:])
+    not_deflate, wrong_checksum = first + second[:10] + bytes([7] * 20), first[:-8] + bytes(8) + second
+    for data in (first, first[:-20], not_deflate, wrong_checksum):
+        archive.write_bytes(data)
+        with pytest.raises(RuntimeFilesError, match=r"web\.tgz: cut short or damaged; expected the package"):
+            runtime_files(archive)
 
 
 def test_without_npm_the_way_round_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ def test_all_that_is_wrong_with_a_model_is_told_at_once(tmp_path: Path) -> None:
         "its inputs are pixel_values, expected images",
         "it has no output logits",
         "enas.classes is not a list of names",
-        "enas.preprocess: got an unexpected keyword argument 'size'",
+        "enas.preprocess: it has no resize, height, width, channels",
     ):
         assert part in message
 
