@@ -90,7 +90,10 @@ def derive_by_training(
         if opening.force:
             _delete(begun.path)
         if begun.finished:
-            return read_derivation(run)
+            derivation = read_derivation(run)
+            if not (run / "spec.json").exists():
+                _write_choice(run, derivation, finished.spec)
+            return derivation
         (run / DERIVATION).unlink(missing_ok=True)
         candidates = _chosen_once(
             begun.path / _CANDIDATES, partial(candidates_of, finished, config, log=log), interrupt=setting.interrupt
@@ -131,7 +134,7 @@ def derive_by_training(
             candidates=tuple(candidates),
             rungs=tuple(rungs),
         )
-        write_spec(run / "spec.json", _with_grounds(chosen, derivation, finished.spec))
+        _write_choice(run, derivation, finished.spec)
         write_text(run / DERIVATION, json.dumps(derivation.to_document(), indent=1) + "\n")
         begun.finish({"chosen": chosen.name, "candidates": len(candidates), "seconds": round(begun.seconds, 1)})
         return derivation
@@ -180,12 +183,14 @@ def _text(score: float | None, metric: str) -> str:
     return "none: all diverged" if score is None else score_text(metric, score)
 
 
-def _with_grounds(chosen: Candidate, derivation: Derivation, searched: Spec) -> Spec:
-    """The chosen spec, with the search's provenance and how it was chosen."""
+def _write_choice(run: Path, derivation: Derivation, searched: Spec) -> None:
+    """Write the chosen spec as the run's, with the search's provenance and how it was chosen."""
+    (chosen,) = (one for one in derivation.candidates if one.name == derivation.chosen)
     grounds = {
         "chosen": chosen.name,
         "candidates": len(derivation.candidates),
         "rung_epochs": [rung.epochs for rung in derivation.rungs],
         f"valid_{derivation.metric}": derivation.rungs[-1].showings[chosen.name].score,
     }
-    return replace(chosen.spec, provenance={**searched.provenance, "derivation": grounds})
+    provenance = {**searched.provenance, "derivation": grounds}
+    write_spec(run / "spec.json", replace(chosen.spec, provenance=provenance))

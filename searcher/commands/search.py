@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import shlex
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,11 +110,15 @@ def search(
         exits_when_stopped(),
         joined(torch_device) as world,
         devices.threads(config.threads),
-        closing(RunFolder.open(run_path / "search", config, opening, world=world)) as folder,
+        ExitStack() as stack,
     ):
+        # One machine's latencies for all: ranks that predict others would draw and reward differently.
+        config, table = world.share(lambda: (config, table))
+        folder = stack.enter_context(closing(RunFolder.open(run_path / "search", config, opening, world=world)))
         say = speaker(speaks=world.leads)
         if folder.finished:
-            say(f"{run_path}: the search is finished; its architecture is in {run_path / 'spec.json'}", err=True)
+            if world.leads:
+                say(_finished(run_path), err=True)
             return
         if table is not None and world.leads:
             table.write(folder.path / KEPT)
@@ -130,3 +135,19 @@ def search(
         )
     say(describe_spec(spec), nl=False)
     say(f"\nwrote {run_path / 'spec.json'}; next: {retrain_advice(run_path)}", err=True)
+
+
+def _finished(run: Path) -> str:
+    """What to say of a finished search; writes the run's spec.json again where it has been lost.
+
+    What a derivation has chosen since only that can write again.
+    """
+    from searcher.arch.spec import read_spec, write_spec
+
+    path = run / "spec.json"
+    if path.exists():
+        return f"{run}: the search is finished; its architecture is in {path}"
+    if (run / "derivation.json").exists():
+        return f"{run}: the search is finished; `enas derive {shlex.quote(str(run))} --resume` writes {path} again"
+    write_spec(path, read_spec(run / "search" / "spec.json"))
+    return f"{run}: the search is finished; {path} was missing and is written again"

@@ -46,8 +46,8 @@ class SearchOptions:
     threads: int | None = None
     latency: str | None = None
     """A time, a known network or a share of one, or none for any."""
-    latency_batch: int = 1
-    latency_threads: int = 1
+    latency_batch: int | None = None
+    latency_threads: int | None = None
 
     def going_on(self, folder: Path) -> SearchOptions:
         """These options where they say what is searched for; else those of the search that was begun in a folder."""
@@ -67,8 +67,8 @@ class SearchRequest:
     task: Task
     latency: str | None
     """The goal that replaces the time of the configuration's; None for that of the configuration, if it has one."""
-    latency_batch: int
-    latency_threads: int
+    latency_batch: int | None
+    latency_threads: int | None
 
     @property
     def default_run(self) -> Path:
@@ -125,18 +125,23 @@ def with_latency(
     Raises: ConfigError: the goal is none, or no network of the space is as fast, or networks of the space have none.
     """
     config, task, goal, network = request.config, request.task, request.latency, request.config.final_network
-    asked, batch, threads = config.latency, request.latency_batch, request.latency_threads
-    if goal is None:
-        if asked is None:
-            return config, None
-        batch, threads = asked.batch, asked.threads
+    asked = config.latency
+    if goal is None and asked is None:
+        for name, value in (("batch", request.latency_batch), ("threads", request.latency_threads)):
+            if value is not None:
+                raise ConfigError(f"--latency-{name} is for searches with a latency target; give --latency, too")
+        return config, None
+    before = asked or _TARGET
+    batch, threads = request.latency_batch or before.batch, request.latency_threads or before.threads
     check_has_latency(config.space)
     if goal is not None:
         check_goal(goal, known=list(references_of(config.space, config.search_space, task)))
     table = tables.latency_table(config.space, config.search_space, network, task, batch=batch, threads=threads)
     if goal is not None:
         milliseconds = target_ms(goal, references=table.references)
-        asked = replace(asked or _TARGET, target_ms=milliseconds, batch=batch, threads=threads, table_sha256="")
+        asked = replace(before, target_ms=milliseconds, batch=batch, threads=threads, table_sha256="")
+    elif (batch, threads) != (before.batch, before.threads):
+        asked = replace(before, batch=batch, threads=threads, table_sha256="")
     assert asked is not None
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")

@@ -117,6 +117,8 @@ def skip_penalty(skip_probs: Sequence[Tensor], *, target: float) -> Tensor:
     Source: Pham et al. 2018, section 2.3, and the authors' code, which penalises sigmoid(q) but draws by sigmoid(2q);
     here it is the probability that is drawn by.
     """
-    # xlogy: what has become certain in float32 contributes 0 · log 0 = 0.
-    divergences = [torch.xlogy(p, p / target) + torch.xlogy(1 - p, (1 - p) / (1 - target)) for p in skip_probs]
+    # What has become certain in float32 would contribute 0 · log 0, whose gradient is not a number.
+    least = torch.finfo(torch.float32).eps
+    uncertain = [probs.clamp(least, 1 - least) for probs in skip_probs]
+    divergences = [p * torch.log(p / target) + (1 - p) * torch.log((1 - p) / (1 - target)) for p in uncertain]
     return torch.stack([divergence.sum(dim=1) for divergence in divergences]).mean(dim=0)

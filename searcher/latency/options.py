@@ -8,8 +8,8 @@ from foundation.command_options import Command
 
 
 def latency_options(command: Command) -> Command:
-    """--latency, and the options of `latency_setting`."""
-    command = latency_setting(command)
+    """--latency, and the options of `latency_setting`, None where nothing is said."""
+    command = _setting_options(command, default=None, show_default="the config's, or 1")
     return click.option(
         "--latency",
         metavar="TIME",
@@ -21,13 +21,16 @@ def latency_options(command: Command) -> Command:
 
 def latency_setting(command: Command) -> Command:
     """--latency-batch and --latency-threads."""
-    for option in (
-        click.option(
-            "--latency-threads", type=click.IntRange(min=1), default=1, help="onnxruntime's, where latency is measured."
-        ),
-        click.option(
-            "--latency-batch", type=click.IntRange(min=1), default=1, help="Images a call, where latency is measured."
-        ),
-    ):
-        command = option(command)
+    return _setting_options(command, default=1, show_default=True)
+
+
+def _setting_options(command: Command, *, default: int | None, show_default: str | bool) -> Command:
+    for name, words in (("threads", "onnxruntime's"), ("batch", "Images a call")):
+        command = click.option(
+            f"--latency-{name}",
+            type=click.IntRange(min=1),
+            default=default,
+            show_default=show_default,
+            help=f"{words}, where latency is measured.",
+        )(command)
     return command

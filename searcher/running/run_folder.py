@@ -267,10 +267,10 @@ class RunFolder:
             return state
 
     def _delete(self) -> None:
-        """Remove what a run writes, and nothing else."""
-        for name in _FILES:
-            (self.path / name).unlink(missing_ok=True)
+        """Remove what a run writes, and nothing else; last of all its configuration, by which a folder is known."""
         shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        for name in sorted(_FILES, key=lambda name: name == self.config_path.name):
+            (self.path / name).unlink(missing_ok=True)
 
 
 def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | None = None) -> Config:

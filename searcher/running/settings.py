@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +76,7 @@ class Settings:
         setting, with the one that was perhaps meant.
         """
         settable = _settings(type(preset), types)
-        whole = _merged(write_dataclass(preset), self.table)
+        whole = _merged(write_dataclass(preset), self.table, settable)
         for assignment in self.assignments:
             key, text = _split(assignment)
             if key not in settable:
@@ -103,13 +103,17 @@ def _split(assignment: str) -> tuple[str, str]:
     return key.strip(), text.strip()
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The base with the changes' values, table by table."""
+def _merged(
+    base: Mapping[str, Any], changes: Mapping[str, Any], settable: Collection[str], place: str = ""
+) -> dict[str, Any]:
+    """The base with the changes' values, table by table. What is one setting, as a table by operation, is replaced."""
     merged = dict(base)
     for key, value in changes.items():
-        before = merged.get(key)
-        is_table = isinstance(value, dict) and isinstance(before, dict)
-        merged[key] = _merged(before, value) if is_table else value  # type: ignore[arg-type]
+        before, name = merged.get(key), f"{place}{key}"
+        if isinstance(value, dict) and isinstance(before, dict) and name not in settable:
+            merged[key] = _merged(before, value, settable, f"{name}.")
+        else:
+            merged[key] = value
     return merged
 
 

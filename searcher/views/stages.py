@@ -98,17 +98,17 @@ def covering(space: StagesSpace) -> Iterator[StagesArchitecture]:
     A block depends on its operation, the stem's stride, and the widths before and after it.
     """
     neighbours = [space.stem_channels, *space.stage_channels]
-    rounds = max(map(len, neighbours)) ** 2
+    most = max(map(len, neighbours))
     for stride, operation in itertools.product(space.stem_strides, space.operations):
-        for number in range(rounds):
-            # Over all rounds, every width of a stage follows every width of the one before it.
+        for number in range(most**2):
+            # Over all of them, every width of a stage follows every width of the one before it.
             widths = [
-                options[(number // len(neighbours[0]) if position % 2 else number) % len(options)]
+                options[(number // most if position % 2 else number) % len(options)]
                 for position, options in enumerate(neighbours)
             ]
             stages = [
-                Stage(width, (operation,) * min(2, most))
-                for width, most in zip(widths[1:], space.max_layers, strict=True)
+                Stage(width, (operation,) * min(2, depth))
+                for width, depth in zip(widths[1:], space.max_layers, strict=True)
             ]
             yield StagesArchitecture(Stem(widths[0], stride), tuple(stages))
 

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from exporter.latency import measure as latency
 from exporter.latency.measure import Latencies
@@ -26,8 +28,11 @@ from searcher.arch.catalog import published_names, published_spec
 from searcher.arch.spec import read_spec
 from searcher.latency.blocks import blocks_of
 from searcher.presets.catalog import search_preset
+from searcher.running import distributed
+from searcher.running.distributed import World
 from searcher.running.run_folder import lock_file, read_toml
 from searcher.training.derive import DeriveConfig
+from searcher.training.search_config import SearchConfig
 from tests.end_to_end.conftest import command, environment, here, macro_search, write_config, write_search
 from tests.end_to_end.pretended import SPACE, pretend, pretend_everywhere, pretended_ms
 
@@ -214,6 +219,40 @@ def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
     assert trained[0].stat().st_mtime_ns == kept
     derive(derived, "--force")
     assert json.loads((derived / "derivation.json").read_text()) == whole
+
+
+def test_a_chosen_network_that_was_lost_is_written_again(derived: Path) -> None:
+    path = derived / "spec.json"
+    before = path.read_bytes()
+    path.unlink()
+    assert f"`enas derive {derived} --resume` writes" in here("search", "--run", derived, "--resume").stderr
+    derive(derived, "--resume")
+    assert path.read_bytes() == before
+    path.unlink()
+    (derived / "derivation.json").unlink()
+    assert "was missing and is written again" in here("search", "--run", derived, "--resume").stderr
+    assert read_spec(path) == read_spec(derived / "search" / "spec.json")
+
+
+def test_ranks_predict_with_the_first_ones_table(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second(World):
+        """Hears of another target, which the first rank has looked up in its own table."""
+
+        def share(self, make: Callable[[], Any]) -> Any:
+            value = make()
+            if isinstance(value, tuple) and isinstance(value[0], SearchConfig):
+                config, table = value
+                assert config.latency is not None
+                return replace(config, latency=replace(config.latency, target_ms=0.125)), table
+            return value
+
+    @contextmanager
+    def second(_: torch.device) -> Iterator[World]:
+        yield Second()
+
+    monkeypatch.setattr(distributed, "joined", second)
+    refused = here("search", "--run", searched, "--resume", check=False)
+    assert re.search(r"latency.target_ms was [\d.]+, now 0.125", str(refused.exception))
 
 
 def test_a_training_that_has_lost_its_metrics_is_named(derived: Path) -> None:

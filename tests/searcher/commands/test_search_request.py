@@ -92,9 +92,12 @@ def test_a_goal_becomes_a_target_of_the_table_it_was_looked_up_in(store_path: Pa
     assert (config.latency.target_ms, config.latency.table_sha256) == (1.8, "of the table")
     assert tables.asked == [(4, 2)]
     # Gone on with, or done again from its file: the target itself, on the setting it was made for.
-    again = replace(request, config=config, latency=None, latency_batch=1, latency_threads=1)
+    again = replace(request, config=config, latency=None, latency_batch=None, latency_threads=None)
     assert with_latency(again, tables=tables, say=silent)[0] == config
     assert tables.asked == [(4, 2), (4, 2)]
+    of_eight, _ = with_latency(replace(again, latency_batch=8), tables=tables, say=silent)
+    assert of_eight.latency == replace(config.latency, batch=8)
+    assert tables.asked[-1] == (8, 2)
     other = replace(config, latency=replace(config.latency, table_sha256="of another"))
     with pytest.raises(ConfigError, match="not the one of the config"):
         with_latency(replace(again, config=other), tables=tables, say=silent)
@@ -125,6 +128,8 @@ def test_without_a_goal_nothing_is_measured(store_path: Path) -> None:
     tables = Tables()
     request = request_of(store_path, latency="none")
     assert with_latency(request, tables=tables, say=silent) == (request.config, None)
+    with pytest.raises(ConfigError, match=r"--latency-threads is for searches with a latency target; give --latency"):
+        with_latency(replace(request, latency_threads=2), tables=tables, say=silent)
     assert tables.asked == []
 
 

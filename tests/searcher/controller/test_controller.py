@@ -164,6 +164,15 @@ def test_the_skip_penalty_is_summed_over_a_layers_candidates_and_averaged_over_l
     torch.testing.assert_close(penalty, torch.tensor([(half + less + half) / 2, 0.0]), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("logit", [-40.0, -9.0, 0.0, 9.0, 40.0])
+def test_the_skip_penalty_has_a_gradient_however_certain_a_skip_is(logit: float) -> None:
+    logits = torch.full((1, 1), logit, requires_grad=True)
+    penalty = skip_penalty([torch.sigmoid(2 * logits)], target=0.4)
+    penalty.backward()
+    assert torch.isfinite(penalty).all()
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_the_skip_penalty_enters_the_loss_with_its_weight() -> None:
     policy = LstmPolicy(MACRO, UNEVEN, seed=0)
     sample = policy.sample(4, generator=torch.Generator().manual_seed(0))

@@ -73,6 +73,16 @@ def test_every_block_of_random_networks_is_among_those_of_the_space(name: str) -
         assert set(blocks_of(spec)) <= known
 
 
+@pytest.mark.parametrize("numbers", [(1, 2, 3, 1), (2, 1, 1, 3), (3, 2, 1, 2)], ids=str)
+def test_every_pair_of_widths_has_its_blocks_however_many_there_are_of_each(numbers: tuple[int, ...]) -> None:
+    stem, *stages = ((8, 16, 24)[:number] for number in numbers)
+    space = StagesSpace(stem_channels=stem, stem_strides=(1, 2), stage_channels=tuple(stages), max_layers=(2, 1, 2))
+    known = set(blocks_of_space("stages", space, StagesSize(), TASK))
+    rng = random.Random(0)
+    for _ in range(300):
+        assert set(blocks_of(Spec("stages", space.random(rng), StagesSize(), TASK))) <= known
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_no_block_of_the_space_is_without_a_network_that_has_it(name: str) -> None:
     """A space's blocks are not padded with what it cannot have: random networks come to most of them."""

@@ -83,6 +83,14 @@ def written(value: Any) -> str:
     return words.get(str(value), str(value))
 
 
+def test_a_table_that_is_one_setting_is_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    for bias, said in ({"identity": 0.5}, "identity = 0.5"), ({}, ""):
+        file.write_text(f"[policy.operation_bias]\n{said}\n")
+        preset, types = search_preset("micro", "quick"), config_types("micro")
+        assert Settings.read(file, ()).apply(preset, types=types).policy.operation_bias == bias
+
+
 @given(st.data())
 def test_any_setting_of_any_preset_comes_back_from_the_runs_config(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
