@@ -44,16 +44,21 @@ class OnnxFile:
 
         Raises: PartError: one is missing, or outside of the model's folder.
         """
+        for place, path in self.named_parts.items():
+            if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+                raise PartError(f"weights in {place!r}, which is outside of the model's folder, are not read")
+            if not path.is_file():
+                raise PartError(f"its weights are in {place}, which is missing beside it; copy both files")
+        return tuple(self.named_parts.values())
+
+    @cached_property
+    def named_parts(self) -> dict[str, Path]:
+        """What the model calls its parts -> where they are, if they are there."""
         try:
             places = sorted(set(_external_places(memoryview(self.data), "model")))
         except (ValueError, IndexError):
-            return ()  # not whole: onnxruntime says so
-        for place in places:
-            if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
-                raise PartError(f"weights in {place!r}, which is outside of the model's folder, are not read")
-            if not (self.path.parent / place).is_file():
-                raise PartError(f"its weights are in {place}, which is missing beside it; copy both files")
-        return tuple(self.path.parent / place for place in places)
+            return {}  # not whole: onnxruntime says so
+        return {place: self.path.parent / place for place in places}
 
     @property
     def source(self) -> bytes | Path:

@@ -146,7 +146,7 @@ class _Server(uvicorn.Server):
                 is_any_taken = True
             except (OSError, ValueError) as error:
                 problems.append(str(error))
-        problems += await self._app.follow_models()
+        problems += await self._app.follow_models(retry=True)
         if not problems:
             log.info("reloaded")
             return
