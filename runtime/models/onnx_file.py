@@ -56,7 +56,7 @@ class OnnxFile:
         """What the model calls its parts -> where they are, if they are there."""
         try:
             places = sorted(set(_external_places(memoryview(self.data), "model")))
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, KeyError):
             return {}  # not whole: onnxruntime says so
         return {place: self.path.parent / place for place in places}
 
@@ -95,7 +95,7 @@ class OnnxFile:
 
 
 def _external_places(message: memoryview, kind: str) -> Iterator[str]:
-    """The names of the files that tensors within a message keep their values in."""
+    """The names of the files that tensors within a message keep their values in. Raises: as `_fields`, and KeyError."""
     for number, value in _fields(message):
         if kind == "tensor":
             if number == _EXTERNAL_DATA:
