@@ -66,10 +66,10 @@ verify: $(READY) ## Compare the run's model.onnx with its torch network again
 	$(ENAS) verify '$(RUN_DIR)'
 
 evaluate: $(READY) ## Score the run's model.onnx on the test split
-	$(ENAS) evaluate '$(RUN_DIR)'
+	$(ENAS) evaluate '$(RUN_DIR)' --provider $(DEVICE)
 
 benchmark: $(READY) ## Measure the run's latency, beside torch
-	$(ENAS) benchmark '$(RUN_DIR)' --compare-torch
+	$(ENAS) benchmark '$(RUN_DIR)' --provider $(DEVICE) --compare-torch
 
 serve: $(READY) ## Serve the run's model over HTTP, on port 8000 of this machine
 	$(ENAS) serve '$(or $(MODELS),$(RUN_DIR))' --provider $(DEVICE)

@@ -15,6 +15,9 @@ _NUM_TICKS = 5
 # Values nearer to each other are drawn as if they were one: marks between them would differ in digits that round off.
 _LEAST_RATIO = 1 + 1e-5
 
+# Values that differ by less, relative to the larger, are one: such differences come from rounding.
+_ROUNDING = 1e-9
+
 # Okabe and Ito's hues, darker in light and lighter in dark surroundings; order matters: series take them in turn.
 STYLE = """
 .chart{font:12px FONT;max-width:100%;height:auto}
@@ -59,7 +62,7 @@ class Axis:
     ) -> Axis:
         """An axis that holds all values, and `margin` times their range beyond them. `whole`: ticks at integers."""
         low, high = min(values), max(values)
-        if low == high:
+        if high - low <= _ROUNDING * max(abs(low), abs(high)):
             low, high = (low - 0.5, high + 0.5) if whole or low == 0 else (low - abs(low) / 10, low + abs(low) / 10)
         low, high = low - margin * (high - low), high + margin * (high - low)
         return cls(low, high, start_px, end_px, tuple(round_numbers(low, high, whole=whole)), percent)
@@ -103,7 +106,7 @@ def round_numbers(low: float, high: float, *, count: int = _NUM_TICKS, whole: bo
 
     def marks(step: float) -> list[float]:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        return [round(index * step, 12) for index in range(first, last + 1)]
+        return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
     power = 10.0 ** math.floor(math.log10((high - low) / count))
     candidates = [marks(max(1.0, round(step)) if whole else step) for step in (power, 2 * power, 5 * power, 10 * power)]

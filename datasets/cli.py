@@ -17,6 +17,7 @@ from datasets.summary import class_table, summary, token_table, unknown_counts
 from foundation.command_options import json_option
 from foundation.files import whole_file
 from foundation.progress import steps
+from foundation.tables import aligned
 
 
 @click.group()
@@ -32,9 +33,8 @@ def list_command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    widths = [max(len(row[key]) for row in rows) for key in ("name", "state")]
-    for row in rows:
-        click.echo(f"{row['name']:<{widths[0]}}  {row['state']:<{widths[1]}}  {row['summary']}")
+    header = ["name", "state", "summary"]
+    click.echo(aligned(header, [[row[key] for key in header] for row in rows], left=(0, 1, 2)))
     click.echo(f"\nStores lie in {catalog.data_folder()} ($ENAS_DATA moves them).", err=True)
 
 

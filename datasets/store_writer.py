@@ -106,7 +106,8 @@ def _write_images(
     group.create_dataset("labels", data=labels, chunks=(min(len(labels), CHUNK_BYTES // 8),), compression="gzip")
     group.attrs["sha256"] = digest.hexdigest()
     if split == "train":
-        absent = [name for number, name in enumerate(classes) if number not in set(labels.tolist())]
+        present = set(labels.tolist())
+        absent = [name for number, name in enumerate(classes) if number not in present]
         if absent:
             raise StoreError(f"train has no image of {listed(absent)}")
         group.attrs["mean"], group.attrs["std"] = _moments(histogram)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from datasets.store import ImageStore, TextStore
 from datasets.tokens import UNITS, UNKNOWN
+from foundation.tables import aligned
 from foundation.text import printable, shape_text
 
 
@@ -25,23 +24,26 @@ def class_table(store: ImageStore, *, limit: int = 20) -> str:
     """Images of each class in each split; only the first classes if there are many."""
     splits, num_classes = list(store.counts), len(store.classes)
     counts = {split: np.bincount(store.labels(split), minlength=num_classes).tolist() for split in splits}
-    names = [printable(name) for name in store.classes[:limit]]
-    width = max(8, *map(len, names))
-    lines = [_row("", splits, width)]
-    lines += [_row(name, [counts[split][label] for split in splits], width) for label, name in enumerate(names)]
+    rows = [
+        [printable(name), *(f"{counts[split][label]:,}" for split in splits)]
+        for label, name in enumerate(store.classes[:limit])
+    ]
+    rows.append(["all", *(f"{count:,}" for count in store.counts.values())])
+    lines = aligned(["", *splits], rows).split("\n")
     if num_classes > limit:
-        lines.append(f"and {num_classes - limit} classes more")
-    return "\n".join([*lines, _row("all", list(store.counts.values()), width)])
+        lines.insert(-1, f"and {num_classes - limit} classes more")
+    return "\n".join(lines)
 
 
 def token_table(store: TextStore) -> str:
     """Tokens of each split, and the part of them that is outside the vocabulary."""
     unknown = unknown_counts(store)
-    return "\n".join(
-        f"{split:<8} {count:>10,} {UNITS[store.tokens]}"
-        + (f"   {unknown[split] / count:.1%} {UNKNOWN}" if unknown else "")
+    header = ["", UNITS[store.tokens], *([UNKNOWN] if unknown else [])]
+    rows = [
+        [split, f"{count:,}", *([f"{unknown[split] / count:.1%}"] if unknown else [])]
         for split, count in store.counts.items()
-    )
+    ]
+    return aligned(header, rows)
 
 
 def unknown_counts(store: TextStore) -> dict[str, int] | None:
@@ -50,8 +52,3 @@ def unknown_counts(store: TextStore) -> dict[str, int] | None:
         return None
     number = store.vocabulary.index(UNKNOWN)
     return {split: int((store.stream(split) == number).sum()) for split in store.counts}
-
-
-def _row(name: str, cells: Sequence[str | int], width: int) -> str:
-    texts = [cell if isinstance(cell, str) else f"{cell:,}" for cell in cells]
-    return f"{name:<{width}}" + "".join(f"{text:>10}" for text in texts)

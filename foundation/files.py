@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,9 +30,29 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
 
     Whatever stood at `path` stays untouched until the rename, through a full disk or a kill; then it is gone, or takes
     the name `keep`. A kill between these two renames leaves nothing at `path`, and the file before at `keep`.
+    A link stays, and what it names is written, unless the link takes the name `keep`. A device or a pipe stays, too,
+    and gets the bytes.
 
     Raises: OSError: the folder cannot be made or written.
     """
+    try:
+        if path.exists() and not path.is_file():
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder, path.name)
+                with open(Path(folder, path.name), "rb") as written, open(path, "wb") as stream:
+                    shutil.copyfileobj(written, stream)
+        else:
+            with _renamed(path if keep is not None else Path(os.path.realpath(path)), keep=keep) as temporary:
+                yield temporary
+    except OSError as error:
+        # A write that fails, as on a full disk, does not say of which file.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def _renamed(path: Path, *, keep: Path | None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -42,11 +63,6 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(temporary, path)
-    except OSError as error:
-        # A write that fails, as on a full disk, does not say of which file.
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 

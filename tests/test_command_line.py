@@ -340,6 +340,12 @@ def test_make_names_a_run_by_the_whole_name_of_its_data_set(dataset: str, name: 
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("target", ["evaluate", "benchmark", "serve"])
+def test_make_runs_models_where_device_says(target: str) -> None:
+    assert " --provider cpu" in made(target, "DEVICE=cpu").stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_takes_a_run_whose_name_has_spaces() -> None:
     targets = ("search", "retrain", "export", "verify", "evaluate", "benchmark", "serve", "report", "bench-serving")
     for line in made(*targets, "RUN=a b", "DATASET=two").stdout.splitlines():

@@ -5,6 +5,8 @@ numpy and onnxruntime take longer to import than `--help` may take to appear: th
 
 from __future__ import annotations
 
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,6 +127,9 @@ def serve(
 
 def _serve(settings: Settings) -> None:
     """Raises: ArtifactError: there are no models."""
+    if sys.platform != "win32":
+        # It would end the process until there is a handler, whose setter lets it through.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from runtime.serving.connections.listener import listen
     from runtime.serving.connections.tls import check_certificate
     from runtime.serving.models.layout import find_models

@@ -44,16 +44,21 @@ class OnnxFile:
 
         Raises: PartError: one is missing, or outside of the model's folder.
         """
-        try:
-            places = sorted(set(_external_places(memoryview(self.data), "model")))
-        except (ValueError, IndexError):
-            return ()  # not whole: onnxruntime says so
-        for place in places:
+        for place, path in self.named_parts.items():
             if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
                 raise PartError(f"weights in {place!r}, which is outside of the model's folder, are not read")
-            if not (self.path.parent / place).is_file():
+            if not path.is_file():
                 raise PartError(f"its weights are in {place}, which is missing beside it; copy both files")
-        return tuple(self.path.parent / place for place in places)
+        return tuple(self.named_parts.values())
+
+    @cached_property
+    def named_parts(self) -> dict[str, Path]:
+        """What the model calls its parts -> where they are, if they are there."""
+        try:
+            places = sorted(set(_external_places(memoryview(self.data), "model")))
+        except (ValueError, IndexError, KeyError):
+            return {}  # not whole: onnxruntime says so
+        return {place: self.path.parent / place for place in places}
 
     @property
     def source(self) -> bytes | Path:
@@ -90,7 +95,7 @@ class OnnxFile:
 
 
 def _external_places(message: memoryview, kind: str) -> Iterator[str]:
-    """The names of the files that tensors within a message keep their values in."""
+    """The names of the files that tensors within a message keep their values in. Raises: as `_fields`, and KeyError."""
     for number, value in _fields(message):
         if kind == "tensor":
             if number == _EXTERNAL_DATA:

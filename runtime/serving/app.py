@@ -106,13 +106,15 @@ class App:
         self.gate = Gate(router, settings=self._settings, metrics=self._metrics)
         return self.gate
 
-    async def follow_models(self) -> list[str]:
+    async def follow_models(self, *, retry: bool = False) -> list[str]:
         """Have the models be what their files are now; a scan that fails leaves them to the next one.
+
+        retry: also try again what was refused and has not changed.
 
         Returns: why what is there does not serve; nothing if all of it does.
         """
         try:
-            return await self._repository.poll()
+            return await self._repository.poll(retry=retry)
         except Exception as error:
             log.exception("the models' files were not followed")
             return [str(error)]

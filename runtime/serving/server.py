@@ -76,6 +76,7 @@ def run(
             channel.attach(control_here=app.control_here, drain=server.drain, reload=server.reload)
         elif sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         try:
             await repository.load_all()
         except Exception as error:
@@ -146,7 +147,7 @@ class _Server(uvicorn.Server):
                 is_any_taken = True
             except (OSError, ValueError) as error:
                 problems.append(str(error))
-        problems += await self._app.follow_models()
+        problems += await self._app.follow_models(retry=True)
         if not problems:
             log.info("reloaded")
             return

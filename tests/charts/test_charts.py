@@ -62,6 +62,13 @@ def test_an_axis_of_one_value_has_room_on_both_sides() -> None:
     assert axis.px(0.5) == pytest.approx(50)
 
 
+@pytest.mark.parametrize("values", [(0.3, 0.1 + 0.2), (-0.1 - 0.2, -0.3), (0, 1e-17), (1e-17, 2e-17)])
+def test_an_axis_of_values_that_hardly_differ_holds_them_between_ticks(values: tuple[float, ...]) -> None:
+    axis = Axis.around(values, 0, 100)
+    assert len(set(axis.labels())) >= 3
+    assert all(0 <= axis.px(value) <= 100 for value in values)
+
+
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation.files import strict_json, whole_file, whole_folder
+from foundation.files import strict_json, whole_file, whole_folder, write_text
 from tests.killed import kill_at_every_change
 
 
@@ -47,6 +47,30 @@ def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Pat
     with pytest.raises(OSError, match=r"^10 requested and 5 written$"), whole_file(path):
         raise OSError("10 requested and 5 written")
     assert path.read_text() == "before"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_what_a_link_names_is_written_and_the_link_stays(tmp_path: Path, is_dangling: bool) -> None:
+    link, target = tmp_path / "latest.json", tmp_path / "kept" / "first.json"
+    link.symlink_to(Path("kept", "first.json"))
+    if not is_dangling:
+        target.parent.mkdir()
+        target.write_text("before")
+    write_text(link, "after")
+    assert (link.is_symlink(), target.read_text()) == (True, "after")
+    assert names(target.parent) == ["first.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
+def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "a document")
+    found = os.read(reader, 100)
+    os.close(reader)
+    assert (found, pipe.is_fifo(), names(tmp_path)) == (b"a document", True, ["pipe"])
 
 
 @needs_locks

@@ -21,8 +21,9 @@ from runtime.serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Fingerprint = tuple[Path, int, int, int, int]
-"""A file's path, number, times of its content and of its name, and size: some of it changes whenever the file does."""
+Fingerprint = tuple[int, int, int, int] | None
+"""A file's number, times of its content and of its name, and size: some of it changes whenever the file does. None if
+it is not there."""
 
 
 @dataclass
@@ -33,13 +34,20 @@ class _Entry:
     """Version -> what serves, the highest version last."""
     refused: dict[str, str] = field(default_factory=dict)
     """Version -> why the file on disk could not be taken."""
-    files: dict[str, Fingerprint] = field(default_factory=dict)
-    """Version -> that of the file that was last looked at."""
+    files: dict[str, dict[Path, Fingerprint]] = field(default_factory=dict)
+    """Version -> the files that were last looked at, its model and those that hold weights of it, as they were then."""
     is_wanted: bool = True
     """Not unloaded."""
 
     def latest(self) -> ServedModel | None:
         return next(reversed(self.ready.values()), None)
+
+    def has_seen(self, files: Files) -> bool:
+        """Whether the files are those that were last looked at, unchanged."""
+        return self.files.keys() == files.keys() and all(
+            files[version] in seen and all(_fingerprint(path) == before for path, before in seen.items())
+            for version, seen in self.files.items()
+        )
 
 
 class Repository:
@@ -145,8 +153,10 @@ class Repository:
             self._drop(entry, list(entry.ready))
             entry.refused.clear()
 
-    async def poll(self) -> list[str]:
+    async def poll(self, *, retry: bool = False) -> list[str]:
         """Follow the files: what is new or changed is loaded, what has gone is unloaded.
+
+        retry: what was refused is tried again, changed or not. What could not be read is tried again in any case.
 
         Returns: why what is there does not serve; nothing if all of it does.
         """
@@ -163,7 +173,7 @@ class Repository:
         async with self._lock:
             for name, files in found.items():
                 entry = self._entries.setdefault(name, _Entry())
-                if entry.is_wanted and entry.files != _fingerprints(files):
+                if entry.is_wanted and (not entry.has_seen(files) or (retry and entry.refused)):
                     await self._take(name, files)
             for name in [name for name in self._entries if name not in found]:
                 await self._take(name, {})
@@ -194,25 +204,31 @@ class Repository:
     async def _take(self, name: str, files: Files) -> None:
         """Make a model serve these files."""
         entry = self._entries[name]
-        entry.files = _fingerprints(files)
-        entry.refused.clear()
+        entry.files = {version: {path: _fingerprint(path)} for version, path in files.items()}
+        entry.refused = {version: reason for version, reason in entry.refused.items() if version in files}
         for version, path in files.items():
             try:
-                served = await asyncio.to_thread(self._open, entry.ready.get(version), path, name, version)
+                served = await asyncio.to_thread(self._open, entry, path, name, version)
             # Whatever a file does to onnxruntime, what serves already goes on.
             except Exception as error:
-                log.error("refused", extra={"model": name, "version": version, "error": str(error)})
+                if entry.refused.get(version) != str(error):
+                    log.error("refused", extra={"model": name, "version": version, "error": str(error)})
                 entry.refused[version] = str(error)
+                if isinstance(error, OSError):
+                    del entry.files[version]  # it may be readable the next time
                 continue
+            entry.refused.pop(version, None)
             if served is not None:
                 log.info("loaded", extra={"model": name, "version": version, "device": served.model.session.describe()})
                 self._drop(entry, entry.ready.keys() & {version})
                 entry.ready = dict(sorted({**entry.ready, version: served}.items(), key=lambda item: int(item[0])))
         self._drop(entry, entry.ready.keys() - files.keys())
 
-    def _open(self, present: ServedModel | None, path: Path, name: str, version: str) -> ServedModel | None:
+    def _open(self, entry: _Entry, path: Path, name: str, version: str) -> ServedModel | None:
         """The file as a served model; None if it is the very file that serves already."""
         file = read_model(path)
+        entry.files[version] |= {part: _fingerprint(part) for part in file.named_parts.values()}
+        present = entry.ready.get(version)
         if present is not None and present.model.sha256 == file.sha256:
             return None
         return ServedModel.open(file, name=name, version=version, settings=self._settings, metrics=self._metrics)
@@ -225,12 +241,9 @@ class Repository:
             task.add_done_callback(self._closing.discard)
 
 
-def _fingerprints(files: Files) -> dict[str, Fingerprint]:
-    found = {}
-    for version, path in files.items():
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        found[version] = (path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-    return found
+def _fingerprint(path: Path) -> Fingerprint:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size

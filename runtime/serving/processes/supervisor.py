@@ -86,6 +86,8 @@ class _Supervisor:
     def run(self) -> None:
         signals = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if sys.platform != "win32" else [])]
         handlers = {sig: signal.signal(sig, self._on_signal) for sig in signals}
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         try:
             while self.stop_after_s is None and self.failure is None:
                 if len(self.workers) < self.settings.workers and time.monotonic() >= self.starts_at_s:

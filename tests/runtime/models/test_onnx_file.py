@@ -86,6 +86,14 @@ def test_weights_are_found_in_the_branches_of_a_graph_too() -> None:
         _ = OnnxFile(Path("/nowhere/m.onnx"), model.SerializeToString()).parts
 
 
+def test_a_place_of_weights_without_a_name_is_damage(outside_path: Path) -> None:
+    model = onnx.load(outside_path, load_external_data=False)
+    model.graph.initializer[0].external_data[0].ClearField("value")
+    outside_path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match="onnxruntime cannot load it"):
+        Model.open(outside_path, provider="cpu")
+
+
 def test_inputs_of_open_rank_are_told_from_scalars() -> None:
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -79,6 +79,19 @@ def test_a_hangup_has_token_and_models_read_anew(tmp_path: Path, workers: str) -
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_hangup_while_the_server_starts_is_heard_later(model_path: Path, tmp_path: Path, workers: str) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    with serving(model_path, "--token-file", str(token), "--workers", workers, is_ready=False) as server:
+        token.write_text(TOKEN[::-1])
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "reloaded" in _line(server.process))
+        new = {"Authorization": f"Bearer {TOKEN[::-1]}"}
+        until(lambda: server.ask("POST", INFER, REQUEST[0], REQUEST[1] | new).status == 200)
+        assert server.stop() == 0
+
+
 def test_a_hangup_that_cannot_take_everything_says_what_it_left(tmp_path: Path) -> None:
     models, token = tmp_path / "models", tmp_path / "token"
     path = save(models / "tiny.onnx", tiny_graph(), metadata())

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import onnx
 import pytest
 
 from runtime.models.artifact import ArtifactError
@@ -225,6 +226,75 @@ def test_polling_follows_the_files(tmp_path: Path) -> None:
         assert (models.names, models.versions("m")) == (["m"], ["2"])
         with pytest.raises(UnknownError):
             models.get("n")
+
+    run(scenario())
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.message == "refused" for record in caplog.records)
+
+
+def test_weights_beside_a_model_are_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good(tmp_path / "models" / "other.onnx")
+    whole = onnx.load(good(tmp_path / "whole.onnx"))
+    path, weights = (tmp_path / "models" / "m" / "1" / name for name in ("model.onnx", "model.data"))
+    path.parent.mkdir(parents=True)
+    onnx.save_model(whole, path, save_as_external_data=True, size_threshold=0, location=weights.name)
+    weights.rename(tmp_path / weights.name)
+
+    async def scenario() -> None:
+        models = repository(tmp_path / "models")
+        await models.load_all()
+        await models.poll()
+        assert (models.is_ready, refusals(caplog)) == (False, 1)
+        shutil.copy(tmp_path / weights.name, weights)
+        assert await models.poll() == []
+        assert models.is_ready
+        weights.write_bytes(bytes(weights.stat().st_size))
+        (reason,) = await models.poll()
+        assert "does not give the outputs that it carries" in reason
+
+    run(scenario())
+
+
+def test_a_model_that_could_not_be_read_is_read_at_the_next_poll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good(tmp_path / "m.onnx")
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    async def scenario() -> None:
+        models = repository(tmp_path, unloaded=("m",))
+        await models.load_all()
+        with monkeypatch.context() as patch:
+            patch.setattr("runtime.serving.models.repository.read_model", fail)
+            with pytest.raises(RequestError, match="Input/output error"):
+                await models.load("m")
+            await models.poll()
+            assert refusals(caplog) == 1
+        await models.poll()
+        assert models.names == ["m"]
+
+    run(scenario())
+
+
+def test_what_was_refused_is_tried_again_if_one_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good(tmp_path / "m.onnx")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(ServedModel, "open", fail)
+            with pytest.raises(ArtifactError, match="out of memory"):
+                await models.load_all()
+        assert await models.poll() == ["out of memory"]
+        assert await models.poll(retry=True) == []
+        assert models.names == ["m"]
 
     run(scenario())
 
