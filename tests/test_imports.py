@@ -95,6 +95,7 @@ ALLOWED = {
         "searcher.arch.operations",
         "searcher.arch.reading",
         "searcher.arch.stages",
+        "searcher.arch.stems",
         "searcher.arch.tasks",
     },
     "searcher.arch.stages": {
@@ -102,6 +103,7 @@ ALLOWED = {
         "searcher.arch.errors",
         "searcher.arch.limits",
         "searcher.arch.reading",
+        "searcher.arch.stems",
     },
     "searcher.arch.operations": {"searcher.arch.costs"},
     "searcher.arch.reading": {"searcher.arch.errors"},

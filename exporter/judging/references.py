@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from searcher.arch.catalog import published_spec
 from searcher.arch.retarget import retarget
-from searcher.arch.tasks import ImageClassification, stem_stride
+from searcher.arch.stems import stem_stride
+from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network
 
 REFERENCE_SPECS = ("resnet-20", "mobilenet-v2-small")

@@ -9,7 +9,8 @@ from typing import Any
 from searcher.arch.errors import ArchitectureError
 from searcher.arch.space import SPACES
 from searcher.arch.spec import Spec
-from searcher.arch.tasks import Task, image_size_of, stem_stride
+from searcher.arch.stems import stem_stride
+from searcher.arch.tasks import Task, image_size_of
 
 
 def retarget(spec: Spec, task: Task) -> Spec:

@@ -54,14 +54,6 @@ def image_size_of(task: Task) -> int | None:
     return max(task.input_shape[:2]) if isinstance(task, ImageClassification) else None
 
 
-def stem_stride(image_size: int, *, largest_map: int) -> int:
-    """The smallest power of two, 16 at most, that brings pictures of that size down to `largest_map` pixels a side."""
-    stride = 1
-    while -(-image_size // stride) > largest_map and stride < 16:
-        stride *= 2
-    return stride
-
-
 TASKS: dict[str, type[ImageClassification] | type[LanguageModelling]] = {
     IMAGE_CLASSIFICATION: ImageClassification,
     LANGUAGE_MODELLING: LanguageModelling,

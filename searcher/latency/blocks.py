@@ -6,12 +6,12 @@ holds and on nothing else. Knows of specs; nothing of how blocks compute or of h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from foundation.document import ConfigError
 from searcher.arch.spec import Spec
+from searcher.arch.stems import stem_steps
 from searcher.arch.tasks import ImageClassification
 from searcher.spaces import LatencyView, search_space
 
@@ -61,7 +61,7 @@ def blocks_of_space(space_name: str, space: Any, network: Any, task: ImageClassi
 
 def stem_blocks(in_channels: int, out_channels: int, height: int, width: int, *, stride: int) -> Iterator[Block]:
     """A stem, which halves the map once in each of its blocks."""
-    for step in [2] * int(math.log2(stride)) or [1]:
+    for step in stem_steps(stride):
         yield Block(STEM, in_channels, out_channels, height, width, step)
         in_channels, height, width = out_channels, after(height, step), after(width, step)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from searcher.arch.stems import stem_steps
 from searcher.nn.kernels.concat import concat
 from searcher.nn.kernels.dense import Classifier, DenseConv, pointwise_conv
 from searcher.nn.kernels.norm import Norm
@@ -100,10 +101,11 @@ class Stem(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> None:
         layers: list[nn.Module] = []
-        while stride > 2:
-            layers += [_conv3x3(in_channels, out_channels, stride=2), norm(out_channels), nn.ReLU(inplace=True)]
-            in_channels, stride = out_channels, stride // 2
-        super().__init__(*layers, _conv3x3(in_channels, out_channels, stride=stride), norm(out_channels))
+        for step in stem_steps(stride):
+            layers += [nn.ReLU(inplace=True)] if layers else []
+            layers += [_conv3x3(in_channels, out_channels, stride=step), norm(out_channels)]
+            in_channels = out_channels
+        super().__init__(*layers)
 
 
 class AuxiliaryHead(nn.Module):

@@ -18,6 +18,7 @@ from typing import Any
 
 from searcher.arch.costs import Cost, conv_norm, total
 from searcher.arch.spec import Spec
+from searcher.arch.stems import stem_steps
 from searcher.spaces import search_space
 
 
@@ -56,7 +57,7 @@ def stem_part(input_shape: tuple[int, ...], out_channels: int, *, stride: int) -
     """The stem that all convolutional networks have: input_shape is H, W, C."""
     height, width, in_channels = input_shape
     cost = Cost()
-    for step in [2] * int(math.log2(stride)) or [1]:
+    for step in stem_steps(stride):
         height, width = math.ceil(height / step), math.ceil(width / step)
         cost += conv_norm(height * width, in_channels, out_channels, kernel_size=3)
         in_channels = out_channels

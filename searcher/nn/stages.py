@@ -10,7 +10,6 @@ share weights too: a smaller expansion takes the first inner channels of the lar
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from foundation.document import ConfigError
 from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.stages.architecture import StagesArchitecture, Stem, stage_stride
 from searcher.arch.stages.operations import OPERATIONS, Operation
+from searcher.arch.stems import stem_steps
 from searcher.nn.banks import Bank, FixedOps, SharedOps
 from searcher.nn.kernels.norm import Norm
 from searcher.nn.slices import SlicedClassifier, SlicedConv
@@ -118,13 +118,13 @@ class _Stem(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
-        for _ in _strides(most_stride):
+        for _ in stem_steps(most_stride):
             self.convs.append(SlicedConv(in_channels, out_channels, 3))
             self.norms.append(norm(out_channels))
             in_channels = out_channels
 
     def forward(self, x: Tensor, stem: Stem) -> Tensor:
-        for conv, norm, stride in zip(self.convs, self.norms, _strides(stem.stride), strict=False):
+        for conv, norm, stride in zip(self.convs, self.norms, stem_steps(stem.stride), strict=False):
             x = functional.relu(norm(conv(x, stem.channels, stride=stride)), inplace=True)
         return x
 
@@ -138,11 +138,6 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x, *self._widths)
-
-
-def _strides(stride: int) -> list[int]:
-    """The strides of a stem's convolutions."""
-    return [2] * int(math.log2(stride)) or [1]
 
 
 def _blocks(names: Iterable[str], pairs: list[tuple[int, int]], *, stride: int, norm: Norm) -> nn.ModuleDict:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from searcher.arch.spaces.macro import MacroSize, MacroSpace
-from searcher.arch.tasks import stem_stride
+from searcher.arch.stems import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.presets import images

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from datasets.augmentation import Augmentation
 from searcher.arch.spaces.stages import StagesSize, StagesSpace
-from searcher.arch.tasks import stem_stride
+from searcher.arch.stems import stem_stride
 from searcher.controller.policy import PolicyConfig
 from searcher.controller.reinforce import ReinforceConfig
 from searcher.presets import images

@@ -21,6 +21,7 @@ from searcher.arch.errors import ArchitectureError
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.operations import CELL_COSTS, check_operations
 from searcher.arch.reading import check_number, read_entries, read_list, read_numbers, read_object
+from searcher.arch.stems import check_stem_stride
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 # Order matters: the controller's index is the position in this tuple, unless a space has other operations.
@@ -99,8 +100,7 @@ class MicroSize:
             raise ConfigError(f"channels is {self.channels}; at least 2 are needed")
         check_at_most(MAX_DEPTH, cells=self.cells)
         check_at_most(MAX_WIDTH, channels=self.channels)
-        if self.stem_stride not in (1, 2, 4, 8, 16):
-            raise ConfigError(f"stem_stride is {self.stem_stride}; expected 1, 2, 4, 8 or 16")
+        check_stem_stride("stem_stride", self.stem_stride)
 
     @property
     def reduction_cells(self) -> tuple[int, int]:

@@ -20,9 +20,10 @@ from searcher.arch.decisions import Choice, Step
 from searcher.arch.errors import ArchitectureError
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH, check_at_most
 from searcher.arch.operations import check_operations
-from searcher.arch.stages.architecture import STEM_STRIDES, Stage, StagesArchitecture, Stem
+from searcher.arch.stages.architecture import Stage, StagesArchitecture, Stem
 from searcher.arch.stages.documents import from_document, from_published, to_document, to_published
 from searcher.arch.stages.operations import ABSENT, OPERATIONS, STANDARD_OPERATIONS
+from searcher.arch.stems import STEM_STRIDES
 from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 __all__ = ["from_document", "from_published", "to_document", "to_published"]

@@ -10,8 +10,7 @@ from foundation.document import Problems, unknown
 from searcher.arch.errors import ArchitectureError
 from searcher.arch.limits import MAX_DEPTH, MAX_WIDTH
 from searcher.arch.stages.operations import ABSENT, OPERATIONS
-
-STEM_STRIDES = (1, 2, 4, 8, 16)
+from searcher.arch.stems import STEM_STRIDES
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def change(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("network/cells", 2, "network: cells is 2; at least 3 are needed, two of which reduce"),
         ("network/cells", 1_001, "network: cells is 1,001; at most 1,000 is allowed"),
         ("network/channels", 65_537, "network: channels is 65,537; at most 65,536 is allowed"),
-        ("network/stem_stride", 3, "network: stem_stride is 3; expected 1, 2, 4, 8 or 16"),
+        ("network/stem_stride", 3, "network: stem_stride is 3; expected one of 1, 2, 4, 8, 16"),
         (
             "task/kind",
             "poetry",
