@@ -35,6 +35,7 @@ class _Peers:
         assert device == "cpu"
 
         def predict(images: np.ndarray) -> np.ndarray:
+            assert images.shape[1:] == SHAPE
             self.calls += 1
             if self.calls == self.interrupt_at:
                 raise KeyboardInterrupt
@@ -106,6 +107,18 @@ def test_torch_is_the_baseline_it_is_compared_with(run_directory: Path) -> None:
     assert document["baseline"] == "torch eager"
     assert [point["name"] for point in document["points"]] == [str(run_directory), "torch eager"]
     assert document["points"][0]["speed"]["value"] > 0
+
+
+def test_torch_gets_the_inputs_of_the_run_that_its_network_is_of(tmp_path: Path, run_directory: Path) -> None:
+    other = foreign_model(tmp_path / "other.onnx")
+    document = document_of(
+        benchmark, other, run_directory, "--shape", "width=7", "-b", "1", "--compare-torch", *QUICK, peers=_Peers()
+    )
+    assert [(point["name"], point["failure"]) for point in document["points"]] == [
+        (str(other), None),
+        (str(run_directory), None),
+        ("torch eager", None),
+    ]
 
 
 def test_an_interrupted_benchmark_reports_what_it_has_and_replaces_nothing(run_directory: Path) -> None:
