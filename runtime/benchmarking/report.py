@@ -203,8 +203,8 @@ def _columns(sweep: Sweep, scenario: Scenario) -> list[_Column]:
         columns.append(_Column("streams", lambda point: str(point.load.streams)))
     if scenario in ("offline", "server"):
         columns.append(_Column("in flight", lambda point: str(point.load.concurrency)))
-    if scenario == "server":
-        columns.append(_Column("calls/s due", lambda point: _number(point.load.rate_per_s)))
+        if scenario == "server":
+            columns.append(_Column("calls/s due", lambda point: _number(point.load.rate_per_s)))
         columns.append(_Column("lost", lambda point: f"{np.isinf(point.series.samples_ms).sum():,}"))
     if scenario == "single-stream":
         columns += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -132,13 +133,18 @@ class Sweep:
 
     @property
     def failures(self) -> list[str]:
-        """What could not be measured, and why, each reason once."""
+        """What failed, and why, each reason once; with the number of calls where others were answered."""
         batches: dict[tuple[str, str], list[str]] = {}
+        calls: Counter[tuple[str, str]] = Counter()
         for point in self.points:
-            if point.series.failure is not None:
-                batches.setdefault((point.series.name, point.series.failure), []).append(str(point.batch_size))
+            series = point.series
+            for reason, count in (series.failed_calls if series.failure is None else {series.failure: 0}).items():
+                batches.setdefault((series.name, reason), []).append(str(point.batch_size))
+                calls[series.name, reason] += count
         return [
-            f"{name} at batch {', '.join(dict.fromkeys(sizes))}: {reason}" for (name, reason), sizes in batches.items()
+            f"{name} at batch {', '.join(dict.fromkeys(sizes))}: {reason}"
+            + (f" ({calls[name, reason]:,} calls)" if calls[name, reason] else "")
+            for (name, reason), sizes in batches.items()
         ]
 
     @property
