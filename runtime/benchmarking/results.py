@@ -90,7 +90,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Answer:
-    """The most that meets the goal, of what was tried."""
+    """The most that meets the goal, of what was tried; a rate is one of calls of a size, with so many in flight."""
 
     name: str
     threads: int | None
@@ -98,7 +98,9 @@ class Answer:
     most: float | None
     """The largest batch, or the largest rate of calls a second; None: none is known to meet the goal."""
     batch_size: int | None = None
-    """Of the calls that come at that rate."""
+    """Of the calls that come at that rate; None where the batch is the answer."""
+    concurrency: int | None = None
+    """How many of them may be in flight; None where the batch is the answer."""
     doubt: Doubt | None = None
     """Why it is not known whether more than that meets it; None where it is known, of what was tried."""
 

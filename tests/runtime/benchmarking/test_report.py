@@ -170,24 +170,24 @@ def test_every_scenario_has_a_table_of_its_own(sweep: Sweep) -> None:
 def test_the_most_that_meets_a_latency_is_told(sweep: Sweep) -> None:
     answers = [
         Answer("tiny.onnx", 2, "batch", 16),
-        Answer("tiny.onnx", 2, "rate", 412.0, 1),
+        Answer("tiny.onnx", 2, "rate", 412.0, batch_size=1, concurrency=4),
         Answer("big.onnx", 2, "batch", None),
-        Answer("remote", None, "rate", None),
-        Answer("remote", None, "rate", None, doubt="too few samples"),
+        Answer("remote", None, "rate", None, batch_size=1, concurrency=64),
+        Answer("remote", None, "rate", None, batch_size=8, concurrency=1, doubt="too few samples"),
         Answer("remote", None, "batch", 8, doubt="too few samples"),
-        Answer("remote", None, "rate", None, doubt="unsettled"),
+        Answer("remote", None, "rate", None, batch_size=1, concurrency=1, doubt="unsettled"),
         Answer("remote", None, "batch", 8, doubt="unsettled"),
     ]
     lines = report.text(replace(sweep, goal=Goal(5.0), answers=answers)).splitlines()
     start = lines.index("tiny.onnx, 2 intra-op threads: batches of up to 16 for a p99 of 5 ms or less")
     assert lines[start + 1 : start + 8] == [
-        "tiny.onnx, 2 intra-op threads: up to 412 calls/s of batch 1 for a p99 of 5 ms or less",
+        "tiny.onnx, 2 intra-op threads, batch 1, 4 in flight: up to 412 calls/s for a p99 of 5 ms or less",
         "big.onnx, 2 intra-op threads: no batch that was tried for a p99 of 5 ms or less",
-        "remote: no rate that was tried for a p99 of 5 ms or less",
-        "remote: too few samples to tell which rate has a p99 of 5 ms or less (p99 takes 662)",
+        "remote, batch 1, 64 in flight: no rate that was tried for a p99 of 5 ms or less",
+        "remote, batch 8, 1 in flight: too few samples to tell which rate has a p99 of 5 ms or less (p99 takes 662)",
         "remote: batches of up to 8 for a p99 of 5 ms or less; "
         "too few samples to tell whether a larger one has it (p99 takes 662)",
-        "remote: the samples do not settle which rate has a p99 of 5 ms or less",
+        "remote, batch 1, 1 in flight: the samples do not settle which rate has a p99 of 5 ms or less",
         "remote: batches of up to 8 for a p99 of 5 ms or less; the samples do not settle whether a larger one has it",
     ]
 
