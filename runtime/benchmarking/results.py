@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,11 +48,15 @@ class Goal:
     def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, Doubt | None]:
         """The largest point that meets it, and why it is not known whether a larger one does; None: none does.
 
+        Points beyond the first miss do not count: an answer holds up to itself.
+
         Args: by: what is compared.
         """
-        most = max((point for point in points if self.is_met_by(point.series)), key=by, default=None)
-        larger = [point.series for point in points if most is None or by(point) > by(most)]
-        unknown = [series for series in larger if series.failure is None and self.is_met_by(series) is None]
+        rising = sorted(points, key=by)
+        below = list(itertools.takewhile(lambda point: self.is_met_by(point.series) is not False, rising))
+        most = max((point for point in below if self.is_met_by(point.series)), key=by, default=None)
+        larger = [point.series for point in below if most is None or by(point) > by(most)]
+        unknown = [series for series in larger if series.failure is None]
         if not unknown:
             return most, None
         return most, "unsettled" if all(map(self._is_supported_by, unknown)) else "too few samples"
