@@ -19,7 +19,8 @@ from tests.runtime.oip_server import Double, Reply, serving
 
 ROOT = Path(__file__).parents[3]
 # Enough to see every path, too little to mean anything.
-QUICK = ["--provider", "cpu", "-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]
+QUICK_AT_SERVER = ["-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]
+QUICK = ["--provider", "cpu", *QUICK_AT_SERVER]
 
 
 class _Peers:
@@ -194,7 +195,7 @@ def test_options_out_of_range_are_told(model_path: Path, arguments: list[str], m
         (["--shape", "depth=3"], "--shape depth: no input has such a dimension; free are batch"),
         (
             ["--url", "http://localhost:1", "--compare-torch"],
-            "--compare-… measures in this process, and does not go together with --url",
+            "--compare-torch is of models in this process, and does not go together with --url",
         ),
     ],
 )
@@ -279,7 +280,7 @@ def test_too_few_samples_for_a_latency_are_told_and_not_taken_for_a_miss(scenari
             return super().infer(body, header_length)
 
     with serving(Slow) as url:
-        line = ["double", "--url", url, "-b", "1", *scenario.split(), *QUICK]
+        line = ["double", "--url", url, "-b", "1", *scenario.split(), *QUICK_AT_SERVER]
         result = run(benchmark, *line, "--latency-target", "10s")
         missed = run(benchmark, *line, "--latency-target", "1ms")
     assert f": too few samples to tell which {of} has a p99 of 10000 ms or less (p99 takes 662)" in result.stdout
@@ -329,7 +330,7 @@ def test_language_models_are_measured(tmp_path: Path) -> None:
 
 def test_a_model_on_a_server_is_measured_by_the_same_scenarios() -> None:
     with serving() as url:
-        document = document_of(benchmark, "double", "--url", url, "-b", "2", "--scenario", "offline", *QUICK)
+        document = document_of(benchmark, "double", "--url", url, "-b", "2", "--scenario", "offline", *QUICK_AT_SERVER)
     (point,) = document["points"]
     assert (point["intra_op_threads"], point["failure"]) == (None, None)
     assert point["count"] > 0
@@ -348,7 +349,7 @@ def test_a_server_is_measured_at_the_largest_batch_that_it_takes(largest: int, h
             return status, headers, answer
 
     with serving(Limited) as url:
-        document = document_of(benchmark, "double", "--url", url, "-b", str(largest), *QUICK)
+        document = document_of(benchmark, "double", "--url", url, "-b", str(largest), *QUICK_AT_SERVER)
     (point,) = document["points"]
     assert point["failure"] is None
     assert len(point["sittings"]) == 2
