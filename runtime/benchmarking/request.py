@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foundation import statistics
 from foundation.allowance import usable_cores
-from foundation.bearer_token import token_in
+from foundation.bearer_token import is_token, token_in
 from foundation.options import OptionError
 from runtime.benchmarking.benchmark import Plan
 from runtime.benchmarking.clients import RemoteTarget
@@ -160,7 +160,7 @@ class BenchmarkRequest:
         found: dict[str, str] = {}
         if self.token_file is not None:
             token = token_in(self.token_file)
-            if not (token and token.isascii() and token.isprintable()):
+            if not is_token(token):
                 raise OptionError(f"--token-file {self.token_file}: a token is a line of printable ASCII characters")
             found["Authorization"] = f"Bearer {token}"
         for header in self.headers:
