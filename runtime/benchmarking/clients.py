@@ -49,6 +49,7 @@ class Server:
             parts = urlsplit(url if "//" in url else f"http://{url}")
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError
+            parts.hostname.encode("idna")  # as connecting does
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError:
             raise ClientError(f"{url}: not an address of a server; expected one as http://localhost:8000") from None

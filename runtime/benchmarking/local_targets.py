@@ -59,7 +59,7 @@ class LocalTargets:
             _announce(targets)
             self._is_announced = True
         references = self._references(targets[0], threads) if self._with_references else []
-        return [*targets, *references, *(self._torch(name, targets[0], threads) for name in self._compared)]
+        return [*targets, *references, *(self._torch(name, targets, threads) for name in self._compared)]
 
     def _load(self, name: str, source: Path | bytes, threads: int, *, note: str | None = None) -> OnnxTarget:
         return OnnxTarget.load(
@@ -83,11 +83,12 @@ class LocalTargets:
         models = _with_torch(flag, lambda: peers.references(image_shape=shape, num_classes=num_classes))
         return [self._load(name, data, threads, note="untrained") for name, data in models.items()]
 
-    def _torch(self, name: str, like: OnnxTarget, threads: int) -> Target:
+    def _torch(self, name: str, targets: Sequence[OnnxTarget], threads: int) -> Target:
         flag = {EAGER: "--compare-torch", COMPILED: "--compare-compiled"}[name]
         run = run_of(self._models)
         if run is None:
             raise OptionError(f"{flag} needs a run directory, where the torch network is; {self._models[0]} is a file")
+        like = next(target for model, target in zip(self._models, targets, strict=True) if Path(model) == run)
         peers = self._needed_peers(flag)
         predict = _with_torch(
             flag,

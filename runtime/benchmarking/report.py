@@ -203,8 +203,8 @@ def _columns(sweep: Sweep, scenario: Scenario) -> list[_Column]:
         columns.append(_Column("streams", lambda point: str(point.load.streams)))
     if scenario in ("offline", "server"):
         columns.append(_Column("in flight", lambda point: str(point.load.concurrency)))
-    if scenario == "server":
-        columns.append(_Column("calls/s due", lambda point: _number(point.load.rate_per_s)))
+        if scenario == "server":
+            columns.append(_Column("calls/s due", lambda point: _number(point.load.rate_per_s)))
         columns.append(_Column("lost", lambda point: f"{np.isinf(point.series.samples_ms).sum():,}"))
     if scenario == "single-stream":
         columns += [
@@ -243,7 +243,8 @@ def _told(answer: Answer, promise: str, takes: str) -> str:
 
 
 def _at(answer: Answer) -> str:
-    return "" if answer.threads is None else f", {answer.threads} intra-op threads"
+    threads = "" if answer.threads is None else f", {answer.threads} intra-op threads"
+    return threads + (f", batch {answer.batch_size}, {answer.concurrency} in flight" if answer.of == "rate" else "")
 
 
 def _most(answer: Answer) -> str:
@@ -251,7 +252,7 @@ def _most(answer: Answer) -> str:
         return "no batch that was tried" if answer.most is None else f"batches of up to {answer.most:g}"
     if answer.most is None:
         return "no rate that was tried"
-    return f"up to {_number(answer.most)} calls/s of batch {answer.batch_size}"
+    return f"up to {_number(answer.most)} calls/s"
 
 
 def _remarks(sweep: Sweep) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foundation import statistics
 from foundation.allowance import usable_cores
-from foundation.bearer_token import token_in
+from foundation.bearer_token import is_token, token_in
 from foundation.options import OptionError
 from runtime.benchmarking.benchmark import Plan
 from runtime.benchmarking.clients import RemoteTarget
@@ -24,6 +24,19 @@ from runtime.models.providers import ConvSearch, Provider, Tuning
 # Source: RFC 9110, section 5.6.2.
 _NAME_SIGNS = "!#$%&'*+-.^_`|~"
 _HEADER_NAME = re.compile(f"[A-Za-z0-9{re.escape(_NAME_SIGNS)}]+")
+# Options of models in this process; their fields, and what these are where the option is not given.
+_LOCAL_OPTIONS = (
+    ("--compare-torch", "compare_torch", False),
+    ("--compare-compiled", "compare_compiled", False),
+    ("--compare-reference", "compare_reference", False),
+    ("--intra-op-threads", "threads", None),
+    ("--provider", "provider", "auto"),
+    ("--no-spinning", "spinning", True),
+    ("--io-binding", "io_binding", False),
+    ("--no-data-transfers", "data_transfers", True),
+    ("--cuda-graph", "cuda_graph", False),
+    ("--conv-search", "conv_search", "exhaustive"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +94,9 @@ class BenchmarkRequest:
         if "server" in scenarios and self.rates is None and self.target_ms is None:
             raise OptionError("--scenario server takes --request-rate, or a --latency-target to find the rate for")
         if self.url is not None:
-            if self.compared or self.compare_reference:
-                raise OptionError("--compare-… measures in this process, and does not go together with --url")
+            for option, field, default in _LOCAL_OPTIONS:
+                if getattr(self, field) != default:
+                    raise OptionError(f"{option} is of models in this process, and does not go together with --url")
             return
         if self.token_file is not None or self.headers:
             raise OptionError("--token-file and --header are for a server: they go with --url")
@@ -146,7 +160,7 @@ class BenchmarkRequest:
         found: dict[str, str] = {}
         if self.token_file is not None:
             token = token_in(self.token_file)
-            if not (token and token.isascii() and token.isprintable()):
+            if not is_token(token):
                 raise OptionError(f"--token-file {self.token_file}: a token is a line of printable ASCII characters")
             found["Authorization"] = f"Bearer {token}"
         for header in self.headers:

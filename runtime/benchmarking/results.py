@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,11 +48,15 @@ class Goal:
     def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, Doubt | None]:
         """The largest point that meets it, and why it is not known whether a larger one does; None: none does.
 
+        Points beyond the first miss do not count: an answer holds up to itself.
+
         Args: by: what is compared.
         """
-        most = max((point for point in points if self.is_met_by(point.series)), key=by, default=None)
-        larger = [point.series for point in points if most is None or by(point) > by(most)]
-        unknown = [series for series in larger if series.failure is None and self.is_met_by(series) is None]
+        rising = sorted(points, key=by)
+        below = list(itertools.takewhile(lambda point: self.is_met_by(point.series) is not False, rising))
+        most = max((point for point in below if self.is_met_by(point.series)), key=by, default=None)
+        larger = [point.series for point in below if most is None or by(point) > by(most)]
+        unknown = [series for series in larger if series.failure is None]
         if not unknown:
             return most, None
         return most, "unsettled" if all(map(self._is_supported_by, unknown)) else "too few samples"
@@ -89,7 +95,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Answer:
-    """The most that meets the goal, of what was tried."""
+    """The most that meets the goal, of what was tried; a rate is one of calls of a size, with so many in flight."""
 
     name: str
     threads: int | None
@@ -97,7 +103,9 @@ class Answer:
     most: float | None
     """The largest batch, or the largest rate of calls a second; None: none is known to meet the goal."""
     batch_size: int | None = None
-    """Of the calls that come at that rate."""
+    """Of the calls that come at that rate; None where the batch is the answer."""
+    concurrency: int | None = None
+    """How many of them may be in flight; None where the batch is the answer."""
     doubt: Doubt | None = None
     """Why it is not known whether more than that meets it; None where it is known, of what was tried."""
 
@@ -132,13 +140,18 @@ class Sweep:
 
     @property
     def failures(self) -> list[str]:
-        """What could not be measured, and why, each reason once."""
+        """What failed, and why, each reason once; with the number of calls where others were answered."""
         batches: dict[tuple[str, str], list[str]] = {}
+        calls: Counter[tuple[str, str]] = Counter()
         for point in self.points:
-            if point.series.failure is not None:
-                batches.setdefault((point.series.name, point.series.failure), []).append(str(point.batch_size))
+            series = point.series
+            for reason, count in (series.failed_calls if series.failure is None else {series.failure: 0}).items():
+                batches.setdefault((series.name, reason), []).append(str(point.batch_size))
+                calls[series.name, reason] += count
         return [
-            f"{name} at batch {', '.join(dict.fromkeys(sizes))}: {reason}" for (name, reason), sizes in batches.items()
+            f"{name} at batch {', '.join(dict.fromkeys(sizes))}: {reason}"
+            + (f" ({calls[name, reason]:,} calls)" if calls[name, reason] else "")
+            for (name, reason), sizes in batches.items()
         ]
 
     @property

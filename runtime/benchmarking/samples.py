@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ class Traffic:
     by_schedule: bool
     """Whether calls came when they were due, and not when somebody was free to make them."""
     seconds: float = 0.0
-    """From the first call's time to the last one's end."""
+    """From the first call's time to the last one's end, whether or not it was answered."""
     unserved: int = 0
     """Calls that were due, but not begun before patience ended."""
     failures: dict[str, int] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Sitting:
 
     @property
     def seconds(self) -> float:
-        """The time the calls took that were answered."""
+        """The time the calls took that were answered; of a load, all of its time."""
         return self.traffic.seconds if self.traffic is not None else sum(map(sum, self._answered)) / 1e9
 
     @property
@@ -112,8 +113,13 @@ class Series:
     @property
     def calls_per_s(self) -> float | None:
         """Answered calls a second: slow calls count, as in a median they do not. None without any."""
-        seconds = sum(sitting.seconds for sitting in self.sittings)
-        return sum(sitting.num_served for sitting in self.sittings) / seconds if seconds else None
+        num_served = sum(sitting.num_served for sitting in self.sittings)
+        return num_served / sum(sitting.seconds for sitting in self.sittings) if num_served else None
+
+    @property
+    def failed_calls(self) -> Counter[str]:
+        """What went wrong in calls of a load -> how often."""
+        return sum((Counter(sitting.traffic.failures) for sitting in self.sittings if sitting.traffic), Counter[str]())
 
     @property
     def is_steady(self) -> bool:

@@ -182,9 +182,10 @@ def _serve(
             try:
                 call()
             except Exception as error:
-                reason = reason_of(error)
+                ended_ns, reason = time.perf_counter_ns(), reason_of(error)
                 with lock:
                     durations.append(math.inf)
+                    traffic.seconds = max(traffic.seconds, (ended_ns - start_ns) / 1e9)
                     traffic.failures[reason] = traffic.failures.get(reason, 0) + 1
                 if not traffic.by_schedule:
                     stopped.wait(_BACK_OFF_S)

@@ -116,12 +116,14 @@ class _Runner:
                 break
         if goal is not None:
             self._answer(sweep.points[first_point:], goal, grid.loads)
-        for load in grid.loads:
-            if load.scenario == "server" and load.rate_per_s is None:
-                self._search_rates(load, batch_size=next(iter(self._batch_sizes(grid.batch_sizes))))
+        searched = [load for load in grid.loads if load.scenario == "server" and load.rate_per_s is None]
+        sizes = grid.batch_sizes or itertools.islice(self._batch_sizes(None), 1)
+        for load, batch_size in itertools.product(searched, sizes):
+            if not sweep.is_partial:
+                self._search_rates(load, batch_size=batch_size)
 
     def _answer(self, points: Sequence[Point], goal: Goal, loads: Sequence[Load]) -> None:
-        """Answer with the largest batch, and the largest of the rates, that met the goal."""
+        """Answer with the largest batch that met the goal, and the largest rate of each kind of calls."""
         for target in self._targets:
             own = [point for point in points if point.series.name == target.name]
             if any(load.scenario == "single-stream" for load in loads):
@@ -129,11 +131,19 @@ class _Runner:
                 most, doubt = goal.most_of(single, by=lambda point: point.batch_size)
                 size = None if most is None else most.batch_size
                 self._sweep.answers.append(Answer(target.name, self._threads, "batch", size, doubt=doubt))
-            if any(load.rate_per_s is not None for load in loads):
-                rated = [point for point in own if point.load.rate_per_s is not None]
-                most, doubt = goal.most_of(rated, by=lambda point: (point.load.rate_per_s, point.batch_size))
-                rate, size = (None, None) if most is None else (most.load.rate_per_s, most.batch_size)
-                self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, size, doubt))
+            rated: dict[tuple[int, int], list[Point]] = {}
+            for point in own:
+                if point.load.rate_per_s is not None:
+                    rated.setdefault((point.batch_size, point.load.concurrency), []).append(point)
+            for (batch_size, concurrency), tried in rated.items():
+                self._answer_rate(target, tried, goal, batch_size=batch_size, concurrency=concurrency)
+
+    def _answer_rate(
+        self, target: Target, tried: Sequence[Point], goal: Goal, *, batch_size: int, concurrency: int
+    ) -> None:
+        most, doubt = goal.most_of(tried, by=lambda point: point.load.rate_per_s)
+        rate = None if most is None else most.load.rate_per_s
+        self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size, concurrency, doubt))
 
     def _batch_sizes(self, asked: Sequence[int] | None) -> Iterable[int]:
         if asked is not None:
@@ -206,9 +216,7 @@ class _Runner:
             tried = self._try_rates(target, load, goal, batch_size=batch_size)
             if self._sweep.is_partial:
                 return
-            most, doubt = goal.most_of(tried, by=lambda point: point.load.rate_per_s)
-            rate = None if most is None else most.load.rate_per_s
-            self._sweep.answers.append(Answer(target.name, self._threads, "rate", rate, batch_size, doubt))
+            self._answer_rate(target, tried, goal, batch_size=batch_size, concurrency=load.concurrency)
 
     def _try_rates(self, target: Target, load: Load, goal: Goal, *, batch_size: int) -> list[Point]:
         """By halving, between none and as many calls as are answered offline."""

@@ -256,12 +256,13 @@ def predict(
     if not isinstance(opened, Model):
         raise OptionError(f"{opened.path} is {opened.kind}: use `enas generate`")
     announced(opened)
+    top = min(top, len(opened.classes))
     problems: list[tuple[str, str]] = []
     files = find_pictures(images, problems)
     failures = [Failure(path, reason) for path, reason in problems]
     answers = []
     with steps("classifying", total=len(files), unit="picture") as step:
-        for outcome in predictions(opened, files, top=min(top, len(opened.classes))):
+        for outcome in predictions(opened, files, top=top):
             if isinstance(outcome, Failure):
                 failures.append(outcome)
             else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from foundation.bearer_token import token_in
+from foundation.bearer_token import is_token, token_in
 from foundation.limits import MAX_PIXELS
 from runtime.models.providers import Provider
 from runtime.serving.batching.batcher import BatchLimits
@@ -107,7 +107,7 @@ class Settings:
 
 def check_token(token: str) -> None:
     """Raises: SettingsError: it is too short, or no header can carry it."""
-    if not (token.isascii() and token.isprintable() and len(token) >= 16):
+    if not (is_token(token) and len(token) >= 16):
         raise SettingsError("the token must be at least 16 printable ASCII characters")
 
 

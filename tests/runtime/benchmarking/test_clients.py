@@ -212,7 +212,7 @@ def test_a_server_that_refuses_or_answers_something_else_is_a_failure(handler: t
     assert series.failure.endswith(failure)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host:port", "http://host:99999"])
+@pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host:port", "http://host:99999", "host..:80"])
 def test_an_address_that_is_none_is_told(url: str) -> None:
     with pytest.raises(ClientError, match="not an address of a server"):
         Server.of_url(url)

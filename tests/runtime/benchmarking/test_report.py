@@ -123,19 +123,31 @@ def test_an_interrupted_run_is_marked_and_may_hold_no_sample(sweep: Sweep) -> No
     assert document["points"][0]["count"] == 0
 
 
+def _refused(*, calls: int) -> Series:
+    """One call was answered, the others were not."""
+    traffic = Traffic(by_schedule=False, seconds=1.0, failures={"503": calls})
+    return Series("busy.onnx", [Sitting(turns=[[1_000_000, *[math.inf] * calls]], traffic=traffic)])
+
+
 def test_what_failed_and_what_is_odd_is_said(sweep: Sweep) -> None:
     failed = Series("big.onnx", failure="out of memory")
     odd = replace(_series("odd.onnx", milliseconds=1, count=70), remark="returns NaN for random inputs")
-    points = [Point(32, 2, ONE_BY_ONE, failed, None), Point(1, 2, ONE_BY_ONE, odd, None)]
+    points = [
+        Point(32, 2, ONE_BY_ONE, failed, None),
+        Point(1, 2, ONE_BY_ONE, odd, None),
+        *(Point(size, 2, Load("offline"), _refused(calls=calls), None) for size, calls in ((1, 5), (8, 1000))),
+    ]
     text = report.text(replace(sweep, points=points))
-    assert "FAILED: big.onnx at batch 32: out of memory." in text
+    assert "FAILED: big.onnx at batch 32: out of memory; busy.onnx at batch 1, 8: 503 (1,005 calls)." in text
     assert "CAUTION: odd.onnx returns NaN for random inputs." in text
 
 
 def test_every_scenario_has_a_table_of_its_own(sweep: Sweep) -> None:
     traffic = Traffic(by_schedule=True, seconds=1.0, unserved=40, failures={"503": 10})
     server = Series("tiny.onnx", [Sitting(turns=[[*[1_000_000] * 950, *[math.inf] * 10]], traffic=traffic)])
-    offline = Series("tiny.onnx", [Sitting(turns=[[1_000_000] * 1000], traffic=Traffic(False, seconds=0.5))])
+    offline = Series(
+        "tiny.onnx", [Sitting(turns=[[*[1_000_000] * 1000, math.inf]], traffic=Traffic(False, seconds=0.5))]
+    )
     queries = Series("tiny.onnx", [Sitting(turns=[[4_000_000] * 100])])
     points = [
         Point(1, 2, Load("server", rate_per_s=1000, concurrency=4), server, None),
@@ -147,7 +159,8 @@ def test_every_scenario_has_a_table_of_its_own(sweep: Sweep) -> None:
     # 50 of 1,000 calls are lost: the p99 is none of the latencies that were seen.
     assert _table(text, "server")[1].startswith("tiny.onnx 1 2 4 1,000 50 1.00 (1.00 – 1.00)")
     assert "∞" in _table(text, "server")[1]
-    assert "4,000 1,000" in _table(text, "offline")[1]
+    assert _table(text, "offline")[1].startswith("tiny.onnx 2 2 4 1 1.00 (1.00 – 1.00)")
+    assert "4,000 1,001" in _table(text, "offline")[1]
     # Eight calls a query: 2,000 images a second.
     assert _table(text, "multi-stream")[1].startswith("tiny.onnx 1 1 8 4.00")
     assert "2,000 100" in _table(text, "multi-stream")[1]
@@ -157,24 +170,24 @@ def test_every_scenario_has_a_table_of_its_own(sweep: Sweep) -> None:
 def test_the_most_that_meets_a_latency_is_told(sweep: Sweep) -> None:
     answers = [
         Answer("tiny.onnx", 2, "batch", 16),
-        Answer("tiny.onnx", 2, "rate", 412.0, 1),
+        Answer("tiny.onnx", 2, "rate", 412.0, batch_size=1, concurrency=4),
         Answer("big.onnx", 2, "batch", None),
-        Answer("remote", None, "rate", None),
-        Answer("remote", None, "rate", None, doubt="too few samples"),
+        Answer("remote", None, "rate", None, batch_size=1, concurrency=64),
+        Answer("remote", None, "rate", None, batch_size=8, concurrency=1, doubt="too few samples"),
         Answer("remote", None, "batch", 8, doubt="too few samples"),
-        Answer("remote", None, "rate", None, doubt="unsettled"),
+        Answer("remote", None, "rate", None, batch_size=1, concurrency=1, doubt="unsettled"),
         Answer("remote", None, "batch", 8, doubt="unsettled"),
     ]
     lines = report.text(replace(sweep, goal=Goal(5.0), answers=answers)).splitlines()
     start = lines.index("tiny.onnx, 2 intra-op threads: batches of up to 16 for a p99 of 5 ms or less")
     assert lines[start + 1 : start + 8] == [
-        "tiny.onnx, 2 intra-op threads: up to 412 calls/s of batch 1 for a p99 of 5 ms or less",
+        "tiny.onnx, 2 intra-op threads, batch 1, 4 in flight: up to 412 calls/s for a p99 of 5 ms or less",
         "big.onnx, 2 intra-op threads: no batch that was tried for a p99 of 5 ms or less",
-        "remote: no rate that was tried for a p99 of 5 ms or less",
-        "remote: too few samples to tell which rate has a p99 of 5 ms or less (p99 takes 662)",
+        "remote, batch 1, 64 in flight: no rate that was tried for a p99 of 5 ms or less",
+        "remote, batch 8, 1 in flight: too few samples to tell which rate has a p99 of 5 ms or less (p99 takes 662)",
         "remote: batches of up to 8 for a p99 of 5 ms or less; "
         "too few samples to tell whether a larger one has it (p99 takes 662)",
-        "remote: the samples do not settle which rate has a p99 of 5 ms or less",
+        "remote, batch 1, 1 in flight: the samples do not settle which rate has a p99 of 5 ms or less",
         "remote: batches of up to 8 for a p99 of 5 ms or less; the samples do not settle whether a larger one has it",
     ]
 

@@ -103,7 +103,19 @@ def test_a_file_that_holds_no_token_is_refused(tmp_path: Path, content: bytes) -
         ("--scenario offline --latency-target 5ms", "--latency-target belongs to"),
         ("--request-rate 5", "--request-rate belongs to"),
         ("--scenario server", "--scenario server takes --request-rate"),
-        ("--url http://localhost:1 --compare-torch", "does not go together with --url"),
+        *(
+            (f"--url http://localhost:1 {option}", f"^{option.split()[0]} is of models in this process, .* with --url$")
+            for option in (
+                "--compare-torch",
+                "--intra-op-threads 2",
+                "--provider cuda",
+                "--no-spinning",
+                "--io-binding",
+                "--no-data-transfers",
+                "--cuda-graph",
+                "--conv-search default",
+            )
+        ),
         ("--header a:b", "they go with --url"),
         ("--no-data-transfers", "takes --io-binding"),
     ],

@@ -142,6 +142,21 @@ def test_a_call_that_fails_now_and_then_counts_as_lost() -> None:
     assert series.sittings[0].num_served == 20
 
 
+def test_the_time_in_which_calls_fail_counts_too() -> None:
+    turn = iter(range(1_000_000))
+
+    def call() -> None:
+        if next(turn) >= 20:
+            raise ConnectionError("503: too busy")
+
+    series = _measured(call, Load("offline", concurrency=2))
+    assert series.failure is None
+    assert series.failed_calls.keys() == {"503: too busy"}
+    # The 20 answers came at once, and none in the rest of 0.4 s.
+    assert series.calls_per_s is not None
+    assert series.calls_per_s < 20 / 0.3
+
+
 @pytest.mark.parametrize("load", [Load("multi-stream"), Load("offline"), Load("server", rate_per_s=100)])
 def test_a_call_that_always_fails_is_a_failure(load: Load) -> None:
     turn = iter(range(1_000_000))

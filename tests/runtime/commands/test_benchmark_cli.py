@@ -19,7 +19,8 @@ from tests.runtime.oip_server import Double, Reply, serving
 
 ROOT = Path(__file__).parents[3]
 # Enough to see every path, too little to mean anything.
-QUICK = ["--provider", "cpu", "-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]
+QUICK_AT_SERVER = ["-t", "0.02", "--warmup", "0.02", "-r", "1", "--sittings", "2"]
+QUICK = ["--provider", "cpu", *QUICK_AT_SERVER]
 
 
 class _Peers:
@@ -35,6 +36,7 @@ class _Peers:
         assert device == "cpu"
 
         def predict(images: np.ndarray) -> np.ndarray:
+            assert images.shape[1:] == SHAPE
             self.calls += 1
             if self.calls == self.interrupt_at:
                 raise KeyboardInterrupt
@@ -106,6 +108,18 @@ def test_torch_is_the_baseline_it_is_compared_with(run_directory: Path) -> None:
     assert document["baseline"] == "torch eager"
     assert [point["name"] for point in document["points"]] == [str(run_directory), "torch eager"]
     assert document["points"][0]["speed"]["value"] > 0
+
+
+def test_torch_gets_the_inputs_of_the_run_that_its_network_is_of(tmp_path: Path, run_directory: Path) -> None:
+    other = foreign_model(tmp_path / "other.onnx")
+    document = document_of(
+        benchmark, other, run_directory, "--shape", "width=7", "-b", "1", "--compare-torch", *QUICK, peers=_Peers()
+    )
+    assert [(point["name"], point["failure"]) for point in document["points"]] == [
+        (str(other), None),
+        (str(run_directory), None),
+        ("torch eager", None),
+    ]
 
 
 def test_an_interrupted_benchmark_reports_what_it_has_and_replaces_nothing(run_directory: Path) -> None:
@@ -181,7 +195,7 @@ def test_options_out_of_range_are_told(model_path: Path, arguments: list[str], m
         (["--shape", "depth=3"], "--shape depth: no input has such a dimension; free are batch"),
         (
             ["--url", "http://localhost:1", "--compare-torch"],
-            "--compare-… measures in this process, and does not go together with --url",
+            "--compare-torch is of models in this process, and does not go together with --url",
         ),
     ],
 )
@@ -224,14 +238,18 @@ def test_the_largest_batch_and_rate_that_meet_a_latency_are_told(model_path: Pat
         f"{model_path}, {usable_cores()} intra-op threads: batches of up to 4 for a p50 of 20 ms or less"
         in result.stdout
     )
-    assert "calls/s of batch 1 for a p50 of 20 ms or less" in result.stdout
+    for size in (1, 4):
+        assert f"{usable_cores()} intra-op threads, batch {size}, 1 in flight: up to " in result.stdout
+    assert result.stdout.count(" calls/s for a p50 of 20 ms or less") == 2
 
 
 def test_of_rates_that_are_told_the_largest_that_meets_a_latency_is_named(model_path: Path) -> None:
-    arguments = ["--scenario", "server", "--request-rate", "20,200", "-b", "1", "--latency-target", "30ms"]
-    result = run(benchmark, model_path, *arguments, "--percentile", "50", *QUICK, "-t", "0.1")
-    assert result.exit_code == 0, result.exception
-    assert "up to 200 calls/s of batch 1 for a p50 of 30 ms or less" in result.stdout
+    arguments = ["--scenario", "server", "--request-rate", "20,200", "--concurrency", "1,2", "--latency-target", "30ms"]
+    document = document_of(benchmark, model_path, "-b", "1", *arguments, "--percentile", "50", *QUICK, "-t", "0.1")
+    assert [(answer["concurrency"], answer["batch_size"], answer["most"]) for answer in document["answers"]] == [
+        (1, 1, 200),
+        (2, 1, 200),
+    ]
 
 
 def test_where_threads_are_swept_it_is_announced_once(model_path: Path) -> None:
@@ -262,12 +280,12 @@ def test_too_few_samples_for_a_latency_are_told_and_not_taken_for_a_miss(scenari
             return super().infer(body, header_length)
 
     with serving(Slow) as url:
-        line = ["double", "--url", url, "-b", "1", *scenario.split(), *QUICK]
+        line = ["double", "--url", url, "-b", "1", *scenario.split(), *QUICK_AT_SERVER]
         result = run(benchmark, *line, "--latency-target", "10s")
         missed = run(benchmark, *line, "--latency-target", "1ms")
-    assert f"double: too few samples to tell which {of} has a p99 of 10000 ms or less (p99 takes 662)" in result.stdout
+    assert f": too few samples to tell which {of} has a p99 of 10000 ms or less (p99 takes 662)" in result.stdout
     # However few they are.
-    assert f"double: no {of} that was tried for a p99 of 1 ms or less" in missed.stdout
+    assert f": no {of} that was tried for a p99 of 1 ms or less" in missed.stdout
 
 
 def test_a_model_of_one_batch_size_is_measured_at_that(tmp_path: Path) -> None:
@@ -312,7 +330,7 @@ def test_language_models_are_measured(tmp_path: Path) -> None:
 
 def test_a_model_on_a_server_is_measured_by_the_same_scenarios() -> None:
     with serving() as url:
-        document = document_of(benchmark, "double", "--url", url, "-b", "2", "--scenario", "offline", *QUICK)
+        document = document_of(benchmark, "double", "--url", url, "-b", "2", "--scenario", "offline", *QUICK_AT_SERVER)
     (point,) = document["points"]
     assert (point["intra_op_threads"], point["failure"]) == (None, None)
     assert point["count"] > 0
@@ -331,7 +349,7 @@ def test_a_server_is_measured_at_the_largest_batch_that_it_takes(largest: int, h
             return status, headers, answer
 
     with serving(Limited) as url:
-        document = document_of(benchmark, "double", "--url", url, "-b", str(largest), *QUICK)
+        document = document_of(benchmark, "double", "--url", url, "-b", str(largest), *QUICK_AT_SERVER)
     (point,) = document["points"]
     assert point["failure"] is None
     assert len(point["sittings"]) == 2

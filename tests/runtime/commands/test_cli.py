@@ -210,6 +210,11 @@ def test_predictions_are_a_table_for_spreadsheets(model_path: Path, pictures: li
     assert float(rows[0]["probability"]) > float(rows[0]["probability_2"])
 
 
+def test_a_table_has_no_more_columns_than_the_model_has_classes(model_path: Path, pictures: list[Path]) -> None:
+    result = run(cli.predict, model_path, *pictures, "-e", "cpu", "--csv", "--top", "5")
+    assert [len(row) for row in csv.reader(io.StringIO(result.stdout))] == [1 + 2 * len(CLASSES)] * 3
+
+
 def test_names_are_shown_without_what_a_terminal_would_obey(model_path: Path, tmp_path: Path) -> None:
     names = ["a\nb.png", "\x1b[31mred.png", os.fsdecode(b"caf\xe9.png")]
     for name in names:
