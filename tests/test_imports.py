@@ -132,7 +132,14 @@ ALLOWED = {
     },
     "searcher.watch": {"searcher.report", "searcher.arch.catalog"},
     "searcher.commands.watch": {"searcher.watch"},
-    "searcher.training": {"searcher.arch", "searcher.nn", "searcher.controller", "searcher.running", "datasets"},
+    "searcher.training": {
+        "searcher.arch",
+        "searcher.nn",
+        "searcher.controller",
+        "searcher.latency.target",
+        "searcher.running",
+        "datasets",
+    },
     # What retraining shares with the search must not know the controller.
     "searcher.training.weights_trainer": {
         "searcher.running.distributed",

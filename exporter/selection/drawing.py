@@ -62,7 +62,7 @@ def samples_of(finished: FinishedSearch, config: HalvingConfig, *, known: Mappin
         search.policy,
         search.space,
         config.num_scored,
-        miss=search.miss if search.config.latency is not None else None,
+        miss=None if search.aim is None else search.aim.miss,
         generator=torch.Generator().manual_seed(stream_seed(config.seed, "halving", "favoured")),
     )
     favoured = [finished.spec.architecture, *drawn]

@@ -13,6 +13,7 @@ from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.kept import KEPT
 from searcher.latency.table import LatencyTable, TableError, read_table
+from searcher.latency.target import Aim
 from searcher.running.checkpoint import load_checkpoint
 from searcher.running.run_folder import RunError, RunFolder, read_config, read_toml
 from searcher.training.loop import Search
@@ -49,12 +50,12 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
     profiled = None
     if isinstance(task, ImageClassification):
         profiled = Profiled(space, config.search_space, config.final_network, task)
-    latency, table = None, None
+    aim, table = None, None
     if config.latency is not None:
         assert profiled is not None
         table = _table(config, profiled, folder.path)
-        latency = table.predictor(profiled.network, profiled.task)
-    search = Search(config, store=store, device=device, latency=latency)
+        aim = Aim(config.latency, table.predictor(profiled.network, profiled.task))
+    search = Search(config, store=store, device=device, aim=aim)
     search.load(load_checkpoint(folder.checkpoint_path, required=("supernet",)))
     return FinishedSearch(search, store, spec, profiled, table)
 

@@ -84,6 +84,7 @@ def search(
     from searcher.commands.advice import retrain_advice
     from searcher.commands.search_request import SearchOptions, search_request, with_latency
     from searcher.latency.kept import KEPT, KeptTables
+    from searcher.latency.target import Aim
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.report.text import describe_spec
     from searcher.running import device as devices
@@ -123,6 +124,9 @@ def search(
         if table is not None and world.leads:
             table.write(folder.path / KEPT)
         say(f"search in {run_path} on {devices.describe(torch_device, count=world.size)}", err=True)
+        aim = None
+        if table is not None and config.latency is not None:
+            aim = Aim(config.latency, table.predictor(config.final_network, request.task))
         spec = run_search(
             config,
             store=request.store,
@@ -131,7 +135,7 @@ def search(
             interrupt=interrupt,
             pace=pace,
             graphs=graphs,
-            latency=None if table is None else table.predictor(config.final_network, request.task),
+            aim=aim,
         )
     say(describe_spec(spec), nl=False)
     say(f"\nwrote {run_path / 'spec.json'}; next: {retrain_advice(run_path)}", err=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from searcher.spaces import search_space
 _MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _NUMBER = r"-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 _LONGEST_MS = 60_000.0
+_NEAR = 0.4
+"""How far outside a target an architecture may lie, as a part of it, for its weights to be worth training."""
 SLACK_BELOW, SLACK_ABOVE = 0.10, 0.03
 """How far a network may miss a target, as parts of it; to measure one and the same network twice differs by as much."""
 
@@ -51,6 +54,27 @@ class LatencyTarget:
         """How far a latency lies outside what meets the target and makes use of it, as a part of it; 0 within."""
         relative = latency_ms / self.target_ms - 1
         return max(0.0, relative - SLACK_ABOVE, -SLACK_BELOW - relative)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A target, and what foretells how far architectures lie from it."""
+
+    target: LatencyTarget
+    predict: Callable[[Any], float]
+    """An architecture -> the latency of its deployed network, ms."""
+
+    def latencies(self, architectures: Sequence[Any]) -> Tensor:
+        """What is predicted of each, ms: [B]."""
+        return torch.tensor([self.predict(one) for one in architectures])
+
+    def miss(self, architecture: Any) -> float:
+        """See `LatencyTarget.miss`."""
+        return self.target.miss(self.predict(architecture))
+
+    def is_near(self, architecture: Any) -> bool:
+        """Whether the weights of an architecture are worth training."""
+        return self.miss(architecture) <= _NEAR
 
 
 def check_has_latency(space: str) -> None:

@@ -9,7 +9,7 @@ Source: Pham et al. 2018, section 2.2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from foundation.seeds import numpy_generator, stream_seed
 from searcher.controller.policy import LstmPolicy, Policy
 from searcher.controller.random_policy import RandomPolicy
 from searcher.controller.reinforce import Baseline, reinforce_loss
+from searcher.latency.target import Aim
 from searcher.nn.build import build_supernet, task_options
 from searcher.nn.graphs import Graphs, graph_operations
 from searcher.running.checkpoint import loading
@@ -31,11 +32,6 @@ from searcher.training.task_kinds import Store, make_learner, task_of
 from searcher.training.weights_trainer import WeightsTrainer
 
 _MOST_DRAWS = 30
-_NEAR_TARGET = 0.4
-"""How far an architecture whose weights are trained may lie outside a target, see `LatencyTarget.miss`."""
-
-Latency = Callable[[Any], float]
-"""An architecture -> the latency of its deployed network, ms."""
 
 
 class Search:
@@ -49,16 +45,16 @@ class Search:
         device: torch.device,
         world: World = ALONE,
         graphs: Graphs | None = None,
-        latency: Latency | None = None,
+        aim: Aim | None = None,
     ) -> None:
         """graphs: what the operations of a convolutional supernet are to be recorded in.
 
-        latency: where the config has a target.
+        aim: at the config's latency target, if it has one.
         """
-        assert (latency is None) == (config.latency is None)
+        assert (aim is None) == (config.latency is None)
         self.config = config
         self.world = world
-        self._latency = latency
+        self.aim = aim
         self.space = config.search_space
         self.task = task_of(store, dataset=config.dataset)
         self.learner = make_learner(
@@ -206,10 +202,10 @@ class Search:
 
     def _with_latency(self, rewards: Tensor, architectures: list[Any], controls: list[Any]) -> tuple[Tensor, Tensor]:
         """Rewards [n] of architectures, then controls, with the penalties on their latencies; the former's mean, ms."""
-        if self._latency is None or self.config.latency is None:
+        if self.aim is None:
             return rewards, torch.zeros(())
-        latencies = torch.tensor([self._latency(one) for one in architectures + controls])
-        penalised = rewards + self.config.latency.penalty(latencies).to(rewards.device)
+        latencies = self.aim.latencies(architectures + controls)
+        penalised = rewards + self.aim.target.penalty(latencies).to(rewards.device)
         return penalised, latencies[: len(architectures)].mean()
 
     def _policy_rate(self, step: int) -> float:
@@ -224,7 +220,7 @@ class Search:
         if self.policy_steps > 0:
             totals = (self.policy_totals / self.policy_steps).tolist()
             record["reward"], control_reward, record["entropy"], latency_ms = totals
-            if self._latency is not None:
+            if self.aim is not None:
                 record["latency_ms"] = latency_ms
             if self.config.control_samples > 0:
                 record["random_reward"] = control_reward
@@ -235,15 +231,9 @@ class Search:
         self.policy_totals.zero_()
         return record
 
-    def miss(self, architecture: Any) -> float:
-        """How far the predicted latency of an architecture lies outside the target, as a part of it; 0 within."""
-        assert self._latency is not None
-        assert self.config.latency is not None
-        return self.config.latency.miss(self._latency(architecture))
-
     def is_near_target(self, architecture: Any) -> bool:
         """Whether the search trains an architecture's weights: all are where there is no latency target."""
-        return self._latency is None or self.miss(architecture) <= _NEAR_TARGET
+        return self.aim is None or self.aim.is_near(architecture)
 
     def _sample(self, policy: Policy, count: int, *stream: str | int, near_target: bool = False) -> list[Any]:
         """Architectures from a random stream of their own.

@@ -12,6 +12,7 @@ import torch
 from foundation.document import write_dataclass
 from searcher.arch.spec import Spec, write_spec
 from searcher.arch.tasks import Task
+from searcher.latency.target import Aim
 from searcher.nn.graphs import Graphs
 from searcher.running.course import Course
 from searcher.running.device import describe
@@ -21,7 +22,7 @@ from searcher.running.progress import Progress
 from searcher.running.run_folder import RunFolder, versions
 from searcher.running.threads import threads_for
 from searcher.training.derive import Derived, derive, num_scorings
-from searcher.training.loop import Latency, Search
+from searcher.training.loop import Search
 from searcher.training.search_config import SearchConfig
 from searcher.training.task_kinds import Store
 from searcher.training.weights_trainer import DivergedError
@@ -36,7 +37,7 @@ def search(
     interrupt: Interrupt,
     pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
     graphs: Graphs | None = None,
-    latency: Latency | None = None,
+    aim: Aim | None = None,
 ) -> Spec:
     """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
 
@@ -44,7 +45,7 @@ def search(
     Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
     StoreError, CheckpointError, DivergedError.
     """
-    run = Search(config, store=store, device=device, world=folder.world, graphs=graphs, latency=latency)
+    run = Search(config, store=store, device=device, world=folder.world, graphs=graphs, aim=aim)
     checkpoint = folder.restore()
     if checkpoint is not None:
         run.load(checkpoint)
@@ -53,7 +54,7 @@ def search(
 
     def trial() -> Iterator[None]:
         with suppress(DivergedError):
-            yield from Search(config, store=store, device=device, latency=latency).train_weights()
+            yield from Search(config, store=store, device=device, aim=aim).train_weights()
 
     with (
         Progress("search", total=total, done=run.steps_done, shown=folder.world.leads) as progress,
@@ -131,7 +132,7 @@ def _derive(run: Search, course: Course) -> Derived:
         run.learner,
         run.config.derivation,
         seed=run.config.seed,
-        miss=run.miss if run.config.latency else None,
+        miss=None if run.aim is None else run.aim.miss,
         world=run.world,
         on_score=partial(course.step, phase="derive"),
     )
