@@ -30,6 +30,7 @@ def claimed(path: Path, *, force: bool) -> Iterator[None]:
     Raises: StoreError: another process writes the store, or one stands there and nobody said to replace it.
     """
     refuse_existing(path, force=force)
+    path = Path(os.path.realpath(path))  # a link's store is written where the link leads
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _try_lock(path)

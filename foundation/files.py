@@ -30,16 +30,21 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
 
     Whatever stood at `path` stays untouched until the rename, through a full disk or a kill; then it is gone, or takes
     the name `keep`. A kill between these two renames leaves nothing at `path`, and the file before at `keep`.
-    A link stays, and what it names is written, unless the link takes the name `keep`. A device or a pipe stays, too,
-    and gets the bytes.
+    A link stays, and what it names is written, unless the link takes the name `keep`. A device, a pipe and an open
+    file, as /dev/stdout, stay, too, and get the bytes.
 
     Raises: OSError: the folder cannot be made or written.
     """
     try:
-        if path.exists() and not path.is_file():
+        descriptor = _descriptor_of(path)
+        if descriptor is not None or (path.exists() and not path.is_file()):
             with tempfile.TemporaryDirectory() as folder:
                 yield Path(folder, path.name)
-                with open(Path(folder, path.name), "rb") as written, open(path, "wb") as stream:
+                with (
+                    open(Path(folder, path.name), "rb") as written,
+                    open(path if descriptor is None else os.dup(descriptor), "wb") as stream,
+                ):
+                    sys.stdout.flush()  # what was printed before comes before
                     shutil.copyfileobj(written, stream)
         else:
             with _renamed(path if keep is not None else Path(os.path.realpath(path)), keep=keep) as temporary:
@@ -49,6 +54,13 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def _descriptor_of(path: Path) -> int | None:
+    """The number of the open file that a path stands for, if it does."""
+    name = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}.get(str(path), str(path))
+    match = re.fullmatch(r"/(?:dev|proc/self)/fd/([0-9]+)", name)
+    return int(match[1]) if match else None
 
 
 @contextmanager
@@ -73,10 +85,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     It is hidden, so that a server which looks meanwhile passes it over. What stood at `path` is replaced whole. A kill
     leaves that as it was or, between two renames, nothing; never a part. The hidden folders that a kill leaves are gone
-    when the name is written the next time.
+    when the name is written the next time. A link stays, and what it names is replaced.
 
     Raises: OSError: the folder cannot be made or written.
     """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished, replaced = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
     with _without_leftovers(path):

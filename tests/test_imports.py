@@ -222,7 +222,7 @@ ALLOWED = {
         "searcher.running.jobs",
         "searcher.running.pacing",
     },
-    "searcher.commands.advice": {"searcher.arch.catalog"},
+    "searcher.commands.advice": {"searcher.arch.catalog", "searcher.arch.errors"},
     "searcher.commands.search_request": {"searcher"},
     "searcher.commands.search": {"searcher"},
     "searcher.commands.spec": {"searcher"},

@@ -160,14 +160,7 @@ def describe(
         entries["enas.align"] = {"version": 1, "block": block}
     # The dialect of ultralytics' tools, which read it with literal_eval.
     names = {"names": repr(dict(enumerate(spec.task.classes)))}
-    write_metadata(
-        model,
-        entries,
-        accuracy=accuracy,
-        drawing=drawing,
-        origin=origin,
-        verbatim=names,
-    )
+    write_metadata(model, entries, accuracy=accuracy, drawing=drawing, origin=origin, verbatim=names)
 
 
 def write_metadata(

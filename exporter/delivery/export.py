@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -41,7 +41,7 @@ from exporter.delivery.verify_text import torch_perplexity, verify_text
 from exporter.latency.measure import CAREFUL, measure
 from exporter.retraining.retrain import BEST, check_task, check_up_to_date, load_best
 from foundation.files import sha256_of, strict_json, whole_file, write_text
-from runtime.models.artifact import MODEL, SEQUENCE_MODEL
+from runtime.models.artifact import MODEL, SEQUENCE_MODEL, read_model
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model
 from runtime.models.tolerance import Tolerance
@@ -60,6 +60,8 @@ _GOLDEN_TOKENS = 9
 
 Log = Callable[[str], None]
 Align: TypeAlias = Literal["none", "auto"]
+Expected: TypeAlias = np.ndarray | float
+"""What torch makes of the test split: logits [N, K] of images, the perplexity of a text."""
 
 
 class VerificationError(Exception):
@@ -199,14 +201,14 @@ def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification
     """
     retrained = load_retrained(run)
     paths = {name: run / name for name in (MODEL, SEQUENCE_MODEL)}
+    read_model(run / MODEL)  # one that is missing is said at once
     verification = _verify(paths, retrained, _expected(retrained), tolerance=tolerance or Tolerance())
     opset = next(entry.version for entry in onnx.load(run / MODEL).opset_import if not entry.domain)
     _write(run / VERIFICATION, verification, retrained, opset=opset, align=_align_of(run))
     return verification
 
 
-def _expected(retrained: Retrained) -> Any:
-    """What torch makes of the test split: logits [N, K] of images, the perplexity of a text."""
+def _expected(retrained: Retrained) -> Expected:
     store = retrained.store
     if isinstance(store, TextStore):
         return torch_perplexity(retrained.network, store)
@@ -218,10 +220,11 @@ def _deployed(retrained: Retrained, store: ImageStore) -> DeployedNetwork:
 
 
 def _image_model(
-    retrained: Retrained, logits: np.ndarray, *, opset: int, tolerance: Tolerance, align: Align, log: Log
+    retrained: Retrained, logits: Expected, *, opset: int, tolerance: Tolerance, align: Align, log: Log
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     store, spec = retrained.store, retrained.spec
     assert isinstance(store, ImageStore)
+    assert isinstance(logits, np.ndarray)
     assert isinstance(spec.task, ImageClassification)
     images, labels = store.images("test"), store.labels("test")
     proto = convert(_deployed(retrained, store), input_shape=spec.task.input_shape, opset=opset)
@@ -250,7 +253,7 @@ def _relative_times(files: Sequence[bytes]) -> list[float]:
 
 
 def _text_models(
-    retrained: Retrained, score: float, *, opset: int, tolerance: Tolerance
+    retrained: Retrained, score: Expected, *, opset: int, tolerance: Tolerance
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     store = retrained.store
     assert isinstance(store, TextStore)
@@ -274,10 +277,11 @@ def _text_models(
         yield name, proto
 
 
-def _verify(paths: dict[str, Path], retrained: Retrained, expected: Any, *, tolerance: Tolerance) -> Verification:
+def _verify(paths: dict[str, Path], retrained: Retrained, expected: Expected, *, tolerance: Tolerance) -> Verification:
     """Compare a run's files, whatever they are called yet, with its network."""
     store = retrained.store
     if isinstance(store, TextStore):
+        assert isinstance(expected, float)
         return verify_text(
             StepModel.open(paths[MODEL], provider="cpu"),
             SequenceModel.open(paths[SEQUENCE_MODEL], provider="cpu"),
@@ -286,6 +290,7 @@ def _verify(paths: dict[str, Path], retrained: Retrained, expected: Any, *, tole
             expected=expected,
             tolerance=tolerance,
         )
+    assert isinstance(expected, np.ndarray)
     return verify(
         Model.open(paths[MODEL], provider="cpu"),
         _deployed(retrained, store),

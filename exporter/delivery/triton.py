@@ -30,10 +30,10 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 0.95
 """A larger batch is preferred if it takes this part of the time an image or a token, or less."""
 _QUEUE_DELAY_US = 100
-_VERSION, _WARMUP, _CONFIG = "1", "warmup", "config.pbtxt"
+_MODEL, _GOLDEN, _CONFIG = f"1/{MODEL}", "warmup/golden", "config.pbtxt"
 _LABELS, _VOCABULARY = "labels.txt", "vocabulary.json"
+_WRITTEN = {_MODEL, _GOLDEN, _CONFIG, _LABELS, _VOCABULARY}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_ENTRIES = {_VERSION, _WARMUP, _CONFIG, _LABELS, _VOCABULARY}
 _ENUMS = ("data_type", "kind")
 
 
@@ -47,10 +47,10 @@ def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
     name = folder.name
     model = open_model(run / MODEL, provider="cpu", threads=1)
     with whole_folder(folder) as unfinished:
-        (unfinished / _VERSION).mkdir()
-        shutil.copyfile(run / MODEL, unfinished / _VERSION / MODEL)
-        (unfinished / _WARMUP).mkdir()
-        (unfinished / _WARMUP / "golden").write_bytes(_golden_input(model))
+        for file in (_MODEL, _GOLDEN):
+            (unfinished / file).parent.mkdir()
+        shutil.copyfile(run / MODEL, unfinished / _MODEL)
+        (unfinished / _GOLDEN).write_bytes(_golden_input(model))
         meaning, text = _meaning(model)
         (unfinished / meaning).write_text(text, encoding="utf-8")
         (unfinished / _CONFIG).write_text(text_format(configuration(model, name, gpu=gpu)), encoding="utf-8")
@@ -68,15 +68,20 @@ def folder_of(run: Path, repository: Path) -> Path:
     if not _NAME.fullmatch(name):
         raise ArtifactError(f"{run}: {name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can")
     folder = repository / name
-    present = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    others = sorted(present - _ENTRIES)
-    if others or (folder.exists() and not folder.is_dir()):
-        held = f" ({others[0]})" if others else ""
+    if folder.exists() and not _is_exported(folder):
         raise ArtifactError(
-            f"{folder}: there is something else{held}; --triton makes a folder of the run's name in DIR, or replaces "
+            f"{folder}: there is something else; --triton makes a folder of the run's name in DIR, or replaces "
             "one that it made: give another DIR"
         )
     return folder
+
+
+def _is_exported(folder: Path) -> bool:
+    """Whether a folder is empty, or an earlier export has written all that it holds."""
+    if not folder.is_dir():
+        return False
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    return not found or (_GOLDEN in found and found <= _WRITTEN)
 
 
 def _golden_input(model: AnyModel) -> bytes:

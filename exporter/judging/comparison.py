@@ -10,6 +10,7 @@ jobs, each of which resumes.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from exporter.judging.contenders import Contender, choose, field_document, known
 from exporter.judging.verdict import Result, verdict
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retrain import load_best, open_teachers, train
+from exporter.retraining.teacher import TeacherConfig
 from exporter.retraining.trainings import Training, begin_training
 from foundation.files import strict_json, whole_file, write_text
 from foundation.text import shape_text
@@ -37,7 +39,7 @@ from searcher.running.device import resolve_device
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job, Setting, run_jobs
 from searcher.running.pacing import Pace
-from searcher.running.run_folder import Opening, RunError, RunFolder, read_config
+from searcher.running.run_folder import Opening, RunError, RunFolder, read_config, read_toml
 from searcher.training.image_learner import correct_answers
 from searcher.training.weights_trainer import DivergedError
 
@@ -111,9 +113,12 @@ def compare(
     begun = RunFolder(run / FOLDER)
     if begun.begun and not opening.force:
         _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=opening.again)
-    teachers = open_teachers(recipe, store, device=resolve_device(setting.device))  # one that is gone is said at once
-    if teachers is not None:
-        recipe = replace(recipe, teacher=teachers.config)
+    teacher = None if opening.force else _teacher_of(run / FOLDER, like=recipe.teacher)
+    if teacher is None:
+        # One that is gone is said at once.
+        teachers = open_teachers(recipe, store, device=resolve_device(setting.device))
+        teacher = recipe.teacher if teachers is None else teachers.config
+    recipe = replace(recipe, teacher=teacher)
     folder = RunFolder.open(run / FOLDER, config, opening)
     try:
         if opening.force:
@@ -185,6 +190,16 @@ def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, nu
             f"{folder.path} has {seeds} seeds of each network, and --seeds is {num_seeds}: "
             f"go on with --seeds {seeds} or more, or start anew with `{again} --force`"
         )
+
+
+def _teacher_of(folder: Path, *, like: TeacherConfig) -> TeacherConfig | None:
+    """The teacher of the trainings that have begun in a folder, if any has, and if it is of the same files."""
+    for path in folder.glob("*/seed-*/config.toml"):
+        found = read_toml(path).get("teacher", {})
+        models, sha256 = tuple(found.get("models", ())), tuple(found.get("sha256", ()))
+        if tuple(map(os.path.abspath, models)) == tuple(map(os.path.abspath, like.models)):
+            return replace(like, models=models, sha256=sha256)
+    return None
 
 
 def recipe_for_all(recipe: RetrainConfig) -> RetrainConfig:

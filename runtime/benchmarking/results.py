@@ -48,18 +48,20 @@ class Goal:
     def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, Doubt | None]:
         """The largest point that meets it, and why it is not known whether a larger one does; None: none does.
 
-        Points beyond the first miss do not count: an answer holds up to itself.
+        Points beyond the first that misses it or failed do not count: an answer holds up to itself.
 
         Args: by: what is compared.
         """
         rising = sorted(points, key=by)
-        below = list(itertools.takewhile(lambda point: self.is_met_by(point.series) is not False, rising))
+        below = list(itertools.takewhile(lambda point: not self._is_missed_by(point.series), rising))
         most = max((point for point in below if self.is_met_by(point.series)), key=by, default=None)
-        larger = [point.series for point in below if most is None or by(point) > by(most)]
-        unknown = [series for series in larger if series.failure is None]
+        unknown = [point.series for point in below if most is None or by(point) > by(most)]
         if not unknown:
             return most, None
         return most, "unsettled" if all(map(self._is_supported_by, unknown)) else "too few samples"
+
+    def _is_missed_by(self, series: Series) -> bool:
+        return series.failure is not None or self.is_met_by(series) is False
 
     def _is_supported_by(self, series: Series) -> bool:
         return statistics.supports(series.samples_ms.size, self.q)

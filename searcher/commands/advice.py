@@ -6,11 +6,16 @@ import shlex
 from pathlib import Path
 
 from searcher.arch.catalog import is_retraining_outdated
+from searcher.arch.errors import ArchitectureError
 
 
 def retrain_advice(run: Path) -> str:
-    """How to train the network that has just been chosen. Raises: as `is_retraining_outdated`."""
+    """How to train the network that has just been chosen."""
     command = f"enas retrain {shlex.quote(str(run))}"
-    if is_retraining_outdated(run):
+    try:
+        is_outdated = is_retraining_outdated(run)
+    except ArchitectureError:  # what was retrained is damaged
+        is_outdated = True
+    if is_outdated:
         return f"{command} --force; what is retrained there, and its model, are still of another network"
     return command

@@ -152,6 +152,10 @@ def _finished(run: Path) -> str:
     if path.exists():
         return f"{run}: the search is finished; its architecture is in {path}"
     if (run / "derivation.json").exists():
-        return f"{run}: the search is finished; `enas derive {shlex.quote(str(run))} --resume` writes {path} again"
-    write_spec(path, read_spec(run / "search" / "spec.json"))
+        derive = f"`enas derive {shlex.quote(str(run))} --resume`, with the options it was begun with,"
+        return f"{run}: the search is finished; {derive} writes {path} again"
+    own = run / "search" / "spec.json"
+    if not own.exists():  # of an earlier version
+        return f"{run}: the search is finished, but {path} is missing; --force searches anew"
+    write_spec(path, read_spec(own))
     return f"{run}: the search is finished; {path} was missing and is written again"

@@ -41,16 +41,17 @@ _SILENT_WAIT_S = 2.0
 _CHECKPOINT = "checkpoint.pt"
 _PREVIOUS = "checkpoint-previous.pt"
 _FILES = (
-    "config.toml",
+    "summary.json",
     "metrics.jsonl",
     _CHECKPOINT,
     _PREVIOUS,
-    "summary.json",
     "best.pt",
     "spec.json",
     "threads.json",
     LOG,
+    "config.toml",
 )
+"""What a run writes, in the order in which it is deleted: at once it is no longer finished, and a run to the last."""
 _RECORDED_PACKAGES = ("torch", "numpy", "h5py", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -267,10 +268,12 @@ class RunFolder:
             return state
 
     def _delete(self) -> None:
-        """Remove what a run writes, and nothing else; last of all its configuration, by which a folder is known."""
-        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
-        for name in sorted(_FILES, key=lambda name: name == self.config_path.name):
+        """Remove what a run writes, and nothing else."""
+        *others, config = _FILES
+        for name in others:
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        (self.path / config).unlink(missing_ok=True)
 
 
 def read_config(path: Path, cls: type[Config], *, types: Mapping[str, Any] | None = None) -> Config:

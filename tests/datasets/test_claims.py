@@ -113,6 +113,21 @@ def test_two_imports_of_one_name_do_not_both_succeed(run: Run, data_folder: Path
     assert names(data_folder) == ["others.h5", "pets.h5"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links of Unix")
+def test_a_store_that_is_written_through_a_link_is_claimed_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    link, store = tmp_path / "a.h5", tmp_path / "large" / "a.h5"
+    link.symlink_to(store)
+    with claimed(link, force=False), whole_file(link) as temporary:
+        temporary.write_text("whole")
+        with claimed(store.with_name("b.h5"), force=False):  # which sweeps what killed imports have left
+            pass
+        with pytest.raises(StoreError, match="another import"), claimed(store, force=True):
+            pass
+    assert store.read_text() == "whole"
+    assert names(tmp_path / "large") == ["a.h5"]
+
+
 def test_who_comes_late_finds_what_the_first_has_written(data_folder: Path) -> None:
     path = data_folder / "pets.h5"
     with claimed(path, force=False), whole_file(path) as temporary:

@@ -225,7 +225,10 @@ def test_a_chosen_network_that_was_lost_is_written_again(derived: Path) -> None:
     path = derived / "spec.json"
     before = path.read_bytes()
     path.unlink()
-    assert f"`enas derive {derived} --resume` writes" in here("search", "--run", derived, "--resume").stderr
+    assert (
+        f"`enas derive {derived} --resume`, with the options it was"
+        in here("search", "--run", derived, "--resume").stderr
+    )
     derive(derived, "--resume")
     assert path.read_bytes() == before
     path.unlink()

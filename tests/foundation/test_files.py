@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,6 +48,28 @@ def test_a_full_disk_is_told_with_the_file_that_it_has_no_room_for(tmp_path: Pat
     with pytest.raises(OSError, match=r"^10 requested and 5 written$"), whole_file(path):
         raise OSError("10 requested and 5 written")
     assert path.read_text() == "before"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of Unix")
+def test_an_open_file_gets_the_bytes_between_what_else_is_written_to_it(tmp_path: Path) -> None:
+    program = "from pathlib import Path; from foundation.files import write_text\n"
+    program += "print('before'); write_text(Path('/dev/stdout'), 'document\\n'); print('after')"
+    log = tmp_path / "log.txt"
+    log.write_text("earlier\n")
+    with log.open("a") as stream:
+        subprocess.run([sys.executable, "-c", program], stdout=stream, check=True)
+    assert log.read_text().split() == ["earlier", "before", "document", "after"]
+    assert names(tmp_path) == ["log.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
+def test_a_link_to_a_folder_stays_and_what_it_names_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to("kept")
+    write(tmp_path / "link", "after")
+    assert names(tmp_path) == ["kept", "link"]
+    assert (tmp_path / "link").is_symlink()
+    assert [path.read_text() for path in (tmp_path / "kept").iterdir()] == ["after"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")

@@ -42,12 +42,17 @@ class _Entry:
     def latest(self) -> ServedModel | None:
         return next(reversed(self.ready.values()), None)
 
-    def has_seen(self, files: Files) -> bool:
-        """Whether the files are those that were last looked at, unchanged."""
-        return self.files.keys() == files.keys() and all(
-            files[version] in seen and all(_fingerprint(path) == before for path, before in seen.items())
-            for version, seen in self.files.items()
-        )
+    def news(self, files: Files, *, retry: bool) -> Files:
+        """Of the files, those that are not as they were when they were last looked at; with retry all refused, too."""
+        return {
+            version: path
+            for version, path in files.items()
+            if (retry and version in self.refused) or not self._has_seen(version, path)
+        }
+
+    def _has_seen(self, version: str, path: Path) -> bool:
+        seen = self.files.get(version, {})
+        return path in seen and all(_fingerprint(part) == before for part, before in seen.items())
 
 
 class Repository:
@@ -119,7 +124,7 @@ class Repository:
             self._required = set(found)
             for name, files in found.items():
                 if self._entries[name].is_wanted:
-                    await self._take(name, files)
+                    await self._take(name, files, files)
         self._has_loaded = True
         if not self.names and (wanted := [entry for entry in self._entries.values() if entry.is_wanted]):
             raise ArtifactError("; ".join(reason for entry in wanted for reason in entry.refused.values()))
@@ -139,7 +144,7 @@ class Repository:
                 raise UnknownError(f"failed to load '{name[:128]}', there is no such model in the repository")
             entry = self._entries.setdefault(name, _Entry())
             entry.is_wanted = True
-            await self._take(name, found[name])
+            await self._take(name, found[name], found[name])
             if entry.refused:
                 raise RequestError(f"load failed for model '{name}': {'; '.join(entry.refused.values())}")
 
@@ -173,10 +178,11 @@ class Repository:
         async with self._lock:
             for name, files in found.items():
                 entry = self._entries.setdefault(name, _Entry())
-                if entry.is_wanted and (not entry.has_seen(files) or (retry and entry.refused)):
-                    await self._take(name, files)
+                news = entry.news(files, retry=retry)
+                if entry.is_wanted and (news or entry.files.keys() - files.keys()):
+                    await self._take(name, files, news)
             for name in [name for name in self._entries if name not in found]:
-                await self._take(name, {})
+                await self._take(name, {}, {})
                 del self._entries[name]
             return [reason for entry in self._entries.values() for reason in entry.refused.values()]
 
@@ -201,12 +207,13 @@ class Repository:
         self._passed_over = passed_over
         return found
 
-    async def _take(self, name: str, files: Files) -> None:
-        """Make a model serve these files."""
+    async def _take(self, name: str, files: Files, news: Files) -> None:
+        """Make a model serve these files, of which the news have to be looked at."""
         entry = self._entries[name]
-        entry.files = {version: {path: _fingerprint(path)} for version, path in files.items()}
+        kept = {version: seen for version, seen in entry.files.items() if version in files}
+        entry.files = kept | {version: {path: _fingerprint(path)} for version, path in news.items()}
         entry.refused = {version: reason for version, reason in entry.refused.items() if version in files}
-        for version, path in files.items():
+        for version, path in news.items():
             try:
                 served = await asyncio.to_thread(self._open, entry, path, name, version)
             # Whatever a file does to onnxruntime, what serves already goes on.

@@ -146,16 +146,19 @@ def test_another_export_takes_the_place_of_the_one_before(folder: Path, tmp_path
 
 def test_what_no_export_has_written_is_not_replaced(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "tiny"
-    with pytest.raises(ArtifactError, match=r"there is something else \(model.onnx\); --triton makes a folder"):
+    with pytest.raises(ArtifactError, match="there is something else; --triton makes a folder"):
         write_triton(run, tmp_path)  # where the run itself is
     assert [path.name for path in run.iterdir()] == ["model.onnx"]
     (folder / "2").mkdir()  # another version, of somebody else
-    with pytest.raises(ArtifactError, match=r"something else \(2\)"):
-        write_triton(run, folder.parent)
+    (folder / "2" / "model.onnx").touch()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "tiny").touch()
-    with pytest.raises(ArtifactError, match="something else; --triton"):
-        write_triton(run, tmp_path / "other")
+    (tmp_path / "by hand" / "tiny" / "1").mkdir(parents=True)
+    for file in ("1/model.plan", "config.pbtxt"):
+        (tmp_path / "by hand" / "tiny" / file).touch()
+    for repository in (folder.parent, tmp_path / "other", tmp_path / "by hand"):
+        with pytest.raises(ArtifactError, match="something else; --triton"):
+            write_triton(run, repository)
 
 
 def test_an_export_that_fails_leaves_the_one_before(

@@ -81,6 +81,15 @@ def test_of_what_is_larger_than_the_most_it_is_told_whether_it_misses(larger: Se
     assert GOAL.most_of(points[2:], by=lambda point: point.batch_size) == (None, doubt)
 
 
+def test_what_is_larger_than_a_failure_is_not_up_to() -> None:
+    points = [
+        _point(1, _series(4, 700)),
+        _point(8, _series(4, 0, failure="out of memory")),
+        _point(32, _series(4, 700)),
+    ]
+    assert GOAL.most_of(points, by=lambda point: point.batch_size) == (points[0], None)
+
+
 def test_what_is_larger_than_a_miss_is_not_up_to() -> None:
     points = [_point(16, _series(4, 700)), _point(4, _series(4, 700)), _point(8, _series(6, 700))]
     assert GOAL.most_of(points, by=lambda point: point.batch_size) == (points[1], None)

@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 import pytest
 
-from runtime.models.artifact import ArtifactError
+from runtime.models.artifact import ArtifactError, read_model
+from runtime.models.onnx_file import OnnxFile
 from runtime.serving.batching import pace
 from runtime.serving.errors import RequestError, UnavailableError, UnknownError
 from runtime.serving.metrics import Metrics, ModelMetrics
@@ -276,6 +277,33 @@ def test_a_model_that_could_not_be_read_is_read_at_the_next_poll(
             assert refusals(caplog) == 1
         await models.poll()
         assert models.names == ["m"]
+
+    run(scenario())
+
+
+def test_of_several_versions_only_the_one_that_could_not_be_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1", "2", "3"):
+        good(tmp_path / "m" / version / "model.onnx")
+    read: list[str] = []
+
+    def fail_for_two(path: Path) -> OnnxFile:
+        read.append(path.parent.name)
+        if path.parent.name == "2":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read_model(path)
+
+    async def scenario() -> None:
+        models = repository(tmp_path)
+        monkeypatch.setattr("runtime.serving.models.repository.read_model", fail_for_two)
+        await models.load_all()
+        assert sorted(read) == ["1", "2", "3"]
+        await models.poll()
+        assert read[3:] == ["2"]
+        monkeypatch.undo()
+        assert await models.poll() == []
+        assert models.versions("m") == ["1", "2", "3"]
 
     run(scenario())
 

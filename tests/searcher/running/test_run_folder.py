@@ -131,26 +131,30 @@ def test_a_folder_resumes_only_with_its_own_configuration(tmp_path: Path) -> Non
         RunFolder.open(path, replace(PLAIN, learning_rate=0.2), Opening(resume=True, again="enas x"))
 
 
-def test_a_run_that_was_killed_while_it_was_deleted_can_begin_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("deleted", [1, 2, 4])
+@pytest.mark.parametrize("opening", [Opening(force=True), Opening(resume=True)], ids=["force", "resume"])
+def test_a_run_that_was_killed_while_it_was_deleted_is_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: int, opening: Opening
 ) -> None:
     path = tmp_path / "search"
     RunFolder.open(path, PLAIN).close()
-    for name in ("metrics.jsonl", "summary.json"):
+    for name in ("summary.json", "metrics.jsonl", "checkpoint.pt", "best.pt"):
         (path / name).write_text("{}")
-    unlink = Path.unlink
+    unlink, left = Path.unlink, [deleted]
 
     def killed(self: Path, missing_ok: bool = False) -> None:
-        if self.name == "summary.json":
+        if not left[0]:
             raise KeyboardInterrupt
+        left[0] -= 1
         unlink(self, missing_ok=missing_ok)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
             RunFolder.open(path, PLAIN, Opening(force=True))
-    RunFolder.open(path, PLAIN, Opening(force=True)).close()
-    assert not (path / "summary.json").exists()
+    folder = RunFolder.open(path, PLAIN, opening)
+    assert not folder.finished
+    folder.close()
 
 
 def test_a_folder_that_could_not_be_opened_is_free(tmp_path: Path) -> None:
