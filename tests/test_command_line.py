@@ -258,7 +258,11 @@ def test_a_folder_that_is_no_run_is_never_deleted(
             "sep_conv_3x4 = ",
             "policy.operation_bias: unknown operation 'sep_conv_3x4'; expected one of",
         ),
-        ("policy_start_epoch = 0", "policy_start_epoch = 3", "policy_start_epoch is 3, but there are only 3 epochs"),
+        (
+            "policy_start_epoch = 0",
+            "policy_start_epoch = 3",
+            "policy_start_epoch is 3, so of 3 epochs (num_epochs) none would",
+        ),
         ("policy_samples = 3", "policy_samples = 1", "the leave_one_out baseline needs policy_samples of at least 2"),
         ("num_epochs = 3", "num_epochs = ", "not valid TOML"),
     ],

@@ -120,7 +120,8 @@ def retrain(
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     tell = partial(leading_speaker(), err=True)
-    request = retrain_request(RetrainOptions(**options), say=tell)
+    wanted = RetrainOptions(**options)
+    request = retrain_request(wanted.going_on if opening.resume else wanted, say=tell)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     if cuda_graphs:

@@ -16,7 +16,7 @@ from exporter.retraining.retrain import check_task, open_teachers
 from exporter.retraining.text import task_text
 from foundation.allowance import usable_memory
 from foundation.document import ConfigError
-from searcher.arch.catalog import find_spec
+from searcher.arch.catalog import find_spec, is_retraining_outdated
 from searcher.arch.limits import MAX_WIDTH
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
@@ -63,6 +63,28 @@ class RetrainOptions:
     flip: bool | None = None
     threads: int | None = None
 
+    @property
+    def going_on(self) -> RetrainOptions:
+        """These options, and for what they do not say those of the retraining that was begun in the run.
+
+        Not where they name another preset, data set or size, or the run is for another network now: that is another.
+        Raises: ArchitectureError: a spec of the run is damaged.
+        """
+        run = self.run_path or self.source
+        folder = RunFolder(run / "retrain")
+        if self.config_file is not None or not folder.begun or self._makes_another_than(folder):
+            return self
+        if self.source != run:
+            return replace(self, config_file=folder.config_path)
+        if is_retraining_outdated(run):
+            return self
+        return replace(self, config_file=folder.config_path, source=folder.path / "spec.json", run_path=run)
+
+    def _makes_another_than(self, folder: RunFolder) -> bool:
+        begun = Settings.read(folder.config_path, ()).text("preset")
+        sizes = (self.dataset, self.channels, self.cells, self.hidden_size, self.skip_merge)
+        return self.preset not in (None, begun) or any(size is not None for size in sizes)
+
 
 @dataclass(frozen=True)
 class RetrainRequest:
@@ -107,6 +129,8 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     spec, store = with_data(spec, options.dataset, say=say)
     _check_memory(spec)
     settings = Settings.read(options.config_file, options.assignments)
+    if "search_space" in settings.table:
+        raise ConfigError(f"{settings.file} is a search's; a retraining takes that of another, RUN/retrain/config.toml")
     preset = preset_of(spec, settings, options.preset)
     config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
     seed = options.seed

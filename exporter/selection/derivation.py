@@ -95,9 +95,8 @@ def derive_by_training(
                 _write_choice(run, derivation, finished.spec)
             return derivation
         (run / DERIVATION).unlink(missing_ok=True)
-        candidates = _chosen_once(
-            begun.path / _CANDIDATES, partial(candidates_of, finished, config, log=log), interrupt=setting.interrupt
-        )
+        chosen_once = partial(_chosen_once, interrupt=setting.interrupt, log=log)
+        candidates = chosen_once(begun.path / _CANDIDATES, partial(candidates_of, finished, config, log=log))
         metric = finished.search.learner.metric
         count = finished.store.count("valid")
         trainer = RungTrainer(begun.path, config, retrain_config, finished.store, setting, opening.again, log)
@@ -107,10 +106,8 @@ def derive_by_training(
             showings = trainer.train(list(alive.values()), rung=number)
             if number == 1 and config.num_descendants:
                 best = [alive[name] for name in rank(showings, metric=metric, count=count)]
-                descendants = _chosen_once(
-                    begun.path / _DESCENDANTS,
-                    partial(descendants_of, best, finished, config, log=log),
-                    interrupt=setting.interrupt,
+                descendants = chosen_once(
+                    begun.path / _DESCENDANTS, partial(descendants_of, best, finished, config, log=log)
                 )
                 showings |= trainer.train(descendants, rung=number)
                 candidates = [*candidates, *descendants]
@@ -158,7 +155,9 @@ def read_derivation(run: Path) -> Derivation:
     return Derivation(document["chosen"], document["metric"], document["target_ms"], candidates, rungs)
 
 
-def _chosen_once(path: Path, choose: Callable[[], list[Candidate]], *, interrupt: Interrupt) -> list[Candidate]:
+def _chosen_once(
+    path: Path, choose: Callable[[], list[Candidate]], *, interrupt: Interrupt, log: Callable[[str], None]
+) -> list[Candidate]:
     """The candidates that an earlier start chose, if it did, else these, which are written down.
 
     Raises: DocumentError: the file is damaged.
@@ -166,6 +165,7 @@ def _chosen_once(path: Path, choose: Callable[[], list[Candidate]], *, interrupt
     if path.exists():
         return [read_candidate(one, source=str(path)) for one in read_json(path)]
     with interrupt.at_once():
+        log(f"choosing {path.stem}: drawing them, and fitting their widths by measurement where there is a target")
         candidates = choose()
     write_text(path, json.dumps([one.to_document() for one in candidates], indent=1) + "\n")
     return candidates

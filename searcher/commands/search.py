@@ -105,16 +105,18 @@ def search(
     devices.prepare(torch_device)
     graphs = graphs_of(torch_device) if cuda_graphs else None
     tables = KeptTables(run_path / "search", ctx.obj) if opening.resume else ctx.obj
-    config, table = with_latency(request, tables=tables, say=note)
-    with (
-        catch_signals() as interrupt,
-        exits_when_stopped(),
-        joined(torch_device) as world,
-        devices.threads(config.threads),
-        ExitStack() as stack,
-    ):
+    if opening.resume and not RunFolder(run_path / "search").begun:
+        wanted_of = f"{request.config.space} networks for {request.config.dataset}, preset {request.config.preset}"
+        note(f"nothing has begun in {run_path}: a new search, of {wanted_of}")
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(catch_signals())
+        stack.enter_context(exits_when_stopped())
+        with interrupt.at_once():  # what is measured meanwhile is kept
+            config, table = with_latency(request, tables=tables, say=note)
+        world = stack.enter_context(joined(torch_device))
         # One machine's latencies for all: ranks that predict others would draw and reward differently.
         config, table = world.share(lambda: (config, table))
+        stack.enter_context(devices.threads(config.threads))
         folder = stack.enter_context(closing(RunFolder.open(run_path / "search", config, opening, world=world)))
         say = speaker(speaks=world.leads)
         if folder.finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,11 +50,16 @@ class SearchOptions:
     latency_threads: int | None = None
 
     def going_on(self, folder: Path) -> SearchOptions:
-        """These options where they say what is searched for; else those of the search that was begun in a folder."""
+        """These options, and for what they do not say those of the search that was begun in a folder.
+
+        Not where they name another space or preset: nothing of it would fit.
+        """
         config = folder / "config.toml"
-        free = {"threads", "memory_budget_mb", "latency_batch", "latency_threads"}
-        says = any(vars(self)[field.name] != field.default for field in fields(self) if field.name not in free)
-        return self if says or not config.exists() else replace(self, config_file=config)
+        if self.config_file is not None or not config.exists():
+            return self
+        begun = Settings.read(config, ())
+        is_another = any(getattr(self, key) not in (None, begun.text(key)) for key in ("space", "preset"))
+        return self if is_another else replace(self, config_file=config)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
     Raises: ArchitectureError, ConfigError, DocumentError, StoreError: an option says what cannot be.
     """
     settings = Settings.read(options.config_file, options.assignments)
+    if "train_on" in settings.table:
+        raise ConfigError(f"{settings.file} is a retraining's; a search takes that of another, RUN/search/config.toml")
     preset = settings.name("preset", options.preset) or "quick"
     space = settings.name("space", options.space) or default_space(preset)
     dataset = options.dataset or settings.text("dataset") or default_dataset(space, preset)

@@ -89,7 +89,8 @@ class SearchConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
         if self.policy_start_epoch >= self.num_epochs:
             raise ConfigError(
-                f"policy_start_epoch is {self.policy_start_epoch}, but there are only {self.num_epochs} epochs"
+                f"policy_start_epoch is {self.policy_start_epoch}, so of {self.num_epochs} epochs (num_epochs) none "
+                "would train the policy; set a lower one, too"
             )
         for name in ("seed", "control_samples", "policy_start_epoch", "threads", "min_steps"):
             if getattr(self, name) < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from foundation.document import ConfigError, DocumentError
 from searcher.arch.catalog import find_spec
 from searcher.arch.spec import write_spec
 from searcher.arch.widths import widths
-from searcher.running.run_folder import RunError
+from searcher.running.run_folder import RunError, RunFolder
 from tests.end_to_end import conftest as tiny
 
 store_path = tiny.store_path
@@ -79,6 +80,32 @@ def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_pa
     options = {"dataset": str(store_path), "preset": "quick", "teachers": (Path("a.onnx"), Path("b.onnx"))}
     request = request_of("resnet-20", tmp_path, assignments=said, **options)
     assert request.config.teacher.models == ("a.onnx", "b.onnx")
+
+
+def test_what_is_gone_on_with_keeps_the_options_it_was_begun_with(store_path: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = request_of("resnet-20", run, dataset=str(store_path), preset="quick", channels=8, assignments=("seed=7",))
+    run.mkdir()
+    write_spec(run / "spec.json", find_spec(Path("resnet-20")))
+    RunFolder.open(run / "retrain", first.config).close()
+    write_spec(run / "retrain" / "spec.json", first.spec)
+
+    def again(source: Path, **options: Any) -> RetrainRequest:
+        return retrain_request(RetrainOptions(source=source, **options).going_on, say=print)
+
+    assert again(run) == first
+    assert again(run, seed=8).config == replace(first.config, seed=8)
+    spec = again(Path("resnet-20"), run_path=run, dataset=str(store_path), preset="quick")  # says another size
+    assert (spec.config.seed, spec.spec == first.spec) == (0, False)
+    write_spec(run / "spec.json", find_spec(Path("narrow-small")))  # what a later search has chosen
+    assert RetrainOptions(source=run).going_on == RetrainOptions(source=run)
+
+
+def test_the_configuration_of_a_search_is_not_that_of_a_retraining(store_path: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[search_space]\n")
+    with pytest.raises(ConfigError, match="is a search's; a retraining takes that of another"):
+        request_of("resnet-20", tmp_path / "run", dataset=str(store_path), config_file=config)
 
 
 def test_teachers_are_those_that_the_files_hold_when_a_run_begins(store_path: Path, tmp_path: Path) -> None:

@@ -167,7 +167,9 @@ def test_a_file_leaves_the_default_latency_unless_it_speaks_of_one_or_is_whole(
 def test_options_that_say_nothing_are_those_of_the_search_that_was_begun(tmp_path: Path) -> None:
     asked = SearchOptions(threads=2)
     assert asked.going_on(tmp_path) == asked
-    (tmp_path / "config.toml").touch()
-    assert asked.going_on(tmp_path) == SearchOptions(threads=2, config_file=tmp_path / "config.toml")
-    said = SearchOptions(seed=0)
-    assert said.going_on(tmp_path) == said
+    config = tmp_path / "config.toml"
+    config.write_text('space = "stages"\npreset = "quick"\n')
+    for said in ({}, {"threads": 2}, {"latency": "0.2ms"}, {"space": "stages", "preset": "quick"}):
+        assert SearchOptions(**said).going_on(tmp_path) == SearchOptions(**said, config_file=config)
+    for said in ({"space": "micro"}, {"preset": "deploy"}, {"config_file": tmp_path / "mine.toml"}):
+        assert SearchOptions(**said).going_on(tmp_path) == SearchOptions(**said)
