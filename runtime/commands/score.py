@@ -69,6 +69,8 @@ def evaluate(
     name = dataset or _trained_on(opened)
     if name is None:
         raise OptionError(f"{opened.path} does not say what it was trained on: name a data set with --dataset")
+    if dataset is None:
+        catalog.check_is_here(name, named_by=f"{opened.path} was trained on")
     store = catalog.load(name)
     changed = _changed(store, opened, name=name)
     if changed and dataset is None:

@@ -93,7 +93,7 @@ def test_evaluate_writes_the_hashes_of_model_and_data(model_path: Path, store_pa
 
 
 def test_the_data_set_of_the_spec_is_the_default(model_path: Path, tmp_path: Path) -> None:
-    assert "unknown data set 'brightness'" in mistake(cli.evaluate, model_path, "-e", "cpu")
+    assert f"{model_path} was trained on brightness, which is not in " in mistake(cli.evaluate, model_path, "-e", "cpu")
     path = save(tmp_path / "m.onnx", tiny_graph(), metadata(spec=None))
     assert mistake(cli.evaluate, path, "-e", "cpu") == (
         f"{path} does not say what it was trained on: name a data set with --dataset"
