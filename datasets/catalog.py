@@ -105,7 +105,7 @@ def locate(name_or_path: str) -> Path:
 
     Raises: StoreError: no data set has that name, it is not fetched yet, or there is no such file.
     """
-    if name_or_path.endswith(".h5") or "/" in name_or_path or os.sep in name_or_path:
+    if _is_path(name_or_path):
         path = Path(name_or_path)
         if not path.is_file():
             raise StoreError(f"{path}: no such file")
@@ -117,6 +117,26 @@ def locate(name_or_path: str) -> Path:
         raise StoreError(f"data set '{name_or_path}' is not here yet: enas data fetch {name_or_path}")
     known = [*_ENTRIES, *imported(), "or a path to an .h5 file"]
     raise StoreError(unknown("data set", name_or_path, known))
+
+
+def check_is_here(name_or_path: str, *, named_by: str) -> None:
+    """Of a name that a run, a spec or a model holds: where its store has gone, nobody has mistyped it.
+
+    Args: named_by: the sentence that the name ends, as "runs/pets was trained on".
+    Raises: StoreError: there is no such store.
+    """
+    if _is_path(name_or_path):
+        if not Path(name_or_path).is_file():
+            raise StoreError(f"{named_by} {name_or_path}, which does not exist")
+    elif name_or_path not in _ENTRIES and not store_path(name_or_path).is_file():
+        raise StoreError(
+            f"{named_by} {name_or_path}, which is not in {data_folder()}; import it again, or set ENAS_DATA to the "
+            "folder that holds it"
+        )
+
+
+def _is_path(name_or_path: str) -> bool:
+    return name_or_path.endswith(".h5") or "/" in name_or_path or os.sep in name_or_path
 
 
 def load(name_or_path: str) -> ImageStore | TextStore:

@@ -161,7 +161,9 @@ def _mirroring(store: ImageStore) -> str:
     """What training will do about left and right, in a line."""
     found = look_alikes(store)
     if found is None:
-        return "training mirrors pictures left to right at random; where that changes a class, say --no-flip"
+        return (
+            "no class was found to look like another one mirrored: training mirrors pictures, unless --no-flip says so"
+        )
     if found.is_clear:
         return f"{found}: training does not mirror pictures, unless --flip says so"
     return f"{found}: if left and right matter, train with --no-flip"

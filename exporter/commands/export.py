@@ -185,13 +185,13 @@ def _try_variants(
     from datasets.store import ImageStore
     from exporter.delivery import variants
     from searcher.arch.spec import read_spec
-    from searcher.training.task_kinds import load_store
+    from searcher.training.task_kinds import load_store_of
 
     if resume and variants.is_current(run, forms, points=points, goal=goal):
         click.echo(f"{run}: {variants.VARIANTS} is up to date", err=True)
         return
     spec = read_spec(run / "retrain" / "spec.json")
-    store = load_store(spec.task.dataset, space=spec.space)
+    store = load_store_of(spec, named_by=f"{run} was trained on")
     assert isinstance(store, ImageStore)
     trials = variants.make_variants(
         run, store, forms, points=points, goal=goal, log=lambda line: click.echo(line, err=True)

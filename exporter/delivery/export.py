@@ -52,7 +52,7 @@ from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec
 from searcher.running.checkpoint import load_checkpoint
 from searcher.running.run_folder import RunError, RunFolder, read_toml
-from searcher.training.task_kinds import Store, load_store
+from searcher.training.task_kinds import Store, load_store, load_store_of
 
 VERIFICATION = "verification.json"
 FAILED_VERIFICATION = "verification-failed.json"
@@ -105,7 +105,7 @@ def load_retrained(run: Path) -> Retrained:
             raise RunError(f"{run}: the retraining has not finished an epoch; go on with it: `{retrain} --resume`")
         raise RunError(f"{run}: the retraining is missing; make it with `{retrain}`")
     spec = read_spec(folder.path / "spec.json")
-    store = load_store(spec.task.dataset, space=spec.space)
+    store = load_store_of(spec, named_by=f"{run} was trained on")
     check_task(spec, store)
     trained_on = read_toml(folder.config_path).get("dataset_sha256")
     if trained_on and trained_on != store.digest:

@@ -119,18 +119,17 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
     sittings = _Sittings(setting, log)
     rows = partial.rows
     missing = [block for block in blocks if block not in rows]
-    with Progress("profile", total=len(blocks) + len(specs), done=len(rows)) as progress:
+    total = len(blocks) + len(specs)
+    with Progress("profile", total=total, done=len(rows), unit="network") as progress:
         for group in _groups(missing):
             found = _measure_rows(profiled.space_name, group, sittings)
             partial.is_noisy |= sittings.were_noisy
-            for block, row in found:
-                rows[block] = row
-                progress.step()
+            rows.update(found)
             partial.write()
+            progress.reach(len(rows))
         files = [onnx_of(spec) for spec in (*specs, *references.values())]
         measured = sittings.measure(files, _NETWORKS)
-        for _ in specs:
-            progress.step()
+        progress.reach(total)
     times = [estimate.value for estimate in measured.ms]
     fit = fit_networks(rows, specs, times[: len(specs)], held_out=_HELD_OUT)
     table = LatencyTable(

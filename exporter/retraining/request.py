@@ -27,7 +27,7 @@ from searcher.running.run_folder import RunError, RunFolder, read_toml
 from searcher.running.settings import Settings
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
-from searcher.training.task_kinds import Store, check_images, check_training, load_store, task_of
+from searcher.training.task_kinds import Store, check_images, check_training, load_store, load_store_of, task_of
 
 Model = Literal["spec", "lstm"]
 T = TypeVar("T")
@@ -234,7 +234,7 @@ def with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) 
 
     Raises: StoreError: it is not there, or the spec's own is not what the spec is for.
     """
-    store = load_store(dataset or spec.task.dataset, space=spec.space)
+    store = load_store(dataset, space=spec.space) if dataset else load_store_of(spec)
     if dataset is None:
         check_task(spec, store, cure=f"; `--dataset {shlex.quote(spec.task.dataset)}` makes a network for what it has")
         return spec, store

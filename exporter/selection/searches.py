@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from datasets.catalog import check_is_here
 from datasets.store import StoreError
 from exporter.latency.profiling import Profiled, setting_here, table_here
 from searcher.arch.spec import Spec, read_spec
@@ -43,6 +44,7 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
     folder = RunFolder(run / "search")
     space = str(read_toml(folder.config_path).get("space"))
     config = read_config(folder.config_path, SearchConfig, types=config_types(space))
+    check_is_here(config.dataset, named_by=f"the search in {folder.path} is on")
     store = load_store(config.dataset, space=space)
     if store.digest != config.dataset_sha256:
         raise StoreError(f"the data set {config.dataset} is no longer the one of the search in {folder.path}")

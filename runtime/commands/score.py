@@ -60,15 +60,21 @@ def evaluate(
     probabilities are, and class by class; of a language model, the perplexity.
     """
     from datasets import catalog
-    from datasets.store import ImageStore, TextStore
+    from datasets.store import ImageStore, StoreError, TextStore
     from runtime.models.kinds import open_model
     from runtime.models.language_model import LanguageModel
     from runtime.models.model import Model
 
     opened = announced(open_model(_file_to_score(model), provider=provider))
-    store = catalog.load(dataset or _trained_on(opened))
+    name = dataset or _trained_on(opened)
+    if name is None:
+        raise OptionError(f"{opened.path} does not say what it was trained on: name a data set with --dataset")
     if dataset is None:
-        _check_is_what_it_was(store, opened)
+        catalog.check_is_here(name, named_by=f"{opened.path} was trained on")
+    store = catalog.load(name)
+    changed = _changed(store, opened, name=name)
+    if changed and dataset is None:
+        raise StoreError(f"{changed}; `--dataset {shlex.quote(name)}` scores it all the same")
     if isinstance(opened, Model) and isinstance(store, ImageStore):
         result = _score_images(opened, store=store, split=split, batch_size=batch_size or _BATCH_SIZE)
         fields, text = _image_fields(result), _image_text(result)
@@ -90,12 +96,18 @@ def evaluate(
             "file": str(opened.path),
             "sha256": opened.sha256,
             "providers": list(opened.session.providers),
-            "dataset": {"name": store.name, "split": split, "sha256": store.sha256[split]},
+            "dataset": {
+                "name": store.name,
+                "split": split,
+                "sha256": store.sha256[split],
+                "has_changed": changed is not None,
+            },
             **fields,
         }
         click.echo(json.dumps(document))
     else:
-        click.echo(f"{opened.path} · sha256 {opened.sha256[:12]}\n{store.name}, {split}: {text}")
+        note = f"note: {changed}\n" if changed else ""
+        click.echo(f"{opened.path} · sha256 {opened.sha256[:12]}\n{note}{store.name}, {split}: {text}")
 
 
 def _file_to_score(model: Path) -> Path:
@@ -105,25 +117,25 @@ def _file_to_score(model: Path) -> Path:
     return model / SEQUENCE_MODEL if (model / SEQUENCE_MODEL).exists() else model
 
 
-def _trained_on(model: Artifact) -> str:
+def _trained_on(model: Artifact) -> str | None:
+    """The data set's name, if the model says it."""
     match model.metadata:
         case {"spec": {"task": {"dataset": str(name)}}}:
             return name
-    raise OptionError(f"{model.path} does not say what it was trained on: name a data set with --dataset")
+    return None
 
 
-def _check_is_what_it_was(store: ImageStore | TextStore, model: Artifact) -> None:
-    """Raises: StoreError: under that name there are other data than the model was trained on: what is to be scored on
-    may be among them. Models of earlier versions do not say."""
-    from datasets.store import StoreError
-
+def _changed(store: ImageStore | TextStore, model: Artifact, *, name: str) -> str | None:
+    """A word if the model was trained on other data of that name: what is scored may be among them. None if not, or if
+    the model, of an earlier version, does not say."""
     match model.metadata:
-        case {"producer": {"dataset_sha256": str(digest)}} if digest != store.digest:
-            name = _trained_on(model)
-            raise StoreError(
-                f"the data set {name} is no longer the one that {model.path} was trained on, so what it is scored on "
-                f"may be what it has learnt; `--dataset {shlex.quote(name)}` scores it all the same"
-            )
+        case {"spec": {"task": {"dataset": str(trained_on)}}, "producer": {"dataset_sha256": str(digest)}}:
+            if trained_on in (name, store.name) and digest != store.digest:
+                return (
+                    f"the data set {trained_on} is no longer the one that {model.path} was trained on, so what it is "
+                    "scored on may be what it has learnt"
+                )
+    return None
 
 
 def _score_images(model: Model, *, store: ImageStore, split: str, batch_size: int) -> Evaluation:

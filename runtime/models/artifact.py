@@ -139,12 +139,17 @@ def read_model(path: Path, *, file: str = MODEL) -> OnnxFile:
     """
     if path.is_dir():
         if not (path / file).exists():
-            raise ArtifactError(f"{path}: no {file} in this directory; `enas export` writes it")
+            raise no_model_in(path, file=file)
         path = path / file
     try:
         return OnnxFile(path, path.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file or directory") from None
+
+
+def no_model_in(run: Path, *, file: str = MODEL) -> ArtifactError:
+    """What to raise where a run directory has no such file."""
+    return ArtifactError(f"{run}: no {file} in this directory; `enas export` writes it")
 
 
 def require_kind(artifact: Artifact, kind: Kind) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from datasets.catalog import load_images, load_text
+from datasets.catalog import check_is_here, load_images, load_text
 from datasets.store import ImageStore, TextStore
 from foundation.document import ConfigError
 from searcher.arch.space import space_module
+from searcher.arch.spec import Spec
 from searcher.arch.tasks import (
     IMAGE_CLASSIFICATION,
     LANGUAGE_MODELLING,
@@ -77,6 +78,12 @@ def load_store(dataset: str, *, space: str) -> Store:
     store = (load_images if space_module(space).TASK_KIND == IMAGE_CLASSIFICATION else load_text)(dataset)
     store.require_splits()
     return store
+
+
+def load_store_of(spec: Spec, *, named_by: str = "the spec is for") -> Store:
+    """The data set that a spec names. Raises: StoreError: as `load_store`, or it has gone, see `check_is_here`."""
+    check_is_here(spec.task.dataset, named_by=named_by)
+    return load_store(spec.task.dataset, space=spec.space)
 
 
 def task_of(store: Store, *, dataset: str) -> Task:

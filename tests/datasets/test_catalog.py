@@ -40,6 +40,19 @@ def test_an_unknown_name_is_refused_with_a_suggestion_and_the_list(data_folder: 
     )
 
 
+def test_a_set_that_has_gone_is_not_told_as_a_mistyped_name(data_folder: Path) -> None:
+    for name, reason in (
+        ("pets", f"pets, which is not in {data_folder}; import it again, or set ENAS_DATA to the folder that holds it"),
+        ("some/where.h5", "some/where.h5, which does not exist"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            catalog.check_is_here(name, named_by="runs/a was trained on")
+        assert str(caught.value) == f"runs/a was trained on {reason}"
+    write_small_store(data_folder / "pets.h5")
+    catalog.check_is_here("pets", named_by="")
+    catalog.check_is_here("cifar10", named_by="")  # which is fetched, as `locate` says
+
+
 def test_a_set_that_is_not_fetched_says_how(data_folder: Path) -> None:
     with pytest.raises(StoreError, match="data set 'cifar10' is not here yet: enas data fetch cifar10"):
         catalog.locate("cifar10")

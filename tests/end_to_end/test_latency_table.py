@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,12 @@ def test_a_latency_that_cannot_be_is_refused_before_anything_is_written(
 
 def test_a_table_is_measured_once_and_told(store_path: Path, tmp_path: Path) -> None:
     options = ("latency", "profile", "--space", "macro", "--dataset", str(store_path), "--json")
-    first = json.loads(here(*options).stdout)
+    done = here(*options)
+    first = json.loads(done.stdout)
+    total = first["rows"] + 70
+    told = re.findall(rf"^profile: (\d+) of {total} networks", done.stderr, re.MULTILINE)
+    assert len(told) > 2  # without a terminal, too, one sees it going on
+    assert int(told[-1]) == total
     written = Path(first["path"]).stat().st_mtime_ns
     assert json.loads(here(*options).stdout) == first
     assert Path(first["path"]).stat().st_mtime_ns == written

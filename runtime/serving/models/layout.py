@@ -1,7 +1,7 @@
 """Where the models of a server lie on disk, and what they are called. Opens none of them.
 
-A run or a model file is one model. A folder holds models in Triton's layout, `NAME/VERSION/model.onnx`, runs, or model
-files.
+A run or a model file is one model; other forms of a run, as `model-fp16.onnx`, are served by their path alone. A folder
+holds models in Triton's layout, `NAME/VERSION/model.onnx`, runs, or model files.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from runtime.models.artifact import MODEL, SEQUENCE_MODEL, ArtifactError
+from runtime.models.artifact import MODEL, SEQUENCE_MODEL, ArtifactError, no_model_in
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+# Files, since a model of a folder may be called "search".
+_MARKS_OF_A_RUN = ("spec.json", "search/config.toml", "retrain/config.toml")
 
 Files = Mapping[str, Path]
 """Version -> file."""
@@ -40,6 +42,8 @@ def _find(root: Path, pass_over: PassOver) -> Found:
         return _of_run(root, _checked(root.absolute().name, root))
     if not root.is_dir():
         raise ArtifactError(f"{root}: no such file or directory")
+    if any((root / mark).is_file() for mark in _MARKS_OF_A_RUN):
+        raise no_model_in(root)
     found: dict[str, Files] = {}
     passed_over: list[str] = []
 

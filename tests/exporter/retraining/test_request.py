@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from datasets.store import StoreError
 from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
 from foundation.document import ConfigError, DocumentError
 from searcher.arch.catalog import find_spec
@@ -34,6 +35,15 @@ def test_a_spec_is_retargeted_and_resized(store_path: Path, tmp_path: Path) -> N
     assert (config.num_epochs, config.seed, config.memory_budget_mb, config.threads) == (3, 4, 9, 0)
     assert request.folders == {"spec": tmp_path / "run" / "retrain"}
     assert said[0].startswith("a network for images of 8×8×1 in 3 classes (bar, dot, blank); the spec is for ")
+
+
+def test_a_specs_own_data_set_that_has_gone_is_not_told_as_a_mistyped_name(tmp_path: Path) -> None:
+    spec = find_spec(Path("resnet-20"))
+    write_spec(tmp_path / "spec.json", replace(spec, task=replace(spec.task, dataset="pets")))
+    with pytest.raises(
+        StoreError, match=r"^the spec is for pets, which is not in .*; import it again, or set ENAS_DATA"
+    ):
+        request_of(str(tmp_path), tmp_path)
 
 
 def test_a_seed_below_zero_is_refused(store_path: Path, tmp_path: Path) -> None:

@@ -332,3 +332,6 @@ def test_a_network_is_not_exported_with_other_data_than_it_was_trained_on(tmp_pa
     write()
     with pytest.raises(StoreError, match=r"letters.h5 is no longer the one that .*run was trained on; .*--force`$"):
         load_retrained(tmp_path / "run")
+    path.unlink()
+    with pytest.raises(StoreError, match=r"run was trained on .*letters\.h5, which does not exist$"):
+        load_retrained(tmp_path / "run")

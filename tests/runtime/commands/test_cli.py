@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_evaluate_writes_the_hashes_of_model_and_data(model_path: Path, store_pa
 
 
 def test_the_data_set_of_the_spec_is_the_default(model_path: Path, tmp_path: Path) -> None:
-    assert "unknown data set 'brightness'" in mistake(cli.evaluate, model_path, "-e", "cpu")
+    assert f"{model_path} was trained on brightness, which is not in " in mistake(cli.evaluate, model_path, "-e", "cpu")
     path = save(tmp_path / "m.onnx", tiny_graph(), metadata(spec=None))
     assert mistake(cli.evaluate, path, "-e", "cpu") == (
         f"{path} does not say what it was trained on: name a data set with --dataset"
@@ -105,10 +106,24 @@ def test_data_of_the_same_name_that_are_others_are_scored_only_when_named(tmp_pa
     known = {"dataset_sha256": load_images(str(store)).digest}
     path = save(tmp_path / "m.onnx", tiny_graph(), metadata(spec=spec, producer=known))
     assert "accuracy 100.00%" in run(cli.evaluate, path, "-e", "cpu").stdout
+    assert document_of(cli.evaluate, path, "--dataset", store, "-e", "cpu")["dataset"]["has_changed"] is False
     store.unlink()
     write_store(store, (0, 128), (0, 1), CLASSES)
     assert f"{store} is no longer the one that {path} was trained on" in mistake(cli.evaluate, path, "-e", "cpu")
-    assert "accuracy 100.00%" in run(cli.evaluate, path, "--dataset", store, "-e", "cpu").stdout
+    named = run(cli.evaluate, path, "--dataset", store, "-e", "cpu").stdout
+    assert f"note: the data set {store} is no longer the one that {path} was trained on, so what" in named
+    assert "accuracy 100.00%" in named
+    assert document_of(cli.evaluate, path, "--dataset", store, "-e", "cpu")["dataset"]["has_changed"] is True
+
+
+@pytest.mark.parametrize("spec", [{"schema": 1, "task": {"dataset": "pets"}}, None])
+def test_data_of_another_name_are_not_said_to_have_changed(
+    tmp_path: Path, store_path: Path, spec: dict[str, Any] | None
+) -> None:
+    path = save(tmp_path / "m.onnx", tiny_graph(), metadata(spec=spec, producer={"dataset_sha256": "0" * 64}))
+    result = run(cli.evaluate, path, "--dataset", store_path, "-e", "cpu")
+    assert result.exit_code == 0
+    assert "note" not in result.stdout
 
 
 def test_text_is_not_scored_with_a_model_of_images(model_path: Path) -> None:

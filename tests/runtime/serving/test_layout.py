@@ -23,6 +23,22 @@ def test_a_run_is_a_model_of_its_name_and_one_more_of_whole_sequences(tmp_path: 
     assert set(find_models(language_models.save_run(tmp_path / "cats"))) == {"cats", "cats-sequence"}
 
 
+@pytest.mark.parametrize("mark", ["spec.json", "search/config.toml", "retrain/config.toml"])
+def test_the_other_forms_of_a_run_do_not_take_its_models_place(run_directory: Path, mark: str) -> None:
+    (run_directory / "model.onnx").rename(run_directory / "model-fp16.onnx")
+    (run_directory / mark).parent.mkdir(exist_ok=True)
+    (run_directory / mark).touch()
+    with pytest.raises(ArtifactError, match=r"run: no model\.onnx in this directory; `enas export` writes it$"):
+        find_models(run_directory)
+
+
+def test_models_of_a_folder_may_be_called_as_a_runs_stages(tmp_path: Path) -> None:
+    for name in ("search", "retrain"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "model.onnx").touch()
+    assert set(find_models(tmp_path)) == {"search", "retrain"}
+
+
 def test_a_folder_holds_models_in_every_layout(tmp_path: Path) -> None:
     for path in (
         "a/1/model.onnx",

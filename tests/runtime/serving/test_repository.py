@@ -235,6 +235,23 @@ def refusals(caplog: pytest.LogCaptureFixture) -> int:
     return sum(record.message == "refused" for record in caplog.records)
 
 
+def test_a_run_that_loses_its_model_serves_on_and_says_so(tmp_path: Path) -> None:
+    model = good(tmp_path / "run" / "model.onnx")
+    good(tmp_path / "run" / "model-fp16.onnx", precision="fp16")
+    (tmp_path / "run" / "spec.json").touch()
+
+    async def scenario() -> None:
+        models = repository(tmp_path / "run")
+        await models.load_all()
+        model.unlink()
+        [told_of] = await models.poll()
+        assert told_of == f"{tmp_path / 'run'}: no model.onnx in this directory; `enas export` writes it"
+        assert models.names == ["run"]
+        await models.close()
+
+    run(scenario())
+
+
 def test_weights_beside_a_model_are_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good(tmp_path / "models" / "other.onnx")
     whole = onnx.load(good(tmp_path / "whole.onnx"))
