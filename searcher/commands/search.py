@@ -106,8 +106,8 @@ def search(
     graphs = graphs_of(torch_device) if cuda_graphs else None
     tables = KeptTables(run_path / "search", ctx.obj) if opening.resume else ctx.obj
     if opening.resume and not RunFolder(run_path / "search").begun:
-        wanted_of = f"{request.config.space} networks for {request.config.dataset}, preset {request.config.preset}"
-        note(f"nothing has begun in {run_path}: a new search, of {wanted_of}")
+        config = request.config
+        note(f"a new search in {run_path}: {config.space} networks for {config.dataset}, preset {config.preset}")
     with ExitStack() as stack:
         interrupt = stack.enter_context(catch_signals())
         stack.enter_context(exits_when_stopped())

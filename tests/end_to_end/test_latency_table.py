@@ -130,3 +130,18 @@ def test_an_interrupted_profile_goes_on_with_the_blocks_it_has(
     monkeypatch.setattr(profiling, "measure", counted)
     rows = json.loads(here(*options).stdout)["rows"]
     assert measured < rows + 70
+
+
+def test_a_search_stopped_while_its_table_is_measured_says_how_to_go_on(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Latencies:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(profiling, "measure", interrupted)
+    run = tmp_path / "run"
+    done = here("search", "--dataset", str(store_path), "--run", str(run), "--resume", check=False)
+    assert done.exit_code == 130
+    assert f"a new search in {run}: stages networks for {store_path}, preset quick" in done.stderr
+    assert "stopped; go on with: enas " in done.stderr  # with the options of the real command line
+    assert not (run / "search").exists()
