@@ -54,7 +54,8 @@ $(READY): requirements.lock pyproject.toml
 
 search: $(READY) ## Find an architecture with ENAS and write the run's spec.json
 	$(ENAS) search --space $(SPACE) --preset $(PRESET) $(if $(DATASET),--dataset '$(DATASET)') --run '$(RUN_DIR)' --seed $(SEED) --device $(DEVICE) $(if $(LATENCY),--latency '$(LATENCY)') $(FLIP_OPTION) --resume
-	$(if $(filter-out none,$(or $(LATENCY),$(filter stages,$(SPACE)))),$(ENAS) derive '$(RUN_DIR)' --device $(DEVICE) --resume)
+	@# By training, where the search has a latency target.
+	if grep -q '^\[latency\]' '$(RUN_DIR)/search/config.toml'; then $(ENAS) derive '$(RUN_DIR)' --device $(DEVICE) --resume; fi
 
 retrain: $(READY) ## Train the network of the run's spec.json from scratch
 	$(ENAS) retrain '$(RUN_DIR)' --device $(DEVICE) $(if $(TEACHER),--teacher '$(TEACHER)') $(FLIP_OPTION) --resume

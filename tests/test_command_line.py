@@ -358,19 +358,14 @@ def test_make_takes_a_run_whose_name_has_spaces() -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-@pytest.mark.parametrize(
-    ("space", "latency", "derives"),
-    [
-        ("stages", "", True),
-        ("stages", "none", False),
-        ("micro", "", False),
-        ("micro", "none", False),
-        ("micro", "0.9x resnet-20", True),
-    ],
-)
-def test_make_derives_where_there_is_a_latency_target(space: str, latency: str, derives: bool) -> None:
-    told = made("search", "DATASET=flowers", f"SPACE={space}", f"LATENCY={latency}").stdout
-    assert ("enas derive" in told) == derives
+@pytest.mark.parametrize(("config", "derives"), [("[latency]\ntarget_ms = 1.0\n", True), ("[policy]\n", False)])
+def test_make_derives_where_the_search_has_a_latency_target(config: str, derives: bool, tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "config.toml").write_text(f"seed = 0\n\n{config}")
+    words = ["make", "-s", "search", "DATASET=flowers", "ENAS=echo", "READY=", f"RUN_DIR={tmp_path}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    commands = [line.split()[0] for line in done.stdout.splitlines()]
+    assert commands == ["search", "derive"][: 1 + derives]
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -87,7 +87,10 @@ _PATH = click.Path(path_type=Path)
     help="For images: balanced lets rare classes count as much as frequent ones.",
 )
 @click.option(
-    "--lstm/--no-lstm", default=True, help="For text: train torch's LSTM of as many parameters, too, to compare with."
+    "--lstm/--no-lstm",
+    default=None,
+    show_default="lstm",
+    help="For text: train torch's LSTM of as many parameters, too, to compare with.",
 )
 @memory_budget_option
 @flip_option

@@ -80,7 +80,7 @@ def _is_exported(folder: Path) -> bool:
     """Whether a folder is empty, or an earlier export has written all that it holds."""
     if not folder.is_dir():
         return False
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     return not found or (_GOLDEN in found and found <= _WRITTEN)
 
 

@@ -113,12 +113,14 @@ def compare(
     begun = RunFolder(run / FOLDER)
     if begun.begun and not opening.force:
         _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=opening.again)
-    teacher = None if opening.force else _teacher_of(run / FOLDER, like=recipe.teacher)
-    if teacher is None:
-        # One that is gone is said at once.
+    begun_with = None if opening.force else _teacher_of(run / FOLDER, like=recipe.teacher)
+    recipe = replace(recipe, teacher=begun_with or recipe.teacher)
+    is_done = begun.finished and begun.summary().get("seeds") == num_seeds and not opening.force
+    if not is_done:
+        # One that is gone, or is another now, is said at once.
         teachers = open_teachers(recipe, store, device=resolve_device(setting.device))
-        teacher = recipe.teacher if teachers is None else teachers.config
-    recipe = replace(recipe, teacher=teacher)
+        if teachers is not None and begun_with is None:
+            recipe = replace(recipe, teacher=teachers.config)
     folder = RunFolder.open(run / FOLDER, config, opening)
     try:
         if opening.force:

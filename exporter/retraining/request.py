@@ -16,7 +16,7 @@ from exporter.retraining.retrain import check_task, open_teachers
 from exporter.retraining.text import task_text
 from foundation.allowance import usable_memory
 from foundation.document import ConfigError
-from searcher.arch.catalog import find_spec, is_retraining_outdated
+from searcher.arch.catalog import find_spec
 from searcher.arch.limits import MAX_WIDTH
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
@@ -57,33 +57,27 @@ class RetrainOptions:
     epochs: int | None = None
     seed: int | None = None
     class_weights: Literal["none", "balanced"] | None = None
-    lstm: bool = True
-    """For text: whether torch's LSTM is trained, too."""
+    lstm: bool | None = None
+    """For text: whether torch's LSTM is trained, too; None: yes."""
     memory_budget_mb: int | None = None
     flip: bool | None = None
     threads: int | None = None
 
     @property
     def going_on(self) -> RetrainOptions:
-        """These options, and for what they do not say those of the retraining that was begun in the run.
+        """These options, and for how to train, where they do not say it, what was begun in the run.
 
-        Not where they name another preset, data set or size, or the run is for another network now: that is another.
-        Raises: ArchitectureError: a spec of the run is damaged.
+        Not where they name another preset: nothing of it would fit. Another network or other data are found out when
+        the run is opened.
         """
         run = self.run_path or self.source
         folder = RunFolder(run / "retrain")
-        if self.config_file is not None or not folder.begun or self._makes_another_than(folder):
+        if self.config_file is not None or not folder.begun:
             return self
-        if self.source != run:
-            return replace(self, config_file=folder.config_path)
-        if is_retraining_outdated(run):
+        if self.preset not in (None, read_toml(folder.config_path).get("preset")):
             return self
-        return replace(self, config_file=folder.config_path, source=folder.path / "spec.json", run_path=run)
-
-    def _makes_another_than(self, folder: RunFolder) -> bool:
-        begun = Settings.read(folder.config_path, ()).text("preset")
-        sizes = (self.dataset, self.channels, self.cells, self.hidden_size, self.skip_merge)
-        return self.preset not in (None, begun) or any(size is not None for size in sizes)
+        lstm = RunFolder(run / "retrain-lstm").begun if self.lstm is None else self.lstm
+        return replace(self, config_file=folder.config_path, lstm=lstm)
 
 
 @dataclass(frozen=True)
@@ -137,7 +131,7 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     if seed is None and not settings.has("seed"):
         seed = provenance_of(spec, "seed", int)
     models: tuple[Model, ...] = ("spec",)
-    if options.lstm and spec.task.kind == LANGUAGE_MODELLING:
+    if options.lstm is not False and spec.task.kind == LANGUAGE_MODELLING:
         models = ("spec", "lstm")
     config = replace(
         config,

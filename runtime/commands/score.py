@@ -100,7 +100,7 @@ def evaluate(
                 "name": store.name,
                 "split": split,
                 "sha256": store.sha256[split],
-                "has_changed": changed is not None,
+                "has_changed": None if _trained_on_sha256(opened) is None else changed is not None,
             },
             **fields,
         }
@@ -125,17 +125,23 @@ def _trained_on(model: Artifact) -> str | None:
     return None
 
 
-def _changed(store: ImageStore | TextStore, model: Artifact, *, name: str) -> str | None:
-    """A word if the model was trained on other data of that name: what is scored may be among them. None if not, or if
-    the model, of an earlier version, does not say."""
+def _trained_on_sha256(model: Artifact) -> str | None:
+    """Of the data set, if the model says it, as those of earlier versions do not."""
     match model.metadata:
-        case {"spec": {"task": {"dataset": str(trained_on)}}, "producer": {"dataset_sha256": str(digest)}}:
-            if trained_on in (name, store.name) and digest != store.digest:
-                return (
-                    f"the data set {trained_on} is no longer the one that {model.path} was trained on, so what it is "
-                    "scored on may be what it has learnt"
-                )
+        case {"producer": {"dataset_sha256": str(digest)}}:
+            return digest
     return None
+
+
+def _changed(store: ImageStore | TextStore, model: Artifact, *, name: str) -> str | None:
+    """A word if the model is known to be trained on other data of that name: what is scored may be among them."""
+    trained_on, digest = _trained_on(model), _trained_on_sha256(model)
+    if digest in (None, store.digest) or trained_on not in (name, store.name):
+        return None
+    return (
+        f"the data set {trained_on} is no longer the one that {model.path} was trained on, so what it is scored on may "
+        "be what it has learnt"
+    )
 
 
 def _score_images(model: Model, *, store: ImageStore, split: str, batch_size: int) -> Evaluation:

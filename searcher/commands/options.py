@@ -165,13 +165,13 @@ def command_again() -> str:
 
 
 @contextmanager
-def exits_when_stopped() -> Iterator[None]:
+def exits_when_stopped(go_on: str = "--resume") -> Iterator[None]:
     """Where the user stops what is done in it, says how to go on, and exits. Goes around `distributed.joined`."""
     try:
         yield
     except Stopped as stopped:
         reason = "stopped at the limit of --max-hours" if stopped.out_of_time else "stopped"
-        leading_speaker()(f"{reason}; go on with: {command_again()} --resume", err=True)
+        leading_speaker()(f"{reason}; go on with: {command_again()} {go_on}", err=True)
         # torchrun hands no status on, and would start again what did not exit with 0.
         out_of_time = 0 if under_torchrun() else _OUT_OF_TIME
         click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)

@@ -110,9 +110,10 @@ def search(
         note(f"a new search in {run_path}: {config.space} networks for {config.dataset}, preset {config.preset}")
     with ExitStack() as stack:
         interrupt = stack.enter_context(catch_signals())
-        stack.enter_context(exits_when_stopped())
-        with interrupt.at_once():  # what is measured meanwhile is kept
+        # What is measured meanwhile is kept; an earlier search is still there.
+        with exits_when_stopped("--force" if opening.force else "--resume"), interrupt.at_once():
             config, table = with_latency(request, tables=tables, say=note)
+        stack.enter_context(exits_when_stopped())
         world = stack.enter_context(joined(torch_device))
         # One machine's latencies for all: ranks that predict others would draw and reward differently.
         config, table = world.share(lambda: (config, table))

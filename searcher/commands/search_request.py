@@ -17,6 +17,7 @@ from searcher.latency.table import LatencyTable
 from searcher.latency.target import LatencyTarget, check_goal, check_has_latency, target_ms
 from searcher.presets.catalog import default_dataset, default_latency, search_preset
 from searcher.presets.datasets import default_space
+from searcher.running.run_folder import read_toml
 from searcher.running.settings import Settings
 from searcher.training.derive import PAPER_DERIVATION, DeriveConfig
 from searcher.training.mirroring import FLIP, decide_flip
@@ -57,9 +58,10 @@ class SearchOptions:
         config = folder / "config.toml"
         if self.config_file is not None or not config.exists():
             return self
-        begun = Settings.read(config, ())
-        is_another = any(getattr(self, key) not in (None, begun.text(key)) for key in ("space", "preset"))
-        return self if is_another else replace(self, config_file=config)
+        begun = read_toml(config)
+        is_another = any(getattr(self, key) not in (None, begun.get(key)) for key in ("space", "preset"))
+        is_of_this_version = SearchConfig.upgraded(begun) == begun
+        return replace(self, config_file=config) if is_of_this_version and not is_another else self
 
 
 @dataclass(frozen=True)

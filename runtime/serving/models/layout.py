@@ -16,7 +16,7 @@ from runtime.models.artifact import MODEL, SEQUENCE_MODEL, ArtifactError, no_mod
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # Files, since a model of a folder may be called "search".
-_MARKS_OF_A_RUN = ("spec.json", "search/config.toml", "retrain/config.toml")
+_MARKS_OF_A_RUN = ("search/config.toml", "retrain/config.toml")
 
 Files = Mapping[str, Path]
 """Version -> file."""

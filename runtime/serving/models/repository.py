@@ -179,7 +179,7 @@ class Repository:
             for name, files in found.items():
                 entry = self._entries.setdefault(name, _Entry())
                 news = entry.news(files, retry=retry)
-                if entry.is_wanted and (news or entry.files.keys() - files.keys()):
+                if entry.is_wanted and (news or (entry.files.keys() | entry.refused.keys()) - files.keys()):
                     await self._take(name, files, news)
             for name in [name for name in self._entries if name not in found]:
                 await self._take(name, {}, {})

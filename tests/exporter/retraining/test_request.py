@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from datasets.catalog import load_images
 from datasets.store import StoreError
 from exporter.retraining.request import RetrainOptions, RetrainRequest, retrain_request
 from foundation.document import ConfigError, DocumentError
 from searcher.arch.catalog import find_spec
+from searcher.arch.retarget import retarget
 from searcher.arch.spec import write_spec
 from searcher.arch.widths import widths
 from searcher.running.run_folder import RunError, RunFolder
+from searcher.training.task_kinds import task_of
 from tests.end_to_end import conftest as tiny
 
 store_path = tiny.store_path
@@ -94,21 +97,35 @@ def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_pa
 
 def test_what_is_gone_on_with_keeps_the_options_it_was_begun_with(store_path: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    first = request_of("resnet-20", run, dataset=str(store_path), preset="quick", channels=8, assignments=("seed=7",))
     run.mkdir()
-    write_spec(run / "spec.json", find_spec(Path("resnet-20")))
+    spec = retarget(find_spec(Path("resnet-20")), task_of(load_images(str(store_path)), dataset=str(store_path)))
+    write_spec(run / "spec.json", spec)
+    first = retrain_request(RetrainOptions(source=run, preset="quick", assignments=("seed=7",)), say=print)
     RunFolder.open(run / "retrain", first.config).close()
-    write_spec(run / "retrain" / "spec.json", first.spec)
 
-    def again(source: Path, **options: Any) -> RetrainRequest:
+    def again(source: Path = run, **options: Any) -> RetrainRequest:
         return retrain_request(RetrainOptions(source=source, **options).going_on, say=print)
 
-    assert again(run) == first
-    assert again(run, seed=8).config == replace(first.config, seed=8)
-    spec = again(Path("resnet-20"), run_path=run, dataset=str(store_path), preset="quick")  # says another size
-    assert (spec.config.seed, spec.spec == first.spec) == (0, False)
-    write_spec(run / "spec.json", find_spec(Path("narrow-small")))  # what a later search has chosen
-    assert RetrainOptions(source=run).going_on == RetrainOptions(source=run)
+    assert again() == first
+    assert again(preset="quick", seed=8).config == replace(first.config, seed=8)
+    assert again(channels=8).config == replace(first.config, spec_sha256=again(channels=8).config.spec_sha256)
+    assert again(preset="deploy").config.preset == "deploy"
+    search = run / "search"
+    search.mkdir()
+    (search / "config.toml").touch()
+    with pytest.raises(RunError, match="the search is not finished"):
+        again()
+
+
+def test_an_lstm_is_gone_on_with_where_one_was_begun(text_path: Path, tmp_path: Path) -> None:
+    options = {"dataset": str(text_path), "preset": "quick", "lstm": False}
+    first = request_of("enas-recurrent-published", tmp_path, **options)
+    RunFolder.open(tmp_path / "retrain", first.config).close()
+    asked = RetrainOptions(source=Path("enas-recurrent-published"), run_path=tmp_path, dataset=str(text_path))
+    assert retrain_request(asked.going_on, say=print) == first
+    (tmp_path / "retrain-lstm").mkdir()
+    (tmp_path / "retrain-lstm" / "config.toml").touch()
+    assert asked.going_on.lstm
 
 
 def test_the_configuration_of_a_search_is_not_that_of_a_retraining(store_path: Path, tmp_path: Path) -> None:

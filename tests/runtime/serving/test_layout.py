@@ -23,7 +23,7 @@ def test_a_run_is_a_model_of_its_name_and_one_more_of_whole_sequences(tmp_path: 
     assert set(find_models(language_models.save_run(tmp_path / "cats"))) == {"cats", "cats-sequence"}
 
 
-@pytest.mark.parametrize("mark", ["spec.json", "search/config.toml", "retrain/config.toml"])
+@pytest.mark.parametrize("mark", ["search/config.toml", "retrain/config.toml"])
 def test_the_other_forms_of_a_run_do_not_take_its_models_place(run_directory: Path, mark: str) -> None:
     (run_directory / "model.onnx").rename(run_directory / "model-fp16.onnx")
     (run_directory / mark).parent.mkdir(exist_ok=True)

@@ -238,7 +238,8 @@ def refusals(caplog: pytest.LogCaptureFixture) -> int:
 def test_a_run_that_loses_its_model_serves_on_and_says_so(tmp_path: Path) -> None:
     model = good(tmp_path / "run" / "model.onnx")
     good(tmp_path / "run" / "model-fp16.onnx", precision="fp16")
-    (tmp_path / "run" / "spec.json").touch()
+    (tmp_path / "run" / "retrain").mkdir()
+    (tmp_path / "run" / "retrain" / "config.toml").touch()
 
     async def scenario() -> None:
         models = repository(tmp_path / "run")
