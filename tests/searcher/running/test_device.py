@@ -14,18 +14,19 @@ from tests.forked import Forked
 
 
 def count_faults(prepared: bool) -> None:
-    """Say how many pages a process's third step asks the system for."""
+    """Say how many pages a process's step asks the system for, the least of some after the first two."""
     if prepared:
         prepare(torch.device("cpu"))
 
     def step() -> None:
         [torch.ones(2**21) for _ in range(20)]  # 160 MiB
 
-    step()
-    step()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    asked = []
+    for _ in range(6):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        step()
+        asked.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    print(min(asked[2:]))  # now and then one moves a block or two
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
