@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,13 +26,12 @@ from exporter.retraining.text import score_text
 from exporter.selection.candidates import Candidate, candidates_of, descendants_of, read_candidate
 from exporter.selection.halving import HalvingConfig
 from exporter.selection.rungs import Rung, RungTrainer
-from exporter.selection.searches import finished_search
+from exporter.selection.searches import FinishedSearch, finished_search
 from exporter.selection.standings import Showing, kept_of, rank
 from foundation.document import read_json
 from foundation.files import write_text
 from searcher.arch.spec import Spec, spec_digest, write_spec
 from searcher.running.device import resolve_device
-from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Setting
 from searcher.running.run_folder import Opening, RunFolder
 from searcher.training.image_learner import ImageTraining
@@ -95,46 +94,75 @@ def derive_by_training(
                 _write_choice(run, derivation, finished.spec)
             return derivation
         (run / DERIVATION).unlink(missing_ok=True)
-        chosen_once = partial(_chosen_once, interrupt=setting.interrupt, log=log)
-        candidates = chosen_once(begun.path / _CANDIDATES, partial(candidates_of, finished, config, log=log))
-        metric = finished.search.learner.metric
-        count = finished.store.count("valid")
         trainer = RungTrainer(begun.path, config, retrain_config, finished.store, setting, opening.again, log)
-        alive = {one.name: one for one in candidates}
-        rungs: list[Rung] = []
-        for number, epochs in enumerate(config.rung_epochs, start=1):
-            showings = trainer.train(list(alive.values()), rung=number)
-            if number == 1 and config.num_descendants:
-                best = [alive[name] for name in rank(showings, metric=metric, count=count)]
-                descendants = chosen_once(
-                    begun.path / _DESCENDANTS, partial(descendants_of, best, finished, config, log=log)
+        derivation = _Halving(finished, config, trainer).derivation()
+        _write_choice(run, derivation, finished.spec)
+        write_text(run / DERIVATION, json.dumps(derivation.to_document(), indent=1) + "\n")
+        count = len(derivation.candidates)
+        begun.finish({"chosen": derivation.chosen, "candidates": count, "seconds": round(begun.seconds, 1)})
+        return derivation
+
+
+@dataclass(frozen=True)
+class _Halving:
+    """From the candidates of a search to one: what an earlier start chose and trained is not done again."""
+
+    finished: FinishedSearch
+    config: HalvingConfig
+    trainer: RungTrainer
+
+    def derivation(self) -> Derivation:
+        """Train rung by rung. Raises: as `derive_by_training`."""
+        search = self.finished.search
+        metric = search.learner.metric
+        candidates = self._chosen_once(_CANDIDATES, partial(candidates_of, self.finished, self.config))
+        alive, rungs = candidates, []
+        for number, epochs in enumerate(self.config.rung_epochs, start=1):
+            showings = self.trainer.train(alive, rung=number)
+            if number == 1 and self.config.num_descendants:
+                ranked = self._ranked(alive, showings)
+                descendants = self._chosen_once(
+                    _DESCENDANTS, partial(descendants_of, ranked, self.finished, self.config)
                 )
-                showings |= trainer.train(descendants, rung=number)
-                candidates = [*candidates, *descendants]
-                alive |= {one.name: one for one in descendants}
+                showings |= self.trainer.train(descendants, rung=number)
+                candidates = alive = [*alive, *descendants]
             rungs.append(Rung(epochs, showings))
-            ranked = rank(showings, metric=metric, count=count)
-            told = _text(showings[ranked[0]].score, metric)
-            log(f"{trainer.title(number)}: the best is {ranked[0]}, valid {metric} {told}")
-            if number == len(config.rung_epochs):
-                kept = ranked[:1]
-            else:
-                known = {name for name, one in alive.items() if one.reward is None}
-                kept = kept_of(ranked, max(2, math.ceil(config.keep * len(alive))), known=known)
-            alive = {name: alive[name] for name in kept}
-        (chosen,) = alive.values()
-        target = finished.search.config.latency
-        derivation = Derivation(
-            chosen=chosen.name,
+            ranked = self._ranked(alive, showings)
+            best = ranked[0].name
+            told = _text(showings[best].score, metric)
+            self.trainer.log(f"{self.trainer.title(number)}: the best is {best}, valid {metric} {told}")
+            known = {one.name for one in ranked if one.reward is None}
+            count = max(2, math.ceil(self.config.keep * len(ranked)))
+            kept = kept_of([one.name for one in ranked], count, known=known)
+            alive = [one for one in ranked if one.name in kept]
+        target = search.config.latency
+        return Derivation(
+            chosen=best,
             metric=metric,
             target_ms=None if target is None else target.target_ms,
             candidates=tuple(candidates),
             rungs=tuple(rungs),
         )
-        _write_choice(run, derivation, finished.spec)
-        write_text(run / DERIVATION, json.dumps(derivation.to_document(), indent=1) + "\n")
-        begun.finish({"chosen": chosen.name, "candidates": len(candidates), "seconds": round(begun.seconds, 1)})
-        return derivation
+
+    def _ranked(self, alive: Sequence[Candidate], showings: Mapping[str, Showing]) -> list[Candidate]:
+        """The best first."""
+        by_name = {one.name: one for one in alive}
+        names = rank(showings, metric=self.finished.search.learner.metric, count=self.finished.store.count("valid"))
+        return [by_name[name] for name in names]
+
+    def _chosen_once(self, file: str, choose: Callable[..., list[Candidate]]) -> list[Candidate]:
+        """The candidates that an earlier start chose, if it did, else these, which are written down.
+
+        Args: choose: given `log`. Raises: DocumentError: the file is damaged.
+        """
+        path, log = self.trainer.folder / file, self.trainer.log
+        if path.exists():
+            return [read_candidate(one, source=str(path)) for one in read_json(path)]
+        with self.trainer.setting.interrupt.at_once():
+            log(f"choosing {path.stem}: drawing them, and fitting their widths by measurement where there is a target")
+            candidates = choose(log=log)
+        write_text(path, json.dumps([one.to_document() for one in candidates], indent=1) + "\n")
+        return candidates
 
 
 def read_derivation(run: Path) -> Derivation:
@@ -153,22 +181,6 @@ def read_derivation(run: Path) -> Derivation:
         for rung in document["rungs"]
     )
     return Derivation(document["chosen"], document["metric"], document["target_ms"], candidates, rungs)
-
-
-def _chosen_once(
-    path: Path, choose: Callable[[], list[Candidate]], *, interrupt: Interrupt, log: Callable[[str], None]
-) -> list[Candidate]:
-    """The candidates that an earlier start chose, if it did, else these, which are written down.
-
-    Raises: DocumentError: the file is damaged.
-    """
-    if path.exists():
-        return [read_candidate(one, source=str(path)) for one in read_json(path)]
-    with interrupt.at_once():
-        log(f"choosing {path.stem}: drawing them, and fitting their widths by measurement where there is a target")
-        candidates = choose()
-    write_text(path, json.dumps([one.to_document() for one in candidates], indent=1) + "\n")
-    return candidates
 
 
 def _delete(folder: Path) -> None:
