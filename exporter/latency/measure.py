@@ -4,7 +4,7 @@ The one place that answers it, whoever asks: a search, a comparison, a fit of wi
 `trace.py`, with its batch norms on the statistics of random pictures, and timed by the benchmark that times the files
 that ship. What is told is not the median, though, but what the fastest tenth of the calls keeps to: networks are
 compared here, and where others use the machine, or the host that it shares, medians of one network differ by 2 to 5 %
-from one sitting to the next, and this by 0.3 % (docs/results.md; `make bench ONLY=latencies` measures it here).
+from one sitting to the next, and this by 0.3 % (docs/experiments.md; `make bench ONLY=latencies` measures it here).
 """
 
 # B batch, C channels, H height, W width, n networks
