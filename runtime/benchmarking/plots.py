@@ -14,11 +14,16 @@ from runtime.benchmarking.targets import Target
 
 
 def write_plots(sweep: Sweep, folder: Path) -> list[Path]:
-    """Write into `folder` the pictures for which enough was measured; gives their paths."""
+    """Write the pictures for which enough was measured into `folder`, and remove an earlier benchmark's others there.
+
+    Returns: the paths of those written.
+    """
     pictures = {"benchmark-batches.svg": batch_plot(sweep), "benchmark-accuracy.svg": accuracy_plot(sweep)}
     written = []
     for name, picture in pictures.items():
-        if picture is not None:
+        if picture is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
             write_text(folder / name, picture + "\n")
             written.append(folder / name)
     return written

@@ -178,6 +178,8 @@ def _serve(
     def work(call: Call) -> None:
         while not stopped.is_set() and (due_ns := due()) is not None:
             _wait_until(due_ns, stopped, alone=len(calls) == 1)
+            if stopped.is_set():
+                return
             began_ns = time.perf_counter_ns()
             try:
                 call()

@@ -78,7 +78,7 @@ def run_sweep(
         if sweep.is_partial:
             break
     sweep.activity = Activity.between(before, Reading.take())
-    if sweep.failures and not any(point.series.samples_ms.size for point in sweep.points):
+    if sweep.failures and not any(point.series.calls_per_s for point in sweep.points):
         raise BenchmarkError("; ".join(sweep.failures))
     return sweep
 

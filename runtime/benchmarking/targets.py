@@ -143,7 +143,7 @@ class OnnxTarget:
                 precision=None if doubt else _of_type(metadata.get("precision"), str),
                 accuracy=None if doubt else _of_type(metadata.get("accuracy"), dict),
                 producer=_of_type(metadata.get("producer"), dict),
-                settings={"intra_op_threads": threads, **asdict(tuning), **asdict(transfer)},
+                settings={**asdict(tuning), **asdict(transfer)},
                 note=doubt or note,
             ),
             provider=session.device,

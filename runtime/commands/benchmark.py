@@ -79,7 +79,7 @@ _FAILED = 1
     "min_samples",
     type=click.IntRange(min=1),
     default=64,
-    help="Samples to take even if the time is over, up to five times as long; 64 support a p90.",
+    help="Samples of single- and multi-stream to take even if the time is over, up to five times as long.",
 )
 @click.option(
     "--warmup",

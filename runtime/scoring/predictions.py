@@ -82,6 +82,9 @@ def predictions(model: Model, files: Sequence[File], *, top: int) -> Iterator[An
                 yield Failure(file.path, picture)
                 continue
             row = next(probabilities)
+            if not np.isfinite(row).all():
+                yield Failure(file.path, "the model answers with numbers that are not finite")
+                continue
             best = [(model.classes[k], float(row[k])) for k in top_classes(row, top=top)]
             yield Answer(file.path, best, picture.remark)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from foundation.files import sha256_of
 from searcher.report import html, values
 from searcher.report.run_files import read_object, table_in
 from searcher.report.sections.elements import quoted, scalars, table_of
@@ -63,10 +64,15 @@ def benchmark_section(run: Path) -> Iterator[str]:
     if not document:
         yield html.missing("The model's speed has not been measured yet", f"enas benchmark {quoted(run)}")
         return
+    if _is_of_another_model(document, run / "model.onnx"):
+        yield html.missing("The benchmark here is of an earlier model", f"enas benchmark {quoted(run)}")
+        return
     if document.get("is_partial"):
         yield "<p>The benchmark was interrupted: these are the samples taken until then.</p>"
     rows = [_benchmark_row(point) for point in document.get("points", []) if isinstance(point, Mapping)]
     yield table_of(rows)
+    if failures := document.get("failures"):
+        yield f'<p class="bad">Failed: {html.escaped("; ".join(map(str, failures)))}.</p>'
     if disturbances := document.get("disturbances"):
         yield f'<p class="bad">Noisy: {html.escaped("; ".join(map(str, disturbances)))}.</p>'
     machine = table_in(document, "machine")
@@ -78,6 +84,12 @@ def benchmark_section(run: Path) -> Iterator[str]:
             *table_in(machine, "versions").items(),
         ]
     )
+
+
+def _is_of_another_model(benchmark: Mapping[str, Any], model: Path) -> bool:
+    """Whether a benchmark states files, and the model, which is there, is not among them."""
+    measured = {one.get("sha256") for one in benchmark.get("models", []) if isinstance(one, Mapping)} - {None}
+    return bool(measured) and model.exists() and sha256_of(model) not in measured
 
 
 def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:

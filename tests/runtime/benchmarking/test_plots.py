@@ -68,6 +68,8 @@ def test_what_was_not_measured_is_not_drawn(sweep: Sweep, tmp_path: Path) -> Non
     assert accuracy_plot(one_size) is None
     assert write_plots(one_size, tmp_path) == []
     assert [path.name for path in write_plots(sweep, tmp_path)] == ["benchmark-batches.svg", "benchmark-accuracy.svg"]
+    assert write_plots(one_size, tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_perplexity_is_no_accuracy(sweep: Sweep) -> None:

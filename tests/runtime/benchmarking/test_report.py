@@ -219,7 +219,7 @@ def test_the_document_holds_every_sample_and_what_they_hang_on(sweep: Sweep) -> 
     assert model["nodes"] == {"CPUExecutionProvider": 7}
     assert model["accuracy"]["count"] == 2000
     assert model["inputs"] == [{"name": "images", "dtype": "uint8", "shape": ["batch", 6, 8, 1]}]
-    assert model["settings"]["intra_op_threads"] == 2
+    assert model["settings"]["spinning"] is True
     assert [sitting["samples_ms"] for sitting in fast["sittings"]] == [[[0.5] * 5] * 70] * 2
     assert fast["sittings"][0]["warm_up"] == {"calls": 30, "seconds": 0.2, "is_steady": True}
     assert (fast["open_ms"], fast["first_ms"], fast["new_shape_ms"]) == (45.0, 5.0, 1.5)

@@ -189,6 +189,21 @@ def test_an_interrupt_keeps_what_was_measured(scenario: Any) -> None:
     assert 10 <= measurement.series[0].samples_ms.size <= 40
 
 
+def test_an_interrupt_makes_no_call_before_it_is_due() -> None:
+    main = threading.main_thread()
+
+    def call() -> None:
+        import signal
+
+        signal.pthread_kill(main.ident or 0, signal.SIGINT)
+
+    plan = Plan(duration_s=8, min_samples=1, sittings=1, warmup_s=0)
+    load = Load("server", rate_per_s=1, arrivals="constant", concurrency=4)
+    measurement = measure([_contestant(call)], plan=plan, play=load.play())
+    assert measurement.is_partial
+    assert (measurement.series[0].samples_ms >= 0).all()
+
+
 @in_a_quiet_moment
 def test_contestants_under_a_load_are_compared() -> None:
     contestants = [_contestant(_sleep(8), "slow"), _contestant(_sleep(4), "fast")]

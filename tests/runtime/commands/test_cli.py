@@ -160,6 +160,17 @@ def test_predict_names_the_first_of_equally_likely_classes(
     assert named == 2 * [list(Model.open(model_path).classes[:2])]
 
 
+def test_numbers_that_are_not_finite_are_no_answer(pictures: list[Path], tmp_path: Path) -> None:
+    graph = tiny_graph()
+    graph.initializer[2].raw_data = np.full(len(CLASSES), np.nan, np.float32).tobytes()
+    path = save(tmp_path / "nan.onnx", graph, metadata())
+    result = run(cli.predict, path, *pictures, "-e", "cpu", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert document["predictions"] == []
+    assert [one["error"] for one in document["failures"]] == ["the model answers with numbers that are not finite"] * 2
+
+
 def test_predict_says_how_deep_pixels_were_scaled(model_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     path.write_bytes(sixteen_bits.png(np.full((20, 30, 3), 4095, np.uint16)))

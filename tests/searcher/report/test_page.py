@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -312,6 +313,18 @@ def test_equal_runs_give_equal_bytes(run: Path) -> None:
 def test_a_benchmark_of_another_shape_is_shown_as_far_as_it_goes(run: Path, document: dict[str, Any]) -> None:
     _write(run / "benchmark.json", document)
     assert "Benchmark" in _page(run)
+
+
+def test_a_benchmark_of_an_earlier_model_is_not_shown_as_this_ones(run: Path) -> None:
+    (run / "model.onnx").write_bytes(b"model")
+    digest = hashlib.sha256(b"model").hexdigest()
+    document = {**BENCHMARK, "models": [{"sha256": digest}], "failures": ["batch 512: out of memory"]}
+    _write(run / "benchmark.json", document)
+    assert "Failed: batch 512: out of memory." in _page(run)
+    (run / "model.onnx").write_bytes(b"another")
+    page = _page(run)
+    assert "The benchmark here is of an earlier model" in page
+    assert "out of memory" not in page
 
 
 def test_a_run_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
