@@ -16,7 +16,7 @@ from torch import Tensor
 
 from datasets.batches import ImageBatches
 from datasets.store import ImageStore
-from exporter.retraining.teacher_model import Layout, TeacherError, TeacherModel
+from exporter.retraining.teacher_model import Layout, StatedInput, TeacherError, TeacherModel
 from foundation.document import ConfigError
 from foundation.seeds import numpy_generator
 from runtime.models.providers import Provider
@@ -39,7 +39,8 @@ class TeacherConfig:
     weight: float = 0.9
     """Of the teacher in the loss, in (0, 1]; the labels have the rest. Beyer et al. 2022: 1."""
     layout: Layout = "auto"
-    """Of the axes of pictures; auto reads it from the place of the 1 or 3 channels."""
+    """Of the axes of pictures; auto reads it from the place of the 1 or 3 channels. Like `size`, `mean` and `std` for all
+    models whose files leave it open."""
     size: int = 0
     """Side of pictures in pixels where the file leaves it open; 0 for the data set's own."""
     mean: tuple[float, ...] = ()
@@ -61,6 +62,11 @@ class TeacherConfig:
             raise ConfigError("std must be above 0")
         if self.sha256 and len(self.sha256) != len(self.models):
             raise ConfigError("sha256 has not as many entries as models")
+
+    @property
+    def stated(self) -> StatedInput:
+        """What is said of the models' input."""
+        return StatedInput(self.layout, self.size, self.mean, self.std)
 
     @property
     def of_any_file(self) -> TeacherConfig:
@@ -112,10 +118,7 @@ class Teachers:
                 image_shape=store.image_shape,
                 provider=provider,
                 threads=torch.get_num_threads(),
-                layout=config.layout,
-                size=config.size,
-                mean=config.mean,
-                std=config.std,
+                stated=config.stated,
             )
             model, confusion = self._examine(model, valid, numbers, classes=store.classes)
             artifact = model.artifact
@@ -162,27 +165,31 @@ class Teachers:
             if start == 0:
                 model = model.with_output_of(model.raw(pixels), num_classes=num_classes)
             np.add.at(confusion, (labels.cpu().numpy(), model(pixels).argmax(1)), 1)
-        _check_confusion(model, confusion, classes=classes)
+        check_confusion(model, confusion, classes=classes)
         return model, confusion
 
 
-def _check_confusion(model: TeacherModel, confusion: np.ndarray, *, classes: Sequence[str]) -> None:
+def check_confusion(model: TeacherModel, confusion: np.ndarray, *, classes: Sequence[str]) -> None:
     """Raises: TeacherError: the model does no better than chance, or better with two of its classes exchanged."""
-    path, count = model.artifact.path, confusion.sum()
+    path, right = model.artifact.path, np.diag(confusion)
     if model.columns is None:
-        right = np.diag(confusion)
         gain = confusion + confusion.T - right - right[:, None]  # of exchanging two
+        # Answers that cannot tell two classes apart are right or wrong by chance.
+        gain = gain - 2 * np.sqrt(confusion + confusion.T + right + right[:, None])
         one, other = np.unravel_index(gain.argmax(), gain.shape)
         if gain[one, other] > 0:
             raise TeacherError(
                 f"{path}: it names no classes, and takes '{classes[one]}' for '{classes[other]}' more often than not: "
-                "its classes seem to come in another order than the data set's"
+                "its classes seem to come in another order than the data set's; if they do not, write `names` into its "
+                "metadata, the list of them"
             )
-    chance = confusion.sum(1).max() / count
-    bound = chance + 3 * math.sqrt(chance * (1 - chance) / count)
-    accuracy = np.trace(confusion) / count
-    if accuracy <= min(bound, 1 - 1 / count):
+    counts = confusion.sum(1)
+    recalls = right[counts > 0] / counts[counts > 0]
+    chance = 1 / len(classes)
+    error = math.sqrt((chance * (1 - chance) / counts[counts > 0]).sum()) / len(recalls)
+    # Few images leave much to chance: then a teacher need only be better by a tenth of what it can be.
+    if recalls.mean() <= chance + min(3 * error, 0.1 * (1 - chance)):
         raise TeacherError(
-            f"{path}: it answers {accuracy:.2%} of {count:,} images of valid correctly, no better than chance; "
-            "teacher.mean and teacher.std, or its classes, are not what it was trained with"
+            f"{path}: its balanced accuracy on {counts.sum():,} images of valid is {recalls.mean():.2%}, no better "
+            "than chance; teacher.mean and teacher.std, or its classes, are not what it was trained with"
         )

@@ -1,6 +1,7 @@
 """An ONNX classifier of any origin that teaches: pictures of our data set in, logits in our order of classes out.
 
-What it takes is read from the file, its graph first and its metadata, and from settings where the file leaves it open.
+What it takes is read from the file's graph, and from settings where the graph leaves it open; its classes from the
+file's metadata.
 Whether it is a good teacher is for `teacher.py` to find out.
 """
 
@@ -24,7 +25,12 @@ from runtime.models.providers import Provider, Tuning
 
 Layout = Literal["auto", "nchw", "nhwc"]
 
-_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+_CHANNEL_AXES: dict[Literal["nchw", "nhwc"], int] = {"nchw": 1, "nhwc": 3}
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
 _LUMINANCE = (0.299, 0.587, 0.114)
 """ITU-R BT.601, as Pillow makes colour grey."""
 _LEAST_PROBABILITY = 1e-7
@@ -32,6 +38,16 @@ _LEAST_PROBABILITY = 1e-7
 
 class TeacherError(ValueError):
     """A model cannot teach this data set."""
+
+
+@dataclass(frozen=True)
+class StatedInput:
+    """What a user says of the input of models whose files leave it open; the fields of `TeacherConfig`."""
+
+    layout: Layout = "auto"
+    size: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,12 +102,9 @@ class TeacherModel:
         image_shape: tuple[int, int, int],
         provider: Provider,
         threads: int,
-        layout: Layout,
-        size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        stated: StatedInput,
     ) -> TeacherModel:
-        """Args: classes, image_shape: of the data set, H, W, C. layout, size, mean, std: see `TeacherConfig`.
+        """Args: classes, image_shape: of the data set, H, W, C.
 
         Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had. TeacherError: it takes no
         pictures, or its classes are not the data set's, or what it takes is not known.
@@ -99,7 +112,7 @@ class TeacherModel:
         file = read_model(Path(path))
         # Idle threads that spin would take the cores from torch, which computes while this does not.
         artifact, _ = load(file, provider=provider, threads=threads, tuning=Tuning(spinning=False))
-        view = _view(artifact, image_shape=image_shape, layout=layout, size=size, mean=mean, std=std)
+        view = _view(artifact, stated, image_shape=image_shape)
         output = _output(artifact)
         columns = _columns(artifact, classes)
         count = next(o.shape[1] for o in artifact.session.ort.get_outputs() if o.name == output)
@@ -144,34 +157,29 @@ class TeacherModel:
         return answers if self.columns is None else answers[:, self.columns]
 
 
-def _view(
-    artifact: Artifact,
-    *,
-    image_shape: tuple[int, int, int],
-    layout: Layout,
-    size: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> View:
+def _view(artifact: Artifact, stated: StatedInput, *, image_shape: tuple[int, int, int]) -> View:
     inputs = artifact.session.ort.get_inputs()
     said = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
     if len(inputs) != 1 or inputs[0].type not in _TYPES or len(inputs[0].shape) != 4:
         raise TeacherError(f"{artifact.path}: it takes {said}; a teacher takes pictures: uint8 or float, four axes")
     dtype, shape = _TYPES[inputs[0].type], inputs[0].shape
-    fits = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if shape[axis] in (1, 3)]
-    if layout == "auto":
-        if len(fits) != 1:
-            raise TeacherError(f"{artifact.path}: it takes {said}; say which axis is colour: --set teacher.layout=nchw")
-        (layout,) = fits  # type: ignore[assignment]
+    fits = [layout for layout, axis in _CHANNEL_AXES.items() if shape[axis] in (1, 3)]
+    if stated.layout != "auto":
+        layout = stated.layout
+    elif len(fits) == 1:
+        (layout,) = fits
+    else:
+        raise TeacherError(f"{artifact.path}: it takes {said}; say which axis is colour: --set teacher.layout=nchw")
     height, width, channels = (shape[2], shape[3], shape[1]) if layout == "nchw" else shape[1:]
+    if not isinstance(channels, int):
+        channels = image_shape[2]
     if channels not in (1, 3):
         raise TeacherError(f"{artifact.path}: it takes {said}; a teacher takes pictures of 1 or 3 channels")
-    sides = [
-        side if isinstance(side, int) else size or ours
+    height, width = (
+        side if isinstance(side, int) else stated.size or ours
         for side, ours in zip((height, width), image_shape, strict=False)
-    ]
-    if size and sides != [size, size]:
-        raise TeacherError(f"{artifact.path}: teacher.size is {size}, but it takes {said}")
+    )
+    mean, std = stated.mean, stated.std
     if dtype is np.uint8:
         mean, std = (), ()
     elif {len(mean), len(std)} - {1, channels} or not (mean and std):
@@ -179,7 +187,7 @@ def _view(
             f"{artifact.path}: it takes floats; say how pixels from 0 to 1 are normalised, with a number for each of "
             f"its {channels} channels: --set teacher.mean=[0.485,0.456,0.406] --set teacher.std=[0.229,0.224,0.225]"
         )
-    return View(dtype, layout, sides[0], sides[1], channels, mean, std)  # type: ignore[arg-type]
+    return View(dtype, layout, height, width, channels, mean, std)
 
 
 def _output(artifact: Artifact) -> str:

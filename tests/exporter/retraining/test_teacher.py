@@ -19,8 +19,8 @@ from datasets.store import ImageStore
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.presets import retrain_preset
 from exporter.retraining.retrain import open_teachers, retrain
-from exporter.retraining.teacher import TeacherConfig, Teachers
-from exporter.retraining.teacher_model import TeacherError, TeacherModel
+from exporter.retraining.teacher import TeacherConfig, Teachers, check_confusion
+from exporter.retraining.teacher_model import StatedInput, TeacherError, TeacherModel
 from foundation.document import ConfigError
 from runtime.models.providers import ProviderError
 from searcher.arch.spaces.stages import StagesSize
@@ -265,13 +265,13 @@ def damaged(store: ImageStore) -> np.ndarray:
             lambda p, s: write_teacher(p, fitted(s)[:, [1, 0, 2]]),
             {},
             "it names no classes, and takes 'bar' for 'dot' more often than not: its classes seem to come in another "
-            "order than the data set's",
+            "order than the data set's; if they do not, write `names` into its metadata, the list of them",
         ),
         (
             lambda p, s: write_teacher(p, np.eye(65, 3, dtype=np.float32) * 0, metadata=NAMES),
             {},
-            "it answers 33.33% of 90 images of valid correctly, no better than chance; teacher.mean and teacher.std, "
-            "or its classes, are not what it was trained with",
+            "its balanced accuracy on 90 images of valid is 33.33%, no better than chance; teacher.mean and "
+            "teacher.std, or its classes, are not what it was trained with",
         ),
         (lambda p, s: write_teacher(p, damaged(s)), {}, "it answers with numbers that are not finite"),
         (
@@ -293,11 +293,6 @@ def damaged(store: ImageStore) -> np.ndarray:
         ),
         (
             lambda p, s: write_teacher(p, fitted(s)),
-            {"size": 16},
-            "teacher.size is 16, but it takes images tensor(uint8) ['batch', 8, 8, 1]",
-        ),
-        (
-            lambda p, s: write_teacher(p, fitted(s)),
             {"sha256": ("0",)},
             "no longer the model that the run was begun with; start anew with --force",
         ),
@@ -310,6 +305,40 @@ def test_what_cannot_teach_is_refused_by_name(
     with pytest.raises(TeacherError) as error:
         opened(store, path, **settings)
     assert str(error.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "refused"),
+    [
+        # Two classes that look alike: 40 pictures of which 21 are right by chance are no sign of another order.
+        ([[19, 21, 0], [20, 20, 0], [0, 0, 20]], None),
+        ([[0, 4, 0], [4, 0, 0], [0, 0, 4]], "another order"),
+        # A rare class: 99 % are right, where the largest class alone makes 90 %.
+        ([[90, 0, 0], [1, 9, 0], [0, 0, 1]], None),
+        ([[90, 0, 0], [10, 0, 0], [1, 0, 0]], "no better than chance"),
+        ([[8, 1, 1], [1, 8, 1], [1, 1, 8]], None),
+    ],
+)
+def test_a_teacher_is_judged_by_more_than_chance(
+    store: ImageStore, teacher: Path, rows: list[list[int]], refused: str | None
+) -> None:
+    model = replace(
+        TeacherModel.open(
+            str(teacher), classes=CLASSES, image_shape=(8, 8, 1), provider="cpu", threads=1, stated=StatedInput()
+        ),
+        columns=None,
+    )
+    if refused is None:
+        check_confusion(model, np.array(rows), classes=CLASSES)
+    else:
+        with pytest.raises(TeacherError, match=refused):
+            check_confusion(model, np.array(rows), classes=CLASSES)
+
+
+def test_a_size_is_for_the_teachers_that_leave_it_open(tmp_path: Path, store: ImageStore, teacher: Path) -> None:
+    free = write_teacher(tmp_path / "free.onnx", fitted(store), shape=("batch", "h", "w", "c"), metadata=NAMES)
+    teachers = opened(store, teacher, free, size=8, layout="nhwc")
+    assert [one.accuracy for one in teachers.examined] == [1, 1]
 
 
 def test_a_refused_teacher_leaves_no_run(tmp_path: Path, store: ImageStore) -> None:
@@ -325,9 +354,9 @@ def test_a_refused_teacher_leaves_no_run(tmp_path: Path, store: ImageStore) -> N
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_teacher_on_cuda_that_cannot_be_had_is_refused(store: ImageStore, teacher: Path) -> None:
-    options: dict[str, Any] = {"classes": CLASSES, "image_shape": (8, 8, 1), "layout": "auto", "size": 0}
+    options: dict[str, Any] = {"classes": CLASSES, "image_shape": (8, 8, 1), "stated": StatedInput()}
     with pytest.raises(ProviderError, match="CUDA cannot be used: "):
-        TeacherModel.open(str(teacher), provider="cuda", threads=1, mean=(), std=(), **options)
+        TeacherModel.open(str(teacher), provider="cuda", threads=1, **options)
 
 
 def test_a_teacher_is_for_images() -> None:
