@@ -39,8 +39,8 @@ class TeacherConfig:
     weight: float = 0.9
     """Of the teacher in the loss, in (0, 1]; the labels have the rest. Beyer et al. 2022: 1."""
     layout: Layout = "auto"
-    """Of the axes of pictures; auto reads it from the place of the 1 or 3 channels. Like `size`, `mean` and `std` for all
-    models whose files leave it open."""
+    """Of the axes of pictures; auto reads it from the place of the 1 or 3 channels. Like `size`, `mean` and `std`, for
+    all models whose files leave it open."""
     size: int = 0
     """Side of pictures in pixels where the file leaves it open; 0 for the data set's own."""
     mean: tuple[float, ...] = ()
