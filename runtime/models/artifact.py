@@ -1,6 +1,6 @@
-"""One exported file, open: its bytes, its session and its metadata, whatever kind of model it holds.
+"""An opened exported file of any kind: its bytes, session and metadata.
 
-Artifact            what every exported model has
+Artifact            the parts that all exported models have
   Model             model.py: an image classifier
   LanguageModel     language_model.py: a recurrent language model
     StepModel       one token at a time
@@ -30,7 +30,7 @@ Kind: TypeAlias = Literal[
 
 MODEL = "model.onnx"
 SEQUENCE_MODEL = "model-sequence.onnx"
-"""Beside `model.onnx` where that is a language model of single steps: the same network over whole sequences."""
+"""Beside a `model.onnx` that is a single-step language model: the same network for whole sequences."""
 _PREFIX = "enas."
 _CODE_PLACE = re.compile(r"\S+\.(?:cc|h):\d+ ")
 
@@ -40,12 +40,12 @@ class ArtifactError(ValueError):
 
 
 class InputError(ValueError):
-    """An array is not what the model takes."""
+    """An array does not match the model's input."""
 
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """The outcome of replaying the samples that a model carries."""
+    """The result of running a model on the samples embedded in it."""
 
     passed: bool
     count: int
@@ -54,7 +54,7 @@ class GoldenCheck:
 
     @classmethod
     def of(cls, found: Iterable[np.ndarray], expected: Iterable[np.ndarray], *, tolerance: Tolerance) -> GoldenCheck:
-        """Args: found, expected: one array of numbers [K] for each sample, at least one."""
+        """Args: found, expected: one array [K] per sample; at least one sample."""
         pairs = [(own[None], recorded[None]) for own, recorded in zip(found, expected, strict=True)]
         return cls(
             passed=all(bool((tolerance.excess(*pair) <= 1).all()) for pair in pairs),
@@ -69,7 +69,7 @@ class Artifact:
 
     path: Path
     sha256: str
-    """Of the file, and of those beside it that hold its weights."""
+    """Over the file and its external data files."""
     num_bytes: int
     session: Session
     metadata: Mapping[str, Any]
@@ -77,7 +77,7 @@ class Artifact:
 
     @property
     def kind(self) -> Kind:
-        """What the names of its inputs tell."""
+        """The kind of model, determined from the names of its inputs."""
         inputs = {value.name for value in self.session.ort.get_inputs()}
         if "tokens" not in inputs:
             return "an image classifier"
@@ -85,9 +85,9 @@ class Artifact:
 
     @contextmanager
     def reading_golden(self) -> Iterator[Mapping[str, Any]]:
-        """The samples that the model carries, `enas.golden`.
+        """Yields the samples embedded in the model, `enas.golden`.
 
-        Raises: ArtifactError: it carries none, or what is read of them within raises KeyError, TypeError or ValueError.
+        Raises: ArtifactError: there are none, or the `with` block raises KeyError, TypeError or ValueError.
         """
         try:
             yield self.metadata["golden"]
@@ -99,12 +99,13 @@ class Artifact:
 def open_artifact(
     path: Path, *, file: str = MODEL, provider: Provider = "auto", threads: int | None = None
 ) -> tuple[Artifact, Sequence[str]]:
-    """Open a model file, or the one called `file` in a run directory.
+    """Open a model file, or the file named `file` in a run directory.
 
-    Unless weights are in files beside it, the session is made of the very bytes that `sha256` is of.
+    The session is created from exactly the bytes that `sha256` covers, unless there are external data files.
 
-    Returns: the artifact, and what is wrong with its metadata.
-    Raises: ArtifactError: not a whole ONNX file, or not one of ours. ProviderError: CUDA cannot be had.
+    Returns: the artifact, and the problems found in its metadata.
+    Raises: ArtifactError: not a complete ONNX file, or not from `enas export`. ProviderError: CUDA was requested but is
+        unavailable.
     """
     artifact, problems = load(read_model(Path(path), file=file), provider=provider, threads=threads)
     if not artifact.metadata and not problems:
@@ -115,10 +116,10 @@ def open_artifact(
 def load(
     file: OnnxFile, *, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING
 ) -> tuple[Artifact, Sequence[str]]:
-    """A model file of any origin as a session.
+    """Load a model file of any origin into a session.
 
-    Returns: the artifact, and what is wrong with its metadata.
-    Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had.
+    Returns: the artifact, and the problems found in its metadata.
+    Raises: ArtifactError: not a complete ONNX file. ProviderError: CUDA was requested but is unavailable.
     """
     try:
         session = open_session(file.source, provider=provider, threads=threads, tuning=tuning)
@@ -133,9 +134,9 @@ def load(
 
 
 def read_model(path: Path, *, file: str = MODEL) -> OnnxFile:
-    """A model file, or the one called `file` in a run directory.
+    """Read a model file, or the file named `file` in a run directory.
 
-    Raises: ArtifactError: there is none.
+    Raises: ArtifactError: there is no such file.
     """
     if path.is_dir():
         if not (path / file).exists():
@@ -148,7 +149,7 @@ def read_model(path: Path, *, file: str = MODEL) -> OnnxFile:
 
 
 def no_model_in(run: Path, *, file: str = MODEL) -> ArtifactError:
-    """What to raise where a run directory has no such file."""
+    """The error for a run directory without this file."""
     return ArtifactError(f"{run}: no {file} in this directory; `enas export` writes it")
 
 
@@ -159,7 +160,7 @@ def require_kind(artifact: Artifact, kind: Kind) -> None:
 
 
 def require_sound(artifact: Artifact, problems: Sequence[str]) -> None:
-    """Raises: ArtifactError: there are problems, all told."""
+    """Raises: ArtifactError: there are problems; reports all of them."""
     if problems:
         raise ArtifactError(f"{artifact.path}: not a whole model of `enas export`: {'; '.join(problems)}")
 
@@ -175,7 +176,7 @@ def _explain(error: Exception, *, num_bytes: int) -> str:
 
 
 def _without_code(message: str) -> str:
-    """A message without the C++ function that it comes from, `/…/model.cc:256 a::Model(const b&, int) …`."""
+    """The message without its C++ location and function, `/…/model.cc:256 a::Model(const b&, int) …`."""
     found = _CODE_PLACE.search(message)
     if found is None or "(" not in message[found.end() :]:
         return message

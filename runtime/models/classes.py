@@ -1,4 +1,4 @@
-"""Which classes a model finds likeliest."""
+"""The most likely classes in a model's output."""
 
 # K classes
 
@@ -8,5 +8,5 @@ import numpy as np
 
 
 def top_classes(values: np.ndarray, *, top: int) -> np.ndarray:
-    """The columns of the `top` largest values of [K], largest first, of equal ones the first, as `argmax` takes it."""
+    """Indices of the `top` largest values of [K], largest first; of equal values the lower index first, as `argmax`."""
     return np.argsort(-values.astype(np.float64), kind="stable")[:top]

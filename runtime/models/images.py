@@ -1,4 +1,4 @@
-"""A picture file made into a model's input, as the model's `enas.preprocess` says."""
+"""Prepares a picture file as a model's input, as the model's `enas.preprocess` specifies."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PIXELS = {
     "filter": "triangle over two pixels of the coarser side, antialiased: Pillow's BILINEAR",
     "rounding": "weights to 22 bits; pixels to 8 bits after the width, and again after the height",
 }
-"""What an exported model says of a picture's way to its size, as `enas.pixels`, beside `enas.preprocess`.
+"""How pictures are decoded and resized; an exported model states it as `enas.pixels`, beside `enas.preprocess`.
 
-A runtime passes over keys that it does not know. A step that changes makes a new version, which older runtimes refuse.
+A runtime ignores keys that it does not know. Changing a step needs a new version, which older runtimes refuse.
 """
 
 
 class ImageError(ValueError):
-    """Pictures cannot be prepared as a model's file says, or there are none."""
+    """Pictures cannot be prepared as a model's file specifies, or there are none."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Preprocess:
     height: int
     width: int
     channels: int
-    """1 greyscale (a colour picture gives its luminance), 3 colour."""
+    """1 greyscale (a colour picture is converted to its luminance), 3 colour."""
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Preprocess:
-        """The rule that a model's `enas.preprocess` states; keys that are not known are passed over.
+        """Read a model's `enas.preprocess`; unknown keys are ignored.
 
         Raises: ImageError: keys are missing, or one has a value that is not allowed.
         """
@@ -66,9 +66,10 @@ class Preprocess:
 
 
 def check_pixels(document: object) -> None:
-    """Make sure that pictures are prepared here as a model's `enas.pixels` says; it may be absent.
+    """Check that this runtime prepares pictures as the model's `enas.pixels` specifies.
 
-    Raises: ImageError: it is of a later version, or no such entry.
+    Args: document: the entry; None if the model has none, which is accepted.
+    Raises: ImageError: its version is newer than this runtime's, or it has no version.
     """
     match document:
         case None:
@@ -81,6 +82,6 @@ def check_pixels(document: object) -> None:
 
 
 def prepare_file(data: bytes, *, preprocess: Preprocess) -> Picture:
-    """The bytes of a picture file as the model takes it, with a remark. Raises: PictureError."""
+    """Decode a picture file and resize it to the model's input, with any remark. Raises: PictureError."""
     size = (preprocess.height, preprocess.width)
     return read_picture(data, size=size, channels=preprocess.channels, resize=preprocess.resize)

@@ -1,7 +1,7 @@
 """Inputs of a model of any origin, and random values for them.
 
-The first dimension of an input is its batch where the model leaves it free; every other free dimension has a name, or
-is called after its place, `images.2`, and must be given a size.
+A free first dimension of an input is its batch. Every other free dimension has a name, or is named after its position,
+`images.2`, and must be given a size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DTYPES: dict[str, Any] = {
     **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}").type for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 _WITHOUT_NUMPY = ("bfloat16", "int4", "uint4", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
-# Whole numbers of these widths are indices, lengths or masks: 0 and 1 are valid wherever anything is.
+# Integers of at least this width are taken for indices, lengths or masks, for which 0 and 1 are the safest values.
 _INDEX_BITS = 32
 
 
@@ -37,12 +37,12 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input of a model, or an output."""
+    """An input or output of a model."""
 
     name: str
     dtype: np.dtype
     shape: tuple[int | str, ...]
-    """A size, or the name of a free dimension."""
+    """Sizes, and names of free dimensions."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} [{', '.join(map(str, self.shape))}]"
@@ -51,8 +51,8 @@ class TensorSpec:
 def inputs_of(ort: Any, *, unranked: Collection[str] = ()) -> tuple[TensorSpec, ...]:
     """The inputs of an onnxruntime session.
 
-    Args: unranked: inputs whose number of dimensions is open, of which a session says that there is none.
-    Raises: ShapeError: one is not a tensor of numbers, or is unranked.
+    Args: unranked: inputs without a stated number of dimensions, which a session reports as scalars.
+    Raises: ShapeError: an input is not a tensor of numbers, or is unranked.
     """
     if open_ones := [value.name for value in ort.get_inputs() if value.name in unranked]:
         raise ShapeError(f"{open_ones[0]} has no stated number of dimensions, so no value can be made for it")
@@ -60,12 +60,12 @@ def inputs_of(ort: Any, *, unranked: Collection[str] = ()) -> tuple[TensorSpec, 
 
 
 def outputs_of(ort: Any) -> tuple[TensorSpec, ...]:
-    """The outputs of an onnxruntime session. Raises: ShapeError: one is not a tensor of numbers."""
+    """The outputs of an onnxruntime session. Raises: ShapeError: an output is not a tensor of numbers."""
     return tuple(tensor_spec(value.name, _dtype(value.name, value.type), value.shape) for value in ort.get_outputs())
 
 
 def tensor_spec(name: str, dtype: np.dtype, shape: Sequence[int | str | None]) -> TensorSpec:
-    """An input whose free dimensions are named, None, or negative, as servers have them."""
+    """The spec of a tensor whose free dimensions are names, None or negative, as servers report them."""
     named = (
         size if (isinstance(size, int) and size >= 0) or (isinstance(size, str) and size) else f"{name}.{axis}"
         for axis, size in enumerate(shape)
@@ -74,7 +74,7 @@ def tensor_spec(name: str, dtype: np.dtype, shape: Sequence[int | str | None]) -
 
 
 def batch_size_of(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> int | None:
-    """The only batch size a model takes; None where the batch is free."""
+    """The fixed batch size of a model; None if the batch is free."""
     first = [spec.shape[0] for spec in specs if spec.shape]
     if any(isinstance(size, str) and size not in sizes for size in first):
         return None
@@ -89,13 +89,14 @@ def random_inputs(
     seed: int,
     limits: Mapping[str, int] | None = None,
 ) -> dict[str, np.ndarray]:
-    """A value for every input, the same for every model of equal inputs.
+    """A random value for every input, the same for all models with equal inputs.
 
-    Floats are normal, bytes span their range, wider whole numbers are 0 or 1, which hold as indices and masks anywhere.
+    Floats are normally distributed, integers of 8 and 16 bits span their range, wider ones are 0 or 1, which are valid
+    as indices and masks.
 
-    Args: sizes: free dimension -> its size. limits: input -> the number its whole numbers stay below.
-    Raises: ShapeError: a free dimension has no size, a size belongs to no dimension, the batch is fixed to another, or
-        memory does not hold the values.
+    Args: sizes: free dimension -> its size. limits: input -> exclusive upper bound of its integers.
+    Raises: ShapeError: a free dimension has no size, a size belongs to no dimension, the batch is fixed to another
+        size, or the values do not fit in memory.
     """
     shapes = _shapes(specs, batch_size=batch_size, sizes=sizes)
     _check_memory(specs, shapes)
@@ -114,8 +115,8 @@ def random_inputs(
 
 
 def _check_memory(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse what this machine never holds: Linux grants it, and kills the process that fills it."""
-    # No size counts for less than 1: numpy bounds each of them, also beside a 0.
+    """Refuse inputs that exceed this machine's memory: Linux would grant it, then kill the process that fills it."""
+    # Every size counts as at least 1: numpy limits each size, even if another one is 0.
     wanted = sum(math.prod(max(1, size) for size in shapes[spec.name]) * _bytes_to_draw(spec.dtype) for spec in specs)
     held = usable_memory() or sys.maxsize
     if wanted > held:
@@ -157,7 +158,7 @@ def _dtype(name: str, type_name: str) -> np.dtype:
 
 
 def _bytes_to_draw(dtype: np.dtype) -> int:
-    """Bytes of memory that `_random` takes for each value: most are drawn as numbers of eight bytes, then converted."""
+    """Bytes of memory that `_random` needs per value: most are drawn as 8-byte numbers, then converted."""
     is_drawn_as_it_is = dtype.kind in "iu" and dtype.itemsize * 8 < _INDEX_BITS
     return dtype.itemsize + (0 if is_drawn_as_it_is else 8)
 

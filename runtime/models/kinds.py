@@ -1,4 +1,4 @@
-"""Every kind of exported model, and which of them a file is."""
+"""Opens an exported model as the class of its kind."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ AnyModel: TypeAlias = Model | StepModel | SequenceModel
 
 
 def open_model(path: Path, *, provider: Provider = "auto", threads: int | None = None) -> AnyModel:
-    """Open a model file, or the `model.onnx` of a run directory, as what it is.
+    """Open a model file, or the `model.onnx` of a run directory, as the class of its kind.
 
-    Raises: ArtifactError: not a whole model of ours. ProviderError: CUDA cannot be had.
+    Raises: ArtifactError: not a complete model from `enas export`. ProviderError: CUDA was requested but is
+        unavailable.
     """
     return model_of(*open_artifact(path, provider=provider, threads=threads))
 
 
 def model_of(artifact: Artifact, problems: Sequence[str]) -> AnyModel:
-    """An artifact as the kind of model it is.
+    """The artifact as the class of its kind.
 
-    Args: problems: what is wrong with its metadata.
-    Raises: ArtifactError: not a whole model of ours.
+    Args: problems: those already found in its metadata.
+    Raises: ArtifactError: not a complete model from `enas export`.
     """
     match artifact.kind:
         case "an image classifier":

@@ -1,6 +1,6 @@
-"""A recurrent language model, exported as two files of the same weights: one token at a time, and many at once.
+"""A recurrent language model, exported as two files with the same weights: for single tokens and for whole sequences.
 
-A text starts from the zero state; the state that comes out goes in again with what follows.
+A text starts from the zero state; the output state of a call is the input state of the next.
 """
 
 # B batch, T time, H hidden size, V vocabulary
@@ -34,32 +34,32 @@ _SEQUENCE_OUTPUTS = ("log_probs", "next_state")
 
 class Step(NamedTuple):
     logits: np.ndarray
-    """[B, V] float32, of the token that comes next."""
+    """[B, V] float32, for the next token."""
     next_state: np.ndarray
     """[B, H] float32."""
 
 
 class Scores(NamedTuple):
     log_probs: np.ndarray
-    """[B, T] float32, natural logarithm of the probability given to each target."""
+    """[B, T] float32, natural logarithm of each target's probability."""
     next_state: np.ndarray
     """[B, H] float32."""
 
 
 @dataclass(frozen=True)
 class LanguageModel(Artifact, ABC):
-    """What both files are: a vocabulary, a state, and the probability of a text."""
+    """The interface of both files: a vocabulary, a state, and the probability of a text."""
 
     tokenizer: Tokenizer
     hidden_size: int
-    """H, the numbers in one text's state."""
+    """H, the size of one text's state."""
 
     @abstractmethod
     def score(self, tokens: np.ndarray, targets: np.ndarray, state: np.ndarray) -> Scores:
-        """How likely each target is after the tokens up to its place.
+        """The log-probability of each target, given the tokens up to its position.
 
-        Args: tokens, targets: [B, T] int64, B >= 1, T >= 1. state: [B, H] float32, after what came before.
-        Raises: InputError: other arrays, or a token that is not in the vocabulary.
+        Args: tokens, targets: [B, T] int64, B >= 1, T >= 1. state: [B, H] float32, after all earlier tokens.
+        Raises: InputError: an array of another type or shape, or a token that is not in the vocabulary.
         """
 
     def zero_state(self, batch: int) -> np.ndarray:
@@ -67,9 +67,9 @@ class LanguageModel(Artifact, ABC):
         return np.zeros((batch, self.hidden_size), dtype=np.float32)
 
     def check_golden(self) -> GoldenCheck:
-        """Read the texts that the model carries and compare with the log-probabilities it carries.
+        """Score the texts embedded in the model and compare with the embedded log-probabilities.
 
-        Raises: ArtifactError: it carries none, or they cannot be read.
+        Raises: ArtifactError: there are none, or they cannot be read.
         """
         with self.reading_golden() as golden:
             tolerance = Tolerance.of(golden)
@@ -80,7 +80,7 @@ class LanguageModel(Artifact, ABC):
         return GoldenCheck.of(found, expected, tolerance=tolerance)
 
     def _score_alone(self, tokens: np.ndarray) -> np.ndarray:
-        """The log-probability of each token [N] but the first after those before it: [N - 1]."""
+        """Log-probabilities [N - 1] of all tokens [N] except the first, each given the tokens before it."""
         log_probs: np.ndarray = self.score(tokens[None, :-1], tokens[None, 1:], self.zero_state(1)).log_probs[0]
         return log_probs
 
@@ -113,10 +113,10 @@ class StepModel(LanguageModel):
 
     @classmethod
     def of(cls, artifact: Artifact, problems: Sequence[str]) -> StepModel:
-        """Make sure that an artifact is a language model of single steps.
+        """Check that an artifact is a language model of single steps.
 
-        Args: problems: what `open_artifact` found wrong already.
-        Raises: ArtifactError: it is another kind of model, or not a whole one.
+        Args: problems: those that `open_artifact` found.
+        Raises: ArtifactError: it is another kind of model, or has problems.
         """
         require_kind(artifact, "a language model of single steps")
         inputs = {"tokens": ("tensor(int64)", ("batch",)), "state": ("tensor(float)", ("batch", "hidden size"))}
@@ -125,8 +125,8 @@ class StepModel(LanguageModel):
     def step(self, tokens: np.ndarray, state: np.ndarray) -> Step:
         """Read one token of every text.
 
-        Args: tokens: [B] int64, B >= 1. state: [B, H] float32, after what came before.
-        Raises: InputError: other arrays, or a token that is not in the vocabulary.
+        Args: tokens: [B] int64, B >= 1. state: [B, H] float32, after all earlier tokens.
+        Raises: InputError: an array of another type or shape, or a token that is not in the vocabulary.
         """
         self._check_tokens("tokens", tokens, ("batch",))
         self._check_state(state, batch=len(tokens))
@@ -155,10 +155,10 @@ class SequenceModel(LanguageModel):
 
     @classmethod
     def of(cls, artifact: Artifact, problems: Sequence[str]) -> SequenceModel:
-        """Make sure that an artifact is a language model of whole sequences.
+        """Check that an artifact is a language model of whole sequences.
 
-        Args: problems: what `open_artifact` found wrong already.
-        Raises: ArtifactError: it is another kind of model, or not a whole one.
+        Args: problems: those that `open_artifact` found.
+        Raises: ArtifactError: it is another kind of model, or has problems.
         """
         require_kind(artifact, "a language model of whole sequences")
         inputs = {
@@ -174,7 +174,7 @@ class SequenceModel(LanguageModel):
 
 
 def _check_array(name: str, array: np.ndarray, dtype: type, axes: Sequence[str | int]) -> None:
-    """Args: axes: a number is the size that an axis must have; a name is its meaning, of any size."""
+    """Args: axes: a number is the required size of the axis; a name allows any size."""
     same_sizes = len(array.shape) == len(axes) and all(
         isinstance(axis, str) or axis == size for axis, size in zip(axes, array.shape, strict=True)
     )
@@ -197,9 +197,9 @@ def _checked_parts(
     inputs: Mapping[str, tuple[str, Sequence[str]]],
     outputs: Sequence[str],
 ) -> dict[str, Any]:
-    """What a language model has beside an artifact's parts.
+    """The fields that a language model adds to an artifact.
 
-    Args: inputs: type and axes of each. Raises: ArtifactError: there are problems, these or others.
+    Args: inputs: type and axes of each. Raises: ArtifactError: there are problems, given or found here.
     """
     ort = artifact.session.ort
     problems = [*problems, *_signature_problems(ort, inputs=inputs, outputs=outputs)]
@@ -232,7 +232,7 @@ def _signature_problems(
 
 
 def _disagreements(ort: Any, tokenizer: Tokenizer) -> list[str]:
-    """Where the graph and the metadata, each sound, do not say the same."""
+    """Contradictions between the graph and the metadata, each valid by itself."""
     logits = next((value for value in ort.get_outputs() if value.name == "logits"), None)
     if logits is None or logits.shape[-1] == len(tokenizer.vocabulary):
         return []

@@ -1,4 +1,4 @@
-"""An image classifier: an exported model from pictures to classes, and `predict`."""
+"""An exported image classifier and its `predict`."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Model(Artifact):
 
     @classmethod
     def of(cls, artifact: Artifact, problems: Sequence[str]) -> Model:
-        """Make sure that an artifact is an image classifier.
+        """Check that an artifact is an image classifier.
 
-        Args: problems: what `open_artifact` found wrong already.
-        Raises: ArtifactError: it is another kind of model, or not a whole one.
+        Args: problems: those that `open_artifact` found.
+        Raises: ArtifactError: it is another kind of model, or has problems.
         """
         require_kind(artifact, "an image classifier")
         ort, metadata = artifact.session.ort, artifact.metadata
@@ -70,21 +70,21 @@ class Model(Artifact):
         )
 
     def predict(self, images: np.ndarray) -> Prediction:
-        """Logits and probabilities of `images` [B, H, W, C] uint8, B >= 1. Raises: InputError: other images."""
+        """Logits and probabilities of `images` [B, H, W, C] uint8, B >= 1. Raises: InputError: other type or shape."""
         self._check(images)
         return Prediction(*self.session.ort.run(_OUTPUTS, {_INPUT: images}))
 
     def golden_samples(self) -> tuple[np.ndarray, np.ndarray]:
-        """The images that the model carries, uint8 [n, H, W, C], with their logits [n, K].
+        """The images embedded in the model, uint8 [n, H, W, C], with their logits [n, K].
 
-        Raises: ArtifactError: it carries none, or they cannot be read.
+        Raises: ArtifactError: there are none, or they cannot be read.
         """
         with self.reading_golden() as golden:
             pixels = np.frombuffer(base64.b64decode(golden["images"], validate=True), dtype=np.uint8)
             return pixels.reshape(golden["shape"]), np.array(golden["logits"], dtype=np.float32)
 
     def check_golden(self) -> GoldenCheck:
-        """Run the inputs that the model carries and compare with the logits it carries.
+        """Run the model on its embedded images and compare with the embedded logits.
 
         Raises: as `golden_samples`.
         """
@@ -137,11 +137,11 @@ def _signature_problems(ort: Any) -> list[str]:
 
 
 def _disagreements(ort: Any, metadata: Mapping[str, Any]) -> list[str]:
-    """Where the graph and the metadata, each sound, do not say the same."""
+    """Contradictions between the graph and the metadata, each valid by itself."""
     problems = []
     prepared = [metadata["preprocess"][key] for key in ("height", "width", "channels")]
     taken = ort.get_inputs()[0].shape[1:]
-    # A model that resizes inside leaves height and width free.
+    # A graph that resizes images itself leaves height and width free.
     if any(isinstance(size, int) and size != own for own, size in zip(prepared, taken, strict=True)):
         problems.append(f"enas.preprocess makes images of {prepared}, but the graph takes {taken}")
     logits = next(output for output in ort.get_outputs() if output.name == "logits")

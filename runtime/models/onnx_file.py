@@ -1,7 +1,7 @@
-"""An ONNX file as bytes: which other files hold its weights, its hash over all of them, and what sessions do not tell.
+"""An ONNX file as bytes: its external data files, a hash over all of them, and facts that sessions do not report.
 
-Reads the few fields of protobuf that this takes, so that no `onnx` package is needed to run a model.
-Source: `onnx.proto3`, whose numbers the tables below hold, and protobuf's wire format.
+Reads only the protobuf fields needed for that, so that running a model needs no `onnx` package.
+Source: `onnx.proto3`, for the field numbers in the tables below, and protobuf's wire format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-# Message -> number of a field -> the message it holds, for all on the way from a model to its tensors.
+# Message -> field number -> the message in that field, for every path from a model to its tensors.
 _HOLDS = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -28,7 +28,7 @@ _PIECE = 1 << 20
 
 
 class PartError(ValueError):
-    """A file that holds a model's weights is not where it may be."""
+    """An external data file of a model is missing, or outside of its folder."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class OnnxFile:
 
     @cached_property
     def parts(self) -> tuple[Path, ...]:
-        """The files beside it that hold weights, which ONNX calls external data; each once, by name.
+        """The files beside it that hold weights (ONNX external data); each once, sorted by name.
 
         Raises: PartError: one is missing, or outside of the model's folder.
         """
@@ -53,21 +53,21 @@ class OnnxFile:
 
     @cached_property
     def named_parts(self) -> dict[str, Path]:
-        """What the model calls its parts -> where they are, if they are there."""
+        """Name of a part in the model -> its path, where the file may be missing."""
         try:
             places = sorted(set(_external_places(memoryview(self.data), "model")))
         except (ValueError, IndexError, KeyError):
-            return {}  # not whole: onnxruntime says so
+            return {}  # an incomplete file, which onnxruntime reports
         return {place: self.path.parent / place for place in places}
 
     @property
     def source(self) -> bytes | Path:
-        """What onnxruntime is to open: with weights elsewhere the path, by which it finds them."""
+        """The input for onnxruntime: the bytes, or the path if there are parts, which it finds by that path."""
         return self.path if self.parts else self.data
 
     @cached_property
     def sha256(self) -> str:
-        """Of its bytes, and of those of its parts after them."""
+        """Over its bytes, followed by those of its parts."""
         digest = hashlib.sha256(self.data)
         for part in self.parts:
             with open(part, "rb") as file:
@@ -81,7 +81,7 @@ class OnnxFile:
 
     @cached_property
     def unranked_inputs(self) -> frozenset[str]:
-        """Inputs without a stated number of dimensions, which sessions report as if they were scalars."""
+        """Inputs without a stated number of dimensions, which sessions report as scalars."""
         names = []
         try:
             for number, graph in _fields(memoryview(self.data)):
@@ -95,7 +95,7 @@ class OnnxFile:
 
 
 def _external_places(message: memoryview, kind: str) -> Iterator[str]:
-    """The names of the files that tensors within a message keep their values in. Raises: as `_fields`, and KeyError."""
+    """Names of the external data files of all tensors within a message. Raises: as `_fields`, and KeyError."""
     for number, value in _fields(message):
         if kind == "tensor":
             if number == _EXTERNAL_DATA:
@@ -107,7 +107,7 @@ def _external_places(message: memoryview, kind: str) -> Iterator[str]:
 
 
 def _has(message: memoryview | None, *path: int) -> bool:
-    """Whether a message has a field within fields."""
+    """Whether a message has the nested field at a path of field numbers."""
     if message is None or not path:
         return message is not None
     return _has(dict(_fields(message)).get(path[0]), *path[1:])
@@ -134,7 +134,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """A whole number, and the place after it."""
+    """The value of a varint, and the position after it."""
     value = shift = 0
     while True:
         byte = message[place]

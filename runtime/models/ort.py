@@ -1,4 +1,4 @@
-"""onnxruntime, imported here and nowhere else in this code, so that nothing precedes the switch for its telemetry."""
+"""The only import of onnxruntime in this code, so that its telemetry is always switched off first."""
 
 from __future__ import annotations
 

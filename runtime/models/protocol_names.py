@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# The header that says how many bytes of a body are JSON, where tensors follow it as bytes.
+# The header with the number of JSON bytes in a body, if tensors follow them as bytes.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 # The names of element types.
 DTYPES: Mapping[str, np.dtype] = {

@@ -1,8 +1,8 @@
-"""Where a model runs: opening an onnxruntime session on a provider, and the truth about what it got.
+"""Opens an onnxruntime session on a provider, and reports where it actually runs.
 
-onnxruntime lists CUDA as available wherever its CUDA build is installed, and answers a session that asks for it with
-two log lines and the CPU. So nothing here believes the list: what counts is what the session says after its creation,
-provider by provider and node by node.
+onnxruntime lists CUDA as available wherever its CUDA build is installed. If CUDA does not work, a session that requests
+it logs two lines and runs on the CPU. So the list is not trusted here: what counts is the session's own report after
+its creation, for each provider and each node.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ ConvSearch = Literal["exhaustive", "heuristic", "default"]
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _NAMES = {_CPU: "CPU", _CUDA: "CUDA"}
-# An explicit CUDA session in which one of these runs elsewhere is a fallback in all but name. A few shape computations
-# onnxruntime leaves on the CPU on purpose.
+# A CUDA session that runs one of these elsewhere has in effect fallen back. onnxruntime leaves a few shape computations
+# on the CPU on purpose.
 _HEAVY_OPERATIONS = frozenset(
     {"Conv", "FusedConv", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MaxPool", "AveragePool"}
 )
@@ -40,19 +40,19 @@ _WARNINGS = 2
 
 
 class ProviderError(ValueError):
-    """The provider that was asked for cannot be had."""
+    """The requested provider is unavailable."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What may be asked of a session beyond its threads."""
+    """Session options other than the number of threads."""
 
     spinning: bool = True
-    """Whether idle intra-op threads spin for a while before they sleep: quicker calls, busier cores."""
+    """Whether idle intra-op threads spin for a while before they sleep: lower latency, more CPU time."""
     conv_search: ConvSearch = "exhaustive"
     """How cuDNN chooses the algorithm of a convolution; exhaustive costs about a second for every new shape."""
     cuda_graph: bool = False
-    """Record the kernels of a call once and launch them together; needs addresses that stay."""
+    """Record the kernels of a call once and launch them together; needs fixed addresses."""
 
 
 DEFAULT_TUNING = Tuning()
@@ -60,15 +60,15 @@ DEFAULT_TUNING = Tuning()
 
 @dataclass(frozen=True)
 class Session:
-    """An onnxruntime session and where it really runs."""
+    """An onnxruntime session and where it actually runs."""
 
     ort: Any
     providers: tuple[str, ...]
     """As the session reports them after its creation."""
     nodes: Mapping[str, int]
-    """Provider -> nodes assigned to it; empty where this onnxruntime cannot tell."""
+    """Provider -> number of nodes assigned to it; empty if this version of onnxruntime does not report it."""
     remark: str | None
-    """Why `auto` did not take CUDA; None where it did, was not asked to choose, or has no GPU to choose."""
+    """Why `auto` did not choose CUDA; None if it did, if a provider was requested, or if there is no GPU."""
     load_ms: float
 
     @property
@@ -76,7 +76,7 @@ class Session:
         return "cuda" if _CUDA in self.providers else "cpu"
 
     def describe(self) -> str:
-        """For people: `CPU`, or `CUDA (97 nodes, 2 on CPU)`."""
+        """A readable text: `CPU`, or `CUDA (97 nodes, 2 on CPU)`."""
         if self.device == "cpu" or not self.nodes:
             return self.device.upper()
         elsewhere = [f", {count} on {_NAMES.get(name, name)}" for name, count in self.nodes.items() if name != _CUDA]
@@ -86,10 +86,10 @@ class Session:
 def open_session(
     model: bytes | Path, *, provider: Provider, threads: int | None, tuning: Tuning = DEFAULT_TUNING
 ) -> Session:
-    """A session on `provider`; `auto` takes CUDA if it really works.
+    """A session on `provider`; `auto` chooses CUDA if it works.
 
     Args: model: a file's bytes, or its path. threads: intra-op threads; None leaves the number to onnxruntime.
-    Raises: ProviderError: CUDA, or a CUDA graph, was asked for and cannot be had. onnxruntime's own errors: the model
+    Raises: ProviderError: CUDA or a CUDA graph was requested but is unavailable. onnxruntime's own errors: the model
         cannot be loaded.
     """
     obstacles: Sequence[str] = ()
@@ -103,9 +103,9 @@ def open_session(
                     return session
             except Exception as error:
                 obstacles = (reason_of(error),)
-    # Before the complaint about CUDA: a broken file is the more useful thing to hear of.
+    # Missing CUDA is raised only after the session on the CPU: if the file is broken, that error is more useful.
     remark = f"CUDA cannot be used: {'; '.join(obstacles)}" if obstacles else None
-    # That a machine without a GPU runs on its CPU surprises nobody.
+    # Without a GPU, running on the CPU is expected and needs no remark.
     told = None if obstacles == (NO_DRIVER,) else remark
     session = _create(model, [_CPU], threads=threads, tuning=tuning, remark=told)
     if provider == "cuda":
@@ -118,9 +118,9 @@ def open_session(
 
 
 def cuda_obstacles() -> tuple[str, ...]:
-    """What stands between onnxruntime and CUDA, before any session is made; empty if nothing seems to.
+    """Reasons why onnxruntime cannot use CUDA, checked without creating a session; empty if none is found.
 
-    Without a driver there is no more to say: nothing else would help.
+    A missing driver is the only reason returned: without it, fixing the others would not help.
     """
     driver = _DRIVERS.get(sys.platform)
     if driver is None or _load_failure(driver):
@@ -130,20 +130,20 @@ def cuda_obstacles() -> tuple[str, ...]:
     if sys.platform != "linux":
         return ()
     if hasattr(onnxruntime, "preload_dlls"):  # onnxruntime 1.21
-        # It loads the libraries of the nvidia-* packages, and prints about those it does not find.
+        # It loads the libraries of the nvidia-* packages, and prints messages about missing ones.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
             onnxruntime.preload_dlls()
     library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     reasons = [
         _load_failure(str(library)) if library.exists() else None,
-        # Loaded late, by the first convolution: a session without it comes up and then fails.
+        # Loaded only by the first convolution: without it a session is created and then fails.
         _load_failure("libcudnn.so.9"),
     ]
     return tuple(reason for reason in reasons if reason)
 
 
 def fallbacks(session: Session) -> tuple[str, ...]:
-    """Why a session that asked for CUDA does not really run there; empty if it does."""
+    """Reasons why a session that requested CUDA does not run there; empty if it does."""
     if session.device != "cuda":
         return (f"the session came up on {', '.join(session.providers)}",)
     subgraphs = session.ort.get_provider_graph_assignment_info() if session.nodes else ()
@@ -158,7 +158,7 @@ def fallbacks(session: Session) -> tuple[str, ...]:
 
 
 def _load_failure(library: str) -> str | None:
-    """What the loader says is missing, `libcublasLt.so.13 is missing`; None if the library loads."""
+    """The loader's error, such as `libcublasLt.so.13 is missing`; None if the library loads."""
     try:
         ctypes.CDLL(library)
     except OSError as error:
@@ -203,7 +203,7 @@ def _create(
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """onnxruntime logs what it then raises, or what we say better."""
+    """Silences onnxruntime's log: it repeats raised errors, or facts that we report more clearly."""
     onnxruntime.set_default_logger_severity(_SILENT)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A text made into a language model's input and back, as the model's `enas.tokenizer` says."""
+"""Converts text to a language model's input and back, as the model's `enas.tokenizer` specifies."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class TokenizerError(ValueError):
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Which strings a model's token numbers stand for."""
+    """The strings that a model's token numbers represent."""
 
     tokens: Tokens
     vocabulary: tuple[str, ...]
-    """Order matters: a token's number is its place."""
+    """Order matters: a token's number is its index."""
     unknown: str | None
-    """The token that stands for what is not in the vocabulary; None: nothing does."""
+    """The token for strings that are not in the vocabulary; None if there is no such token."""
     end_of_line: str | None
-    """The word that ends a line; None where lines end with a character, or not at all."""
+    """The word that ends a line; None if lines end with a character, or if the text has no lines."""
 
     def __post_init__(self) -> None:
         if self.tokens not in get_args(Tokens):
@@ -56,13 +56,13 @@ class Tokenizer:
 
     @property
     def line_end_token(self) -> int | None:
-        """The token after which a line begins; None if the model knows no lines."""
+        """The token after which a line begins; None if the vocabulary has no such token."""
         return self._numbers.get("\n" if self.end_of_line is None else self.end_of_line)
 
     def encode(self, text: str) -> tuple[list[int], list[str]]:
-        """The token numbers of a text, and the strings of it that are read as unknown.
+        """The token numbers of a text, and its strings that became the unknown token.
 
-        Raises: TokenizerError: a string is not in the vocabulary, and nothing stands for it.
+        Raises: TokenizerError: a string is not in the vocabulary, and there is no unknown token.
         """
         strings = tokenize(text, tokens=self.tokens)
         missing = [string for string in dict.fromkeys(strings) if string not in self._numbers]
@@ -71,7 +71,7 @@ class Tokenizer:
         return [self._numbers.get(string, self.unknown_token) for string in strings], missing  # type: ignore[misc]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text that token numbers stand for."""
+        """The text that token numbers represent."""
         return detokenize([self.vocabulary[token] for token in tokens], tokens=self.tokens)
 
     @cached_property

@@ -1,6 +1,6 @@
-"""How far two computations of one model's answers may lie apart."""
+"""The allowed difference between two computations of a model's outputs."""
 
-# N samples, K numbers of each
+# N samples, K numbers per sample
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Of one sample's answers, such as an image's logits: |a - b| <= atol + rtol · max |b|."""
+    """For one sample's outputs, such as an image's logits: |a - b| <= atol + rtol · max |b|."""
 
     atol: float = 1e-4
     rtol: float = 1e-4
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Tolerance:
-        """What a model's `enas.golden` states. Raises: KeyError, TypeError, ValueError: it states none."""
+        """The tolerance in a model's `enas.golden`. Raises: KeyError, TypeError, ValueError: there is no valid one."""
         return cls(float(document["atol"]), float(document["rtol"]))
 
     def bound(self, expected: np.ndarray) -> np.ndarray:
-        """The difference allowed for each sample: answers [N, K] -> [N]."""
+        """The allowed difference of each sample: outputs [N, K] -> [N]."""
         bound: np.ndarray = self.atol + self.rtol * np.abs(expected).max(axis=1)
         return bound
 
     def excess(self, found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """Each sample's largest difference as a part of what is allowed, above 1 where it is too large: [N, K] -> [N].
+        """Each sample's largest difference divided by the allowed one; above 1 if too large: [N, K] -> [N].
 
-        Equal answers have none, even where nothing is allowed.
+        Equal outputs give 0, even if the allowed difference is 0.
         """
         difference = largest_difference(found, expected)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -40,6 +40,6 @@ class Tolerance:
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Of each sample's answers: [N, K] -> [N]; infinite where one is not finite, which differs from everything."""
+    """Each sample's largest difference: [N, K] -> [N]; infinite if a value is not finite, so no bound allows it."""
     difference = np.abs(found - expected).max(axis=1)
     return np.where(np.isfinite(difference), difference, np.inf)
