@@ -42,7 +42,7 @@ EXTENSIONS = (
     "parameters",
     "statistics",
 )
-# Triton's extensions that are absent here; clients that ask get 501.
+# Triton's extensions that this server lacks; their paths answer 501.
 _ABSENT = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
 _MAX_CONTROL_BYTES = 2**20
 # Pages load nothing from elsewhere and run only their own scripts.
@@ -65,15 +65,15 @@ Control = Callable[[str, str], Awaitable[None]]
 
 
 class App:
-    """Everything behind the gate."""
+    """The application behind the gate."""
 
     gate: Gate
-    """In front of it, once it is built."""
+    """In front of the application; set by `build`."""
 
     def __init__(
         self, repository: Repository, *, settings: Settings, metrics: Metrics, control: Control | None = None
     ) -> None:
-        """Args: control: how models are loaded and unloaded on request; None does so in this process alone."""
+        """Args: control: how models are loaded and unloaded on request; None means in this process alone."""
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
@@ -83,7 +83,8 @@ class App:
     def build(self, load: Callable[[], Coroutine[Any, Any, None]], *, loads_first: bool) -> Gate:
         """The ASGI application.
 
-        Args: load: loads the models. loads_first: before any connection is taken; else probes are answered meanwhile.
+        Args: load: loads the models. loads_first: load before accepting connections; otherwise the server answers
+            probes while it loads.
         """
 
         async def follow() -> None:
@@ -107,11 +108,10 @@ class App:
         return self.gate
 
     async def follow_models(self, *, retry: bool = False) -> list[str]:
-        """Have the models be what their files are now; a scan that fails leaves them to the next one.
+        """Update the models to the current files; a scan that fails changes nothing, and the next one tries again.
 
-        retry: also try again what was refused and has not changed.
-
-        Returns: why what is there does not serve; nothing if all of it does.
+        Args: retry: also retry refused files that have not changed.
+        Returns: why files are not served; empty if all of them are.
         """
         try:
             return await self._repository.poll(retry=retry)
@@ -121,7 +121,7 @@ class App:
 
     @property
     def is_any_model_current(self) -> bool:
-        """Whether one of the models at least is what its files were when they were last followed."""
+        """Whether the last scan succeeded and at least one model serves all of its files."""
         return self._repository.is_any_current
 
     async def control_here(self, action: str, name: str) -> None:
@@ -213,7 +213,7 @@ class App:
         return _json({"model_stats": [statistics(collected, model=name, version=v) for name, v in models]})
 
     async def _models(self, request: Request) -> Response:
-        """What the page shows: every model that serves, and what it is."""
+        """The models that the page shows: all that are served, with their metadata."""
         models = [
             {
                 **served.metadata(self._repository.versions(served.name)),
@@ -229,7 +229,7 @@ class App:
         drawing = self._repository.get(**_place(request)).model.metadata.get("drawing")
         if not isinstance(drawing, str):
             raise UnknownError("this model carries no drawing of its architecture")
-        # Shown as a picture it runs nothing; opened by itself it must not either.
+        # As an image in a page an SVG runs no scripts; opened by itself it must not either.
         headers = {**_PAGE_HEADERS, "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
         return Response(drawing, media_type="image/svg+xml", headers=headers)
 

@@ -1,4 +1,4 @@
-"""What goes wrong while serving, each with the HTTP status that says so; the message is for the client.
+"""The errors of serving, each with its HTTP status; messages are sent to the client.
 
 ServeError
   RequestError         400  the request is not what the protocol or the model takes
@@ -10,9 +10,9 @@ ServeError
   OverloadError        429  the queue is full
   HeadTooLargeError    431
   UnsupportedError     501  a part of the protocol that this server does not have
-  UnavailableError     503  not now: loading, shutting down, or out of memory for requests
+  UnavailableError     503  temporary: loading, shutting down, or out of memory for requests
     ExpiredError            the request's own deadline passed while it waited
-  FailedError          500  our fault
+  FailedError          500  the server's fault
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 Reason = Literal["REJECTED", "CANCELED", "BACKEND", "OTHER"]
-"""Triton's words for why an inference request failed."""
+"""Triton's names of reasons why an inference request failed."""
 
 
 class ServeError(ValueError):
-    """A request cannot be answered as it was meant."""
+    """A request cannot be answered as intended."""
 
     status: ClassVar[int] = 500
     reason: ClassVar[Reason] = "OTHER"
@@ -76,7 +76,7 @@ class UnavailableError(ServeError):
 
 
 class ExpiredError(UnavailableError):
-    """The deadline passed before the request's turn came."""
+    """The request's deadline passed while it waited in a queue or was decoded."""
 
 
 class FailedError(ServeError):

@@ -1,4 +1,4 @@
-"""Structured logs on stderr: one line an event, as text for people or as JSON for machines."""
+"""Structured logs on stderr: one line per event, as text for people or as JSON for machines."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "colo
 
 
 def configure(log_format: LogFormat) -> None:
-    """Send what this process logs to stderr."""
+    """Send this process's logs to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    # uvicorn tells of every phase of its life; we tell of ours.
+    # uvicorn logs every phase of its lifecycle; we log our own.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What was said beside the event's name."""
+    """The fields logged with the event."""
     fields = {key: value for key, value in vars(record).items() if key not in _OWN}
     if record.exc_info:
         fields["traceback"] = logging.Formatter().formatException(record.exc_info)
@@ -45,7 +45,7 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields(record)
         traceback = fields.pop("traceback", None)
-        # A client's words are quoted, so that they cannot make lines of their own.
+        # Text from clients is quoted, so that it cannot add lines to the log.
         told = " ".join(f"{key}={json.dumps(value, default=str)}" for key, value in fields.items())
         line = f"{_time(record)} {record.levelname.lower()} {record.getMessage()} {told}".rstrip()
         return f"{line}\n{traceback}" if traceback else line

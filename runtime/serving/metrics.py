@@ -1,11 +1,10 @@
 """A server's counters, for Prometheus and for the protocol's statistics.
 
-Counters have Triton's names, histograms have buckets for models that take less than a millisecond. Where several
-processes serve together, the numbers are in memory that every process reads (`figures`), so each of them gives the
-sum of all.
+Counters have Triton's names; histograms have buckets for models that take less than a millisecond. If several processes
+serve together, the numbers are in memory that every process reads (`figures`), so each process reports the totals.
 
-Counting takes almost a microsecond, and ten things are counted of a request. Counts are therefore gathered in one turn
-of the event loop, and handed to prometheus_client at the beginning of the next.
+One count takes almost a microsecond, and a request has ten of them. So counts are collected during one turn of the
+event loop, and passed to prometheus_client at the beginning of the next.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ class Metrics:
     """All counters of a process."""
 
     def __init__(self, figures: Figures | None = None) -> None:
-        """Args: figures: those of all processes that serve together; None if this one serves alone."""
+        """Args: figures: shared by all processes that serve together; None if this process serves alone."""
         self.registry = registry = CollectorRegistry()
         self._figures = figures
         self._by_name: dict[str, Any] = {}
         if figures is not None:
-            # prometheus_client's own hook for where numbers are kept; set once a process.
+            # prometheus_client's own hook for the storage of numbers; set once per process.
             values.ValueClass = figures.value_class()
 
         def counter(name: str, text: str, labels: Sequence[str] = _MODEL) -> Any:
@@ -84,7 +83,7 @@ class Metrics:
         return ModelMetrics(self, model, version)
 
     def responded(self, status: int) -> None:
-        """Count an HTTP response. To be called in the event loop."""
+        """Count an HTTP response. Must be called in the event loop."""
         self._statuses[status] += 1
         self._soon()
 
@@ -94,9 +93,9 @@ class Metrics:
         self._statuses.clear()
 
     def collect(self) -> list[Metric]:
-        """The numbers of all processes that serve together."""
+        """The metrics of all processes that serve together."""
         if self._figures is not None:
-            # A metric that only other processes have counted so far is 0 here.
+            # Create the metrics that only other processes have counted so far; they start at 0 here.
             for name, labels in self._figures.labels():
                 self._by_name[name].labels(*labels)
         return list(self.registry.collect())
@@ -118,14 +117,14 @@ class Metrics:
 
 class _Histogram(Histogram):
     def observe_all(self, amounts: Sequence[float]) -> None:
-        """As `observe` for each, in a third of the time where most fall into few buckets."""
+        """Call `observe` for each amount, in a third of the time if most of them fall into few buckets."""
         self._sum.inc(sum(amounts))
         for place, count in Tally(bisect_left(self._upper_bounds, amount) for amount in amounts).items():
             self._buckets[place].inc(count)
 
 
 class ModelMetrics:
-    """The counters of one version of a model; of its requests in the event loop, of its batches from any thread."""
+    """The counters of one version of a model. Requests are counted in the event loop, batches in any thread."""
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._metrics = metrics
@@ -133,7 +132,7 @@ class ModelMetrics:
         self._sizes: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._of = {name: metric.labels(*self._labels) for name, metric in metrics.of_models.items()}
         self._num_came = 0
-        """Requests since the last turn, less those that failed."""
+        """Requests that arrived since the last turn, minus those that failed."""
         self._answered: list[tuple[int, float, float]] = []
         self._soon = _once_a_turn(self._tell)
 
@@ -171,7 +170,7 @@ class ModelMetrics:
         self._metrics.failure.labels(*self._labels, reason).inc()
 
     def ran(self, *, requests: int, size: int, phases_s: Mapping[str, float]) -> None:
-        """A batch of so many requests ran. Args: phases_s: seconds of input, infer and output."""
+        """Count a batch. Args: requests: in the batch. size: its rows. phases_s: seconds of input, infer and output."""
         self._of["batches"].inc()
         self._of["batch_size"].observe(size)
         self._of["batch_s"].observe(phases_s["infer"])
@@ -187,7 +186,7 @@ class ModelMetrics:
 
 
 def _once_a_turn(tell: Callable[[], None]) -> Callable[[], None]:
-    """A function that has `tell` called at the event loop's next turn, once however often it was asked to."""
+    """A function that schedules `tell` for the event loop's next turn; several calls in one turn run it once."""
     is_due = False
 
     def soon() -> None:
@@ -207,7 +206,7 @@ def _once_a_turn(tell: Callable[[], None]) -> Callable[[], None]:
 def statistics(metrics: Iterable[Metric], *, model: str, version: str) -> dict[str, Any]:
     """One version's entry of the protocol's statistics.
 
-    Source: Triton's extension_statistics.md; perf_analyzer wants every key, and equal counts of the compute phases.
+    Source: Triton's extension_statistics.md; perf_analyzer needs every key, and equal counts of the compute phases.
     """
     values: dict[str, float] = defaultdict(float)
     sizes: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))

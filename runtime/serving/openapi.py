@@ -1,4 +1,4 @@
-"""What the server understands, as an OpenAPI document."""
+"""The server's interface as an OpenAPI document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ERRORS = {
 
 
 def document(*, version: str, max_request_bytes: int, models: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI document of a server. Args: models: the names of those that it serves now."""
+    """The OpenAPI document of a server. Args: models: names of the models it serves now."""
     return {
         "openapi": "3.1.0",
         "info": {

@@ -1,10 +1,10 @@
-"""One process that serves: from a listening socket to the last answer.
+"""One serving process: from a listening socket to the last answer.
 
-On SIGTERM it drains: for `lame_duck_s` it is not ready any more but goes on answering, each answer closing its
-connection. Then it takes no more connections, finishes what it has within `exit_timeout_s`, and exits 0. Liveness stays
-200 throughout.
-A second signal, or Ctrl-C, skips the wait, and one more skips the rest. Whatever hangs, the process ends soon after
-that time. On SIGHUP it reads its certificate, token and models anew.
+On SIGTERM it drains: for `lame_duck_s` it reports that it is not ready but still answers, and each answer closes its
+connection. Then it accepts no more connections, finishes open requests within `exit_timeout_s`, and exits 0. Liveness
+stays 200 throughout.
+A second signal, or Ctrl-C, skips the wait; another one also skips finishing requests. Even if something hangs, the
+process ends soon after `exit_timeout_s`. On SIGHUP it reloads its certificate, token and models.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 
 _FILES = 65536
 _TICK_S = 0.05
-# For threads to end, and for what hangs to be noticed.
+# After `exit_timeout_s`, the time for threads to end before the process is ended.
 _EXIT_GRACE_S = 3.0
-# For connections that have begun when no more may begin.
+# For handshakes that are still open when new connections are blocked.
 _HANDSHAKE_S = 0.05
-# A thread that comes back from a model waits for the interpreter this long at most. Python's own 5 ms are several
-# batches of a small model; half a millisecond doubles what the slowest percent of answers take near capacity.
+# The longest time that a thread returning from a model waits for the interpreter's lock. Python's default of 5 ms is
+# several batches of a small model; 0.5 ms doubles the 99th percentile of latency near capacity.
 _SWITCH_S = 0.0001
 
 
@@ -59,8 +59,8 @@ def run(
 ) -> None:
     """Serve until told to stop.
 
-    Args: channel: to the other processes that serve at this socket; None if there are none. unloaded: models that are
-        not to be loaded until a client asks for them. figures: those of all these processes.
+    Args: channel: to the other processes that serve this socket; None if there are none. unloaded: models not to load
+        until a client requests it. figures: shared by all these processes.
     Raises: ArtifactError, OSError: there is nothing to serve.
     """
     _allow_many_files()
@@ -85,13 +85,13 @@ def run(
             return
         if channel is not None:
             channel.tell_ready()
-        # What is there now stays: looking through it for garbage would hold up every request for tens of milliseconds.
+        # These objects stay: searching them for garbage would delay every request for tens of milliseconds.
         gc.collect()
         gc.freeze()
         log.info("ready", extra={"models": ", ".join(repository.names)})
 
     config = uvicorn.Config(
-        # A worker takes no connection that another could answer; alone, a server answers probes while it loads.
+        # While it loads, a worker leaves connections to the other workers; a single process answers probes meanwhile.
         app.build(load, loads_first=channel is not None),
         http=connection_class(settings),
         ws="none",
@@ -114,7 +114,7 @@ def run(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, draining as we want it to."""
+    """uvicorn's server with our draining."""
 
     def __init__(self, config: uvicorn.Config, *, app: App, settings: Settings, is_worker: bool) -> None:
         super().__init__(config)
@@ -125,7 +125,7 @@ class _Server(uvicorn.Server):
         self._reloading: asyncio.Task[None] | None = None
 
     def drain(self, after_s: float, is_forced: bool = False) -> None:
-        """Stop after so many seconds, or sooner if an earlier call said so; forced: without finishing requests."""
+        """Stop after `after_s`, or sooner if an earlier call requires it; if forced, without finishing requests."""
         stops_at_s = time.monotonic() + after_s
         self._stops_at_s = min(stops_at_s, self._stops_at_s or stops_at_s)
         self.force_exit = self.force_exit or is_forced
@@ -134,7 +134,7 @@ class _Server(uvicorn.Server):
             log.info("draining", extra={"lame_duck_s": after_s})
 
     def reload(self) -> None:
-        """Read certificate, token and models anew while serving; what cannot be used changes nothing."""
+        """Reload certificate, token and models while serving; an unusable one is left as it was."""
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._reload())
 
@@ -155,7 +155,7 @@ class _Server(uvicorn.Server):
         log.error("reloaded in part" if is_any_taken else "not reloaded", extra={"error": "; ".join(problems)})
 
     def _renewals(self) -> Iterator[Callable[[], None]]:
-        """Each reads anew one thing that it was told to read. Raises: OSError, ValueError: it cannot be used."""
+        """Functions that each reload one configured file. They raise OSError or ValueError if it is unusable."""
         if self.config.ssl is not None:
             yield partial(renew_certificate, self.config.ssl, self._settings)
         if self._settings.token_file is not None:
@@ -163,13 +163,13 @@ class _Server(uvicorn.Server):
 
     def _renew_token(self) -> None:
         self._app.gate.token = read_token(self._settings.token_file)
-        # Requests that repeat a head are not asked for the token again.
+        # The token of a request with a repeated head is not checked again.
         for connection in self._all_connections():
             connection.forget()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._is_worker and sig == signal.SIGINT:
-            # A terminal's Ctrl-C reaches all processes; the supervisor tells us what it means.
+            # A terminal's Ctrl-C reaches all processes; the supervisor tells the workers when to stop.
             return
         if self.should_exit:
             self.force_exit = True
@@ -189,7 +189,7 @@ class _Server(uvicorn.Server):
             while (state.connections or state.tasks) and not self.force_exit:
                 await asyncio.sleep(_TICK_S)
         finally:
-            # uvicorn cancels its tasks now; a repeated request has none.
+            # uvicorn cancels its tasks now; a repeated request has no task.
             for connection in self._all_connections():
                 connection.give_up()
             if self.force_exit:
@@ -200,8 +200,8 @@ class _Server(uvicorn.Server):
         return [connection for connection in self.server_state.connections if isinstance(connection, Connection)]
 
     async def _accept_the_last(self, listeners: Sequence[socket.socket]) -> None:
-        """Accept the connections that wait; closing the listening socket would reset them."""
-        # Workers that drain stop together. One that has failed stops alone, and the others still need the socket.
+        """Accept the waiting connections; closing the listening socket would reset them."""
+        # All workers drain and stop together. A worker that failed stops alone, and the others still need the socket.
         if self._app.gate.is_draining and self._settings.packet_filter:
             for listener in listeners:
                 begin_no_more(listener)
@@ -232,7 +232,7 @@ class _Server(uvicorn.Server):
 
 
 def end_anyway(*, after_s: float) -> None:
-    """End the process after so many seconds, whatever its threads do: Python itself waits for each of them."""
+    """End the process after `after_s`, whatever its threads do: Python itself waits for each of them."""
 
     def end() -> None:
         time.sleep(after_s)
@@ -243,7 +243,7 @@ def end_anyway(*, after_s: float) -> None:
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files, since a connection takes one."""
+    """Raise the limit of open files, since every connection needs one."""
     if sys.platform == "win32":
         return
     import resource

@@ -1,17 +1,18 @@
 """Dynamic batching. Knows nothing of HTTP or ONNX: groups requests, calls one function, hands back results.
 
-Requests wait in one bounded queue, oldest first. As soon as a runner is free, the oldest one is taken with as many of
-its kind as a batch holds, or as are a runner's fair share of all that are in hand: what one takes beyond that leaves
-the others small batches, whose rows cost more. While requests wait for a runner, batches so grow by themselves.
-`max_queue_delay_s` makes a free runner wait for company, and take as much of it as a batch holds.
+Requests wait in one bounded queue, oldest first. As soon as a runner is free, it takes the oldest request with others
+of the same key, up to the batch size or the runner's fair share of all waiting and running rows: a larger batch would
+leave the other runners small batches, whose rows cost more. So batches grow by themselves while requests wait for a
+runner. With `max_queue_delay_s` a free runner waits for more requests, and takes up to the batch size.
 
-The event loop starts runners that are free; one that has finished takes the next batch itself, for a busy event loop
-would let it stand idle meanwhile. No more runners work than the event loop can feed: where a request computes for less
-time than the event loop takes to bring it, a second one would only take the core and the interpreter's lock from it.
+The event loop starts free runners. A runner that has finished takes the next batch itself, since it would be idle until
+a busy event loop starts it. No more runners work than the event loop can feed: if a request computes for less time than
+the event loop needs to read it, a second runner would only compete with the loop for the core and the interpreter's
+lock.
 
-A batch that is expected to be short, since earlier ones of its size were, runs in the event loop itself while no runner
-works: a thread costs such a batch more than it gains. It runs at the end of the loop's turn, with all requests that
-were read in the turn. One that hangs though earlier ones did not would stop the server, not only a runner.
+A batch that is expected to be short, judged by earlier batches of its size, runs in the event loop itself while no
+runner works: a thread costs such a batch more than it gains. It runs at the end of the loop's turn, with all requests
+read in that turn. If such a batch hangs, it stops the server and not only a runner.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class BatchLimits:
     max_queue_delay_s: float = 0.0
     """How long the oldest request waits for others although a runner is free."""
     max_queue_size: int = 256
-    """Requests that may wait; the next one is refused."""
+    """Requests that may wait; further ones are refused."""
     runners: int = 1
     """Batches that may run at the same time, each in a thread."""
 
@@ -49,8 +50,8 @@ class BatchLimits:
 class Batcher(Generic[Item, Result]):
     """Calls `run(items, size)` with the items of one batch, and gives each submitter its result.
 
-    `size` is the batch's rows filled up to one of `bucket_sizes`. A batch that fails is run again item by item, so that
-    only the item at fault fails.
+    `size` is the batch's rows rounded up to one of `bucket_sizes`. A batch that fails is run again item by item, so
+    that only the item at fault fails.
     """
 
     def __init__(
@@ -61,26 +62,26 @@ class Batcher(Generic[Item, Result]):
         name: str,
         loop_share: LoopShare = ALL_IN_THREADS,
     ) -> None:
-        """Args: loop_share: which batches run in the event loop, none by default. Others are for a `run` whose time
+        """Args: loop_share: which batches run in the event loop, none by default. Set it only if the time of `run`
         depends on `size` alone.
         """
         self.limits = limits
         self.sizes = bucket_sizes(limits.max_batch_size)
         self._run = run
         self._loop_share = loop_share
-        # Of all that the event loop and the runners' threads change: the queue, the free runners, the pace.
+        # Protects all that both the event loop and the runners' threads change: the queue, the free runners, the pace.
         self._lock = threading.Lock()
         self._waiting: deque[Waiting[Item, Result]] = deque()
         self._waiting_rows = 0
         self._running_rows = 0
         self._num_running = 0
         self._pace = Pace(runners=limits.runners, short_s=loop_share.short_s)
-        # Batches taken whose results are not handed out.
+        # Number of batches taken whose results have not been handed out.
         self._unanswered = 0
         self._is_closed = False
         self._threads = ThreadPoolExecutor(limits.runners, thread_name_prefix=name)
         self._wake_up: asyncio.TimerHandle | None = None
-        # The event loop runs a batch when its turn is over.
+        # Whether the event loop will run a batch at the end of its turn.
         self._is_scheduled = False
         self._idle = asyncio.Event()
 
@@ -93,12 +94,12 @@ class Batcher(Generic[Item, Result]):
         key: Hashable = None,
         timeout_s: float | None = None,
     ) -> Callable[[], None]:
-        """Queue an item; gives a function that withdraws it. Both are called in the event loop.
+        """Queue an item; returns a function that withdraws it. Both must be called in the event loop.
 
-        Args: tell: hears once what became of the item, in the event loop, unless it was withdrawn: a result, whatever
-            `run` raises for it, or ExpiredError, if its turn did not come in time. It raises nothing. size: the item's
-            rows, at most `max_batch_size`. key: only items of equal keys share a batch. timeout_s: how long it may wait
-            for its turn.
+        Args: tell: called once in the event loop, unless the item is withdrawn, with the result, the exception that
+            `run` raises for it, or ExpiredError if it waited too long. It must not raise. size: the item's rows, at
+            most `max_batch_size`. key: only items with equal keys share a batch. timeout_s: how long it may wait in the
+            queue.
         Raises: OverloadError: the queue is full. UnavailableError: this batcher is closed.
         """
         assert 1 <= size <= self.limits.max_batch_size
@@ -118,24 +119,24 @@ class Batcher(Generic[Item, Result]):
         try:
             self._start()
         except BaseException:
-            # Who is told so here is told nothing more.
+            # The caller gets this exception, so `tell` must not be called.
             withdraw()
             raise
         return withdraw
 
     async def close(self) -> None:
-        """Take nothing more, finish what there is."""
+        """Accept no more items, and finish those that there are."""
         self._is_closed = True
         self._start()
-        # In this order: a batch that is taken meanwhile is unanswered by then.
+        # In this order: a batch taken between the two checks already counts as unanswered.
         while self._waiting or self._unanswered:
             self._idle.clear()
             await self._idle.wait()
         self._threads.shutdown(wait=False)
 
     def _start(self) -> None:
-        """Have every batch that is due run, and come back when the next one is."""
-        # More than may wait are left to a runner now.
+        """Start every batch that is due, and schedule the next call for the time when another one is."""
+        # If more requests wait than are allowed, a runner starts now.
         if self._is_scheduled and len(self._waiting) <= self.limits.max_queue_size:
             return
         loop = asyncio.get_running_loop()
@@ -154,7 +155,7 @@ class Batcher(Generic[Item, Result]):
         self._wake_up = loop.call_later(wait_s, self._start)
 
     def _run_here(self) -> None:
-        """In the event loop: the batch that is due, unless what has come since made it one for a runner."""
+        """Run the due batch in the event loop, unless requests that arrived since then made it one for a runner."""
         self._is_scheduled = False
         with self._lock:
             due = self._due_batch()
@@ -165,15 +166,15 @@ class Batcher(Generic[Item, Result]):
         ran = self._run_batch(batch)
         with self._lock:
             self._set_free(ran)
-        # What waits still has its turn after all else that the loop has to do.
+        # Requests that still wait run after all other work of the loop.
         self._hand_out(ran)
 
     def _work(self, batch: Batch[Item, Result], loop: asyncio.AbstractEventLoop) -> None:
-        """In a runner's thread: this batch, and every one that is due when it is done."""
+        """Run a batch in a runner's thread, then every batch that is due when the previous one is done."""
         following: Batch[Item, Result] | None = batch
         while following is not None:
             ran = self._run_batch(following)
-            # Before the event loop hears of it, so that it looks again at what was not due here.
+            # Before the event loop is notified, so that the loop checks again what was not due here.
             following = self._next(ran)
             loop.call_soon_threadsafe(self._hand_out, ran)
 
@@ -193,25 +194,25 @@ class Batcher(Generic[Item, Result]):
             return self._taken(due)
 
     def _set_free(self, ran: Ran[Item, Result]) -> None:
-        """Another batch may run in place of this one. The lock is held."""
+        """Release the runner of this batch. The lock is held."""
         self._num_running -= 1
         self._running_rows -= ran.batch.rows
         num_items = len(ran.batch.entries)
         self._pace.note(size=ran.batch.size, num_items=num_items, took_s=ran.took_s, cpu_s=ran.cpu_s)
 
     def _is_for_the_loop(self, batch: Batch[Item, Result]) -> bool:
-        """Whether a batch is short, and no runner would work beside it. The lock is held."""
+        """Whether a batch is short, and no runner would work at the same time. The lock is held."""
         is_alone = self._num_running == 0 and (self._pace.num_fed == 1 or batch.rows == self._waiting_rows)
         return is_alone and self._pace.is_short(batch.size)
 
     def _due_s(self) -> float:
-        """When the oldest entry is to run even without company. The lock is held."""
+        """When the oldest entry must run even if the batch is not full. The lock is held."""
         return self._waiting[0].since_s + (0.0 if self._is_closed else self.limits.max_queue_delay_s)
 
     def _due_batch(self) -> Batch[Item, Result] | None:
-        """A batch for a free runner: the oldest entry with a fair share of its kind. The lock is held.
+        """The batch for a free runner: the oldest entry with others of its key, up to the fair share. The lock is held.
 
-        Entries past their deadline are left to `_expire`. None if no runner is free and fed, or nothing is due.
+        Entries past their deadline are left to `_expire`. None if all runners that can be fed work, or nothing is due.
         """
         if not self._waiting or self._num_running >= self._pace.num_fed:
             return None
@@ -258,7 +259,7 @@ class Batcher(Generic[Item, Result]):
             else:
                 entry.hear(Done(outcome, ran.batch.started_s - entry.since_s, ran.since_taken_s))
         self._idle.set()
-        # What was not due yet when the runner looked, or has come since.
+        # For entries that were not due when the runner checked, or have arrived since.
         self._start()
 
     def _expire(self, entry: Waiting[Item, Result]) -> None:
@@ -270,7 +271,7 @@ class Batcher(Generic[Item, Result]):
         entry.end()
 
     def _forget(self, entry: Waiting[Item, Result]) -> bool:
-        """Take an entry out of the queue; whether it was there still."""
+        """Take an entry out of the queue; returns whether it was still there."""
         with self._lock:
             if entry not in self._waiting:
                 return False

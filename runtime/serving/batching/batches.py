@@ -1,4 +1,4 @@
-"""Requests that wait for their turn, and which of them make the next batch. Knows nothing of threads."""
+"""Waiting requests, and the choice of the next batch among them. Knows nothing of threads."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ Result = TypeVar("Result")
 
 
 class Done(NamedTuple, Generic[Result]):
-    """A request's answer and what it took."""
+    """A request's result and its times."""
 
     result: Result
     queued_s: float
     ran_s: float
-    """Of the whole batch."""
+    """For the whole batch."""
 
 
 @dataclass(eq=False, slots=True)
 class Waiting(Generic[Item, Result]):
-    """A request from its coming to its answer."""
+    """A request from arrival to answer."""
 
     item: Item
     tell: Callable[[Done[Result] | Exception], None]
     size: int
     """Rows."""
     key: Hashable
-    """Only requests of equal keys share a batch."""
+    """Only requests with equal keys share a batch."""
     since_s: float
     deadline_s: float
-    """When it is not worth running any more."""
+    """When it expires."""
     timer: asyncio.TimerHandle | None = None
     is_over: bool = False
-    """Told, or withdrawn."""
+    """Whether its outcome was delivered, or it was withdrawn."""
 
     def hear(self, outcome: Done[Result] | Exception) -> None:
-        """Tell what became of it, unless it is over."""
+        """Deliver its outcome, unless it is over."""
         if self.is_over:
             return
         self.end()
         try:
             self.tell(outcome)
         except Exception:
-            # The others of the batch are told all the same.
+            # The other requests of the batch must still get their outcomes.
             log.exception("a request's answer was lost")
 
     def end(self) -> None:
@@ -65,7 +65,7 @@ class Batch(Generic[Item, Result]):
     entries: Sequence[Waiting[Item, Result]]
     rows: int
     size: int
-    """Rows to run, those that fill up included."""
+    """Rows to run, including padding."""
     started_s: float = field(default_factory=time.monotonic)
 
 
@@ -75,18 +75,18 @@ class Ran(Generic[Item, Result]):
 
     batch: Batch[Item, Result]
     outcomes: Sequence[Result | Exception]
-    """Of every entry."""
+    """One for every entry."""
     since_taken_s: float
-    """The way to a thread included."""
+    """Time since the batch was taken, including the switch to a thread."""
     took_s: float
     cpu_s: float
     """CPU time of the thread."""
 
 
 def bucket_sizes(max_batch_size: int) -> tuple[int, ...]:
-    """The sizes that batches have: 1, 2, 3, 4, 6, 8, 12, …, so that few shapes ever reach the model.
+    """The allowed batch sizes: 1, 2, 3, 4, 6, 8, 12, …, so that the model gets few different shapes.
 
-    Of requests of one row at most a quarter has to wait for the next batch, and nothing is filled up.
+    With one-row requests at most a quarter of them must wait for the next batch, and no row is padding.
     """
     powers = [2**n for n in range(max_batch_size.bit_length())]
     sizes = {size for power in powers for size in (power, power + power // 2) if size <= max_batch_size}
@@ -94,9 +94,9 @@ def bucket_sizes(max_batch_size: int) -> tuple[int, ...]:
 
 
 def first_batch(waiting: Sequence[Waiting[Item, Result]], *, most: int, sizes: Sequence[int]) -> Batch[Item, Result]:
-    """The first request and those of its kind that fit with it, cut to a bucket or filled up to one.
+    """The first request and the next ones with its key, cut to a bucket size or padded to one.
 
-    Args: waiting: one at least. most: rows, no fewer than the first one has. sizes: the buckets, in order.
+    Args: waiting: at least one. most: rows, at least those of the first request. sizes: bucket sizes, ascending.
     """
     rows, alike, ends = 0, [entry for entry in waiting if entry.key == waiting[0].key], []
     for entry in alike:

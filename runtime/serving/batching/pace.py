@@ -1,4 +1,4 @@
-"""What batches take, and what follows from it: which of them the event loop runs itself, and how many runners it feeds.
+"""Measures the time of batches, and derives which of them the event loop runs itself and how many runners it can feed.
 
 Knows nothing of queues or threads.
 """
@@ -8,21 +8,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# About what the event loop takes for a request beside a busy runner. On two cores of an AMD EPYC a second runner costs
-# a model of 0.11 ms a tenth of its rate, and gives one of 0.24 ms a quarter more.
+# The event loop's approximate time per request while a runner is busy. On two cores of an AMD EPYC, a second runner
+# lowers the throughput of a 0.11 ms model by a tenth, and raises that of a 0.24 ms model by a quarter.
 _FEEDING_S = 0.12e-3
-# Weight of the newest item in the moving average of what one computes. Of items, not of batches: a lone one takes
-# several times as long as one among many, and says little of what a loaded server spends.
+# Weight of the newest item in the moving average of the compute time per item. The weight is per item, not per batch:
+# an item alone takes several times as long as in a large batch, and says little about a loaded server.
 _ITEM_WEIGHT = 0.02
 
-# The time for which a batch may hold up the event loop. The way to a thread and back takes 0.1 ms, but a thread works
-# beside the loop: on two cores, at 32 connections, a model of 0.15 ms answers as many requests a second as with threads
-# alone if batches of up to 0.25 ms run in the loop, and 11 % fewer with 0.6 ms. On one core nothing works beside it: a
-# fifth more requests at 4 and 32 connections, where batches take up to 4 ms, and 8 to 13 % more of a model of 0.6 ms.
+# The longest expected time of a batch in the event loop. Switching to a thread and back takes 0.1 ms, but a thread runs
+# in parallel with the loop: on two cores with 32 connections, a 0.15 ms model has the same throughput as with threads
+# alone if batches of up to 0.25 ms run in the loop, and 11 % less with 0.6 ms. On one core nothing runs in parallel:
+# throughput is a fifth higher with 4 and 32 connections, where batches take up to 4 ms, and 8 to 13 % higher for a
+# 0.6 ms model.
 _SHORT_S = 0.3e-3
 _SHORT_ALONE_S = 5e-3
-# Weight of the newest batch in the moving average of what those of its size take, and the most that it counts for, in
-# limits: so one that takes two of them is enough to leave the loop, and after one that hung three good ones to return.
+# Weight of the newest batch in the moving average of the time for its size, and the cap on its time in multiples of
+# `short_s`. So one batch of twice `short_s` is enough to leave the loop, and after a hang three short ones to return.
 _BATCH_WEIGHT = 0.5
 _MOST = 4
 
@@ -32,38 +33,38 @@ class LoopShare:
     """Which batches the event loop runs itself."""
 
     short_s: float = 0.0
-    """Those that are expected to take less, while no runner works."""
+    """Batches that are expected to take less than this, while no runner works."""
     ends_runs: bool = False
-    """Also those that are due when a runner is done; otherwise it goes on with them, beside the loop."""
+    """Also short batches that are due when a runner is done; otherwise the runner continues with them."""
 
 
 ALL_IN_THREADS = LoopShare()
 
 
 def loop_share(*, cores: int, on_cpu: bool) -> LoopShare:
-    """What the event loop runs with profit. Args: cores: that this process has. on_cpu: where the model computes."""
+    """What is worth running in the event loop. Args: cores: of this process. on_cpu: whether the model runs on CPU."""
     if on_cpu and cores <= 1:
-        # Under load a runner always finds something due: without an end of its run the loop would never have its share.
+        # Under load a runner always finds a due batch: unless its run is ended, the loop would never run any.
         return LoopShare(_SHORT_ALONE_S, ends_runs=True)
-    # To end runs costs 6 % of the requests of 4 connections on two cores.
+    # Ending runs costs 6 % of the throughput with 4 connections on two cores.
     return LoopShare(_SHORT_S)
 
 
 class Pace:
-    """Moving averages of what batches take."""
+    """Moving averages of the times of batches."""
 
     def __init__(self, *, runners: int, short_s: float) -> None:
         self.num_fed = runners
-        """Runners that would not wait for the event loop."""
+        """Number of runners that the event loop can keep busy."""
         self._runners = runners
         self._short_s = short_s
-        # CPU time of the thread, which waiting for a core or the interpreter's lock does not lengthen.
+        # CPU time of the thread, which excludes waiting for a core or the interpreter's lock.
         self._item_cpu_s: float | None = None
-        # Wall time, which a GPU's work takes too, by the batch's size: a row of a large one says little of a small one.
+        # Batch size -> wall time, which includes a GPU's work. A row of a large batch says little about a small batch.
         self._batch_s: dict[int, float] = {}
 
     def note(self, *, size: int, num_items: int, took_s: float, cpu_s: float) -> None:
-        """Learn what a batch took."""
+        """Update the averages with a batch's times."""
         item_cpu_s = cpu_s / num_items
         before = item_cpu_s if self._item_cpu_s is None else self._item_cpu_s
         self._item_cpu_s = item_cpu_s + (1 - _ITEM_WEIGHT) ** num_items * (before - item_cpu_s)

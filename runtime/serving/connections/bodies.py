@@ -1,4 +1,4 @@
-"""Request bodies: read as they come, within limits of one body and of all, and decompressed within the same."""
+"""Reads and decompresses request bodies, within a limit for each body and a budget for all of them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from runtime.serving.connections.exchange import Receive
 from runtime.serving.errors import RequestError, TooLargeError, UnavailableError, UnsupportedError
 
-# zlib's numbers of the containers: gzip, and deflate as HTTP means it, with zlib's header.
+# zlib's `wbits` for gzip, and for deflate, which in HTTP has zlib's header.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _CHUNK = 2**20
 _ZERO = re.compile(r"q=0(\.0*)?")
 
 
 class Disconnected(Exception):  # noqa: N818
-    """The client has gone before its request was whole."""
+    """The client disconnected before its request was complete."""
 
 
 class Budget:
-    """Bytes that all bodies may take together."""
+    """The bytes that all bodies together may take."""
 
     def __init__(self, num_bytes: int) -> None:
         self._left = num_bytes
@@ -38,7 +38,7 @@ class Budget:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """`take` for one request; what it took is given back at the end."""
+        """Yields `take` for one request; all that it took is given back at the end."""
         taken = 0
 
         def take(num_bytes: int) -> None:
@@ -55,8 +55,8 @@ class Budget:
 async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int, budget: Budget) -> bytes:
     """A request's whole body, decompressed.
 
-    Args: headers: by lower-case name. limit: bytes, of the body as sent and as decompressed. budget: what is read is
-        taken of it, and given back at the end.
+    Args: headers: by lower-case name. limit: bytes, of the body both as sent and as decompressed. budget: bytes are
+        taken from it while reading, and given back at the end.
     Raises: TooLargeError, RequestError, UnsupportedError; UnavailableError: the budget is spent. Disconnected.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
@@ -87,7 +87,7 @@ async def _received(receive: Receive, *, limit: int, take: Callable[[int], None]
 
 
 async def inflate(body: bytes, *, encoding: str, limit: int, take: Callable[[int], None]) -> bytes:
-    """A gzip or deflate body, decompressed; of gzip, all members. Raises: RequestError, TooLargeError."""
+    """A gzip or deflate body, decompressed; gzip with all its members. Raises: RequestError, TooLargeError."""
     stream = zlib.decompressobj(_WINDOWS[encoding])
     chunks: list[bytes] = []
     length, rest = 0, body
@@ -106,7 +106,7 @@ async def inflate(body: bytes, *, encoding: str, limit: int, take: Callable[[int
                 rest, stream = stream.unused_data, zlib.decompressobj(_WINDOWS[encoding])
             elif stream.eof or not chunk:
                 break
-            # Others are served between the parts of a large body.
+            # Other requests are served between the parts of a large body.
             await asyncio.sleep(0)
     except zlib.error:
         raise RequestError(f"the request's body is not {encoding}") from None
@@ -116,13 +116,13 @@ async def inflate(body: bytes, *, encoding: str, limit: int, take: Callable[[int
 
 
 def deflate(body: bytes, *, encoding: str) -> bytes:
-    """A body compressed, quickly rather than well."""
+    """The body compressed at zlib's fastest level."""
     stream = zlib.compressobj(level=1, wbits=_WINDOWS[encoding])
     return stream.compress(body) + stream.flush()
 
 
 def accepted_encoding(value: str) -> str | None:
-    """The compression that an `Accept-Encoding` asks for, gzip or deflate; None for none."""
+    """The compression that an `Accept-Encoding` header accepts, gzip or deflate; None if neither."""
     wanted = [part.replace(" ", "").partition(";") for part in value.lower().split(",")]
     names = [name for name, _, weight in wanted if not _ZERO.fullmatch(weight)]
     return next((encoding for encoding in _WINDOWS if encoding in names), None)

@@ -1,6 +1,6 @@
-"""A connection with a fast path for requests that repeat the head of one before them (see `exchange`).
+"""A connection with a fast path for requests that repeat the head of an earlier one (see `exchange`).
 
-They are taken while nothing else is being read or answered, and skip uvicorn's parser.
+It is used only while nothing else is being read or answered, and skips uvicorn's parser.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from runtime.serving.errors import UnavailableError
 from runtime.serving.settings import Settings
 
 _MAX_HEAD_BYTES = 4096
-# Kept until the rest of a repeated request comes; more than that is read on the slow path, which keeps account of it.
+# Kept until the rest of a repeated request arrives; more bytes are read on the slow path, which counts them.
 _MAX_ARRIVED_BYTES = 8192
 _HEAD_END = b"\r\n\r\n"
-# With any of these the head alone does not say where its request ends, or the client waits for something first.
+# With any of these the head does not determine the end of its request, or the client waits for a reply first.
 _NOT_REPEATED = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
 
 
@@ -28,7 +28,7 @@ class _Known:
 
     head: bytes
     length: int
-    """Bytes of the head and of the body that it announces."""
+    """Bytes of the head and of the body after it."""
     begin: Begin
 
 
@@ -40,7 +40,7 @@ class _Unheard:
 
 
 class _Repeated(Exchange):
-    """A repeated request that is being answered; with what uvicorn looks at of its `RequestResponseCycle`."""
+    """A repeated request that is being answered; has the fields of `RequestResponseCycle` that uvicorn reads."""
 
     response_started = response_complete = disconnected = False
     keep_alive = True
@@ -53,7 +53,7 @@ class Connection(GuardedConnection):
     _num_begun = 0
     _known: _Known | None = None
     _arrived = b""
-    """Bytes of a repeated request that is not whole."""
+    """Bytes of an incomplete repeated request."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -82,32 +82,32 @@ class Connection(GuardedConnection):
         super().shutdown()
 
     def forget(self) -> None:
-        """Read the next request anew, whatever its head."""
+        """Read the next request on the slow path, whatever its head."""
         self._known = None
 
     def give_up(self) -> None:
-        """Time is up: end a repeated request, which is no task that could be cancelled."""
+        """End a repeated request at the end of the exit timeout; it has no task to cancel."""
         if isinstance(self.cycle, _Repeated) and not self.cycle.response_complete:
             self.cycle.go()
             self._turn_away(UnavailableError("the server is shutting down"))
 
     def _is_free(self) -> bool:
-        """Whether nothing is being read or answered, and the client takes what it is sent."""
+        """Whether nothing is being read or answered, and the client reads its answers."""
         return self.cycle.response_complete and not (
             self._is_reading or self.flow.write_paused or self.transport.is_closing()
         )
 
     def _read(self, data: bytes) -> None:
-        """Have uvicorn read what is no repeated request."""
+        """Have uvicorn read data that is not a repeated request."""
         is_begun, num_begun = self._is_reading, self._num_begun
         super().data_received(data)
-        # Of one request alone it is clear where its head is.
+        # The position of the head is known only if the data begins with it, and no other request begins in the data.
         if not is_begun and self._num_begun == num_begun + 1 and (head := _head_of(data)):
             exchange = Exchange.of(self.scope)  # type: ignore[arg-type]
             exchange.remember = partial(self._remember, head, self._num_begun)
 
     def _read_arrived(self) -> None:
-        """Have uvicorn read what has arrived of a repeated request."""
+        """Have uvicorn read the bytes that have arrived of a repeated request."""
         if data := self._arrived:
             self._arrived = b""
             self._read(data)
@@ -117,9 +117,9 @@ class Connection(GuardedConnection):
         super()._be_late()
 
     def _remember(self, head: bytes, number: int, begin: Begin) -> None:
-        """Answer requests that will have this head by this function.
+        """Answer later requests with this head by this function.
 
-        Args: number: of the request that had it; nothing is remembered of any but the last.
+        Args: number: of the request that had the head; only the last request is remembered.
         """
         if self._num_begun != number or not self.cycle.keep_alive:
             return
@@ -151,11 +151,11 @@ class Connection(GuardedConnection):
 
 
 def _head_of(data: bytes) -> bytes | None:
-    """The head of a POST that begins here; None if it is not whole, or something else begins, if only a line end."""
+    """The head of a POST that begins the data; None if it is incomplete, or anything else comes first."""
     end = data.find(_HEAD_END, 0, _MAX_HEAD_BYTES)
     return data[: end + len(_HEAD_END)] if end > 0 and data.startswith(b"POST ") else None
 
 
 def connection_class(settings: Settings) -> type[Connection]:
-    """Connections of a server with these settings; uvicorn takes a class and gives it nothing of ours."""
+    """The class of connections with these settings; a class, since uvicorn creates its instances without them."""
     return type("Connection", (Connection,), {"settings": settings, "guests": OrderedDict()})

@@ -1,9 +1,9 @@
-"""One request and its answer, as its connection, the gate and whoever answers it see them.
+"""One request and its answer, shared by its connection, the gate and the endpoint that answers it.
 
-A client that asks again and again sends the same head every time. What a head says, whether its sender may ask and
-where it leads are known by then, so such a request goes straight to the function that the first one left behind
-(`Exchange.remember`). It skips the parser, the task and the layers, which take most of the time of a small network's
-answer. The first one is answered by the same function, after its body has come by ASGI's way.
+A client that sends many requests sends the same head every time. Its content, its permission and its route are then
+known, so such a request goes directly to the function that the first one registered (`Exchange.remember`). It skips the
+parser, the task and the layers, which take most of the time of a small network's answer. The first request is answered
+by the same function, after its body has come through ASGI.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 LARGE_BYTES = 128 * 1024
-"""A body above this is read in a thread, so that others are answered meanwhile; it takes most of the time on any path.
+"""A larger body is read in a thread, so that others are answered meanwhile; reading it dominates the time on any path.
 
-No larger request is answered by what is remembered of its head. Its model's users are not told of such a request, so
-that the model could be closed while a thread reads it; a smaller one is in the model's queue as soon as it begins.
+A larger request never takes the fast path. There it would not count among its model's users, so the model could be
+closed while a thread reads the body; a smaller one is in the model's queue as soon as it begins.
 """
 _KEY = "enas.exchange"
 
@@ -42,35 +42,35 @@ class Response(NamedTuple):
 
 
 Reply = Callable[[Response | Exception], None]
-"""Called once, in the event loop, with the answer or with why there is none."""
+"""Called once, in the event loop, with the answer or the error."""
 Withdraw = Callable[[], None]
 Begin = Callable[[bytes, Reply], Withdraw | None]
-"""Begins to answer a body: replies later, or at once.
+"""Begins to answer a body: replies later, or immediately.
 
-Returns a function to call when the client disconnects, after which there is no reply; None if it has replied already.
+Returns a function to call when the client disconnects, after which there is no reply; None if it has already replied.
 """
 
 
 class Exchange:
-    """What is known of a request beside its ASGI scope, in which it is kept."""
+    """Data about a request in addition to its ASGI scope, in which it is stored."""
 
-    # Defaults of the class, since an instance is made for every request.
+    # Class attributes as defaults, since an instance is created for every request.
     remember: Callable[[Begin], None] | None = None
-    """Has later requests of this connection that have the same head, to the byte, answered by this function.
+    """Registers a function that answers later requests of this connection with exactly the same head.
 
-    It is used for those that come while the connection is idle, until another head is remembered; others are read and
-    routed anew. None where there can be none. The gate puts itself in between, as it does with `send`.
+    It is used for requests that arrive while the connection is idle, until another head is remembered; other requests
+    are read and routed as usual. None if there is no fast path. The gate wraps it, as it wraps `send`.
     """
     headers: Mapping[str, str] = MappingProxyType({})
     """By lower-case name; the gate fills them in."""
     is_gone = False
-    """The client went before its answer came."""
+    """Whether the client disconnected before its answer was sent."""
     on_gone: Callable[[], object] | None = None
-    """Called when the client goes before its answer came."""
+    """Called if the client disconnects before its answer was sent."""
 
     @classmethod
     def of(cls, scope: Scope) -> Exchange:
-        """The exchange of a request; a new one under another server than ours."""
+        """The exchange of a request; a new one if the server is not ours."""
         extensions = scope.setdefault("extensions", {})
         found = extensions.get(_KEY)
         if found is None:
@@ -79,19 +79,19 @@ class Exchange:
         return found
 
     def go(self) -> None:
-        """The client has gone."""
+        """Record that the client disconnected, and call `on_gone`."""
         self.is_gone = True
         if (call := self.on_gone) is not None:
             self.on_gone = None
             call()
 
     def end(self) -> None:
-        """It is answered. References to the connection would be cycles, left to the garbage collector."""
+        """Drop the references to the connection: they would be cycles, which only the garbage collector frees."""
         self.remember = self.on_gone = None
 
 
 async def answer_to(body: bytes, begin: Begin) -> Response:
-    """What `begin` replies; who is cancelled withdraws. Raises: what it replies instead of an answer."""
+    """The reply of `begin`; if the caller is cancelled, it is withdrawn. Raises: the exception that `begin` replies."""
     outcomes: list[Response | Exception] = []
     has_come = asyncio.Event()
 
@@ -112,7 +112,7 @@ async def answer_to(body: bytes, begin: Begin) -> Response:
     try:
         raise outcome
     finally:
-        # The error refers to this frame and so to the body: a cycle, left to the garbage collector.
+        # The error refers to this frame and so to the body: a cycle, which only the garbage collector frees.
         del outcome
 
 
@@ -129,7 +129,7 @@ def response(
 
 
 def error_response(error: Exception) -> Response:
-    """An error as the protocol has it: `{"error": …}`."""
+    """An error in the protocol's form: `{"error": …}`."""
     headers: list[tuple[bytes, bytes]] = []
     match error:
         case ServeError():
@@ -142,7 +142,7 @@ def error_response(error: Exception) -> Response:
             status, message = error.status_code, error.detail
             headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
         case _:
-            # The log has the error, beside the request's id.
+            # The log has the error, with the request's id.
             status, message = 500, "internal error"
     return response(orjson.dumps({"error": message}), status=status, headers=headers)
 

@@ -1,4 +1,4 @@
-"""The gate around the application: access, request ids, errors as the protocol has them, counts and logs."""
+"""The gate around the application: access control, request ids, errors in the protocol's form, counts and logs."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from runtime.serving.settings import Settings
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PROBES = frozenset({"/v2/health/live", "/v2/health/ready"})
-# Probes carry no token, and the page shows nothing until it has one.
+# Probes send no token, and the page shows nothing until it has one.
 _OPEN_PATHS = PROBES | {"/", "/docs", "/openapi.json"}
-# Our ids are a random number of this process and a counter: a random number for each would cost a system call.
+# An id is a random number of this process and a counter: a random number per request would cost a system call.
 _PROCESS = os.urandom(4).hex()
 _NUMBERS = itertools.count()
 # nginx's status for a request whose client disconnected before its answer.
@@ -52,7 +52,7 @@ class Gate:
     """An ASGI application around another."""
 
     is_draining = False
-    """The server was told to stop: not ready, though it still answers."""
+    """Whether the server is stopping: it reports not ready, but still answers."""
 
     def __init__(self, app: App, *, settings: Settings, metrics: Metrics) -> None:
         self._app = app
@@ -80,7 +80,7 @@ class Gate:
 
         try:
             self._admit(scope, exchange.headers)
-            # starlette's router answers plain text where it is no part of a starlette application.
+            # Without "app", starlette's router answers errors in plain text.
             scope["app"] = self
             await self._app(scope, receive, send_marked)
         except Disconnected:
@@ -97,7 +97,12 @@ class Gate:
             visit.end(status)
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """Raises: UnauthorizedError: no token. ForbiddenError: a page of another site asks through a browser."""
+        """Check that a request is allowed.
+
+        Raises: UnauthorizedError: the token is missing or wrong. ForbiddenError: the server does not have the name in
+            `Host`, or a page of another site sent the request through a browser. RequestError: there are several `Host`
+            headers, or none in HTTP/1.1.
+        """
         path: str = scope["path"]
         host, allowed = headers.get("host"), self.settings.allowed_hosts
         if (host is None and scope["http_version"] == "1.1") or "," in (host or ""):
@@ -118,7 +123,7 @@ class Gate:
                 raise ForbiddenError(f"a page of {origin[:80]} may not use this server")
 
     def _again(self, begin: Begin, first: _Visit) -> Begin:
-        """`begin` for requests that repeat the head of one that was let in; counts and logs them."""
+        """Wrap `begin` for requests that repeat the head of an admitted request: count and log them."""
 
         def begin_marked(body: bytes, reply: Reply) -> Withdraw | None:
             visit = _Visit(self, first.line)
@@ -148,12 +153,12 @@ class Gate:
 
 
 class _Line(NamedTuple):
-    """What a request's head says, as far as it is logged."""
+    """The parts of a request's head that are logged."""
 
     method: str
     path: str
     request_id: str | None
-    """The client's own, if it gave a valid one."""
+    """The client's, if it sent a valid one."""
 
 
 class _Visit:
@@ -171,12 +176,12 @@ class _Visit:
         """A response's headers with the request's id and, while draining, `Connection: close`."""
         marked = [*headers, (b"x-request-id", self._request_id.encode())]
         if self._gate.is_draining:
-            # The client takes its next request elsewhere, and loses none on a connection that we close.
+            # The client sends its next request to another server, and loses none on a connection that we close.
             marked.append((b"connection", b"close"))
         return marked
 
     def end(self, status: int, error: Exception | None = None) -> None:
-        """Count the request; log it if it failed by our fault, or if all are to be logged."""
+        """Count the request; log it if it failed by the server's fault, or if the access log is on."""
         self._gate.metrics.responded(status)
         is_ours = error is not None and not isinstance(error, (ServeError, HTTPException))
         if not (is_ours or status == 500 or self._gate.settings.access_log):
@@ -200,7 +205,7 @@ def _line(scope: Scope, headers: Mapping[str, str]) -> _Line:
 
 
 def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by name; the values of equal names are joined by commas, as HTTP defines it."""
+    """Headers by name; values with the same name are joined by commas, as HTTP defines."""
     joined: dict[str, str] = {}
     for name, value in headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")

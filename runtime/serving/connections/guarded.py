@@ -1,4 +1,4 @@
-"""uvicorn's HTTP connection with what it leaves open: limits of every kind, and errors as JSON."""
+"""uvicorn's HTTP connection with what it lacks: limits of size, time and number, and errors as JSON."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from runtime.serving.errors import (
 )
 from runtime.serving.settings import Settings
 
-# At shutdown, for a new connection to bring its first request, and for a TLS client to close.
+# At shutdown, the time for a new connection to send its first request, and for a TLS client to close.
 _GRACE_S = 1.0
 _TLS_GRACE_S = 5.0
 _CLOSE = (b"connection", b"close")
-# Requests that may wait for their turn on one connection.
+# Requests that may wait on one connection.
 _MAX_WAITING = 32
-# Of connections beyond the last one that is allowed: each may ask one probe, and gives way to later ones.
+# Guests are connections beyond `max_connections`: each may send one probe, and later guests replace older ones.
 _MAX_GUESTS = 64
 _GUEST_S = 2.0
 _PROBES = frozenset(path.encode() for path in PROBES)
 
 
 class _Flow(FlowControl):
-    """Reads nothing more while requests wait for their turn."""
+    """Flow control that reads no more data while requests wait on the connection."""
 
     def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
         super().__init__(transport)
@@ -53,19 +53,19 @@ class GuardedConnection(HttpToolsProtocol):
 
     settings: ClassVar[Settings]
     guests: ClassVar[OrderedDict[GuardedConnection, None]]
-    """Those beyond the last connection that is allowed, oldest first."""
+    """The connections beyond `max_connections`, oldest first."""
 
     _deadline: asyncio.TimerHandle | None = None
-    """Of the request that is expected or arriving."""
+    """For the request that is expected or arriving."""
     _idle_since_s: float | None = None
-    """Since the last answer; None while a request is expected, arrives, or is being answered."""
+    """Time of the last answer; None while a request is expected, arriving, or being answered."""
     _is_told_to_close = False
     _is_reading = False
-    """A request has begun and is not whole; of those that the parser sees."""
+    """Whether the parser has begun a request that is still incomplete."""
     _has_head = False
-    """Of that request."""
+    """Whether the head of that request is complete."""
     _refusal: ServeError | None = None
-    """Why nothing more is read."""
+    """Why no more data is read; None if it is."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -73,7 +73,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_size = HeadSize()
         self._uptake = Uptake(self.settings.send_timeout_s)
         self._owed: deque[Exchange] = deque()
-        """Of requests whose head has come and whose answer has not gone, in their order."""
+        """Exchanges of requests whose head has arrived and whose answer has not been sent, in order."""
         if len(self.connections) > self.settings.max_connections:
             if len(self.guests) >= _MAX_GUESTS:
                 self.guests.popitem(last=False)[0]._turn_away(UnavailableError("too many connections"))
@@ -84,7 +84,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._got_request()
         self.guests.pop(self, None)
         super().connection_lost(exc)
-        # References back here would be cycles, left to the garbage collector.
+        # References back to this connection would be cycles, which only the garbage collector frees.
         self.pipeline.clear()
         while self._owed:
             exchange = self._owed.popleft()
@@ -94,7 +94,7 @@ class GuardedConnection(HttpToolsProtocol):
             Exchange.of(self.scope).end()  # type: ignore[arg-type]
 
     def shutdown(self) -> None:
-        """Close if nothing is being answered; a connection that has just been made may bring its request first."""
+        """Close if nothing is being answered; a new connection may first send its request, within `_GRACE_S`."""
         if self.cycle is None and not self._is_told_to_close:
             self._is_told_to_close = True
             self.loop.call_later(_GRACE_S, self.shutdown)
@@ -103,7 +103,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._close_tls_in_time()
 
     def look(self, now_s: float) -> None:
-        """Close the connection if it is idle or its client takes nothing. To be called every now and then."""
+        """Close the connection if it is idle or its client reads nothing. Must be called regularly."""
         if self._idle_since_s is not None and now_s - self._idle_since_s > self.settings.keep_alive_s:
             self.transport.close()
         if self._uptake.is_stalled(self.transport.get_write_buffer_size(), now_s=now_s):
@@ -164,7 +164,7 @@ class GuardedConnection(HttpToolsProtocol):
         if self.pipeline:
             super().on_response_complete()
         elif not self.transport.is_closing():
-            # uvicorn would set a timer now, and cancel it when the next request comes: a tenth of what one costs.
+            # uvicorn would set a timer here and cancel it at the next request, which is a tenth of a request's cost.
             self.flow.resume_reading()
             self._idle_since_s = time.monotonic()
         if self._refusal is not None:
@@ -185,12 +185,12 @@ class GuardedConnection(HttpToolsProtocol):
         except HeadTooLargeError as error:
             self._end_reading(error)
         except httptools.HttpParserError as error:
-            # What a callback raised is the context of what the parser makes of it.
+            # If a callback raised, its exception is the context of the parser's error.
             told = error.__context__
             self._end_reading(told if isinstance(told, ServeError) else RequestError("Invalid HTTP request received."))
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Read a request that wants another protocol as one that does not: with its body, by a parser of its own."""
+        """Ignore a request's upgrade to another protocol: read it again, with its body, in a new parser."""
         if self.parser.get_method() == b"CONNECT":
             self._end_reading(RequestError("this server is no proxy"))
             return
@@ -214,8 +214,8 @@ class GuardedConnection(HttpToolsProtocol):
         self._end_reading(LateError(f"the request did not arrive within {self.settings.receive_timeout_s:g} s"))
 
     def _end_reading(self, error: ServeError) -> None:
-        """Read nothing more: requests that are whole are answered, then the error is sent and the connection closes."""
-        # A traceback refers back here.
+        """Read no more data: complete requests are answered, then the error is sent and the connection closes."""
+        # A traceback would refer back to this connection.
         self._refusal = error.with_traceback(None)
         self._got_request()
         self.flow.pause_reading()
@@ -246,6 +246,6 @@ class GuardedConnection(HttpToolsProtocol):
             self.transport.close()
 
     def _close_tls_in_time(self) -> None:
-        """A closing TLS connection waits for the client to close too, which may take half a minute."""
+        """Limit the time that a closing TLS connection waits for its client to close, up to half a minute otherwise."""
         if self.scheme == "https" and self.transport.is_closing():
             self.loop.call_later(_TLS_GRACE_S, self.transport.abort)

@@ -1,4 +1,4 @@
-"""The certificate of a server: what is wrong with its files is told by their names, which OpenSSL does not do."""
+"""Loads a server's certificate and key. Unlike OpenSSL, its errors name the file at fault."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import NoReturn
 
 from runtime.serving.settings import Settings, SettingsError
 
-# OpenSSL's reasons: keys of one kind, a key of a kind that the certificate is not of, as TLS sees it and as X.509 does.
+# OpenSSL's reasons if a key is not the certificate's: of the same type, and of another type (according to TLS, X.509).
 _NOT_OF_ONE_PAIR = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED", "KEY_TYPE_MISMATCH")
 
 
 def check_certificate(settings: Settings) -> None:
-    """Say early which file is at fault; what comes from a pipe can be read once, and is not looked at.
+    """Check certificate and key before serving; a pipe is skipped, since it can be read only once.
 
-    Raises: SettingsError: certificate and key are no such pair. OSError: one of them cannot be opened.
+    Raises: SettingsError: they are not a valid pair. OSError: one of them cannot be opened.
     """
     if not _pipes(settings):
         _load(_context(), settings)
 
 
 def renew_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Have new connections shown what is in the certificate's files now.
+    """Reload certificate and key for new connections.
 
-    Raises: SettingsError: certificate and key are no such pair, or come from a pipe. OSError.
+    Raises: SettingsError: they are not a valid pair, or one is a pipe. OSError.
     """
     if pipes := _pipes(settings):
         raise SettingsError(f"{pipes[0]}: no regular file, and cannot be read a second time")
-    # One that is refused halfway would leave a certificate with another's key.
+    # Checked in another context first: a failure halfway would combine the new certificate with the old key.
     _load(_context(), settings)
     _load(context, settings)
 
@@ -41,12 +41,12 @@ def _pair(settings: Settings) -> tuple[Path, Path]:
 
 
 def _pipes(settings: Settings) -> list[Path]:
-    """Those of the pair that are no regular files. Raises: OSError: one cannot be opened; names it."""
+    """The files of the pair that are pipes or devices. Raises: OSError: one cannot be opened; names it."""
     pipes = []
     for path in _pair(settings):
         mode = path.stat().st_mode
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-            # OpenSSL's error would not name it.
+            # Opened here, since OpenSSL's error would not name the file.
             path.open("rb").close()
         else:
             pipes.append(path)
@@ -57,7 +57,7 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
     certificate, key = _pair(settings)
 
     def ask() -> NoReturn:
-        # Without this OpenSSL asks the terminal.
+        # Without this callback OpenSSL asks for the password in the terminal.
         raise SettingsError(f"{key}: the key takes a password; expected one without: openssl pkey -in {key} -out FILE")
 
     try:

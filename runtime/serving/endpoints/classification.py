@@ -1,4 +1,4 @@
-"""`POST /v1/classify`: a picture's bytes in, its likeliest classes out."""
+"""`POST /v1/classify`: a picture's bytes in, its most likely classes out."""
 
 # K classes
 
@@ -25,7 +25,7 @@ _DEFAULT_TOP = 5
 
 
 class Classify:
-    """Answers pictures, as an ASGI application of its own."""
+    """An ASGI application that answers pictures with classes."""
 
     def __init__(self, repository: Repository, *, intake: Intake, decoder: Decoder) -> None:
         self._repository = repository
@@ -78,7 +78,7 @@ class Classify:
         return None if work.is_over else work.withdraw
 
     def _find(self, name: str | None, version: str | None) -> tuple[ServedModel, Model]:
-        """The model that is asked for, or the only image classifier there is."""
+        """The requested model, or by default the only image classifier."""
         if name is not None:
             served = self._repository.get(name, version)
             if not isinstance(served.model, Model):

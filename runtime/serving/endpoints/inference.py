@@ -1,7 +1,7 @@
 """`POST /v2/models/NAME/infer`: the protocol's inference.
 
-An ASGI application of its own, without layers that it does not need. A body is answered by `_begin`, whether it
-came through ASGI or repeats the head of one that did.
+A separate ASGI application, without layers that it does not need. A body is answered by `_begin`, whether it came
+through ASGI or by the fast path for repeated heads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from runtime.serving.protocol.requests import InferReader, InferRequest
 
 @dataclass(frozen=True)
 class _Asked:
-    """What an inference request's head says."""
+    """The contents of an inference request's head."""
 
     model: str
     version: str | None
@@ -70,7 +70,7 @@ class Infer:
 
 
 class _Inference(Work):
-    """A request to `Infer`. It makes no closures, for speed."""
+    """A request to `Infer`. Creates no closures, for speed."""
 
     __slots__ = ("_request", "asked")
 
@@ -98,6 +98,6 @@ class _Inference(Work):
 
 
 def _in_thread(call: Callable[[], Any], tell: Callable[[Any], None]) -> None:
-    """Call in a thread, and tell the result or the exception in the event loop."""
+    """Run `call` in a thread, and pass its result or exception to `tell` in the event loop."""
     future = asyncio.get_running_loop().run_in_executor(None, call)
     future.add_done_callback(lambda done: tell(done.exception() or done.result()))

@@ -1,9 +1,9 @@
-"""Clients' pictures made into models' inputs, within limits of time and memory.
+"""Decodes clients' pictures to models' inputs, within limits of time and memory.
 
-A picture's file says little of what it costs: 300 kB of progressive JPEG may hold a thousand scans, each of which goes
-over all pixels, and a picture takes up to 17 bytes a pixel while it is decoded. So pixels, scans and segments are
-limited, large pictures are decoded one after the other, and none for longer than a deadline. What is decoded at one
-time takes 4 x 136 MB, and 17 bytes for each of `Settings.max_picture_pixels`: 1.4 GB, if it is not lowered.
+The size of a picture's file does not bound its cost: 300 kB of progressive JPEG may contain a thousand scans, each over
+all pixels, and decoding takes up to 17 bytes per pixel. So pixels, scans and segments are limited, large pictures are
+decoded one at a time, and every picture has a deadline. All pictures being decoded take at most 4 x 136 MB, plus 17
+bytes for each of `Settings.max_picture_pixels` (1.4 GB by default).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from runtime.serving.settings import Settings
 
 _SMALL_PIXELS = 8_000_000
 _SIDE_BY_SIDE = 4
-# Encoders make ten scans or so. A segment of a file costs an object each.
+# Encoders write about ten scans. Each segment of a file costs a Python object.
 _MAX_SCANS = 32
 _MAX_SEGMENTS = 2000
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
-# A byte of value FF within a scan is followed by 00; restarts (D0 to D7) belong to the scan.
+# Within a scan a byte FF is followed by 00; restarts (D0 to D7) belong to the scan.
 _SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _SCAN, _END = 0xDA, 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -50,7 +50,7 @@ class Decoder:
         self._large = Batcher(_decoder(max_pixels), limits=large, name="decode-large")
 
     def begin(self, data: bytes, preprocess: Preprocess, tell: Callable[[Done[Picture] | Exception], None]) -> Withdraw:
-        """Begin to decode a picture's bytes; as `Batcher.enter`, whose `timeout_s` holds to the very end."""
+        """Begin to decode a picture's bytes; as `Batcher.enter`, but the timeout includes the decoding."""
         timer: asyncio.TimerHandle | None = None
 
         def told(outcome: Done[Picture] | Exception) -> None:
@@ -74,7 +74,7 @@ class Decoder:
 
 
 def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], int], list[Picture]]:
-    """What decodes pictures of so many pixels. Raises: RequestError: not such a picture."""
+    """A function that decodes pictures of at most `max_pixels`. It raises RequestError for any other input."""
 
     def decode(pictures: Sequence[tuple[bytes, Preprocess]], size: int) -> list[Picture]:
         try:
@@ -85,7 +85,7 @@ def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], i
             raise RequestError(f"the picture: {error}") from None
         except (MemoryError, RequestError):
             raise
-        # Any other error of a decoder is due to the client's bytes too.
+        # Any other error of a decoder is also caused by the client's bytes.
         except Exception as error:
             raise RequestError(f"the picture: cannot be read: {type(error).__name__}") from error
 
@@ -93,7 +93,7 @@ def _decoder(max_pixels: int) -> Callable[[Sequence[tuple[bytes, Preprocess]], i
 
 
 def _check(data: bytes, *, max_pixels: int) -> None:
-    """Raises: RequestError: too many pixels, or more scans than encoders make; what is no picture is said later."""
+    """Raises: RequestError: too many pixels or scans. Bytes that are not a picture are reported later."""
     if (scans := _num_scans(data)) > _MAX_SCANS:
         raise RequestError(f"the picture has {scans} scans, at most {_MAX_SCANS} are allowed")
     try:
@@ -107,12 +107,12 @@ def _check(data: bytes, *, max_pixels: int) -> None:
 def _num_scans(data: bytes) -> int:
     if data.startswith(_JPEG):
         return sum(marker == _SCAN for marker, _ in _segments(data))
-    # A BLP has JPEGs inside. libtiff has a limit of its own.
+    # A BLP contains JPEGs. libtiff has its own limit.
     return data.count(bytes([0xFF, _SCAN])) if data.startswith(b"BLP") else 0
 
 
 def num_pixels(data: bytes) -> int:
-    """What the head of a JPEG or PNG states; more than any picture may have where that is not found."""
+    """The number of pixels stated in a JPEG's or PNG's head; if it is not found, more than any picture may have."""
     if data.startswith(_PNG):
         return int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
     if data.startswith(_JPEG):
@@ -125,9 +125,9 @@ def num_pixels(data: bytes) -> int:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """A JPEG's markers, and where what belongs to each begins; as far as the file is whole.
+    """A JPEG's markers, each with the position of its data; ends where the file is cut short.
 
-    Raises: RequestError: too many. Source: ITU-T T.81, B.1.1.
+    Raises: RequestError: there are too many. Source: ITU-T T.81, B.1.1.
     """
     place = len(_JPEG)
     for _ in range(_MAX_SEGMENTS):

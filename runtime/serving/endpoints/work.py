@@ -1,4 +1,4 @@
-"""A request's body being answered: within the limits, counted, and told once what became of it."""
+"""Answers a request's body: within the limits, counted, and with exactly one outcome."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Intake:
-    """Takes requests' bodies within the limits."""
+    """Reads and answers requests' bodies within the limits."""
 
     max_request_bytes: int
     budget: Budget
 
     async def answer(self, served: ServedModel, begin: Begin, exchange: Exchange, receive: Receive) -> Response:
-        """What `begin` answers to the body. Raises: as `read_body`, and what `begin` replies instead of an answer."""
+        """The answer of `begin` to the body. Raises: as `read_body`, and the exception that `begin` replies."""
         task = asyncio.current_task()
         assert task is not None
         exchange.on_gone = task.cancel
         with served.users:
             body = await read_body(receive, exchange.headers, limit=self.max_request_bytes, budget=self.budget)
-            # Nothing comes between: what the body took is there for `begin`, which takes it anew.
+            # No await in between: the bytes that `read_body` gave back to the budget are still free for `begin`.
             return await answer_to(body, begin)
 
 
 class Work:
-    """A request being answered: what it holds and is counted for, until it is answered, fails or is withdrawn."""
+    """A request being answered: its share of the budget and its counts, until it is answered, fails or is withdrawn."""
 
     __slots__ = ("_budget", "_num_bytes", "_reply", "_served", "_start_s", "is_over", "stop_waiting")
 
@@ -48,7 +48,7 @@ class Work:
         self._served = served
         self._start_s = time.perf_counter()
         self.stop_waiting: Withdraw | None = None
-        """Takes it out of the queue that it waits in now."""
+        """Withdraws it from the queue in which it waits."""
         self.is_over = False
         served.metrics.came()
 
@@ -73,7 +73,7 @@ class Work:
                 stop_waiting()
 
     def attempt(self, outcome: Any, go_on: Callable[[Any], None]) -> None:
-        """Go on with the outcome of a part of the work; if that part or `go_on` fails, the request fails."""
+        """Continue with the outcome of a part of the work; if that part or `go_on` fails, the request fails."""
         if self.is_over:
             return
         if isinstance(outcome, Exception):
@@ -85,9 +85,9 @@ class Work:
             self.fail(error)
 
     def _end(self) -> float:
-        """Give back what it held; returns the seconds that it took."""
+        """Give back its share of the budget; returns its duration in seconds."""
         self.is_over = True
-        # It refers back here: a cycle, left to the garbage collector.
+        # It refers back to this object: a cycle, which only the garbage collector frees.
         self.stop_waiting = None
         self._budget.give_back(self._num_bytes)
         return time.perf_counter() - self._start_s

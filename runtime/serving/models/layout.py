@@ -1,7 +1,7 @@
-"""Where the models of a server lie on disk, and what they are called. Opens none of them.
+"""Finds the models of a server on disk and their names. Opens none of them.
 
-A run or a model file is one model; other forms of a run, as `model-fp16.onnx`, are served by their path alone. A folder
-holds models in Triton's layout, `NAME/VERSION/model.onnx`, runs, or model files.
+A run or a model file is one model; other forms of a run, such as `model-fp16.onnx`, are served only if the server is
+given their path. A folder contains models in Triton's layout, `NAME/VERSION/model.onnx`, runs, or model files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runtime.models.artifact import MODEL, SEQUENCE_MODEL, ArtifactError, no_mod
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-# Files, since a model of a folder may be called "search".
+# Files rather than folders, since a model in a folder may be named "search".
 _MARKS_OF_A_RUN = ("search/config.toml", "retrain/config.toml")
 
 Files = Mapping[str, Path]
@@ -23,11 +23,11 @@ Files = Mapping[str, Path]
 Found = Mapping[str, Files]
 """Name -> its files."""
 PassOver = Callable[[Path, str], object]
-"""Told of a model that is not served, and why."""
+"""Called with the path of a model that is not served, and the reason."""
 
 
 def find_models(root: Path, *, pass_over: PassOver = lambda path, reason: None) -> Found:
-    """What there is to serve. Raises: ArtifactError: nothing, or it cannot be looked at."""
+    """The models to serve. Raises: ArtifactError: there are none, or `root` cannot be read."""
     try:
         return _find(root, pass_over)
     except OSError as error:
@@ -53,11 +53,11 @@ def _find(root: Path, pass_over: PassOver) -> Found:
 
     for path in sorted(root.iterdir()):
         name = path.stem if path.suffix == ".onnx" else path.name
-        # What is hidden is half-written, or somebody else's.
+        # A hidden entry is still being written, or not a model.
         if name.startswith("."):
             continue
         if unfit := _unfit(name):
-            # It may be nobody's model and closed to us, as `lost+found` is.
+            # It may not be a model and not readable, such as `lost+found`.
             with contextlib.suppress(OSError):
                 for files in _models_at(path, name, lambda path, reason: None).values():
                     leave_out(_first(files), unfit)
@@ -75,7 +75,7 @@ def _find(root: Path, pass_over: PassOver) -> Found:
 
 
 def _models_at(path: Path, name: str, pass_over: PassOver) -> dict[str, Files]:
-    """The models of one place, which is called so; none if there are none."""
+    """The models at one path, under this name; empty if there are none."""
     if path.is_file():
         return {name: {"1": path}} if path.suffix == ".onnx" else {}
     if (path / MODEL).is_file():
@@ -100,7 +100,7 @@ def _versions(folder: Path, pass_over: PassOver) -> Files:
             if (path / MODEL).is_file():
                 found[path.name] = path / MODEL
             continue
-        # It may be closed to us.
+        # It may not be readable.
         with contextlib.suppress(OSError):
             if (path / MODEL).is_file():
                 pass_over(path / MODEL, f"{path.name!r} is no version: 1, 2 and so on are")
@@ -108,7 +108,7 @@ def _versions(folder: Path, pass_over: PassOver) -> Files:
 
 
 def _unfit(name: str) -> str | None:
-    """Why a model cannot be called so; None if it can."""
+    """Why a model cannot have this name; None if it can."""
     if _NAME.fullmatch(name):
         return None
     return f"{name!r} cannot be the name of a model: letters, digits, '.', '_' and '-' can, 128 in all, no '-' first"

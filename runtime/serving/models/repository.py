@@ -1,6 +1,6 @@
 """The models of a server: loaded, replaced and unloaded while it serves.
 
-Clients name models, never paths: a name that was not found on disk is unknown, whatever it spells.
+Clients give names of models, never paths: a name that was not found on disk is unknown, whatever it contains.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from runtime.serving.settings import Settings
 log = logging.getLogger(__name__)
 
 Fingerprint = tuple[int, int, int, int] | None
-"""A file's number, times of its content and of its name, and size: some of it changes whenever the file does. None if
-it is not there."""
+"""A file's inode number, modification time, status change time and size: at least one changes when the file does. None
+if there is no file."""
 
 
 @dataclass
 class _Entry:
-    """A model by name, whatever state it is in."""
+    """A named model in any state."""
 
     ready: dict[str, ServedModel] = field(default_factory=dict)
-    """Version -> what serves, the highest version last."""
+    """Version -> the served model, the highest version last."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Version -> why the file on disk could not be taken."""
+    """Version -> why the file on disk could not be loaded."""
     files: dict[str, dict[Path, Fingerprint]] = field(default_factory=dict)
-    """Version -> the files that were last looked at, its model and those that hold weights of it, as they were then."""
+    """Version -> its model file and external data files, with their fingerprints when they were last read."""
     is_wanted: bool = True
-    """Not unloaded."""
+    """False once a client has unloaded it."""
 
     def latest(self) -> ServedModel | None:
         return next(reversed(self.ready.values()), None)
 
     def news(self, files: Files, *, retry: bool) -> Files:
-        """Of the files, those that are not as they were when they were last looked at; with retry all refused, too."""
+        """The files that have changed since they were last read; with `retry` also all refused ones."""
         return {
             version: path
             for version, path in files.items()
@@ -59,7 +59,7 @@ class Repository:
     """All models of a process."""
 
     def __init__(self, settings: Settings, metrics: Metrics, *, unloaded: Sequence[str] = ()) -> None:
-        """Args: unloaded: names that are not to be loaded until a client asks for them."""
+        """Args: unloaded: names of models not to load until a client requests it."""
         self._settings = settings
         self._metrics = metrics
         self._entries: dict[str, _Entry] = {name: _Entry(is_wanted=False) for name in unloaded}
@@ -68,23 +68,23 @@ class Repository:
         self._has_loaded = False
         self._required: set[str] = set()
         self._passed_over: Mapping[Path, str] = {}
-        """What the last scan found and did not take -> why."""
+        """Models that the last scan passed over -> why."""
         self._trouble: str | None = None
-        """Why the last poll found nothing; None if it did."""
+        """Why the last poll failed to find models; None if it found some."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether each model that was there from the start, and was not unloaded, has a version that serves."""
+        """Whether each model that was found at the start, and was not unloaded, has a version that is served."""
         required = [self._entries[name] for name in self._required & self._entries.keys()]
         return self._has_loaded and all(entry.ready for entry in required if entry.is_wanted)
 
     @property
     def names(self) -> list[str]:
-        """Of the models that serve."""
+        """Names of the models that are served."""
         return [name for name, entry in self._entries.items() if entry.ready]
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
-        """A version of a model, its highest if none is named. Raises: UnknownError, UnavailableError."""
+        """A version of a model, the highest one by default. Raises: UnknownError, UnavailableError."""
         entry = self._entries.get(name)
         if entry is None:
             raise UnknownError(f"Request for unknown model: '{name[:128]}' is not found")
@@ -96,14 +96,14 @@ class Repository:
         raise UnavailableError(f"model '{name}' is not ready")
 
     def versions(self, name: str) -> list[str]:
-        """Those of a model that serve."""
+        """The versions of a model that are served."""
         return list(self._entries[name].ready) if name in self._entries else []
 
     def served(self) -> list[ServedModel]:
         return [served for entry in self._entries.values() for served in entry.ready.values()]
 
     def index(self) -> list[dict[str, Any]]:
-        """As the protocol's repository index tells it."""
+        """The rows of the protocol's repository index."""
         rows = []
         for name, entry in self._entries.items():
             for version in sorted({*entry.ready, *entry.refused}, key=int):
@@ -116,7 +116,7 @@ class Repository:
         return rows
 
     async def load_all(self) -> None:
-        """Load what there is. Raises: ArtifactError: nothing can be served; says why."""
+        """Load all models. Raises: ArtifactError: none can be served, with the reasons."""
         async with self._lock:
             found = await self._find()
             for name in found:
@@ -130,15 +130,15 @@ class Repository:
             raise ArtifactError("; ".join(reason for entry in wanted for reason in entry.refused.values()))
 
     async def load(self, name: str) -> None:
-        """Look at a model's files again and serve what they hold; what served before goes on until then.
+        """Read a model's files again and serve them; versions already served continue until then.
 
-        Raises: UnknownError: there is no such model. RequestError: a file cannot be taken; says why.
+        Raises: UnknownError: there is no such model. RequestError: a file cannot be loaded, with the reason.
         """
         async with self._lock:
             try:
                 found = await self._find()
             except ArtifactError:
-                # The last of them has gone.
+                # The last model has been removed.
                 found = {}
             if name not in found:
                 raise UnknownError(f"failed to load '{name[:128]}', there is no such model in the repository")
@@ -149,7 +149,7 @@ class Repository:
                 raise RequestError(f"load failed for model '{name}': {'; '.join(entry.refused.values())}")
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more; what it was asked already is answered. Raises: UnknownError."""
+        """Stop serving a model; requests that it already has are answered. Raises: UnknownError."""
         async with self._lock:
             entry = self._entries.get(name)
             if entry is None:
@@ -159,11 +159,10 @@ class Repository:
             entry.refused.clear()
 
     async def poll(self, *, retry: bool = False) -> list[str]:
-        """Follow the files: what is new or changed is loaded, what has gone is unloaded.
+        """Follow the files: load new and changed ones, unload removed ones.
 
-        retry: what was refused is tried again, changed or not. What could not be read is tried again in any case.
-
-        Returns: why what is there does not serve; nothing if all of it does.
+        Args: retry: also retry refused files that have not changed. Files that could not be read are always retried.
+        Returns: why files are not served; empty if all of them are.
         """
         try:
             found = await self._find()
@@ -188,17 +187,17 @@ class Repository:
 
     @property
     def is_any_current(self) -> bool:
-        """Whether the last scan succeeded and one of the models at least serves all of its files."""
+        """Whether the last scan succeeded and at least one model serves all of its files."""
         return self._trouble is None and any(entry.ready and not entry.refused for entry in self._entries.values())
 
     async def close(self) -> None:
-        """Finish what was asked."""
+        """Finish all requests and close all models."""
         for entry in self._entries.values():
             self._drop(entry, list(entry.ready))
         await asyncio.gather(*self._closing)
 
     async def _find(self) -> Found:
-        """What there is to serve; tells of what is passed over since the last scan. Raises: ArtifactError."""
+        """Find the models to serve; logs those newly passed over since the last scan. Raises: ArtifactError."""
         passed_over: dict[Path, str] = {}
         found = await asyncio.to_thread(find_models, self._settings.models, pass_over=passed_over.__setitem__)
         for path, reason in passed_over.items():
@@ -208,7 +207,7 @@ class Repository:
         return found
 
     async def _take(self, name: str, files: Files, news: Files) -> None:
-        """Make a model serve these files, of which the news have to be looked at."""
+        """Make a model serve these files. Args: news: the files that must be read."""
         entry = self._entries[name]
         kept = {version: seen for version, seen in entry.files.items() if version in files}
         entry.files = kept | {version: {path: _fingerprint(path)} for version, path in news.items()}
@@ -216,7 +215,7 @@ class Repository:
         for version, path in news.items():
             try:
                 served = await asyncio.to_thread(self._open, entry, path, name, version)
-            # Whatever a file does to onnxruntime, what serves already goes on.
+            # Whatever error a file causes in onnxruntime, the versions already served must continue.
             except Exception as error:
                 if entry.refused.get(version) != str(error):
                     log.error("refused", extra={"model": name, "version": version, "error": str(error)})
@@ -232,7 +231,7 @@ class Repository:
         self._drop(entry, entry.ready.keys() - files.keys())
 
     def _open(self, entry: _Entry, path: Path, name: str, version: str) -> ServedModel | None:
-        """The file as a served model; None if it is the very file that serves already."""
+        """Open the file as a served model; None if the same content is already served."""
         file = read_model(path)
         entry.files[version] |= {part: _fingerprint(part) for part in file.named_parts.values()}
         present = entry.ready.get(version)
@@ -241,7 +240,7 @@ class Repository:
         return ServedModel.open(file, name=name, version=version, settings=self._settings, metrics=self._metrics)
 
     def _drop(self, entry: _Entry, versions: Iterable[str]) -> None:
-        """Take versions out of service; they finish what they were asked."""
+        """Stop serving versions; they finish the requests that they have."""
         for version in versions:
             task = asyncio.get_running_loop().create_task(entry.ready.pop(version).close())
             self._closing.add(task)

@@ -1,4 +1,4 @@
-"""A model that is served: opened, proven on the samples it carries, warmed up, and behind its batcher."""
+"""A served model: opened, checked on its embedded samples, warmed up, and behind its batcher."""
 
 # B batch
 
@@ -30,12 +30,12 @@ from runtime.serving.settings import Settings
 
 Feed = Mapping[str, np.ndarray]
 PLATFORM = "onnxruntime_onnx"
-# Spinning threads would take the cores from the server's own; exhaustive search costs a second for every batch size.
+# Spinning threads would take cores from the server's own threads; exhaustive search costs a second per batch size.
 _TUNING = Tuning(spinning=False, conv_search="heuristic")
 
 
 class Users:
-    """Requests that have chosen a model, though they may not have reached its queue yet."""
+    """Counts the requests that use a model, including those that have not reached its queue yet."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -57,7 +57,7 @@ class Users:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One version of a model, ready."""
+    """One version of a model, ready to serve."""
 
     name: str
     version: str
@@ -69,10 +69,10 @@ class ServedModel:
 
     @classmethod
     def open(cls, file: OnnxFile, *, name: str, version: str, settings: Settings, metrics: Metrics) -> ServedModel:
-        """Open a model file, replay the samples it carries, and run every batch size once.
+        """Open a model file, check it on its embedded samples, and run every batch size once.
 
-        Raises: ArtifactError: not a whole model of ours, or it does not give the outputs that it carries.
-            ProviderError: CUDA was asked for and cannot be had.
+        Raises: ArtifactError: not a complete model from `enas export`, its batch size is fixed, or its outputs differ
+            from the embedded ones. ProviderError: CUDA was requested but is unavailable.
         """
         start = time.perf_counter()
         artifact, problems = load(file, provider=settings.provider, threads=settings.threads, tuning=_TUNING)
@@ -93,7 +93,7 @@ class ServedModel:
             runner,
             limits=settings.limits,
             name=f"{name}-{version}",
-            # The time of other shapes says nothing of what a request of new ones takes.
+            # The time of a batch does not predict the time of another one with other shapes.
             loop_share=ALL_IN_THREADS if signature.free_inputs else share,
         )
         for size in batcher.sizes:
@@ -113,14 +113,14 @@ class ServedModel:
         batch_size: int,
         timeout_s: float | None,
     ) -> Callable[[], None]:
-        """Queue a feed that was checked against the signature. Returns, Raises: RequestError; as `Batcher.enter`."""
+        """Queue a feed that was checked against the signature. Raises: RequestError. Otherwise as `Batcher.enter`."""
         self._check_tokens(feed)
-        # What feeds of one batch have in common.
+        # Feeds of one batch must have equal shapes.
         key = tuple([feed[name].shape[1:] for name in self.signature.free_inputs])
         return self.batcher.enter(feed, tell, size=batch_size, key=key, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        """Finish what its users ask, and stop."""
+        """Finish the requests of all users, and stop."""
         await self.users.are_gone()
         await self.batcher.close()
 
@@ -133,7 +133,7 @@ class ServedModel:
                 raise RequestError(f"input '{name}': the vocabulary's tokens are 0 to {highest}")
 
     def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
-        """As `GET /v2/models/NAME` tells it. Args: versions: all that are served."""
+        """The answer of `GET /v2/models/NAME`. Args: versions: all that are served."""
         session = self.model.session
         return {
             "name": self.name,
@@ -154,7 +154,7 @@ class ServedModel:
         }
 
     def config(self) -> dict[str, Any]:
-        """As `GET /v2/models/NAME/config` tells it: Triton's ModelConfig."""
+        """The answer of `GET /v2/models/NAME/config`: Triton's ModelConfig."""
         limits = self.batcher.limits
         is_on_cpu = self.model.session.device == "cpu"
         return {
@@ -204,7 +204,7 @@ class _Runner:
         return results
 
     def warm_up(self, size: int) -> None:
-        """Run zeros once, so that no client waits for what a shape's first run costs."""
+        """Run zeros once, so that no client waits for the slow first run of a shape."""
         feed = {
             spec.name: np.zeros((size, *(n if isinstance(n, int) else 1 for n in spec.shape[1:])), spec.dtype)
             for spec in self.signature.inputs
@@ -213,10 +213,10 @@ class _Runner:
 
 
 def _together(arrays: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """One array of `size` rows, filled up with zeros."""
+    """The arrays as one of `size` rows, padded with zeros."""
     if len(arrays) == 1 and len(arrays[0]) == size:
         return arrays[0]
-    # numpy's concatenate gives the interpreter's lock away for every part, and waits for it beside a busy event loop.
+    # numpy's concatenate releases the interpreter's lock for every part, and waits for it if the event loop is busy.
     row = arrays[0][:1]
     filling = bytes(row.nbytes * (size - sum(map(len, arrays))))
     parts = [np.ascontiguousarray(array).data for array in arrays]

@@ -1,7 +1,7 @@
-"""A worker's end of the pipe to its supervisor, which has a model loaded or unloaded in every process.
+"""A worker's end of the pipe to its supervisor, by which models are loaded and unloaded in every process.
 
-worker -> supervisor   Ready | Failed   Change, asked for by a client of this worker   Changed: it is done here
-supervisor -> worker   Change, to all   Changed: it is done everywhere   Reload   Drain
+worker -> supervisor   Ready | Failed   Change: requested by a client of this worker   Changed: done in this worker
+supervisor -> worker   Change: to all workers   Changed: done in all workers   Reload   Drain
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Change:
-    """A model is to be loaded or unloaded."""
+    """A request to load or unload a model."""
 
     number: int
-    """By which who asked knows the answer."""
+    """Identifies the change in its answer, `Changed`."""
     action: str
     name: str
 
@@ -45,12 +45,12 @@ class Changed:
 
 @dataclass(frozen=True)
 class Reload:
-    """Read certificate, token and models anew."""
+    """Reload certificate, token and models."""
 
 
 @dataclass(frozen=True)
 class Drain:
-    """Stop after so many seconds; forced: without finishing requests."""
+    """Stop after `after_s`; if forced, without finishing requests."""
 
     after_s: float
     is_forced: bool = False
@@ -85,7 +85,7 @@ class Channel:
         self._pipe.send(Failed(str(error)))
 
     async def control_everywhere(self, action: str, name: str) -> None:
-        """Load or unload a model in every process. Raises: ServeError: one of them could not."""
+        """Load or unload a model in every process. Raises: ServeError: a process could not."""
         number = next(self._numbers)
         self._asked[number] = asyncio.get_running_loop().create_future()
         self._pipe.send(Change(number, action, name))
@@ -100,7 +100,7 @@ class Channel:
         try:
             message = self._pipe.recv()
         except (EOFError, OSError):
-            # The supervisor is gone: nobody would restart us, and nobody could stop us.
+            # The supervisor has ended: nothing would restart or stop this worker.
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
             self._drain(0, False)
             return

@@ -1,9 +1,9 @@
-"""Figures of several processes as one: each keeps its own in memory that all of them read.
+"""Metrics of several processes as one: each process keeps its own in memory that all of them read.
 
-The supervisor makes a slot for every worker, and hands all of them to each. A slot is memory without a name in any file
-system: nothing can be removed, and it is filled before it is used, so that it cannot run out later. A worker that takes
-the place of one that died goes on counting in its slot. prometheus_client keeps its values here (`value_class`), and
-whoever is asked tells the sum of all slots, or the highest value.
+The supervisor creates a slot for every worker, and passes all slots to each worker. A slot is memory without a name in
+any file system, so it cannot be removed; it is filled before use, so memory cannot run out later. The replacement of a
+worker that died continues counting in the same slot. prometheus_client stores its values here (`value_class`), and
+every worker reports the sum over all slots, or the highest value.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _LIVE = "livesum"
 
 
 class Slot:
-    """One worker's figures: after the number of bytes used, entries of a key's length, the key, and its value."""
+    """One worker's metrics: the number of bytes used, then entries of a key's length, the key, and its value."""
 
     def __init__(self, file: int) -> None:
-        """Args: file: descriptor of `_SIZE` bytes that are there."""
+        """Args: file: descriptor of a file with `_SIZE` allocated bytes."""
         self._file = file
         self._memory = mmap.mmap(file, _SIZE)
         self._places: dict[str, int] = {}
@@ -38,7 +38,7 @@ class Slot:
 
     @classmethod
     def reserve(cls) -> Slot:
-        """Raises: OSError: there is no memory for it."""
+        """Allocate a slot. Raises: OSError: there is not enough memory."""
         file = os.memfd_create("enas-figures") if hasattr(os, "memfd_create") else _unnamed()
         left = memoryview(_USED.pack(_USED.size) + bytes(_SIZE - _USED.size))
         while left:
@@ -46,11 +46,11 @@ class Slot:
         return cls(file)
 
     def __reduce__(self) -> tuple[Callable[[Any], Slot], tuple[Any]]:
-        """Handed to a process that is being started."""
+        """Pickle it for a process that is being started."""
         return _attach, (reduction.DupFd(self._file),)
 
     def places(self) -> dict[str, int]:
-        """Key -> where its value is; with what its worker has added since."""
+        """Key -> offset of its value, including keys that the slot's worker has added since the last call."""
         with self._lock:
             (used,) = _USED.unpack_from(self._memory, 0)
             while self._read_to < used:
@@ -61,11 +61,11 @@ class Slot:
             return self._places
 
     def add(self, key: str) -> int | None:
-        """Where a key's value is from now on; None if there is no room left. Only for the slot's own worker."""
+        """Add a key and return the offset of its value; None if the slot is full. Only for the slot's own worker."""
         if (place := self.places().get(key)) is not None:
             return place
         data = key.encode()
-        # Values lie at multiples of their size, so that none is read half written.
+        # Values are aligned to their size, so that no reader sees a partly written value.
         data += b" " * (-(_LENGTH.size + len(data)) % _VALUE.size)
         start = self._read_to
         end = start + _LENGTH.size + len(data) + _VALUE.size
@@ -82,7 +82,7 @@ class Slot:
         _VALUE.pack_into(self._memory, place, value)
 
     def forget_what_is_under_way(self) -> None:
-        """Its worker has died, and with it the requests in its hands."""
+        """Reset the gauges of open requests: the slot's worker died, and its requests with it."""
         for key, place in self.places().items():
             if _LIVE in json.loads(key):
                 self.write(place, 0.0)
@@ -110,21 +110,21 @@ class Figures:
         for slot in self.slots:
             for key in list(slot.places()):
                 metric, _, names, values, _ = json.loads(key)
-                # A histogram's buckets differ in a label that is none of the metric's own.
+                # A histogram's buckets differ in the label `le`, which is not one of the metric's own.
                 labels = [value for name, value in zip(names, values, strict=True) if name != "le"]
                 if (found := (metric, *labels)) not in seen:
                     seen.add(found)
                     yield metric, labels
 
     def value_class(self) -> type:
-        """What prometheus_client makes a number of; see `prometheus_client.values.MutexValue`."""
+        """The class of prometheus_client's stored numbers; see `prometheus_client.values.MutexValue`."""
         figures = self
 
         class Value:
             _multiprocess = False
 
             def __init__(self, _: str, *of: Any, multiprocess_mode: str = "", **__: Any) -> None:
-                """Args: of: the metric, the number's own name, its labels' names and values, and a text."""
+                """Args: of: the metric, the number's own name, its labels' names and values, and a help text."""
                 self._key = json.dumps([*of[:-1], multiprocess_mode])
                 self._together = max if multiprocess_mode == "max" else sum
                 self._lock = Lock()
@@ -147,7 +147,7 @@ class Figures:
 
             def _set(self, value: float) -> None:
                 self._value = value
-                # Without room it is this worker's own.
+                # If the slot is full, only this worker reports the value.
                 if self._place is not None:
                     figures.own.write(self._place, value)
 

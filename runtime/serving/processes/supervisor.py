@@ -1,7 +1,7 @@
-"""Several processes that serve at one socket: started together, replaced when they die, stopped together.
+"""Several processes that serve one socket: started together, replaced when they die, stopped together.
 
-All workers accept from the same listening socket, which the supervisor keeps open: a worker that dies takes with it the
-requests in its hands and nothing that waits to be accepted.
+All workers accept from the same listening socket, which the supervisor keeps open: when a worker dies, its open
+requests are lost, but no connection that waits to be accepted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def supervise(settings: Settings, *, listener: socket.socket) -> None:
 
 
 def _slots(count: int) -> list[Slot] | None:
-    """Where the workers count together; None if there is no memory for it."""
+    """Slots for the metrics of all workers; None if there is not enough memory."""
     try:
         return [Slot.reserve() for _ in range(count)]
     except OSError as error:
@@ -50,17 +50,17 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     number: int
-    """Of its slot; that of a worker that died goes to the next one."""
+    """Of its slot; the replacement of a worker that died gets the same number."""
     is_ready: bool = False
 
 
 @dataclass
 class _UnderWay:
-    """A change that is being made everywhere."""
+    """A change that is being applied in all workers."""
 
     asker: _Worker
     change: Change
-    """With the asker's own number."""
+    """With the number that the asker chose."""
     waits_for: set[_Worker]
     error: ServeError | None = None
 
@@ -75,12 +75,12 @@ class _Supervisor:
     unloaded: set[str] = field(default_factory=set)
     failure: str | None = None
     stop_after_s: float | None = None
-    """Set by a signal: drain for so many seconds, then stop."""
+    """Set by a signal: drain for this long, then stop."""
     is_forced: bool = False
-    """Set by one more: stop without finishing requests."""
+    """Set by a further signal: stop without finishing requests."""
     is_reload_due: bool = False
     pause_s: float = 0.0
-    """Before the next worker is started in place of one that died."""
+    """Wait before the next replacement of a dead worker is started."""
     starts_at_s: float = 0.0
 
     def run(self) -> None:
@@ -134,7 +134,7 @@ class _Supervisor:
         self.workers.append(_Worker(process, ours, number))
 
     def _hear(self) -> None:
-        """Wait a moment for messages and deaths of workers."""
+        """Handle messages and deaths of workers; waits at most `_TICK_S`."""
         wait([end for worker in self.workers for end in (worker.pipe, worker.process.sentinel)], timeout=_TICK_S)
         for worker in list(self.workers):
             is_alive = worker.process.is_alive()
@@ -153,7 +153,7 @@ class _Supervisor:
                 worker.is_ready = True
                 self.pause_s = 0.0
             case Failed(text):
-                # Later it is one worker's failure; the others go on.
+                # If another worker is ready, only this one has failed, and the others continue.
                 if not any(other.is_ready for other in self.workers):
                     self.failure = text
             case Change():
@@ -172,7 +172,7 @@ class _Supervisor:
             return
         del self.changes[number]
         change = under_way.change
-        # What could not be unloaded, for there is none of that name, is not to be unloaded by later workers.
+        # An unload that failed, since there is no such model, must not be repeated in workers started later.
         if change.action == "load":
             self.unloaded.discard(change.name)
         elif under_way.error is None:
@@ -227,7 +227,7 @@ def _work(
     slots: list[Slot] | None,
     number: int,
 ) -> None:
-    """A worker's whole life."""
+    """The main function of a worker process."""
     configure(settings.log_format)
     from runtime.serving.server import run
 

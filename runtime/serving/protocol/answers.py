@@ -25,7 +25,7 @@ _SMALL_BYTES = 1024
 
 
 class _Known(NamedTuple):
-    """What the answer before said beside its tensors."""
+    """The previous answer except for its tensors."""
 
     wishes: tuple[OutputWish, ...]
     shapes: list[tuple[int, ...]]
@@ -34,13 +34,13 @@ class _Known(NamedTuple):
 
 
 class InferWriter:
-    """Writes answers to what one `InferReader` reads.
+    """Writes answers to the requests of one `InferReader`.
 
-    Where all tensors travel as bytes, the JSON is mostly that of the answer before, and is not written again then.
+    If all tensors are sent as bytes, the JSON is usually that of the previous answer, and is then reused.
     """
 
     def __init__(self, encoding: str | None) -> None:
-        """Args: encoding: the compression that answers may have."""
+        """Args: encoding: the compression that the client accepts, if any."""
         self._encoding = encoding
         self._known: _Known | None = None
 
@@ -55,7 +55,7 @@ class InferWriter:
     ) -> Response:
         """The answer to a request.
 
-        Args: outputs: output -> [B, …]. labels: names of classes, told with an output that has as many columns.
+        Args: outputs: output -> [B, …]. labels: names of classes, used for an output with the same number of columns.
         """
         wishes = request.outputs
         arrays: list[Any] = [outputs[wish.name] for wish in wishes]
@@ -81,7 +81,7 @@ class InferWriter:
 
 
 def _encode(wish: OutputWish, array: np.ndarray, *, labels: Sequence[str]) -> tuple[dict[str, Any], bytes | memoryview]:
-    """An output's entry in the JSON, and its bytes if it travels so."""
+    """An output's entry in the JSON, and its bytes if it is sent as bytes."""
     values: list[str] | np.ndarray
     payload: bytes | memoryview
     entry: dict[str, Any] = {"name": wish.name}

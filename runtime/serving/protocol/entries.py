@@ -1,4 +1,4 @@
-"""What a document of the protocol is made of: lists of objects with parameters. Every error says where it is."""
+"""The parts of a protocol document: lists of objects with parameters. Every error states its position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_mem
 
 
 def parameters_of(document: Mapping[str, Any], *, at: str) -> Mapping[str, Any]:
-    """Its `parameters`, empty if there are none. Raises: RequestError: they are no object, or a name is reserved."""
+    """Its `parameters`, empty if there are none. Raises: RequestError: not an object, or a name is reserved."""
     parameters = document.get("parameters")
     if parameters is None:
         return {}
@@ -41,14 +41,14 @@ def flag_of(parameters: Mapping[str, Any], name: str, *, at: str, default: bool)
 
 
 def objects_of(value: Any, *, at: str) -> list[dict[str, Any]]:
-    """A list of one object or more. Raises: RequestError: it is something else."""
+    """A list of at least one object. Raises: RequestError: it is something else."""
     if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
         raise RequestError(f"{at} must be a list of objects")
     return value
 
 
 def spec_of(entry: Mapping[str, Any], signature: Signature, *, role: Literal["input", "output"]) -> TensorSpec:
-    """The model's input or output that an entry names. Raises: RequestError: there is none of that name."""
+    """The model's input or output named by an entry. Raises: RequestError: there is none with that name."""
     name = entry.get("name")
     if not isinstance(name, str):
         raise RequestError(f"an {role} has no name")
@@ -60,5 +60,5 @@ def spec_of(entry: Mapping[str, Any], signature: Signature, *, role: Literal["in
 
 
 def cut(text: str) -> str:
-    """A client's own words, short enough to be told again."""
+    """A client's text, shortened for a message."""
     return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,9 +1,8 @@
-"""JSON that clients send: documents held to limits before they are read, and the numbers in them without a Python
-object each.
+"""JSON from clients: checks documents against limits before parsing, and reads long lists of numbers in blocks.
 
-A list of numbers takes some thirty times its text once it is made of Python objects, and reading it keeps every other
-thread waiting. So the lists called `data` are cut out of a document before that is parsed, and are read block by block
-into the array that the model takes.
+As Python objects, a list of numbers takes about thirty times the memory of its text, and parsing it blocks all other
+threads. So the lists named `data` are cut out of a document before it is parsed, and are read in blocks into the array
+for the model.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from runtime.models.protocol_names import DATATYPES
 from runtime.serving.errors import RequestError, TooLargeError
 
 MAX_JSON_BYTES = 16 * 2**20
-"""Of a request's JSON with its tensors."""
+"""Limit of a request's JSON, including its tensors."""
 MAX_DOCUMENT_BYTES = 256 * 2**10
-"""Of JSON without the lists called `data`: what is made of Python objects."""
+"""Limit of JSON without the lists named `data`: the part that becomes Python objects."""
 MAX_JSON_DEPTH = 100
 _BLOCK = 64 * 1024
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -34,18 +33,18 @@ _LIST = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\[)")
 _SPACE = b" \t\r\n"
 _NUMBERS = b"0123456789+-.eE" + _SPACE
 _TRUTHS = b"truefals" + _SPACE
-# What stands beside a bracket that would be no JSON there, once blanks are gone.
+# A bracket beside a character that JSON does not allow there, once blanks are removed.
 _MISPLACED = re.compile(rb"[^\[,]\[|\][^\],]")
-# Stands for a list that was cut out; no client can know it.
+# Placeholder for a list that was cut out; no client can know it.
 _SECRET = os.urandom(16).hex()
 
 
 class ValuesError(ValueError):
-    """A list is not what was expected; says what it is or holds."""
+    """A list is not as expected; the message is a predicate, such as "is ragged"."""
 
 
 def parse_json(text: bytes) -> dict[str, Any]:
-    """A JSON object, not larger and not deeper than allowed.
+    """Parse a JSON object within the limits of size and depth.
 
     Raises: RequestError, TooLargeError.
     """
@@ -65,7 +64,7 @@ def parse_json(text: bytes) -> dict[str, Any]:
 
 
 def parse_tensors(text: bytes) -> tuple[dict[str, Any], dict[str, memoryview]]:
-    """A JSON object with a text in place of each list called `data`, and that text -> the list as it was sent.
+    """Parse a JSON object; returns it with a placeholder for each list named `data`, and placeholder -> list as sent.
 
     Raises: RequestError, TooLargeError: as `parse_json`.
     """
@@ -79,7 +78,7 @@ def parse_tensors(text: bytes) -> tuple[dict[str, Any], dict[str, memoryview]]:
     done = place = 0
     while (place := text.find(_KEY, place)) >= 0:
         key = _LIST.match(text, place + len(_KEY))
-        # A quote that a backslash escapes is within a text; after one that ends a text, `data` is no JSON.
+        # An escaped quote is inside a string; a quote that ends a string is never followed by `data` in valid JSON.
         is_escaped = text[place - 1 : place] == b"\\"
         place += len(_KEY)
         if key is None or is_escaped or (end := _end_of_list(text, key.end())) is None:
@@ -92,7 +91,7 @@ def parse_tensors(text: bytes) -> tuple[dict[str, Any], dict[str, memoryview]]:
 
 
 def _end_of_list(text: bytes, start: int) -> int | None:
-    """Where the list of numbers ends that begins at `start`; None if it is none, which the parser is to say."""
+    """The end of the list of numbers that begins at `start`; None if it is no such list, which the parser reports."""
     quote = text.find(b'"', start)
     end = len(text) if quote < 0 else quote
     for brace in b"{}":
@@ -103,17 +102,17 @@ def _end_of_list(text: bytes, start: int) -> int | None:
 
 
 def read_values(text: memoryview, *, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:
-    """The values of a JSON list, flat or nested as the shape is.
+    """The values of a JSON list, flat or nested like the shape.
 
-    Nothing is allocated before the list's brackets and commas have been found to be those of that shape.
-    Raises: ValuesError: they are not, or a value is none that the type has. RequestError: not JSON.
+    Allocates only after the list's brackets and commas have been checked against the shape.
+    Raises: ValuesError: they do not match, or the type cannot represent a value. RequestError: not JSON.
     """
     _check_shape(text, dtype=dtype, shape=shape)
     array = np.empty(math.prod(shape), dtype)
     filled, start = 0, 0
     while start < len(text):
         block = bytes(text[start : start + _BLOCK])
-        # A block ends between two values; no value is as long as one.
+        # A block ends between two values; no value is as long as a block.
         end = len(block) if start + len(block) == len(text) else block.rfind(b",")
         if end < 0:
             raise RequestError("failed to parse the request JSON buffer: a number is too long")
@@ -127,11 +126,11 @@ def read_values(text: memoryview, *, dtype: np.dtype, shape: Sequence[int]) -> n
 
 
 def _check_shape(text: memoryview, *, dtype: np.dtype, shape: Sequence[int]) -> None:
-    """Raises: ValuesError: the list's brackets and commas are not those of the shape."""
+    """Raises: ValuesError: the list's brackets and commas do not match the shape."""
     count = math.prod(shape)
     is_nested = len(shape) > 1 and bytes(text[1:_BLOCK]).lstrip(_SPACE)[:1] == b"["
     num_brackets = 2 * sum(accumulate(shape[:-1], operator.mul, initial=1)) if is_nested else 2
-    # Fewer bytes cannot hold them: an array of that shape would be larger than what was sent.
+    # A shorter text cannot contain all values: an array of that shape would be larger than what was sent.
     can_hold = len(text) >= num_brackets + 2 * count - 1
     expected = _brackets(shape if is_nested else [count]) if can_hold else b""
     position, last = 0, b"["
@@ -163,14 +162,14 @@ def _brackets(shape: Sequence[int]) -> bytes:
 
 
 def _exact(block: bytes, *, dtype: np.dtype) -> np.ndarray:
-    """Values with commas between, and brackets anywhere. Raises: ValuesError, RequestError."""
+    """The values of a comma-separated text; brackets are ignored. Raises: ValuesError, RequestError."""
     try:
         numbers = orjson.loads(b"[" + block.translate(None, b"[]") + b"]")
     except orjson.JSONDecodeError as error:
         raise RequestError(f"failed to parse the request JSON buffer: {error}") from None
     values = np.array(numbers)
     if dtype == np.uint64 and values.dtype.kind == "f" and not any(isinstance(number, float) for number in numbers):
-        # numpy takes whole numbers above and below 2**63 together for floats.
+        # numpy converts a mix of integers above and below 2**63 to floats.
         try:
             values = np.array(numbers, dtype=np.uint64)
         except OverflowError:
@@ -185,7 +184,7 @@ def _exact(block: bytes, *, dtype: np.dtype) -> np.ndarray:
 
 
 def _depth(text: bytes) -> int:
-    """The deepest nesting of arrays and objects, as far as the text is JSON."""
+    """The deepest nesting of arrays and objects, if the text is JSON; 0 if it cannot exceed the limit."""
     if text.count(b"[") + text.count(b"{") <= MAX_JSON_DEPTH:
         return 0
     characters = np.frombuffer(_STRINGS.sub(b"", text), dtype=np.uint8)

@@ -27,20 +27,20 @@ class Tensor:
     spec: TensorSpec
     shape: tuple[int, ...]
     array: np.ndarray | None
-    """None where it is among the bytes that follow."""
+    """None if it is in the bytes that follow the JSON."""
     start: int = 0
-    """Of those bytes, its first."""
+    """Its offset in those bytes."""
 
     @property
     def num_bytes(self) -> int:
-        """Of those that follow."""
+        """Number of bytes it has after the JSON."""
         return 0 if self.array is not None else math.prod(self.shape) * self.spec.dtype.itemsize
 
     def of(self, tensors: memoryview) -> np.ndarray:
         if self.array is not None:
             return self.array
         array: np.ndarray = np.ndarray(self.shape, self.spec.dtype, tensors, self.start)
-        # Tensors follow JSON of any length; onnxruntime reads addresses of whole elements.
+        # Tensors follow JSON of any length, but onnxruntime needs aligned addresses.
         return array if array.flags.aligned else array.copy()
 
 
@@ -85,8 +85,8 @@ def _check_datatype(entry: Mapping[str, Any], *, spec: TensorSpec) -> None:
 def _shape(entry: Mapping[str, Any], *, spec: TensorSpec, sizes: dict[str, int]) -> tuple[int, ...]:
     """The shape of an input, as the model takes it.
 
-    A batch of single values may come as [B, 1], as Triton takes it.
-    Args: sizes: of the free dimensions met so far; this input's are added.
+    A batch of single values may also be sent as [B, 1], as with Triton.
+    Args: sizes: free dimension -> its size in earlier inputs; this input's are added.
     """
     shape = entry.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int for size in shape):
@@ -134,10 +134,10 @@ def check_size(size: int, *, spec: TensorSpec, shape: Sequence[int]) -> None:
 def _of_json(
     entry: Mapping[str, Any], lists: dict[str, memoryview], *, spec: TensorSpec, shape: Sequence[int]
 ) -> np.ndarray:
-    """The values of `data`, flat or nested as the shape is; they are taken out of `lists`."""
+    """The values of `data`, flat or nested like the shape; its entry is removed from `lists`."""
     data = entry.get("data")
     if isinstance(data, list):
-        # Its key was spelt with escapes, or it holds something other than a number.
+        # Its key was written with escapes, or it contains something other than numbers.
         text = memoryview(orjson.dumps(data))
     elif isinstance(data, str) and data in lists:
         text = lists.pop(data)

@@ -1,4 +1,4 @@
-"""Outputs that an inference request asks for: tensors as JSON or as bytes, or the most likely classes."""
+"""Outputs requested by an inference request: tensors as JSON or as bytes, or the most likely classes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from runtime.serving.protocol.signature import Signature
 
 @dataclass(frozen=True)
 class OutputWish:
-    """An output that the client asked for."""
+    """An output that the client requested."""
 
     name: str
     is_binary: bool
     top: int = 0
-    """The most likely classes to tell instead of the tensor; 0 for the tensor."""
+    """Number of most likely classes to send instead of the tensor; 0 for the tensor."""
 
 
 def read_wishes(

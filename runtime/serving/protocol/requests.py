@@ -1,11 +1,11 @@
 """Inference requests of the Open Inference Protocol, version 2 over REST, read from their bytes.
 
-With the binary tensor extension: JSON first, `Inference-Header-Content-Length` bytes of it, then the tensors that have
-a `binary_data_size`, in the order of `inputs`. Nothing here knows HTTP beyond that number, or a model beyond its
+With the binary tensor extension: first `Inference-Header-Content-Length` bytes of JSON, then the tensors that have a
+`binary_data_size`, in the order of `inputs`. Knows nothing of HTTP except that number, and of a model only its
 signature.
 
 Source: kserve/open-inference-protocol, inference_rest.md; Triton's extension_binary_data.md and
-extension_classification.md, whose messages are kept where clients may know them.
+extension_classification.md, whose error messages are kept where clients may rely on them.
 """
 
 # B batch
@@ -39,13 +39,13 @@ class InferRequest(NamedTuple):
     batch_size: int
     outputs: tuple[OutputWish, ...]
     timeout_s: float | None
-    """How long it may wait for its turn."""
+    """How long it may wait in the queue."""
 
 
 class InferReader:
-    """Reads requests of one `Inference-Header-Content-Length`, such as a client sends again and again.
+    """Reads requests with one value of `Inference-Header-Content-Length`, as a client sends repeatedly.
 
-    Where all tensors travel as bytes, the JSON is mostly that of the request before, and is not read again then.
+    If all tensors are sent as bytes, the JSON is usually that of the previous request, and is then not parsed again.
     """
 
     def __init__(self, header_length: str | None) -> None:
@@ -56,8 +56,8 @@ class InferReader:
     def read(self, body: bytes, signature: Signature) -> InferRequest:
         """Read an inference request.
 
-        Args: body: as decompressed.
-        Raises: RequestError, TooLargeError, UnsupportedError: it is not a request that this model can answer.
+        Args: body: decompressed.
+        Raises: RequestError, TooLargeError, UnsupportedError: this model cannot answer such a request.
         """
         if self._known is not None:
             known_signature, known_text, plan = self._known
@@ -75,7 +75,7 @@ class InferReader:
 
 
 def _header_length(value: str | None, *, num_bytes: int) -> int:
-    """How many of a body's bytes are JSON."""
+    """The number of JSON bytes in a body."""
     if value is None:
         return num_bytes
     if not (value.isascii() and value.isdigit()) or len(value) > 18:
@@ -86,7 +86,7 @@ def _header_length(value: str | None, *, num_bytes: int) -> int:
 
 
 def _raw_request(body: bytes, *, signature: Signature) -> InferRequest:
-    """A body that is the tensor of the only input, of one row, and nothing else."""
+    """The request of a body without JSON: one row of the model's only input."""
     if len(signature.inputs) != 1:
         raise RequestError(f"a raw binary request takes a model of one input, but '{signature.model}' has more")
     spec = signature.inputs[0]
@@ -102,19 +102,19 @@ def _raw_request(body: bytes, *, signature: Signature) -> InferRequest:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A request but for the bytes that follow its JSON."""
+    """A request except for the bytes that follow its JSON."""
 
     model: str
     tensors: tuple[Tensor, ...]
     num_bytes: int
-    """That follow."""
+    """Expected after the JSON."""
     id: str | None
     batch_size: int
     outputs: tuple[OutputWish, ...]
     timeout_s: float | None
 
     def request(self, tensors: memoryview) -> InferRequest:
-        """Raises: RequestError: not as many bytes follow as the JSON says."""
+        """Raises: RequestError: the number of bytes after the JSON is not the expected one."""
         if (excess := len(tensors) - self.num_bytes) > 0:
             raise RequestError(f"unexpected additional input data for model '{self.model}': {excess} bytes")
         if excess < 0:
@@ -128,7 +128,7 @@ class _Plan:
 def _plan(
     document: Mapping[str, Any], lists: dict[str, memoryview], *, signature: Signature, has_header: bool
 ) -> _Plan:
-    """Args: lists: those called `data`, by what stands for them in the document; they are taken out of it."""
+    """Args: lists: placeholder in the document -> the list named `data`; the entries of inputs are removed from it."""
     parameters = parameters_of(document, at="request")
     tensors = read_inputs(document, lists, signature=signature, has_header=has_header)
     if lists:

@@ -1,4 +1,4 @@
-"""What a served model takes and gives, in the protocol's words."""
+"""Inputs and outputs of a served model, in the protocol's terms."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class Signature:
     """Inputs and outputs of a model; the first dimension of each is the batch."""
 
     model: str
-    """Its name, for errors."""
+    """Its name, for error messages."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
 
     @classmethod
     def of(cls, ort: Any, *, model: str, max_batch_size: int) -> Signature:
-        """That of an onnxruntime session."""
+        """The signature of an onnxruntime session."""
         return cls(model, inputs_of(ort), outputs_of(ort), max_batch_size)
 
     @cached_property
     def free_inputs(self) -> tuple[str, ...]:
-        """Those of which more than the batch may differ between requests."""
+        """Names of inputs with a free dimension other than the batch."""
         return tuple(spec.name for spec in self.inputs if any(isinstance(size, str) for size in spec.shape[1:]))
 
 
 def described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-    """As metadata tell of tensors: -1 for a free dimension."""
+    """The tensors as in the protocol's metadata: -1 for a free dimension."""
     return [
         {
             "name": spec.name,
@@ -45,9 +45,9 @@ def described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
 
 
 def configured(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-    """As Triton's model configuration tells of tensors: without the batch.
+    """The tensors as in Triton's model configuration: without the batch.
 
-    Triton knows no tensor of single values: clients send, and get, one more dimension, of size 1.
+    Triton has no tensors of one value per row: clients send and receive an additional dimension of size 1.
     """
     return [
         {
