@@ -1,4 +1,4 @@
-"""What charts have in common: axes with round ticks, a grid, and the look of it all in light and dark."""
+"""Common parts of charts: axes with round ticks, a grid, and the style in light and dark mode."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from charts.svg import FONT, element, escaped, number, text
 FONT_PX = 12.0
 NUM_COLOURS = 4
 _NUM_TICKS = 5
-# Values nearer to each other are drawn as if they were one: marks between them would differ in digits that round off.
+# Values with a smaller ratio are drawn as if they were equal: tick labels between them would not differ after rounding.
 _LEAST_RATIO = 1 + 1e-5
 
-# Values that differ by less, relative to the larger, are one: such differences come from rounding.
+# Values with a smaller relative difference are equal: such differences come from rounding.
 _ROUNDING = 1e-9
 
-# Okabe and Ito's hues, darker in light and lighter in dark surroundings; order matters: series take them in turn.
+# Okabe and Ito's hues, darker in light mode and lighter in dark mode. Order matters: series use them in turn.
 STYLE = """
 .chart{font:12px FONT;max-width:100%;height:auto}
 .chart text{fill:#1f2328}.chart .muted{fill:#59636e}.chart .b{font-weight:600}.chart .mid{text-anchor:middle}
@@ -45,7 +45,7 @@ class Axis:
     end_px: float
     ticks: tuple[float, ...]
     percent: bool = False
-    """Whether it is written in per cent; the values stay fractions."""
+    """Whether labels are in per cent; the values stay fractions."""
     is_log: bool = False
     """Whether equal distances are equal ratios; all values are positive then."""
 
@@ -60,7 +60,7 @@ class Axis:
         margin: float = 0.0,
         percent: bool = False,
     ) -> Axis:
-        """An axis that holds all values, and `margin` times their range beyond them. `whole`: ticks at integers."""
+        """Returns an axis over all values, and `margin` times their range beyond them. `whole`: ticks at integers."""
         low, high = min(values), max(values)
         if high - low <= _ROUNDING * max(abs(low), abs(high)):
             low, high = (low - 0.5, high + 0.5) if whole or low == 0 else (low - abs(low) / 10, low + abs(low) / 10)
@@ -77,7 +77,7 @@ class Axis:
         ticks: Sequence[float] = (),
         margin: float = 0.0,
     ) -> Axis:
-        """An axis of ratios that holds all values, with marks at `ticks` or else at round numbers."""
+        """Returns a logarithmic axis over all values, with ticks at `ticks` or else at round numbers."""
         ratio = max(values) / min(values)
         if ratio < _LEAST_RATIO:
             ratio = 2.0
@@ -91,7 +91,7 @@ class Axis:
         return self.start_px + (value - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
 
     def labels(self) -> list[str]:
-        """The ticks in writing, with as many decimals as tell them apart."""
+        """Returns the tick labels, with as many decimals as needed to distinguish them."""
         if self.is_log:
             return [f"{tick:g}" for tick in self.ticks]
         factor, unit = (100, " %") if self.percent else (1, "")
@@ -110,13 +110,16 @@ def round_numbers(low: float, high: float, *, count: int = _NUM_TICKS, whole: bo
 
     power = 10.0 ** math.floor(math.log10((high - low) / count))
     candidates = [marks(max(1.0, round(step)) if whole else step) for step in (power, 2 * power, 5 * power, 10 * power)]
-    # An axis with fewer than three marks says too little, unless whole numbers leave no choice.
+    # An axis with fewer than three ticks is hard to read, but whole numbers may leave no choice.
     enough = [found for found in candidates if len(found) >= 3] or candidates[:1]
     return min(enough, key=lambda found: abs(len(found) - 1 - count))
 
 
 def _round_ratios(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; powers alone over many; evenly spaced round numbers where those are too few."""
+    """Returns 1, 2 and 5 times powers of ten within a range.
+
+    Over more than four decades only the powers; evenly spaced round numbers if those are fewer than three.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1,) if high > 1e4 * low else (1, 2, 5)
     found = [mark for power in powers for step in steps if low <= (mark := step * 10.0**power) <= high]
@@ -142,7 +145,7 @@ def chart(*parts: str, title: str, description: str, width: float, height: float
 
 
 def x_marks(axis: Axis, *, bottom: float, label: str) -> Iterator[str]:
-    """The x axis at the height `bottom`, its ticks and what it measures."""
+    """Yields the x axis at the height `bottom`, its ticks and its label."""
     for tick, words in zip(axis.ticks, axis.labels(), strict=True):
         yield element("path", class_="axis", d=f"M{number(axis.px(tick))} {number(bottom)}v4")
         yield text(words, axis.px(tick), bottom + 18, "muted mid")
@@ -151,7 +154,7 @@ def x_marks(axis: Axis, *, bottom: float, label: str) -> Iterator[str]:
 
 
 def y_marks(axis: Axis, *, left: float, right: float, label: str) -> Iterator[str]:
-    """Grid lines from `left` to `right`, their values, and what they measure, under the title."""
+    """Yields grid lines from `left` to `right`, their values, and the y axis's label, below the title."""
     for tick, words in zip(axis.ticks, axis.labels(), strict=True):
         y = axis.px(tick)
         yield element("path", class_="grid", d=f"M{number(left)} {number(y)}H{number(right)}")
@@ -160,5 +163,5 @@ def y_marks(axis: Axis, *, left: float, right: float, label: str) -> Iterator[st
 
 
 def value_text(value: float, *, percent: bool) -> str:
-    """A value in writing: `77.3 %`, or three significant digits."""
+    """Formats a value: `77.3 %`, or three significant digits."""
     return f"{100 * value:.1f} %" if percent else f"{value:.3g}"

@@ -1,6 +1,6 @@
-"""Learning curves as SVG: lines over a common x axis, each labelled where it ends.
+"""Learning curves as SVG: lines over a common x axis, each labelled at its end.
 
-Knows of series of numbers; what they mean is in their names and the axes' labels.
+Knows only series of numbers; their meaning is in their names and the axes' labels.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from charts.svg import element, number, text_width
 _WIDTH, _HEIGHT = 520.0, 264.0
 _LEFT, _TOP, _BOTTOM = 52.0, 46.0, 40.0
 _LEAST_RIGHT = 120.0
-"""Room for labels, px, so that charts below each other mostly have one width."""
+"""Least room for labels, px, so that charts below each other mostly have axes of equal width."""
 _FEW_POINTS = 40
-"""Up to here every point gets a dot, so that a reader sees what was measured."""
+"""Up to this number every point gets a dot, so that a reader sees what was measured."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line. Where y is None or not finite the line is broken, and nothing is made up."""
+    """A line, interrupted where y is None or not finite; missing values are not interpolated."""
 
     name: str
     x: Sequence[float]
@@ -50,9 +50,9 @@ class Series:
 
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, percent: bool = False) -> str:
-    """A chart as an SVG element. Series without a point are left out; one of them must have one.
+    """Returns a chart as an SVG element. Series without points are left out; at least one must have a point.
 
-    Args: x_label: whole numbers, as epochs are. percent: write y in per cent; the values stay fractions.
+    Args: x_label: of whole numbers, such as epochs. percent: write y in per cent; the values stay fractions.
     """
     series = [one for one in series if one.points]
     assert series, "a chart needs a point"

@@ -1,4 +1,4 @@
-"""Measured values as dots on a common axis, a row for each group: where they lie, and how many there are."""
+"""Measured values as dots on a common axis, one row for each group: their positions and their number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TALLEST_STACK = 12
 
 @dataclass(frozen=True)
 class Row:
-    """A group of values with its name; `marked` is the index of one to stand out."""
+    """A group of values with its name; `marked` is the index of a value to highlight."""
 
     name: str
     values: Sequence[float]
@@ -49,7 +49,7 @@ def _row(row: Row, columns: Sequence[int], index: int, *, bottom: float, pitch: 
     yield text(row.name, 0, bottom - 18, "b")
     yield text(row.caption, 0, bottom - 3, "muted")
     stacked: Counter[int] = Counter()
-    # The marked one first, so that it lies at the bottom of its stack, where a label can point at it.
+    # The marked value first, so that it lies at the bottom of its stack, where a label can point at it.
     order = sorted(range(len(columns)), key=lambda i: i != row.marked)
     for place in order:
         column = columns[place]

@@ -1,4 +1,4 @@
-"""Names to the right of a chart, one for each line, beside where the line ends."""
+"""Labels to the right of a chart, one beside the end of each line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LABEL_LINE = 15.0
 
 
 def colour_of(index: int) -> str:
-    """The class that colours a chart's line of that number; they recur."""
+    """Returns the CSS class that colours a chart's line of that index; the classes repeat."""
     return f"c{index % NUM_COLOURS}"
 
 
@@ -24,9 +24,9 @@ def end_labels(
     *,
     leader: str | None = None,
 ) -> Iterator[str]:
-    """The labels, moved apart where they would touch, and a leader to each from its line.
+    """Yields the labels, moved apart where they would touch, and a leader to each from its line.
 
-    Args: ends: where each line ends, px. leader: the classes of all leaders; None: each has its line's colour.
+    Args: ends: where each line ends, px. leader: the CSS classes of all leaders; None: each has its line's colour.
     """
     order = sorted(range(len(ends)), key=lambda index: ends[index][1])
     places = separated([ends[index][1] for index in order], [_LABEL_LINE] * (len(order) - 1))

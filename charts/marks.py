@@ -1,6 +1,6 @@
-"""Measured points with their intervals, each group joined by a line, or left apart, and labelled where it ends.
+"""Measured points with their intervals; each group is labelled at its end, and may be joined by a line.
 
-Knows of groups of numbers; what they mean is in their names and the axes' labels.
+Knows only groups of numbers; their meaning is in their names and the axes' labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Mark:
 class Group:
     name: str
     marks: Sequence[Mark]
-    """In the order in which they are joined; one at least."""
+    """In the order in which they are joined; at least one."""
     is_joined: bool = True
 
 
@@ -47,10 +47,10 @@ def mark_chart(
     y_is_log: bool = True,
     y_percent: bool = False,
 ) -> str:
-    """A chart as an SVG element, over an x axis of ratios.
+    """Returns a chart as an SVG element, with a logarithmic x axis.
 
-    Args: x_ticks: where the x axis has its marks; else at round numbers. y_is_log: whether the y axis is one of ratios,
-        too. y_percent: write y in per cent; the values stay fractions.
+    Args: x_ticks: ticks of the x axis; if empty, round numbers. y_is_log: whether the y axis is logarithmic, too.
+        y_percent: write y in per cent; the values stay fractions.
     """
     labels = [shortened(group.name, FONT_PX, _MOST_RIGHT - 18) for group in groups]
     right = min(_MOST_RIGHT, max(_LEAST_RIGHT, *(text_width(label, FONT_PX) + 18 for label in labels)))

@@ -1,4 +1,4 @@
-"""A table of counts as a picture: a square a cell, the darker the larger its share of its row."""
+"""A chart of a table of counts: one square for each cell, darker for a larger share of its row."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from charts.svg import element, number, shortened, text, text_width
 _TOP = 46.0
 _SIDE, _SMALLEST_SIDE, _WIDEST = 40.0, 9.0, 620.0
 _LONGEST_NAME = 150.0
-# Cells narrower than this hold no number.
+# Cells narrower than this show no number.
 _READABLE_SIDE = 30.0
-# Text stays readable on the darkest cell, in light and dark surroundings.
+# Text stays readable on the darkest cell, in light and dark mode.
 _DARKEST = 0.6
 
 
 def matrix_chart(
     counts: Sequence[Sequence[int]], names: Sequence[str], *, title: str, row_label: str, column_label: str
 ) -> str:
-    """A square table as an SVG element; rows and columns have the same names.
+    """Returns a square table as an SVG element; rows and columns have the same names.
 
     Args: counts: [K][K], row by row.
     """
@@ -61,7 +61,7 @@ def _cells(counts: Sequence[Sequence[int]], *, left: float, top: float, side: fl
             if count == 0:
                 continue
             x, y = left + column_index * side, top + row_index * side
-            # By the root, so that rare mistakes can be told from rarer ones.
+            # The root makes rare mistakes distinguishable from rarer mistakes.
             opacity = _DARKEST * math.sqrt(count / total)
             colour = "c0" if row_index == column_index else "c1"
             yield element(

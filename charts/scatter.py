@@ -21,7 +21,10 @@ def scatter_chart(
     x_percent: bool = False,
     y_percent: bool = False,
 ) -> str:
-    """A chart of (x, y) as an SVG element; one at least. percent: write an axis in per cent; values stay fractions."""
+    """Returns a chart of at least one point (x, y) as an SVG element.
+
+    Args: x_percent, y_percent: write the axis in per cent; the values stay fractions.
+    """
     xs, ys = zip(*points, strict=True)
     x_axis = Axis.around(xs, _LEFT, _LEFT + _SIDE, margin=0.06, percent=x_percent)
     y_axis = Axis.around(ys, _TOP + _SIDE, _TOP, margin=0.06, percent=y_percent)

@@ -1,4 +1,4 @@
-"""Keeping things apart on a line: boxes of a rank, labels at the end of a curve."""
+"""Spaces items along a line: boxes of a rank, labels at the end of a curve."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 def separated(wanted: Sequence[float], gaps: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
-    """The positions nearest to `wanted`, in their given order, of which i and i + 1 are at least `gaps[i]` apart.
+    """Returns the positions nearest to `wanted`, in the given order, with i and i + 1 at least `gaps[i]` apart.
 
-    Nearest in the sense of weighted least squares; exact, by pooling neighbours that would violate the order (isotonic
-    regression of the positions less the gaps before them).
+    Nearest in the sense of weighted least squares. Exact: pools neighbours that would violate the order (isotonic
+    regression of the positions minus the gaps before them).
     """
     if weights is None:
         weights = [1.0] * len(wanted)

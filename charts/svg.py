@@ -7,7 +7,7 @@ import re
 
 FONT = "ui-sans-serif,system-ui,sans-serif"
 _WIDEST_ADVANCE_EM = 0.58
-"""Mean advance of a letter in the widest usual sans-serif (DejaVu Sans): boxes so sized hold their text anywhere."""
+"""Mean advance of a letter in the widest usual sans-serif (DejaVu Sans), so that boxes hold their text in any font."""
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -32,18 +32,18 @@ def escaped(words: str) -> str:
 
 
 def number(value: float) -> str:
-    """At most one decimal: a tenth of a pixel is finer than anybody sees."""
+    """Formats a number with at most one decimal: a tenth of a pixel is not visible."""
     rounded = round(value, 1) + 0.0  # + 0.0 turns -0.0 into 0.0
     return f"{rounded:g}" if abs(rounded) < 1e5 else f"{rounded:.0f}"
 
 
 def text_width(words: str, size_px: float) -> float:
-    """An upper estimate of how wide `words` come out, whatever the font."""
+    """An upper estimate of the width of `words` in any font, px."""
     return len(words) * size_px * _WIDEST_ADVANCE_EM
 
 
 def shortened(words: str, size_px: float, width: float) -> str:
-    """`words`, cut in the middle where they would be wider than `width`."""
+    """`words`, cut in the middle if they would be wider than `width`, px."""
     longest = max(5, int(width / (size_px * _WIDEST_ADVANCE_EM)))
     if len(words) <= longest:
         return words

@@ -17,9 +17,9 @@ ANY_SIZE_MODEL = "model-any-size.onnx"
 
 
 def write_any_size(run: Path) -> Path:
-    """Write the form beside the run's model, once it gives the outputs that the model carries; its path.
+    """Writes the form beside the run's model if it reproduces the model's golden outputs; returns its path.
 
-    Raises: ArtifactError: there is no model, or its form answers otherwise.
+    Raises: ArtifactError: there is no model, or its form gives other outputs.
     """
     data, path = _form_of(run), run / ANY_SIZE_MODEL
     golden = Model.of(*load(OnnxFile(path, data), provider="cpu", threads=1)).check_golden()
@@ -31,7 +31,7 @@ def write_any_size(run: Path) -> Path:
 
 
 def remove_stale(run: Path) -> None:
-    """Remove a form of another model than the run's, which would look like its own."""
+    """Removes the form if it was made from another model than the run's, because it would look like the run's."""
     path = run / ANY_SIZE_MODEL
     if not path.exists():
         return

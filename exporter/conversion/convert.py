@@ -1,7 +1,7 @@
-"""From a trained network to one ONNX file that opens in plain onnxruntime with nothing of ours installed.
+"""Converts a trained network to one ONNX file that opens in plain onnxruntime, without this toolchain.
 
-An image classifier takes pictures as they are, uint8 [batch, height, width, channel]; scaling and normalisation are in
-the graph. The file carries what it is: spec, classes, how to prepare a picture, golden samples, a drawing. Language
+An image classifier takes raw pixels, uint8 [batch, height, width, channel]; scaling and normalisation are in the graph.
+The file's metadata contains the spec, the classes, how to prepare a picture, golden samples and a drawing. Language
 models are in `convert_text.py`.
 """
 
@@ -31,7 +31,7 @@ from searcher.arch.tasks import ImageClassification
 DEFAULT_OPSET = 18
 NUM_GOLDEN = 4
 _MOST_GOLDEN_BYTES = 64 * 1024
-# The first onnxruntime that loads files of an opset, as tried; the oldest that the runtime allows loads earlier ones.
+# The first onnxruntime that loads files of an opset, as tested; the oldest supported version loads earlier opsets.
 _FIRST_ONNXRUNTIME = {22: "1.21", 23: "1.23"}
 OLDEST_ONNXRUNTIME = "1.20"
 
@@ -42,12 +42,12 @@ def least_onnxruntime(opset: int) -> str:
 
 
 def num_golden(input_shape: Sequence[int]) -> int:
-    """How many images a model carries to be checked with: fewer of large ones, which would outweigh its weights."""
+    """The number of golden images in a model: fewer if they are large, because they would outweigh its weights."""
     return max(1, min(NUM_GOLDEN, _MOST_GOLDEN_BYTES // math.prod(input_shape)))
 
 
 class DeployedNetwork(nn.Module):
-    """Pictures in, answers out: uint8 [B, H, W, C] -> logits and probabilities, float32 [B, classes].
+    """Pictures uint8 [B, H, W, C] -> logits and probabilities, float32 [B, classes].
 
     network: images [B, C, H, W] -> (logits [B, classes], auxiliary logits or None). mean, std: per channel, of pixels
     scaled to [0, 1].
@@ -73,7 +73,7 @@ def convert(network: DeployedNetwork, *, input_shape: tuple[int, ...], opset: in
 
     Args: input_shape: H, W, C.
     """
-    # Two images: a batch of one would be taken for a constant.
+    # Two images: the exporter would treat a batch size of one as a constant.
     example = torch.zeros(2, *input_shape, dtype=torch.uint8)
     model = to_onnx(network, (example,), inputs=["images"], outputs=["logits", "probabilities"], opset=opset)
     return transform(model)
@@ -112,7 +112,7 @@ def to_onnx(
 
 
 def sign(model: onnx.ModelProto) -> None:
-    """Say in the model who made it."""
+    """Writes this toolchain's name and version into the model."""
     model.producer_name, model.producer_version = "enas-toolchain", toolchain_version()
 
 
@@ -129,11 +129,11 @@ def describe(
     resize: str,
     block: int | None = None,
 ) -> None:
-    """Write into the model what it is, as JSON strings under `enas.*`.
+    """Writes the model's metadata as JSON strings under `enas.*`.
 
     Args: golden_images: uint8 [n, H, W, C], with their golden_logits [n, classes]. accuracy: split, value in [0, 1],
-    count. origin: of the weights, for `enas.producer`. resize: how pictures of the data set were brought to size.
-    block: what channels were filled up to multiples of, so that the graph is wider than the spec.
+    count. origin: of the weights, for `enas.producer`. resize: how pictures of the data set were resized.
+    block: channels were filled up to multiples of this number, so that the graph is wider than the spec.
     """
     assert isinstance(spec.task, ImageClassification)
     height, width, channels = spec.task.input_shape
@@ -158,7 +158,7 @@ def describe(
     }
     if block is not None:
         entries["enas.align"] = {"version": 1, "block": block}
-    # The dialect of ultralytics' tools, which read it with literal_eval.
+    # The format of ultralytics' tools, which read it with literal_eval.
     names = {"names": repr(dict(enumerate(spec.task.classes)))}
     write_metadata(model, entries, accuracy=accuracy, drawing=drawing, origin=origin, verbatim=names)
 
@@ -172,7 +172,7 @@ def write_metadata(
     origin: Mapping[str, str],
     verbatim: Mapping[str, str] | None = None,
 ) -> None:
-    """Write entries into the model as JSON strings, with those that all models have; `verbatim` ones as they are."""
+    """Writes entries, and those that all models have, into the model as JSON strings; `verbatim` entries unchanged."""
     entries = {
         **entries,
         "enas.drawing": drawing,
@@ -190,7 +190,7 @@ def write_metadata(
 
 
 def check(model: onnx.ModelProto) -> bytes:
-    """The model's bytes, after ONNX's own checker has passed them."""
+    """Returns the model's bytes, after ONNX's checker has accepted the model."""
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -1,7 +1,7 @@
-"""From a trained recurrent network to two ONNX files: one reads a token at a time, the other scores whole texts.
+"""Converts a trained recurrent network to two ONNX files: one reads a token at a time, the other scores whole texts.
 
-The sequence model is the step, with the score of a given next token, inside one ONNX Scan over time: any length and
-batch, and never more than one step's logits in memory.
+The sequence model is one ONNX Scan over time, whose body is the step and the score of a given next token. It takes any
+length and batch size, and holds only one step's logits in memory.
 """
 
 # B batch, T time, H hidden size, V vocabulary
@@ -55,7 +55,7 @@ def convert_step(network: BoundNetwork, *, opset: int = DEFAULT_OPSET) -> onnx.M
 def convert_sequence(network: BoundNetwork, *, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
     """Inputs `tokens` and `targets` [B, T], `state` [B, H]; outputs `log_probs` [B, T] and `next_state` [B, H]."""
     hidden_size = _hidden_size(network)
-    # Two tensors: torch takes one that is given twice for one input.
+    # Two tensors: torch would treat one tensor passed twice as one input.
     token, target = torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
     model = to_onnx(
         ScoreNetwork(network),
@@ -67,7 +67,7 @@ def convert_sequence(network: BoundNetwork, *, opset: int = DEFAULT_OPSET) -> on
     body = onnx.GraphProto()
     body.CopyFrom(model.graph)
     del body.initializer[:]  # they stay with the outer graph, where the body finds them
-    # Scan hands its states over first, then the slices of what it walks along.
+    # Scan passes its states first, then the slices of its scanned inputs.
     token_input, target_input, state_input = list(body.input)
     del body.input[:]
     body.input.extend([state_input, token_input, target_input])
@@ -101,7 +101,7 @@ def convert_sequence(network: BoundNetwork, *, opset: int = DEFAULT_OPSET) -> on
 
 
 def golden_log_probs(network: BoundNetwork, tokens: np.ndarray) -> np.ndarray:
-    """What torch says of samples [n, K]: the log-probability of every token but the first, [n, K - 1]."""
+    """Returns torch's log-probability of every token but the first in samples [n, K]: [n, K - 1]."""
     inputs, targets = (torch.from_numpy(part.T.copy()) for part in (tokens[:, :-1], tokens[:, 1:]))
     with torch.inference_mode():
         log_probs: np.ndarray = -network(inputs, targets, None).nll.T.numpy()
@@ -120,7 +120,7 @@ def describe_text(
     drawing: str,
     origin: Mapping[str, str],
 ) -> None:
-    """Write into the model what it is, as JSON strings under `enas.*`.
+    """Writes the model's metadata as JSON strings under `enas.*`.
 
     Args: golden_tokens: [n, K], with their golden_log_probs [n, K - 1]. accuracy: split, metric, value, count.
     origin: of the weights, for `enas.producer`.
@@ -139,7 +139,7 @@ def describe_text(
 
 
 def tokenizer_of(vocabulary: Sequence[str], *, tokens: str) -> dict[str, Any]:
-    """How a text becomes the model's numbers."""
+    """Returns the metadata that defines how a text becomes the model's token numbers."""
     return {
         "tokens": tokens,
         "vocabulary": list(vocabulary),

@@ -1,4 +1,4 @@
-"""What other packages print and warn about while they convert, kept away from the user."""
+"""Hides from the user what other packages print and warn about while they convert."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without progress notes, advice, and warnings about another package's own insides; errors are logged still."""
+    """Hides progress notes, advice, and warnings about another package's internals; errors are still logged."""
     disabled = logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

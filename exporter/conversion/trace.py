@@ -1,9 +1,9 @@
-"""A network as ONNX in a fraction of a second, to be timed before it is trained.
+"""Converts a network to ONNX in a fraction of a second, so that it can be timed before it is trained.
 
 `convert.py` makes the files that ship, in about ten seconds each, most of which torch.export spends on free sizes. Here
-the network runs once, and every operation that depends on the images is written down as it passes. onnxruntime makes
-the same graph of both, node for node, so both take the same time; the tests compare them. Operations are those of our
-spaces and references: another one is a line in `_OPERATIONS`.
+the network runs once, and every operation that depends on the images is recorded. onnxruntime optimises both files to
+the same graph, node for node, so both take the same time; the tests compare them. The operations of our spaces and
+references are supported; each is a line in `_OPERATIONS`.
 """
 
 # B batch, C channels, H height, W width
@@ -23,13 +23,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from exporter.conversion.convert import DEFAULT_OPSET
 from exporter.conversion.transforms.passes import transform
 
-# That of the files that ship: an onnxruntime refuses files of a newer one than it knows.
+# As in the files that ship: onnxruntime refuses files of a version newer than it supports.
 _IR_VERSION = 10
 _SMALL = 1024
 
 
 def trace(network: nn.Module, *, input_shape: tuple[int, ...]) -> bytes:
-    """A deployed network's ONNX file, with the inputs and outputs of an exported one; its norms use running averages.
+    """Returns a deployed network as an ONNX file, with the inputs and outputs of an exported model.
+
+    Norms use running averages.
 
     Args and Raises: as `record`.
     """
@@ -37,12 +39,12 @@ def trace(network: nn.Module, *, input_shape: tuple[int, ...]) -> bytes:
 
 
 def record(network: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.ModelProto:
-    """The same before `transforms`.
+    """Returns the same model before the passes of `transforms`.
 
     Args: network: uint8 [B, H, W, C] -> logits and probabilities, as `DeployedNetwork`. input_shape: H, W, C.
-    Raises: NotImplementedError: it has an operation that is not in the table.
+    Raises: NotImplementedError: it has an operation that is not in `_OPERATIONS`.
     """
-    # Two images, which tells a free size from one that is 1.
+    # Two images, to distinguish the free batch size from a size of 1.
     images = torch.zeros(2, *input_shape, dtype=torch.uint8)
     recorder = _Recorder(images)
     with torch.no_grad(), recorder:
@@ -65,7 +67,7 @@ def record(network: nn.Module, *, input_shape: tuple[int, ...]) -> onnx.ModelPro
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down the operations that depend on the images. What depends on weights alone is a constant."""
+    """Records the operations that depend on the images. Values that depend only on weights are constants."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -73,7 +75,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._names: dict[int, str] = {id(images): "images"}
-        self._kept: list[Any] = [images]  # for an id is given again once its tensor is gone
+        self._kept: list[Any] = [images]  # Python reuses an id after its tensor is freed
         self._constants: dict[int | tuple[Any, ...], str] = {}
         self._written: dict[tuple[Any, ...], list[str]] = {}
 
@@ -90,7 +92,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def name_of(self, x: Tensor) -> str:
-        """The value that a tensor is; one that the images have no part in becomes a constant."""
+        """Returns the name of a tensor's value; a tensor that does not depend on the images becomes a constant."""
         if id(x) in self._names:
             return self._names[id(x)]
         if id(x) not in self._constants:
@@ -99,7 +101,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._constants[id(x)]
 
     def constant(self, array: np.ndarray) -> str:
-        """The name of a constant. Equal small ones are one."""
+        """Returns the name of a constant. Equal small constants share a name."""
         key = (array.dtype, array.shape, array.tobytes()) if array.nbytes < _SMALL else ()
         if key not in self._constants:
             name = f"constant_{len(self.initializers)}"
@@ -119,12 +121,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._names[id(x)] = self.name_of(like)
 
     def is_from(self, operation: str, x: Tensor) -> bool:
-        """Whether a node of that operation gives a tensor."""
+        """Whether a node of that operation produces a tensor."""
         name = self._names.get(id(x))
         return any(node.op_type == operation and name in node.output for node in self.nodes)
 
     def add(self, operation: str, inputs: Sequence[Tensor | str], *results: Tensor, **attributes: Any) -> None:
-        """Write a node down. What is computed twice is written once, as by the exporter."""
+        """Records a node. Equal computations are recorded once, as by the exporter."""
         sources = [x if isinstance(x, str) else self.name_of(x) for x in inputs]
         key = (operation, *sources, repr(attributes))
         if key not in self._written:
@@ -146,7 +148,7 @@ def _int64(recorder: _Recorder, *values: int) -> str:
 
 
 def _simple(operation: str) -> Callable[..., None]:
-    """One of the same inputs and no attributes."""
+    """Returns the writer of an ONNX operation with the same inputs and no attributes."""
 
     def write(recorder: _Recorder, result: Tensor, *inputs: Tensor) -> None:
         recorder.add(operation, [x if isinstance(x, Tensor) else recorder.scalar(x) for x in inputs], result)
@@ -155,7 +157,7 @@ def _simple(operation: str) -> Callable[..., None]:
 
 
 def _relu(recorder: _Recorder, result: Tensor, x: Tensor) -> None:
-    # The exporter takes two in a row for one.
+    # The exporter merges two in a row.
     if recorder.is_from("Relu", x):
         recorder.is_same(result, x)
     else:
@@ -257,7 +259,7 @@ def _cat(recorder: _Recorder, result: Tensor, tensors: Sequence[Tensor], dim: in
 
 
 def _stack(recorder: _Recorder, result: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> None:
-    parts = [x.unsqueeze(dim) for x in tensors]  # outside of the recorder: written down here
+    parts = [x.unsqueeze(dim) for x in tensors]  # the recorder does not see this; recorded below
     for part, x in zip(parts, tensors, strict=True):
         _unsqueeze(recorder, part, x, dim)
     recorder.keep(*parts)
@@ -289,7 +291,7 @@ def _slice(
 
 
 def _pad(recorder: _Recorder, result: Tensor, x: Tensor, pad: Sequence[int], value: float = 0.0) -> None:
-    # torch begins with the last dimension, and gives both ends of each together.
+    # torch lists the last dimension first, with both ends of each dimension together.
     before, after = list(pad[::2]), list(pad[1::2])
     missing = [0] * (x.ndim - len(before))
     amounts = _int64(recorder, *missing, *reversed(before), *missing, *reversed(after))

@@ -1,12 +1,13 @@
-"""Measuring callables side by side. Knows nothing of models, files or frameworks: opens, calls, times, hands back
+"""Measures callables side by side. Knows nothing of models, files or frameworks: opens, calls, times and returns
 samples.
 
-A measurement is a number of sittings. In each, every contestant is opened afresh, called a first time, and warmed up;
-then they take turns in rounds, A B, B A, A B, …, each turn a short run of calls. Whatever slows the machine for a while
-slows neighbouring turns alike, so a ratio taken round by round stays true on a noisy machine, and turning every other
-round about cancels a steady drift. What a session has for life, such as where its memory lies, differs from sitting to
-sitting, and so shows in the interval. Where contestants alternate, the first calls of a turn are made and not counted:
-they would pay for the other's cold caches and its threads, which spin on for a while.
+A measurement consists of sittings. In each sitting every contestant is opened afresh, called once and warmed up. The
+contestants then take turns in rounds, A B, B A, A B, …; each turn is a short run of calls. Anything that slows the
+machine for a while slows neighbouring turns alike, so a ratio computed per round stays valid on a noisy machine.
+Reversing every other round cancels a steady drift. Properties that a session keeps for life, such as its addresses in
+memory, differ between sittings, so the interval includes their effect. Where contestants alternate, the first calls of
+a turn are not counted: they suffer from caches that the other contestant has filled and from its threads, which keep
+spinning for a while.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Plan:
     """How long and how carefully to measure."""
 
     duration_s: float = 3.0
-    """Time of calls to sample from each contestant, all sittings together."""
+    """Sampling time of each contestant, all sittings together."""
     min_samples: int = 64
     """Samples to take from each contestant even if `duration_s` is over: 64 support a p90."""
     sittings: int = 10
-    """How many times to open each contestant afresh; six at least give a ratio its interval."""
+    """How many times to open each contestant afresh; a ratio needs at least six for an interval."""
     patience: float = 5.0
     """Give up on `min_samples`, and on opening afresh, after this many times `duration_s`."""
     warmup_s: float = 2.0
@@ -53,7 +54,7 @@ class Plan:
     turn_s: float = 0.03
     """Length of a turn, one call at least."""
     settle_s: float = 0.01
-    """Length of what is not counted at the head of a turn, one call at least, where contestants alternate."""
+    """Length of the uncounted start of a turn where contestants alternate, one call at least."""
 
     def __post_init__(self) -> None:
         for name in ("duration_s", "min_samples", "sittings", "window_s", "turn_s"):
@@ -68,14 +69,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Opened:
-    """A contestant that is ready."""
+    """An opened contestant."""
 
     connect: Callable[[], Call]
-    """Makes a call; threads that call at the same time each need one of their own."""
+    """Returns a call; threads that call at the same time need one call each."""
     other_shape: Call | None = None
-    """The same on inputs of another shape, connecting included: tells a shape's first call from the first of all."""
+    """Connects and calls with inputs of another shape; separates the first call of a shape from the very first call."""
     is_kept: bool = False
-    """Whether it was open before and stays so: there is nothing to be said of opening it."""
+    """Whether it was already open and stays open, so that there is no opening time to report."""
     seen: Seen = "nothing"
     """What it was called with before."""
 
@@ -84,23 +85,23 @@ class Opened:
 class Contestant:
     name: str
     open: Callable[[], AbstractContextManager[Opened]]
-    """A session of its own, closed on exit."""
+    """Opens a new session, which is closed on exit."""
     examine: Callable[[object], str | None] = lambda result: None
-    """A remark on what a call returns, None if all is well; asked once."""
+    """Returns a remark on the result of a call, or None if all is well; called once."""
 
 
 @dataclass
 class Measurement:
     series: tuple[Series, ...]
     calibration_ms: list[float] = field(default_factory=list)
-    """What a fixed loop took at the head of every sitting: a machine that is left alone always takes the same."""
+    """Duration of a fixed loop at the start of every sitting; constant on a machine without other work."""
     is_partial: bool = False
-    """Interrupted: the samples are good, but fewer than planned."""
+    """Whether it was interrupted: the samples are valid, but fewer than planned."""
 
 
 @dataclass(frozen=True)
 class Player:
-    """A contestant in a sitting, warm."""
+    """A warmed-up contestant of a sitting."""
 
     opened: Opened
     call: Call
@@ -112,7 +113,7 @@ class Player:
 
 
 class Play(Protocol):
-    """What the contestants do in a sitting, filling it in as they go, so that an interrupt loses nothing."""
+    """Calls the contestants of a sitting and records each call immediately, so that an interrupt loses nothing."""
 
     def __call__(
         self, players: Sequence[Player], *, seconds: float, plan: Plan, tick: Callable[[], object]
@@ -120,7 +121,7 @@ class Play(Protocol):
 
 
 def take_turns(players: Sequence[Player], *, seconds: float, plan: Plan, tick: Callable[[], object]) -> None:
-    """One call after another, contestant by contestant, `seconds` of turns for each of them."""
+    """Makes one call after another, contestant by contestant, with `seconds` of turns for each contestant."""
     order = list(players)
     planned_s = seconds * len(order)
     min_samples = math.ceil(plan.min_samples * seconds / plan.duration_s)
@@ -131,7 +132,7 @@ def take_turns(players: Sequence[Player], *, seconds: float, plan: Plan, tick: C
             with failure_of(player.series) as failed:
                 if len(order) > 1:
                     _turn(player.call, seconds=plan.settle_s, min_calls=1, durations=[])
-                # In place before it is filled: what an interrupted turn has measured is kept.
+                # Appended before it is filled, so that an interrupted turn keeps its samples.
                 player.sitting.turns.append(durations)
                 _turn(player.call, seconds=plan.turn_s, min_calls=1, durations=durations)
             if failed:
@@ -144,7 +145,10 @@ def take_turns(players: Sequence[Player], *, seconds: float, plan: Plan, tick: C
 
 @contextmanager
 def _heap_set_aside() -> Iterator[None]:
-    """What is there already is no sitting's garbage; looking through it takes 0.2 s where torch and data are loaded."""
+    """Excludes objects that exist before the sittings from garbage collection.
+
+    Scanning them takes 0.2 s where torch and data are loaded.
+    """
     gc.collect()
     gc.freeze()
     try:
@@ -161,11 +165,11 @@ def measure(
     play: Play = take_turns,
     advance: Callable[[float], object] = lambda seconds: None,
 ) -> Measurement:
-    """Opening, first call, warm-up and samples of every contestant, sitting by sitting.
+    """Opens every contestant, calls it once, warms it up and samples it, sitting by sitting.
 
     Ctrl-C ends the measurement early and keeps what was measured; a contestant that fails is left out from then on.
 
-    Args: advance: told the seconds spent since it was last told, to draw progress with.
+    Args: advance: called with the seconds since its last call, for a progress bar.
     """
     measurement = Measurement(tuple(Series(contestant.name) for contestant in contestants))
     progress = _Progress(advance)
@@ -182,7 +186,7 @@ def measure(
                 players = []
                 for contestant, series in pairs:
                     if series.failure is None:
-                        # Every other sitting has seen another shape first.
+                        # Every other sitting calls another shape first.
                         players += _ready(contestant, series, sessions, plan, progress, reshaped=index % 2 == 1)
                 opening_s += time.perf_counter() - start
                 play(players, seconds=seconds, plan=plan, tick=progress.tick)
@@ -195,7 +199,7 @@ def measure(
 
 
 def longest_s(num_contestants: int, plan: Plan) -> float:
-    """About how long `measure` takes where opening is quick and the calls get steady soon."""
+    """Estimates how long `measure` takes if opening is quick and the calls soon become steady."""
     return num_contestants * (plan.duration_s + plan.sittings * min(plan.warmup_s, 3 * plan.window_s))
 
 
@@ -208,7 +212,7 @@ def _ready(
     *,
     reshaped: bool,
 ) -> list[Player]:
-    """The contestant opened, called a first time and warmed up; nothing if that fails."""
+    """Opens a contestant, calls it once and warms it up; returns an empty list if that fails."""
     sitting = Sitting()
     series.sittings.append(sitting)
     with failure_of(series):
@@ -234,7 +238,10 @@ def _ready(
 
 
 def _seen_after(other_shape: Call) -> Seen:
-    """What a session has seen once it was called with another shape, which nobody asked for: it may refuse it."""
+    """Calls a session with another shape and returns what it has seen then.
+
+    The user did not request that shape, so the session may refuse it.
+    """
     try:
         other_shape()
     except Exception:
@@ -270,7 +277,7 @@ def _turn(call: Call, *, seconds: float, min_calls: int, durations: Turn) -> Non
 
 @contextmanager
 def failure_of(series: Series) -> Iterator[list[str]]:
-    """Note what a contestant's own call raises, and go on; yields a list that then holds it."""
+    """Suppresses and records an exception of a contestant's own call; yields a list that then contains its reason."""
     failed: list[str] = []
     try:
         yield failed
@@ -280,7 +287,7 @@ def failure_of(series: Series) -> Iterator[list[str]]:
 
 
 class _Progress:
-    """Seconds since the last tick, for a bar."""
+    """Reports the seconds since the last tick to a progress bar."""
 
     def __init__(self, advance: Callable[[float], object]) -> None:
         self._advance = advance
@@ -294,7 +301,7 @@ class _Progress:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A collection in the middle of a call would be this process's doing, not the contestant's."""
+    """Disables garbage collection, which during a call is a cost of this process, not of the contestant."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

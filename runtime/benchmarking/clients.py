@@ -1,4 +1,4 @@
-"""A model on a server that speaks the Open Inference Protocol, version 2 over REST, as a benchmark's target.
+"""A benchmark target: a model on a server that speaks the Open Inference Protocol, version 2 over REST.
 
 Works with any such server; tensors travel as bytes where the server offers it (`binary_tensor_data`), else as JSON.
 """
@@ -22,7 +22,7 @@ from runtime.models.inputs import TensorSpec, tensor_spec
 from runtime.models.protocol_names import DATATYPES, DTYPES, HEADER_LENGTH
 
 _TIMEOUT_S = 60.0
-# How a connection shows that its server has closed it. All are OSErrors too.
+# Raised if the server has closed the connection. All are OSErrors too.
 _CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
@@ -32,15 +32,15 @@ class ClientError(ValueError):
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is."""
+    """The address of a server."""
 
     scheme: str
     host: str
     port: int
     base: str
-    """What precedes `/v2` in paths."""
+    """The part of paths before `/v2`."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Sent with every request, as a token is."""
+    """Sent with every request, for example with a token."""
 
     @classmethod
     def of_url(cls, url: str, *, headers: Mapping[str, str] | None = None) -> Server:
@@ -65,7 +65,7 @@ class Server:
 
 @dataclass(frozen=True)
 class RemoteTarget:
-    """A model on a server; a call is a request on a connection that is kept."""
+    """A model on a server; a call is a request on a persistent connection."""
 
     name: str
     server: Server
@@ -77,9 +77,9 @@ class RemoteTarget:
 
     @classmethod
     def find(cls, name: str, *, url: str, headers: Mapping[str, str] | None = None) -> RemoteTarget:
-        """A model that a server has.
+        """Returns the model `name` of the server at `url`.
 
-        Raises: ClientError: nobody answers, or something else than a server of the protocol, or there is no such model.
+        Raises: ClientError: no server answers, it does not speak the protocol, or it has no such model.
         """
         server = Server.of_url(url, headers=headers)
         about = _get(server, "/v2")
@@ -115,7 +115,7 @@ class RemoteTarget:
                 connection.close()
 
     def examine(self, result: object) -> str | None:
-        """A remark on an answer. Raises: ClientError: it does not follow the protocol."""
+        """Returns a remark on an answer, or None. Raises: ClientError: the answer does not follow the protocol."""
         assert isinstance(result, tuple)
         try:
             return remark_of(list(outputs_of(*result)))
@@ -123,7 +123,7 @@ class RemoteTarget:
             raise ClientError(f"{self.server} answers something else than the protocol's outputs: {error}") from error
 
     def _request(self, feed: Feed) -> tuple[bytes, dict[str, str]]:
-        """The body and the headers that carry a feed."""
+        """Returns the body and the headers of a request with a feed."""
         inputs = [
             {
                 "name": name,
@@ -149,14 +149,14 @@ class RemoteTarget:
     def _infer(
         self, connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str]
     ) -> tuple[bytes, int | None]:
-        """One request; gives the answer's bytes, and how many of them are JSON (None: all)."""
+        """Sends one request; returns the answer's bytes, and how many of them are JSON (None: all)."""
         path = f"{self.server.base}/v2/models/{quote(self.name, safe='')}/infer"
         headers = {**self.server.headers, **headers}
         try:
             try:
                 response, answer = _ask(connection, path, body, headers)
             except _CLOSED:
-                # A server may close a kept connection while it is idle, which the next request finds out.
+                # A server may close a connection while it is idle; then the next request fails.
                 response, answer = _ask(connection, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
@@ -172,8 +172,8 @@ def _ask(
 ) -> tuple[http.client.HTTPResponse, bytes]:
     """Send a request and read its answer.
 
-    Raises: one of _CLOSED: a kept connection has been closed before. OSError, HTTPException: any other failure, such as
-    an answer that is cut short.
+    Raises: one of _CLOSED: the server had closed the persistent connection. OSError, HTTPException: any other failure,
+    such as an answer that is cut short.
     """
     is_kept = connection.sock is not None
     try:
@@ -191,9 +191,9 @@ def _ask(
 
 
 def outputs_of(answer: bytes, header_length: int | None) -> Iterator[np.ndarray]:
-    """The output tensors of an inference answer.
+    """Yields the output tensors of an inference answer.
 
-    Raises: ValueError, KeyError, TypeError: it is not one.
+    Raises: ValueError, KeyError, TypeError: it is not an inference answer.
     """
     outputs = json.loads(answer[:header_length])["outputs"]
     offset = header_length or 0
@@ -240,7 +240,7 @@ def _inputs(model: Mapping[str, Any], *, at: str) -> tuple[TensorSpec, ...]:
 
 
 def _error_in(answer: bytes) -> str:
-    """What a server says went wrong, in one line."""
+    """Returns the error message in a server's answer, as one line."""
     try:
         return str(json.loads(answer)["error"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What is measured in this process: the models of the command line, and the peers that they are compared with."""
+"""Targets in this process: the models of the command line, and the peers that they are compared with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Made = TypeVar("_Made")
 
 
 class Peers(Protocol):
-    """What a model may be compared with; handed in by the command line, so that nothing here imports torch."""
+    """Makes the peers of a model; passed in by the command line, so that nothing here imports torch."""
 
     def torch_network(self, run: Path, *, threads: int, device: str, compiled: bool) -> Callable[..., np.ndarray]: ...
 
@@ -30,7 +30,7 @@ class Peers(Protocol):
 
 
 class LocalTargets:
-    """The targets of this process, made anew for every number of threads."""
+    """Makes the targets of this process, anew for every number of threads."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ def _with_torch(flag: str, make: Callable[[], _Made]) -> _Made:
 
 
 def _distinct(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Names, the paths as they were typed, with the paths; one that comes again gets a number."""
+    """Returns pairs of name and path; the name is the path as typed, with a number if it is repeated."""
     seen: Counter[str] = Counter()
     names = []
     for path in models:
@@ -122,12 +122,12 @@ def _distinct(models: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _announce(targets: Sequence[Target]) -> None:
-    """Say on stderr where models run."""
+    """Prints to stderr where models run."""
     for facts in dict.fromkeys((t.facts.runs_on, t.facts.provider_remark) for t in targets):
         runs_on, remark = facts
         click.echo(f"runs on {runs_on}" + (f" ({remark})" if remark else ""), err=True)
 
 
 def run_of(models: Sequence[str]) -> Path | None:
-    """The first that is a run directory."""
+    """Returns the first model that is a run directory, or None."""
     return next((path for model in models if (path := Path(model)).is_dir()), None)

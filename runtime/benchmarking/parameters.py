@@ -1,4 +1,4 @@
-"""What may be written after an option: several numbers, a time, the size of a dimension."""
+"""Types of option values: several numbers, a time, the size of a dimension."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import click
 
 REMOTE_CONCURRENCY = 64
-"""Requests that a server may be sent before it has answered the first of them."""
+"""Default number of requests in flight to a server."""
 
 
 MOST_IN_FLIGHT = 10_000
-"""Each call in flight takes a thread, and many a connection."""
+"""Each call in flight takes a thread, and often a connection."""
 MOST_CALLS_PER_S = 1_000_000
-"""More than can be made from here; each is planned before the first."""
+"""More than this process can make; all calls are scheduled before the first."""
 _MOST_NUMBERS = 10_000
 
 
 class Numbers(click.ParamType):
-    """`8`, or several: `1,8,32`, or a range with its end in it: `1:8` or `1:8:2`."""
+    """`8`, or several: `1,8,32`, or a range that includes its end: `1:8` or `1:8:2`."""
 
     name = "numbers"
 
@@ -45,7 +45,7 @@ class Numbers(click.ParamType):
         return numbers
 
     def _range(self, part: str) -> tuple[float, float, int]:
-        """First, step and count. Raises: ValueError, OverflowError: it is none."""
+        """Returns first, step and count. Raises: ValueError, OverflowError: it is not a range."""
         first, *rest = (self._kind(number) for number in part.split(":"))
         last, step = (*rest, self._kind(1))[:2] if rest else (first, self._kind(1))
         if not all(map(math.isfinite, (first, last, step))) or last < first or step <= 0 or len(rest) > 2:
@@ -54,7 +54,7 @@ class Numbers(click.ParamType):
 
 
 class Duration(click.ParamType):
-    """`5ms`, `800us`, `0.2s`, or a plain number of milliseconds; gives milliseconds."""
+    """`5ms`, `800us`, `0.2s`, or a plain number of milliseconds; converted to milliseconds."""
 
     name = "duration"
 

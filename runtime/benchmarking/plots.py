@@ -1,4 +1,4 @@
-"""A benchmark as pictures: latency against batch size, and accuracy against latency."""
+"""Charts of a benchmark: latency against batch size, and accuracy against latency."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from runtime.benchmarking.targets import Target
 
 
 def write_plots(sweep: Sweep, folder: Path) -> list[Path]:
-    """Write the pictures for which enough was measured into `folder`, and remove an earlier benchmark's others there.
+    """Write the charts for which there are enough points into `folder`, and remove an earlier benchmark's other charts.
 
-    Returns: the paths of those written.
+    Returns: the paths of the charts written.
     """
     pictures = {"benchmark-batches.svg": batch_plot(sweep), "benchmark-accuracy.svg": accuracy_plot(sweep)}
     written = []
@@ -45,7 +45,7 @@ def batch_plot(sweep: Sweep) -> str | None:
 
 
 def accuracy_plot(sweep: Sweep) -> str | None:
-    """Accuracy against median latency at the smallest batch, with 95 % intervals; None without two that state one."""
+    """Accuracy against median latency at the smallest batch, with 95 % intervals; None without two known accuracies."""
     points = _single_calls(sweep)
     smallest = min((point.batch_size for point in points), default=0)
     groups = []
@@ -79,7 +79,7 @@ def _by_name(sweep: Sweep, points: list[Point]) -> Iterator[tuple[str, list[Poin
 
 
 def _named(sweep: Sweep, point: Point) -> str:
-    """The target's name, with its threads where several numbers of them were tried."""
+    """The target's name, with its number of threads if several numbers were tried."""
     is_varied = len({other.threads for other in sweep.points}) > 1
     return f"{point.series.name}, {point.threads} threads" if is_varied else point.series.name
 
@@ -90,7 +90,7 @@ def _latency_mark(point: Point) -> Mark:
 
 
 def _accuracy(target: Target | None) -> statistics.Estimate | None:
-    """With Wilson's interval, of what the file itself says."""
+    """The accuracy that the file states, with Wilson's interval; None if it states none."""
     if target is None:
         return None
     match target.facts.accuracy:

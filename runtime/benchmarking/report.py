@@ -1,4 +1,4 @@
-"""How a benchmark is written down: a document for programs, tables for people, Markdown for a page."""
+"""Formats a benchmark: as a document for programs, tables for people, and Markdown for a page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_DISTURBANCES = 6
 
 
 def document(sweep: Sweep, *, command: Sequence[str]) -> dict[str, Any]:
-    """Everything of a benchmark, each sample included, as JSON types."""
+    """Returns the whole benchmark, including every sample, as JSON types."""
     return {
         "schema": _SCHEMA,
         "kind": "benchmark",
@@ -97,13 +97,13 @@ def _describe_sitting(sitting: Sitting) -> dict[str, Any]:
         "new_shape_ms": sitting.new_shape_ms,
         "warm_up": None if sitting.warm_up is None else asdict(sitting.warm_up),
         "traffic": None if sitting.traffic is None else asdict(sitting.traffic),
-        # Turn by turn: turn i of every contestant of a point belongs to round i of the sitting. None: it failed.
+        # Turn by turn: turn i of every contestant of a point belongs to round i of the sitting. None: the call failed.
         "samples_ms": [[_finite(ns / 1e6) for ns in turn] for turn in sitting.turns],
     }
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
-    """None where it is unknown; infinite ends, which JSON cannot hold, are None too."""
+    """Returns JSON types; None if the estimate is unknown, and for infinite values, which JSON cannot represent."""
     if estimate is None:
         return None
     interval = estimate.interval
@@ -121,14 +121,14 @@ def _finite(value: float) -> float | None:
 
 
 def text(sweep: Sweep) -> str:
-    """What was measured on which machine, a table a scenario, and what to make of it."""
+    """Returns the conditions, one table for each scenario, and answers and remarks, as text."""
     tables = [f"{title}\n{aligned(header, rows)}" for title, header, rows in _tables(sweep)]
     parts = ["\n".join(_conditions(sweep)), *tables, "\n".join([*_answers(sweep), *_remarks(sweep)])]
     return "\n\n".join(part for part in parts if part)
 
 
 def markdown(sweep: Sweep) -> str:
-    """The same for a page: the tables first, their conditions below."""
+    """Returns the same as Markdown, with the tables first and their conditions below."""
     lines: list[str] = []
     for title, header, rows in _tables(sweep):
         table = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
@@ -166,7 +166,7 @@ def _target_line(target: Target) -> str:
 
 
 def _how(settings: Mapping[str, Any]) -> str:
-    """What was asked of sessions in this process, in one line."""
+    """The requested settings of sessions in this process, in one line; empty without any."""
     if not settings:
         return ""
     parts = [f"idle threads {'spin' if settings['spinning'] else 'sleep'}"]
@@ -293,7 +293,7 @@ def _percentile(q: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three significant digits, and all that stand before the point."""
+    """Formats a number with three significant digits and all digits before the decimal point."""
     if value is None:
         return ABSENT
     if math.isinf(value):

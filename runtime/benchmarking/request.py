@@ -1,4 +1,4 @@
-"""What a user asks of a benchmark, and what follows from it: targets, loads, grid and plan of the sweep."""
+"""The options of a benchmark, and the targets, loads, grid and plan that follow from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runtime.models.providers import ConvSearch, Provider, Tuning
 # Source: RFC 9110, section 5.6.2.
 _NAME_SIGNS = "!#$%&'*+-.^_`|~"
 _HEADER_NAME = re.compile(f"[A-Za-z0-9{re.escape(_NAME_SIGNS)}]+")
-# Options of models in this process; their fields, and what these are where the option is not given.
+# Options that apply only to models in this process, with their fields and default values.
 _LOCAL_OPTIONS = (
     ("--compare-torch", "compare_torch", False),
     ("--compare-compiled", "compare_compiled", False),
@@ -41,25 +41,25 @@ _LOCAL_OPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRequest:
-    """The options of `enas benchmark` that decide what is measured; their help says what each means.
+    """The options of `enas benchmark` that decide what is measured; their help texts explain them.
 
-    Raises: OptionError: options that do not go together.
+    Raises: OptionError: options that cannot be combined.
     """
 
     models: tuple[str, ...]
-    """Files and run directories; with `url` names."""
+    """Files and run directories; with `url`, names of models on the server."""
     url: str | None
-    """Of a server; None to measure in this process."""
+    """The server's address; None to measure in this process."""
     token_file: Path | None
     headers: tuple[str, ...]
     """Each NAME:VALUE."""
     scenarios: tuple[Scenario, ...]
-    """None of them stands for single-stream."""
+    """Empty: single-stream."""
     batch_sizes: tuple[tuple[int, ...], ...]
     sizes: tuple[tuple[str, int], ...]
-    """Of free dimensions, by the input's name."""
+    """Free dimensions by name, with their sizes."""
     threads: tuple[int, ...] | None
-    """Intra-op; None for the usable cores."""
+    """Intra-op threads; None for the number of usable cores."""
     provider: Provider
     duration_s: float
     min_samples: int
@@ -72,7 +72,7 @@ class BenchmarkRequest:
     arrivals: Arrivals
     target_ms: float | None
     percentile: float
-    """Of calls that must meet `target_ms`, 50 to 99.9."""
+    """The percentage of calls that must meet `target_ms`, 50 to 99.9."""
     spinning: bool
     io_binding: bool
     data_transfers: bool
@@ -105,12 +105,12 @@ class BenchmarkRequest:
 
     @property
     def compared(self) -> list[str]:
-        """What torch runs the network as, beside onnxruntime."""
+        """The forms of the network in torch that are compared with onnxruntime."""
         return [name for name, is_asked in ((EAGER, self.compare_torch), (COMPILED, self.compare_compiled)) if is_asked]
 
     @property
     def loads(self) -> list[Load]:
-        """How calls come, a load for each scenario and each of its numbers."""
+        """One load for each scenario and each combination of its rates and calls in flight."""
         loads: list[Load] = []
         for scenario in dict.fromkeys(self.scenarios or ("single-stream",)):
             if scenario in ("single-stream", "multi-stream"):
@@ -141,7 +141,7 @@ class BenchmarkRequest:
 
     @property
     def plan(self) -> Plan:
-        """How long each point is sampled; as often as the goal's percentile takes."""
+        """How long each point is sampled, with at least as many samples as the goal's percentile needs."""
         fewest = 1 if self.goal is None else statistics.fewest_samples(self.goal.q)
         return Plan(
             duration_s=self.duration_s,
@@ -152,10 +152,10 @@ class BenchmarkRequest:
 
     @property
     def request_headers(self) -> dict[str, str]:
-        """What every request to the server carries.
+        """The headers of every request to the server.
 
-        Raises: OSError: the token's file cannot be read. OptionError: no header can carry what it holds, or what is
-            given.
+        Raises: OSError: the token's file cannot be read. OptionError: the token or a given header is not valid in a
+            header.
         """
         found: dict[str, str] = {}
         if self.token_file is not None:
@@ -176,11 +176,11 @@ class BenchmarkRequest:
 
     @property
     def run_path(self) -> Path | None:
-        """The run that is measured, where there is one."""
+        """The first model that is a run directory; None if there is none or the models are on a server."""
         return None if self.url is not None else run_of(self.models)
 
     def targets(self, *, peers: Peers | None) -> Callable[[int | None], Sequence[Target]]:
-        """Makes the targets at a number of threads. peers: what models are compared with."""
+        """Returns a function that makes the targets for a number of threads. peers: makes the peers of models."""
         if self.url is None:
             return LocalTargets(
                 self.models,
@@ -196,7 +196,7 @@ class BenchmarkRequest:
         return lambda _: remote
 
     def measure(self, *, peers: Peers | None) -> Sweep:
-        """Measure it all. Raises: as `run_sweep`, and as what makes the targets."""
+        """Runs the benchmark. Raises: as `run_sweep`, and as the functions that make the targets."""
         return run_sweep(
             self.targets(peers=peers),
             grid=self.grid,

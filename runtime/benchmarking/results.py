@@ -1,4 +1,4 @@
-"""What a benchmark found: points, and what of them meets a latency."""
+"""The results of a benchmark: points, and which of them meet a latency goal."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ from runtime.benchmarking.samples import Series
 from runtime.benchmarking.scenarios import Load
 from runtime.benchmarking.targets import Target
 
-# Beyond this spread of the middle half of its samples a series is called noisy.
+# A series is noisy if the middle half of its samples spreads further than this.
 _NOISY_SPREAD = 0.10
 
 Doubt = Literal["too few samples", "unsettled"]
-"""Fewer samples than the quantile takes; or enough, but the goal lies within its interval, or successive ones are too
-much alike for one."""
+"""too few samples: fewer than the quantile needs. unsettled: enough, but the goal lies within the quantile's interval,
+or successive samples are too correlated for an interval."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A latency to be met."""
+    """A latency that a share of the calls must meet."""
 
     latency_ms: float
     q: float = 0.99
     """The share of calls that must meet it."""
 
     def is_met_by(self, series: Series) -> bool | None:
-        """Whether the quantile meets it with its whole interval; None: the samples do not settle it, see `Doubt`."""
+        """Whether the quantile's whole interval meets the goal; None if the samples do not settle it, see `Doubt`."""
         samples = series.samples_ms
         interval = statistics.quantile(samples, self.q).interval if self._is_supported_by(series) else None
         if interval is not None:
             return None if interval.low <= self.latency_ms < interval.high else interval.high <= self.latency_ms
         if not samples.size:
             return None
-        # Without an interval it is a miss where clearly more calls miss it than the quantile leaves out.
+        # Without an interval, the goal is missed if significantly more calls miss it than the quantile allows.
         missed = statistics.share_of(samples > self.latency_ms).interval
         return False if missed is not None and missed.low > 1 - self.q else None
 
     def most_of(self, points: Sequence[Point], *, by: Callable[[Point], Any]) -> tuple[Point | None, Doubt | None]:
-        """The largest point that meets it, and why it is not known whether a larger one does; None: none does.
+        """Returns the largest point that meets the goal, and why it is unknown whether a larger point does.
 
-        Points beyond the first that misses it or failed do not count: an answer holds up to itself.
+        The point is None if no point meets the goal, the reason is None if it is known. Points beyond the first that
+        failed or misses the goal are ignored, so that no point below the answer misses the goal.
 
-        Args: by: what is compared.
+        Args: by: the key by which points are compared.
         """
         rising = sorted(points, key=by)
         below = list(itertools.takewhile(lambda point: not self._is_missed_by(point.series), rising))
@@ -77,11 +78,11 @@ class Point:
     load: Load
     series: Series
     speed: Estimate | None
-    """How many times as fast as the baseline; None for the baseline itself."""
+    """The speed as a multiple of the baseline's; None for the baseline itself, or if they cannot be compared."""
 
     @property
     def items_per_s(self) -> float | None:
-        """None without an answered call."""
+        """Answered items per second; None without an answered call."""
         rate = self.series.calls_per_s
         return None if rate is None else rate * self.batch_size * self.load.calls_a_query
 
@@ -97,30 +98,30 @@ class Point:
 
 @dataclass(frozen=True)
 class Answer:
-    """The most that meets the goal, of what was tried; a rate is one of calls of a size, with so many in flight."""
+    """The largest batch or rate tried that meets the goal; a rate holds for one batch size and number in flight."""
 
     name: str
     threads: int | None
     of: Literal["batch", "rate"]
     most: float | None
-    """The largest batch, or the largest rate of calls a second; None: none is known to meet the goal."""
+    """The largest batch size, or the largest rate in calls per second; None if none is known to meet the goal."""
     batch_size: int | None = None
-    """Of the calls that come at that rate; None where the batch is the answer."""
+    """Batch size of the calls at that rate; None if the answer is a batch size."""
     concurrency: int | None = None
-    """How many of them may be in flight; None where the batch is the answer."""
+    """Calls at that rate that may be in flight; None if the answer is a batch size."""
     doubt: Doubt | None = None
-    """Why it is not known whether more than that meets it; None where it is known, of what was tried."""
+    """Why it is unknown whether a larger value that was tried meets the goal; None if it is known."""
 
 
 @dataclass
 class Sweep:
-    """A benchmark as it was run."""
+    """A benchmark's conditions and results."""
 
     started: datetime
     targets: Mapping[str, Target]
     """Name -> target, in the order of the command line."""
     baseline: str | None
-    """The contestant that the others are compared with; None where there is one alone."""
+    """The contestant that the others are compared with; None if there is only one."""
     plan: Plan
     seed: int
     machine: Machine
@@ -128,21 +129,21 @@ class Sweep:
     points: list[Point] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     calibration_ms: list[float] = field(default_factory=list)
-    """What a fixed loop took at the head of every sitting."""
+    """Duration of a fixed loop at the start of every sitting."""
     activity: Activity | None = None
     is_partial: bool = False
-    """Interrupted: what was measured is good, but there is less of it."""
+    """Whether it was interrupted: the results are valid, but incomplete."""
 
     @property
     def unit(self) -> str:
-        """What batches are made of."""
+        """The noun for the elements of a batch."""
         firsts = {(spec.name, len(spec.shape)) for target in self.targets.values() for spec in target.inputs[:1]}
         units = {("images", 4): "images", ("tokens", 1): "tokens"}
         return units.get(firsts.pop(), "items") if len(firsts) == 1 else "items"
 
     @property
     def failures(self) -> list[str]:
-        """What failed, and why, each reason once; with the number of calls where others were answered."""
+        """Failures with their reasons, each reason once; with the number of calls if other calls were answered."""
         batches: dict[tuple[str, str], list[str]] = {}
         calls: Counter[tuple[str, str]] = Counter()
         for point in self.points:
@@ -158,7 +159,7 @@ class Sweep:
 
     @property
     def remarks(self) -> list[str]:
-        """Remarks on the answers of calls."""
+        """Remarks on the results of calls."""
         told = (f"{point.series.name} {point.series.remark}" for point in self.points if point.series.remark)
         return list(dict.fromkeys(told))
 

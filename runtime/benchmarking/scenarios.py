@@ -1,12 +1,12 @@
-"""MLPerf's scenarios, each a way in which calls come. Knows nothing of models or protocols: makes calls and times them.
+"""MLPerf's scenarios: the patterns in which calls arrive. Knows nothing of models or protocols: makes and times calls.
 
 single-stream  one call after the other; `benchmark.take_turns`
-multi-stream   a query of several calls at once, and the next when all of them are answered
-offline        all calls are there from the start: as many at a time as there are workers
-server         calls come by chance, at a mean rate, whether or not anybody is free
+multi-stream   a query of several calls at once; the next query starts when all of them are answered
+offline        all calls are due from the start; each worker makes one call at a time
+server         calls arrive on a schedule, random at a mean rate or regular, whether or not a worker is free
 
-A scheduled call's latency counts from the moment it was due. A server that stalls so pays for every call that came
-meanwhile, and not only for the one that it was answering.
+The latency of a scheduled call counts from the moment it was due. A server that stalls is therefore charged for every
+call that arrived meanwhile, not only for the call that it was answering.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
 Arrivals = Literal["poisson", "constant"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
-# Before a call is due its worker stops sleeping, which may last 0.1 ms too long, and looks at the clock instead.
+# This long before a call is due, its worker polls the clock instead of sleeping, which may last 0.1 ms too long.
 _SLEEPLESS_S = 0.0002
 _TICK_S = 0.1
-# What a worker whose call failed waits before the next, where none is due.
+# How long a worker waits after a failed call if calls have no schedule.
 _BACK_OFF_S = 0.01
 
 
 @dataclass(frozen=True)
 class Load:
-    """How calls come."""
+    """The pattern in which calls arrive."""
 
     scenario: Scenario = "single-stream"
     streams: int = 8
@@ -53,11 +53,11 @@ class Load:
 
     @property
     def calls_a_query(self) -> int:
-        """Calls whose answers a latency waits for."""
+        """The number of calls that one latency covers."""
         return self.streams if self.scenario == "multi-stream" else 1
 
     def play(self) -> Play:
-        """What the contestants do in a sitting under this load."""
+        """Returns the function that makes the calls of a sitting under this load."""
         match self.scenario:
             case "single-stream":
                 return take_turns
@@ -122,7 +122,7 @@ class Load:
 
 
 def _at_once(seconds: float) -> Callable[[], int | None]:
-    """Calls due as soon as they are asked for, until so many seconds after the first: there is one at least."""
+    """Returns a `due` for calls that are due immediately, until `seconds` after the first; there is at least one."""
     lock = threading.Lock()
     stop_ns: int | None = None
 
@@ -130,7 +130,7 @@ def _at_once(seconds: float) -> Callable[[], int | None]:
         nonlocal stop_ns
         with lock:
             now = time.perf_counter_ns()
-            # On a busy machine threads may take all of a short time to start.
+            # Counted from the first call: on a busy machine, starting the threads may take all of a short time.
             if stop_ns is None:
                 stop_ns = now + max(1, int(seconds * 1e9))
             return now if now < stop_ns else None
@@ -139,17 +139,17 @@ def _at_once(seconds: float) -> Callable[[], int | None]:
 
 
 def arrival_times(rate_per_s: float, seconds: float, *, arrivals: Arrivals, seed: int, sitting: int) -> np.ndarray:
-    """When calls are due, in seconds from the start, in order: [n, n >= 1]."""
+    """Returns when calls are due, in seconds from the start, in order: [n, n >= 1]."""
     if arrivals == "constant":
         return np.arange(max(1, int(rate_per_s * seconds))) / rate_per_s
     generator = numpy_generator(seed, "arrivals", sitting)
     count = max(1, generator.poisson(rate_per_s * seconds))
-    # Given how many come, a Poisson process spreads them evenly.
+    # Given their number, the arrivals of a Poisson process are distributed uniformly.
     return np.sort(generator.uniform(0, seconds, count))
 
 
 def _connections(player: Player, count: int) -> list[Call]:
-    """The player's warm call, and as many more as are needed, each made once."""
+    """Returns `count` calls: the player's warm call, and new calls, each made once."""
     more = [player.opened.connect() for _ in range(count - 1)]
     for call in more:
         call()
@@ -164,9 +164,9 @@ def _serve(
     *,
     tick: Callable[[], object],
 ) -> None:
-    """A worker for every call, each making it again and again, until nothing is due any more.
+    """Runs a worker for each of `calls`, which repeats its call until no more calls are due.
 
-    Args: due: when the next call is to be made, `perf_counter_ns`; None: there is none.
+    Args: due: returns when the next call is due, `perf_counter_ns`, or None if there is none.
     """
     durations: Turn = []
     player.sitting.turns.append(durations)
@@ -216,6 +216,6 @@ def _serve(
 
 def _wait_until(due_ns: int, stopped: threading.Event, *, alone: bool) -> None:
     while not stopped.is_set() and (left_s := (due_ns - time.perf_counter_ns()) / 1e9) > 0:
-        # Other workers need the interpreter, and `sleep` alone gives it away: at the price of 0.05 ms now and then.
+        # Other workers need the interpreter lock, which only `sleep` releases; that costs 0.05 ms now and then.
         if left_s > _SLEEPLESS_S or not alone:
             time.sleep(min(_TICK_S, max(0.0, left_s - _SLEEPLESS_S)))

@@ -1,5 +1,5 @@
-"""Targets over threads, batch sizes and loads: makes the contestants of each point, measures them side by side, and
-answers what still meets a latency."""
+"""Measures targets over threads, batch sizes and loads: makes the contestants of each point, measures them side by
+side, and finds the largest batches and rates that meet a latency goal."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from runtime.models.inputs import ShapeError, batch_size_of, random_inputs
 DEFAULT_BATCH_SIZES = (1, 8, 32)
 _LARGEST_BATCH = 1024
 _RATE_TRIALS = 6
-# A sitting of a load begins with nothing in flight, and is this long at least, to leave that behind.
+# A sitting of a load starts with no calls in flight, and lasts at least this long to make that negligible.
 _SHORTEST_LOAD_S = 1.0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is varied."""
+    """The values over which a sweep measures."""
 
     threads: Sequence[int | None]
     """Intra-op threads; None where the targets are not in this process."""
     batch_sizes: Sequence[int] | None
-    """None: the only one that the models take; else doubled while it meets the goal; else `DEFAULT_BATCH_SIZES`."""
+    """None: the models' fixed sizes; else, with a goal, doubled while it is met; else `DEFAULT_BATCH_SIZES`."""
     loads: Sequence[Load]
-    """A server load without a rate stands for the largest rate that meets the goal."""
+    """For a server load without a rate, the largest rate that meets the goal is searched."""
     sizes: Mapping[str, int]
     """Free dimension of an input -> its size."""
 
@@ -51,10 +51,11 @@ def run_sweep(
 ) -> Sweep:
     """Measure every target at every point of the grid, on random inputs.
 
-    A target that fails at a point is left out there, and said so. Ctrl-C ends the sweep and keeps what was measured.
+    A target that fails at a point is left out there, and its failure is recorded. Ctrl-C ends the sweep and keeps what
+    was measured.
 
-    Args: make_targets: the targets at a number of threads, of the same names every time. baseline: the target that the
-        others are compared with; None: the first of several.
+    Args: make_targets: returns the targets for a number of threads, always with the same names. baseline: the target
+        that the others are compared with; None: the first of several.
     Raises: BenchmarkError: nothing can be measured. ShapeError: a size belongs to no free dimension.
     """
     targets = make_targets(grid.threads[0])
@@ -84,7 +85,7 @@ def run_sweep(
 
 
 class _Runner:
-    """The points of one number of threads, put into a sweep as they are measured."""
+    """Measures the points of one number of threads and adds them to a sweep."""
 
     def __init__(
         self, sweep: Sweep, targets: Sequence[Target], *, threads: int | None, sizes: Mapping[str, int]
@@ -123,7 +124,7 @@ class _Runner:
                 self._search_rates(load, batch_size=batch_size)
 
     def _answer(self, points: Sequence[Point], goal: Goal, loads: Sequence[Load]) -> None:
-        """Answer with the largest batch that met the goal, and the largest rate of each kind of calls."""
+        """Records the largest batch that met the goal, and the largest rate for each batch size and concurrency."""
         for target in self._targets:
             own = [point for point in points if point.series.name == target.name]
             if any(load.scenario == "single-stream" for load in loads):
@@ -158,7 +159,7 @@ class _Runner:
     def _measure(
         self, targets: Sequence[Target], load: Load, *, batch_size: int, duration_s: float | None = None
     ) -> list[Point]:
-        """Measure one point of the grid; the points, which the sweep has then too."""
+        """Measures all targets at one place of the grid; adds the points to the sweep and returns them."""
         sweep = self._sweep
         plan = replace(sweep.plan, duration_s=duration_s or sweep.plan.duration_s)
         contestants, hindered = [], []
@@ -185,12 +186,12 @@ class _Runner:
         known = self._known(target)
         make = partial(random_inputs, target.inputs, sizes=known, seed=self._sweep.seed, limits=target.limits)
         feed = make(batch_size=batch_size)
-        # Smaller where there is one: a larger batch may be more than a server takes.
+        # Smaller if possible: a server may refuse a larger batch.
         other = make(batch_size=batch_size - 1 or 2) if batch_size_of(target.inputs, known) is None else None
         return Contestant(target.name, partial(target.open, feed, other), target.examine)
 
     def _known(self, target: Target) -> dict[str, int]:
-        """The sizes that are of this target's dimensions."""
+        """The given sizes that belong to this target's dimensions."""
         free = {size for spec in target.inputs for size in spec.shape}
         return {name: size for name, size in self._sizes.items() if name in free}
 
@@ -209,7 +210,7 @@ class _Runner:
         ]
 
     def _search_rates(self, load: Load, *, batch_size: int) -> None:
-        """Answer, target by target, with the largest rate of calls that meets the goal."""
+        """Finds and records, for each target, the largest rate of calls that meets the goal."""
         for target in self._targets:
             goal = self._sweep.goal
             assert goal is not None
@@ -219,7 +220,7 @@ class _Runner:
             self._answer_rate(target, tried, goal, batch_size=batch_size, concurrency=load.concurrency)
 
     def _try_rates(self, target: Target, load: Load, goal: Goal, *, batch_size: int) -> list[Point]:
-        """By halving, between none and as many calls as are answered offline."""
+        """Bisects between 0 and the rate of calls answered offline; returns the points that were tried."""
         plan, tried = self._sweep.plan, []
         (capacity,) = self._measure([target], replace(load, scenario="offline"), batch_size=batch_size)
         low, high = 0.0, capacity.series.calls_per_s or 0.0

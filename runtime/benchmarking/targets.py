@@ -1,4 +1,4 @@
-"""What a benchmark calls: an ONNX file in this process, a function, or, in clients.py, a model on a server."""
+"""The targets of a benchmark: an ONNX file in this process, a function, or, in clients.py, a model on a server."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from runtime.models.ort import onnxruntime
 from runtime.models.ort_errors import is_onnxruntimes
 from runtime.models.providers import Provider, Session, Tuning, open_session
 
-# What a file says of itself, and holds only for the weights and the precision that its golden samples are of.
+# Metadata of a file that is valid only for the weights and the precision that gave its golden samples.
 _CLAIMS = {"accuracy", "precision"}
 
 Feed = Mapping[str, np.ndarray]
-"""Input -> its value; the first dimension is the batch."""
+"""Input name -> value; the first dimension is the batch."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a report says of a target beside its latencies."""
+    """What a report states about a target besides its latencies."""
 
     file: str | None = None
     sha256: str | None = None
@@ -40,10 +40,10 @@ class Facts:
     provider_remark: str | None = None
     precision: str | None = None
     accuracy: Mapping[str, Any] | None = None
-    """`split`, `value` and `count`, as the file itself says."""
+    """`split`, `value` and `count`, as stated in the file."""
     producer: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What was asked of the session."""
+    """The requested settings of the session."""
     note: str | None = None
     """A remark for the reader."""
 
@@ -57,29 +57,29 @@ class Target(Protocol):
 
     @property
     def limits(self) -> Mapping[str, int]:
-        """Input -> the number its whole numbers stay below."""
+        """Input name -> exclusive upper bound of its integers."""
         ...
 
     @property
     def facts(self) -> Facts: ...
 
     def open(self, feed: Feed, other: Feed | None) -> AbstractContextManager[Opened]:
-        """A session of its own for one feed. Args: other: a feed of another batch size, where there may be one."""
+        """Opens a new session for one feed. Args: other: a feed of another batch size; None if the size is fixed."""
         ...
 
     def examine(self, result: object) -> str | None:
-        """A remark on what a call returned; None if all is well."""
+        """Returns a remark on the result of a call, or None if all is well."""
         ...
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How values reach the session and its answers leave it."""
+    """How inputs reach the session and outputs leave it."""
 
     io_binding: bool = False
-    """Keep inputs and outputs at fixed places on the session's device, by IO binding."""
+    """Keep inputs and outputs at fixed addresses on the session's device, by IO binding."""
     copies: bool = True
-    """Whether a call copies its inputs there and its outputs back; only with `io_binding` can it be left out."""
+    """Whether a call copies its inputs to the device and its outputs back; False needs `io_binding`."""
 
     def __post_init__(self) -> None:
         assert self.io_binding or self.copies
@@ -95,12 +95,12 @@ class OnnxTarget:
     limits: Mapping[str, int]
     facts: Facts
     provider: Provider
-    """Where it is known to run: never `auto`."""
+    """The provider that is used; never `auto`."""
     threads: int
     tuning: Tuning
     transfer: Transfer
     num_classes: int | None
-    """Of an image classifier of ours."""
+    """Set for an image classifier of this toolchain, else None."""
 
     @classmethod
     def load(
@@ -114,10 +114,10 @@ class OnnxTarget:
         transfer: Transfer,
         note: str | None = None,
     ) -> OnnxTarget:
-        """A model file, the `model.onnx` of a run directory, or a model's bytes.
+        """Loads a model file, the `model.onnx` of a run directory, or a model's bytes.
 
-        Raises: ArtifactError: not a whole ONNX file, or one whose inputs are no tensors of numbers. ProviderError: the
-            provider cannot be had.
+        Raises: ArtifactError: not a complete ONNX file, or its inputs are not tensors of numbers. ProviderError: the
+            provider is not available.
         """
         file = OnnxFile(Path(name), source) if isinstance(source, bytes) else read_model(source)
         artifact, _ = load(file, provider=provider, threads=threads, tuning=tuning)
@@ -172,7 +172,7 @@ class OnnxTarget:
 
 @dataclass(frozen=True)
 class FunctionTarget:
-    """A function of one feed, such as a network in another framework; it is made once and stays."""
+    """A function of one feed, such as a network in another framework; it is made once and stays open."""
 
     name: str
     inputs: Sequence[TensorSpec]
@@ -181,11 +181,11 @@ class FunctionTarget:
     predict: Callable[..., np.ndarray]
     """The inputs, in order -> an output."""
     shapes: set[tuple[int, ...]] = field(default_factory=set)
-    """Those it was called with."""
+    """Input shapes that it was called with."""
 
     @contextmanager
     def open(self, feed: Feed, other: Feed | None) -> Iterator[Opened]:
-        # Another shape would make a compiling framework compile once more: it is not asked for.
+        # No call with another shape: it would make a compiling framework compile again.
         inputs = tuple(feed.values())
         shape = inputs[0].shape
         seen: Seen = "this shape" if shape in self.shapes else "other shapes" if self.shapes else "nothing"
@@ -197,7 +197,7 @@ class FunctionTarget:
 
 
 def remark_of(result: object) -> str | None:
-    """A remark on the values a call returned if some are not finite."""
+    """Returns a remark if a call returned values that are not finite, else None."""
     arrays = result if isinstance(result, list | tuple) else [result]
     for array in arrays:
         if isinstance(array, onnxruntime.OrtValue):
@@ -209,7 +209,7 @@ def remark_of(result: object) -> str | None:
 
 
 def _bound_call(session: Session, feed: Feed, *, copies: bool) -> Call:
-    """A call whose inputs and outputs keep their places on the session's device, as a CUDA graph needs them."""
+    """Returns a call with inputs and outputs at fixed addresses on the session's device, as a CUDA graph requires."""
     ort, device = session.ort, session.device
     options = onnxruntime.RunOptions()
     binding = ort.io_binding()
@@ -218,7 +218,7 @@ def _bound_call(session: Session, feed: Feed, *, copies: bool) -> Call:
         binding.bind_ortvalue_input(name, place)
     for output in ort.get_outputs():
         binding.bind_output(output.name, device, 0)
-    # The first run finds the outputs' shapes. -1: it is not to be recorded as a graph.
+    # The first run determines the outputs' shapes. -1: it is not recorded as a graph.
     options.add_run_config_entry("gpu_graph_id", "-1")
     ort.run_with_iobinding(binding, options)
     outputs: list[Any] = binding.get_outputs()
@@ -243,9 +243,9 @@ def _bound_call(session: Session, feed: Feed, *, copies: bool) -> Call:
 
 
 def _doubt(file: OnnxFile) -> str | None:
-    """Why a file's claims about itself do not count, for instance since another tool has quantised it; else None.
+    """Returns why a file's claims about itself are not valid, for example because another tool quantised it; else None.
 
-    Told on the CPU, whose arithmetic the recorded outputs are of.
+    Checked on the CPU, because the recorded outputs come from CPU arithmetic.
     """
     unproven = "its accuracy and precision are not stated"
     try:
@@ -260,7 +260,7 @@ def _doubt(file: OnnxFile) -> str | None:
 
 
 def _limits(metadata: Mapping[str, Any]) -> Mapping[str, int]:
-    """A language model of ours takes numbers of its vocabulary."""
+    """The limits of a language model of this toolchain: its token numbers are below the vocabulary size."""
     match metadata:
         case {"spec": {"task": {"vocabulary_size": int(size)}}}:
             return {"tokens": size, "targets": size}

@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as it is sure."""
+"""Calibration of a classifier: whether its confidence equals its accuracy."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _NUM_BINS = 15
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images sorted into bins of equal width by the probability of the class that was said."""
+    """Images in bins of equal width by the probability of the predicted class."""
 
     counts: np.ndarray
     """[M] int64: images of each bin."""
     confidence: np.ndarray
-    """[M]: their mean probability; 0 in an empty bin."""
+    """[M]: mean probability of the predicted class; 0 in an empty bin."""
     accuracy: np.ndarray
-    """[M]: the share of them that are right; 0 in an empty bin."""
+    """[M]: share of correct predictions; 0 in an empty bin."""
 
     @classmethod
     def of(cls, confidences: np.ndarray, hits: np.ndarray) -> Calibration:
-        """Args: confidences: [N], in [0, 1]. hits: [N] bool, whether the class that was said is right."""
+        """Args: confidences: [N], in [0, 1]. hits: [N] bool, whether the prediction is correct."""
         bins = np.minimum((confidences * _NUM_BINS).astype(np.int64), _NUM_BINS - 1)
         counts = np.bincount(bins, minlength=_NUM_BINS)
         filled = np.maximum(counts, 1)
@@ -36,7 +36,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean distance of confidence and accuracy, over all images.
+        """The expected calibration error: the mean distance between confidence and accuracy, over all images.
 
         Source: Guo et al. 2017, section 3, with 15 bins.
         """

@@ -1,4 +1,4 @@
-"""How often an exported model is right: a split of a data set store, scored in batches."""
+"""Accuracy of an exported model on a split of a data set store, scored in batches."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class ClassScore:
     recall: float | None
     """Share of this class's images that were recognised; None without an image."""
     precision: float | None
-    """Share of the images given this class that are of it; None if none was."""
+    """Share of the images predicted as this class that belong to it; None without such a prediction."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     classes: tuple[str, ...]
     confusion: np.ndarray
-    """[K, K] int64: row the label, column what the model said."""
+    """[K, K] int64: row the label, column the predicted class."""
     calibration: Calibration
 
     @property
@@ -70,22 +70,22 @@ class Evaluation:
 
     @property
     def balanced_accuracy(self) -> float:
-        """The mean of the recalls, so that every class that has an image counts alike."""
+        """The mean recall over the classes that have images, so that each of them counts equally."""
         return balance.balanced_accuracy(np.diag(self.confusion).tolist(), self.confusion.sum(axis=1).tolist())
 
     @property
     def absent(self) -> list[str]:
-        """Classes without an image, of which no figure here says anything."""
+        """Classes without an image, about which the scores contain nothing."""
         return [score.name for score in self.per_class if score.count == 0]
 
     @property
     def is_unequal(self) -> bool:
-        """Whether some class has so many more images than another that accuracy speaks for it alone."""
+        """Whether a class has so many more images than another that accuracy mostly describes the larger class."""
         return balance.is_unequal(self.confusion.sum(axis=1).tolist())
 
     @property
     def mistakes(self) -> list[list[tuple[str, int]]]:
-        """For every class, what its images were taken for instead and how often, most often first."""
+        """For every class, the wrong predictions for its images with their counts, the most frequent first."""
         return [
             [(self.classes[k], int(row[k])) for k in np.argsort(-row, kind="stable") if k != label and row[k] > 0]
             for label, row in enumerate(self.confusion)
@@ -102,7 +102,7 @@ def evaluate(
 ) -> Evaluation:
     """Score `model` on a split.
 
-    Args: advance: told the number of images after every batch, to draw progress with.
+    Args: advance: called with the number of images after every batch, for a progress bar.
     Raises: EvaluationError: the store's images or classes are not the model's, the split is empty, or a logit is not
         finite.
     """
@@ -124,7 +124,7 @@ def evaluate(
 
 
 def _batches(store: ImageStore, split: str, *, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The number of the first image and the images of every batch, read in pieces of about one compressed chunk."""
+    """Yields the index of the first image and the images of every batch; reads about one compressed chunk at a time."""
     piece = batch_size * math.ceil(store.chunk_length / batch_size)
     for offset in range(0, store.counts[split], piece):
         images = store.read(split, offset, min(offset + piece, store.counts[split]))
@@ -142,7 +142,7 @@ def _check_match(model: Model, store: ImageStore) -> None:
 
 
 def first_difference(theirs: Sequence[str], ours: Sequence[str], *, noun: Literal["class", "token"], path: Path) -> str:
-    """Where the names of a store, `theirs`, part from those of the model at `path`, in words."""
+    """Describes the first difference between the names of a store, `theirs`, and of the model at `path`, `ours`."""
     if len(theirs) != len(ours):
         plural = {"class": "classes", "token": "tokens"}[noun]
         return f"{len(theirs):,} {plural}, but {path} knows {len(ours):,}"

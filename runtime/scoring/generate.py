@@ -1,4 +1,4 @@
-"""New text from a language model, one token after the other."""
+"""Generates text with a language model, one token after the other."""
 
 # V vocabulary
 
@@ -15,7 +15,7 @@ from runtime.models.language_model import StepModel
 
 
 class GenerationError(ValueError):
-    """A model cannot go on with a text."""
+    """A model cannot continue a text."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Sampling:
     """How the next token is chosen."""
 
     temperature: float = 1.0
-    """Divides the logits: below 1, likely tokens become likelier; at 0 the likeliest is taken always."""
+    """Divides the logits: below 1, likely tokens become likelier; at 0 the likeliest token is always chosen."""
     top_k: int | None = None
-    """Choose among that many likeliest tokens; None: among all."""
+    """Choose among this number of likeliest tokens; None: among all."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -36,12 +36,12 @@ class Sampling:
 
 
 def generate(model: StepModel, prompt: Sequence[int], *, length: int, sampling: Sampling) -> Iterator[int]:
-    """Yield `length` tokens that go on with the tokens of `prompt`, each as soon as it is chosen.
+    """Yields `length` tokens that continue `prompt`, each as soon as it is chosen.
 
-    An empty prompt begins a line. The token that stands for unknown ones is never chosen.
+    An empty prompt begins a line. The token for unknown tokens is never chosen.
 
-    Raises: GenerationError: an empty prompt for a model that knows no lines, or a logit is not finite. InputError:
-        the prompt holds a token that is not in the vocabulary.
+    Raises: GenerationError: the prompt is empty and the vocabulary has no end of line, or a logit is not finite.
+        InputError: the prompt contains a token that is not in the vocabulary.
     """
     generator = numpy_generator(sampling.seed, "generate")
     unread = list(prompt) or [_line_start(model)]
@@ -64,7 +64,7 @@ def _line_start(model: StepModel) -> int:
 
 
 def _choose(logits: np.ndarray, *, excluded: int | None, sampling: Sampling, generator: np.random.Generator) -> int:
-    """A token of those that logits [V] are of."""
+    """Chooses a token by its logits [V]."""
     logits = logits.astype(np.float64)
     if excluded is not None:
         logits[excluded] = -np.inf

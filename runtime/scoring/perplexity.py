@@ -1,4 +1,4 @@
-"""How well an exported language model foresees a text: the perplexity of a split of a data set store."""
+"""Perplexity of an exported language model on a split of a data set store."""
 
 # S streams, L targets of a stream
 
@@ -19,7 +19,7 @@ from runtime.scoring.evaluate import EvaluationError, first_difference
 if TYPE_CHECKING:
     from datasets.store import TextStore
 
-# Bounds the memory of a call: inside it, a graph may hold the logits of all its tokens at once.
+# Bounds the memory of a call: a graph may hold the logits of all tokens of a call at once.
 _WINDOW = 64
 _LARGEST_EXPONENT = 700.0
 
@@ -27,9 +27,9 @@ _LARGEST_EXPONENT = 700.0
 @dataclass(frozen=True)
 class TextEvaluation:
     nll: float
-    """Mean over the tokens of the negative log-probability, natural."""
+    """Mean negative log-probability over the tokens, nats."""
     count: int
-    """Tokens foreseen: all of the split but the first."""
+    """Number of predicted tokens: all of the split except the first."""
 
     @property
     def perplexity(self) -> float:
@@ -47,7 +47,7 @@ def evaluate_text(
 
     Every stream starts from the zero state and carries its state to its end.
 
-    Args: advance: told the number of tokens after every window, to draw progress with.
+    Args: advance: called with the number of tokens after every window, for a progress bar.
     Raises: EvaluationError: the store's vocabulary is not the model's, or a log-probability is not finite. StoreError:
         there is no such split, or it is too short.
     """

@@ -1,4 +1,4 @@
-"""Pictures classified one by one: those that can be read have an answer, the others a reason why not."""
+"""Classifies pictures: each readable picture gets an answer, each other picture a reason for the failure."""
 
 # B batch, H height, W width, C channels
 
@@ -28,14 +28,14 @@ _BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of a picture."""
+    """The model's prediction for a picture."""
 
     image: str
     """Its path."""
     best: list[tuple[str, float]]
     """The likeliest classes and their probabilities."""
     remark: str | None
-    """What of the file is shown otherwise than it is stored."""
+    """How the decoded picture differs from the stored file; None if it does not."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Failure:
 
 
 def find_pictures(paths: Sequence[Path], problems: list[Problem]) -> list[File]:
-    """The files that are named, and the pictures in the folders that are named.
+    """Returns the named files, and the pictures in the named folders.
 
-    In a folder a file is a picture if it is called so, or is one. problems: takes what cannot be looked into.
+    A file in a folder counts as a picture by its suffix or by its content. problems: receives what cannot be read.
     Raises: ImageError: there is no picture.
     """
     files = []
@@ -71,7 +71,7 @@ def find_pictures(paths: Sequence[Path], problems: list[Problem]) -> list[File]:
 
 
 def predictions(model: Model, files: Sequence[File], *, top: int) -> Iterator[Answer | Failure]:
-    """What the model says of each file, in order; a batch at a time, of which several threads decode the pictures."""
+    """Yields the prediction for each file, in order, one batch at a time; several threads decode the pictures."""
     decoded = in_order(partial(_decoded, preprocess=model.preprocess), files)
     while batch := list(islice(decoded, _BATCH_SIZE)):
         pictures = [picture for _, picture in batch if isinstance(picture, Picture)]
@@ -90,7 +90,7 @@ def predictions(model: Model, files: Sequence[File], *, top: int) -> Iterator[An
 
 
 def _decoded(file: File, *, preprocess: Preprocess) -> tuple[File, Picture | str]:
-    """A picture as the model takes it, or why it cannot be read."""
+    """Returns the file with its picture as the model takes it, or with the reason why it cannot be read."""
     try:
         return file, prepare_file(file.read(), preprocess=preprocess)
     except PictureError as error:
@@ -109,7 +109,7 @@ def _is_picture(file: File) -> bool:
 
 
 def document(answers: Sequence[Answer], failures: Sequence[Failure], *, model: Model) -> dict[str, Any]:
-    """For programs, as JSON."""
+    """Returns predictions and failures as JSON types, for programs."""
     return {
         "schema": 1,
         "kind": "predictions",
@@ -128,7 +128,7 @@ def document(answers: Sequence[Answer], failures: Sequence[Failure], *, model: M
 
 
 def as_table(answers: Sequence[Answer], *, top: int) -> str:
-    """For spreadsheets, as CSV: a row a picture, with its likeliest classes from left to right."""
+    """Returns CSV, for spreadsheets: one row for each picture, with its likeliest classes from left to right."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     later = [f"{name}_{place}" for place in range(2, top + 1) for name in ("class", "probability")]
@@ -140,7 +140,7 @@ def as_table(answers: Sequence[Answer], *, top: int) -> str:
 
 
 def as_text(answers: Sequence[Answer]) -> str:
-    """For people: a line a picture."""
+    """Returns text, for people: one line for each picture."""
     width = max(len(printable(answer.image)) for answer in answers)
     return "\n".join(
         f"{printable(answer.image):{width}}  "

@@ -1,7 +1,6 @@
 """The controller: an LSTM that makes a space's decisions one after the other, for a batch of architectures at once.
 
-Sees a sequence of decisions and nothing of networks. See `arch/decisions.py` for what a step is and what the LSTM reads
-after it.
+Knows a sequence of decisions, nothing of networks. `arch/decisions.py` defines a step and what the LSTM reads after it.
 Source: Pham et al. 2018, sections 2.1 to 2.4; logits as in Bello et al. 2017.
 """
 
@@ -22,7 +21,7 @@ from searcher.arch.limits import MAX_WIDTH, check_at_most
 
 
 class Sample(NamedTuple):
-    """A batch of architectures as tokens, with what the policy thought of them.
+    """A batch of architectures as tokens, with their probabilities under the policy.
 
     tokens: [B, T] int64. log_prob: [B], natural log of the probability of all the row's tokens. entropy: [B], nats, the
     sum over the row's decisions of the entropy of each, given the decisions before it. skip_probs: for each Subset with
@@ -36,7 +35,7 @@ class Sample(NamedTuple):
 
 
 class Policy(Protocol):
-    """How architectures are drawn. `LstmPolicy` learns; `RandomPolicy` does not."""
+    """Draws architectures. `LstmPolicy` learns; `RandomPolicy` does not."""
 
     def sample(self, batch_size: int, *, generator: torch.Generator) -> Sample:
         """Draw `batch_size` architectures."""
@@ -62,13 +61,13 @@ class PolicyConfig:
     operation_tanh_divisor: float = 1.0
     """Logits of operations are limited to ± tanh_constant / this. Authors' micro code: 2.5."""
     operation_bias: Mapping[str, float] = field(default_factory=dict)
-    """Constants added to the logits of the operations named, of the first cell only. Authors' micro code: 0.25 for
+    """Constants added to the logits of the named operations, only in the first cell. Authors' micro code: 0.25 for
     convolutions, -0.25 for all others."""
     operation_logit_start: Mapping[str, float] = field(default_factory=dict)
-    """Start of the learned biases of the operations named, inside the tanh. Authors' micro code: 10, of
+    """Initial values of the learned biases of the named operations, inside the tanh. Authors' micro code: 10 for
     convolutions."""
     weight_range: float = 0.1
-    """Weights start uniform in ± this. Paper and code: 0.1."""
+    """Weights are initialised uniformly in ± this. Paper and code: 0.1."""
 
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
@@ -150,7 +149,10 @@ class LstmPolicy(nn.Module):
         position = 0  # of the step's first token in a row
 
         def decide(logits: Tensor) -> Tensor:
-            """One option for each of n decisions, drawn or given, and counted: logits [B, n, K] -> tokens [B, n]."""
+            """Draws n decisions, or takes given ones, and adds up their log_prob and entropy.
+
+            Args: logits: [B, n, K]. Returns: tokens [B, n].
+            """
             nonlocal log_prob, entropy, position
             place = slice(position, position + logits.shape[1])
             log_probs = logits.log_softmax(dim=-1)
@@ -167,7 +169,7 @@ class LstmPolicy(nn.Module):
             return token
 
         def decide_one(logits: Tensor) -> Tensor:
-            """A single decision: logits [B, K] -> tokens [B]."""
+            """As `decide`, for a single decision: logits [B, K] -> tokens [B]."""
             return decide(logits[:, None])[:, 0]
 
         for step in self._steps:
@@ -177,7 +179,7 @@ class LstmPolicy(nn.Module):
                 for _ in range(step.count):
                     state = self.lstm(x, state)
                     anchors.append(torch.zeros_like(state[0]))
-                    # The blank anchors keep a projection of their own: that of the state which stood for them.
+                    # A blank anchor still has its own projection, of the LSTM's state at its step.
                     projected.append(self.anchor_projection(state[0]))
                 continue
             if isinstance(step, LearnedAnchor):
@@ -230,10 +232,10 @@ class LstmPolicy(nn.Module):
 
 
 def _values(named: Mapping[str, float], choice: Choice) -> Tensor:
-    """The value of each option of a choice, 0 where there is none of its name: [K]."""
+    """The value of each option of a choice, 0 for an option that is not in `named`: [K]."""
     return torch.tensor([float(named.get(option, 0.0)) for option in choice.options])
 
 
 def _table(choice: Choice) -> str:
-    """Choices between the same options share weights under this name."""
+    """The name under which choices between the same options share weights."""
     return "-".join(choice.options)

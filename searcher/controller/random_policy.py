@@ -13,7 +13,7 @@ from searcher.controller.policy import Sample
 
 
 class RandomPolicy:
-    """Uniform over every decision of a sequence of steps; stands wherever `LstmPolicy` can."""
+    """Uniform over every decision of a sequence of steps; can replace `LstmPolicy` anywhere."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._num_options = torch.tensor(option_counts(steps))  # [T]

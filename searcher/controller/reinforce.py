@@ -1,7 +1,7 @@
 """REINFORCE: how rewards become a gradient of the policy.
 
-The reward of an architecture is its child model's on validation data with the supernet's weights: the accuracy of an
-image classifier, 80 over the perplexity of a language model.
+The reward of an architecture is computed from its child model on validation data, with the supernet's weights: the
+accuracy of an image classifier, or 80 divided by the perplexity of a language model.
 Source: Pham et al. 2018, section 2.2.
 """
 
@@ -32,21 +32,21 @@ class ReinforceConfig:
     adam_eps: float = 1e-8
     """Authors' code: 1e-3."""
     baseline: Literal["leave_one_out", "moving_average"] = "leave_one_out"
-    """What is taken off a reward: the mean of the step's other rewards, or an average over past steps (paper)."""
+    """Subtracted from a reward: the mean of the step's other rewards, or an average over past steps (paper)."""
     baseline_decay: float = 0.99
-    """Of the moving average, for each architecture that is rewarded."""
+    """Decay of the moving average for each rewarded architecture."""
     ramp_epochs: float = 0.0
-    """Over so many epochs after its first step the learning rate rises from 0. Source: Bender et al. 2020 (TuNAS)."""
+    """The learning rate rises from 0 over this many epochs after the first step. Source: Bender et al. 2020 (TuNAS)."""
     entropy_weight: float = 1e-4
-    """Nats times this count as reward. Paper: 0.1 for convolutional networks."""
+    """Reward for each nat of entropy. Paper: 0.1 for convolutional networks."""
     entropy_in: Literal["loss", "reward"] = "loss"
     """loss: differentiated, a bonus that flattens the policy. reward: a constant in the reward (paper and code)."""
     entropy_reduction: Literal["sum", "mean"] = "sum"
     """Over an architecture's decisions."""
     skip_weight: float = 0.0
-    """Of the penalty on skips; see `skip_penalty`. Paper and the authors' macro code: 0.8."""
+    """Weight of the penalty on skips; see `skip_penalty`. Paper and the authors' macro code: 0.8."""
     skip_target: float = 0.4
-    """The probability of a skip from which the penalty measures. Paper and code: 0.4."""
+    """The probability of a skip at which the penalty is 0. Paper and code: 0.4."""
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -63,16 +63,16 @@ class ReinforceConfig:
 
 
 class Baseline:
-    """What a reward is measured against. `value` is the moving average, nan before the first rewards."""
+    """The baseline of rewards. `value` is the moving average, nan before the first rewards."""
 
     def __init__(self, config: ReinforceConfig) -> None:
         self._config = config
         self.value = math.nan
 
     def __call__(self, rewards: Tensor) -> Tensor:
-        """The baseline of each of the rewards [B]; the moving average takes their mean in afterwards.
+        """Returns the baseline of each of the rewards [B], then adds their mean to the moving average.
 
-        It decays as often as there are rewards, since the authors' code updates it with every architecture.
+        The average decays once for each reward, because the authors' code updates it with every architecture.
         Raises: ValueError: leave-one-out needs at least two rewards.
         """
         mean = rewards.mean().item()
@@ -110,14 +110,14 @@ def reinforce_loss(sample: Sample, rewards: Tensor, *, baseline: Baseline, confi
 
 
 def skip_penalty(skip_probs: Sequence[Tensor], *, target: float) -> Tensor:
-    """How far the probabilities of skips lie from `target`: Kullback-Leibler divergences, nats.
+    """Returns the Kullback-Leibler divergence of the probabilities of skips from `target`, nats.
 
-    Summed over the candidates of a layer, averaged over the layers that have some.
+    Summed over the candidates of a layer, averaged over the layers that have candidates.
     Args: skip_probs: for each such layer [B, N]; see `Sample`. Returns: [B].
-    Source: Pham et al. 2018, section 2.3, and the authors' code, which penalises sigmoid(q) but draws by sigmoid(2q);
-    here it is the probability that is drawn by.
+    Source: Pham et al. 2018, section 2.3, and the authors' code, which penalises sigmoid(q) but draws with sigmoid(2q);
+    here the penalty uses the probability with which skips are drawn.
     """
-    # What has become certain in float32 would contribute 0 · log 0, whose gradient is not a number.
+    # Probabilities of 0 and 1 in float32 would contribute 0 · log 0, whose gradient is not a number.
     least = torch.finfo(torch.float32).eps
     uncertain = [probs.clamp(least, 1 - least) for probs in skip_probs]
     divergences = [p * torch.log(p / target) + (1 - p) * torch.log((1 - p) / (1 - target)) for p in uncertain]

@@ -1,7 +1,7 @@
-"""What a deployed network of images is made of, as a runtime sees it: fused blocks, each with its widths and its map.
+"""The fused blocks of a deployed image network, as a runtime executes them, each with its channels and map size.
 
-A runtime folds norms into convolutions and runs a block as a whole, so the time of a block depends on what `Block`
-holds and on nothing else. Knows of specs; nothing of how blocks compute or of how they are timed.
+A runtime folds norms into convolutions and runs a block as a whole, so the time of a block depends only on the fields
+of `Block`. Knows specs, and nothing of how blocks compute or how they are timed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from searcher.spaces import LatencyView, search_space
 
 
 class Block(NamedTuple):
-    """Takes a map of `height` × `width` pixels and `in_channels` channels to one of `out_channels`, at a stride."""
+    """Takes a map of `height` × `width` pixels and `in_channels` channels to `out_channels` channels, at a stride."""
 
     operation: str
     """An operation of the space, or one of STEM, PROJECT, HALVE, CONCAT, SUM and HEAD."""
@@ -37,30 +37,30 @@ HALVE = "halve"
 CONCAT = "concat"
 """Tensors of equal width, side by side: in_channels is the width of one of them."""
 SUM = "sum"
-"""Of two tensors."""
+"""Sum of two tensors."""
 HEAD = "head"
 """The mean over the map, and a linear layer."""
 
 
 def blocks_of(spec: Spec) -> list[Block]:
-    """The blocks of the network of a spec, from its input to its output.
+    """The blocks of a spec's network, from its input to its output.
 
-    Raises: ConfigError: it is no network of images.
+    Raises: ConfigError: it is not an image network.
     """
     return list(_view(spec.space).blocks(spec))
 
 
 def blocks_of_space(space_name: str, space: Any, network: Any, task: ImageClassification) -> list[Block]:
-    """Every block of the deployed networks of a space, in order, once. network: their size.
+    """Every distinct block of the deployed networks of a space, sorted. network: their size.
 
-    Raises: ConfigError: its networks are not of images.
+    Raises: ConfigError: its networks are not image networks.
     """
     specs = (Spec(space_name, one, network, task) for one in _view(space_name).covering(space))
     return sorted({block for spec in specs for block in blocks_of(spec)})
 
 
 def stem_blocks(in_channels: int, out_channels: int, height: int, width: int, *, stride: int) -> Iterator[Block]:
-    """A stem, which halves the map once in each of its blocks."""
+    """Yields the blocks of a stem, each of which halves the map; at stride 1, one block that keeps its size."""
     for step in stem_steps(stride):
         yield Block(STEM, in_channels, out_channels, height, width, step)
         in_channels, height, width = out_channels, after(height, step), after(width, step)

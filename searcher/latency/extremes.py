@@ -1,4 +1,4 @@
-"""The fastest and the slowest network of a space: a target that nothing meets is told before a search begins."""
+"""The lowest and highest latency in a space, so that an unreachable target is reported before a search begins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _STARTS = 64
 
 
 def latency_range(space: Space, latency: Callable[[Any], float]) -> tuple[float, float]:
-    """The least and the greatest latency found, ms."""
+    """Returns the lowest and the highest latency found, ms."""
     return _least(space, latency), -_least(space, lambda architecture: -latency(architecture))
 
 
 def _least(space: Space, cost: Callable[[Any], float]) -> float:
-    """The least cost found: from the best of some random architectures, decision by decision to a better one.
+    """Returns the least cost found: starts at the best of some random architectures, and improves single decisions.
 
-    Rows of a table add up, so that what one decision gains hardly depends on the others.
+    The rows of a table add up, so the gain of one decision hardly depends on the others.
     """
     rng = random.Random(0)
     best = min((space.random(rng) for _ in range(_STARTS)), key=cost)

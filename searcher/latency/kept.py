@@ -1,6 +1,6 @@
 """The latency table that a search predicts with, kept in its folder.
 
-What a search has begun with it goes on with: the machine's own table may be measured anew meanwhile.
+A resumed search uses the table that it began with, even if the machine's own table has been measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEPT = "latency.json"
 
 
 class Tables(Protocol):
-    """Whoever has the latency tables of spaces."""
+    """A source of latency tables of spaces."""
 
     def latency_table(
         self, space_name: str, space: Any, network: Any, task: Task, *, batch: int, threads: int
@@ -27,7 +27,7 @@ class Tables(Protocol):
 
 @dataclass(frozen=True)
 class KeptTables:
-    """The table of a search's folder, if it holds the one asked for; else that of `others`."""
+    """Takes the table from a search's folder if it fits the request, else from `others`."""
 
     folder: Path
     others: Tables
@@ -35,7 +35,7 @@ class KeptTables:
     def latency_table(
         self, space_name: str, space: Any, network: Any, task: Task, *, batch: int, threads: int
     ) -> LatencyTable:
-        """Raises: TableError: what is kept is damaged; or as the others do."""
+        """Raises: TableError: the kept table is damaged, or as raised by `others`."""
         path = self.folder / KEPT
         if path.exists():
             table = read_table(path)

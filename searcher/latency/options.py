@@ -1,4 +1,4 @@
-"""The options with which a latency is asked for. Loads no torch."""
+"""The command-line options for latency. Loads no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from foundation.command_options import Command
 
 
 def latency_options(command: Command) -> Command:
-    """--latency, and the options of `latency_setting`, None where nothing is said."""
+    """Adds --latency, and the options of `latency_setting`, which are None if they are not given."""
     command = _setting_options(command, default=None, show_default="the config's, or 1")
     return click.option(
         "--latency",
@@ -20,7 +20,7 @@ def latency_options(command: Command) -> Command:
 
 
 def latency_setting(command: Command) -> Command:
-    """--latency-batch and --latency-threads."""
+    """Adds --latency-batch and --latency-threads."""
     return _setting_options(command, default=1, show_default=True)
 
 

@@ -1,4 +1,4 @@
-"""The published networks that latency targets of a space name."""
+"""The published networks that latency targets of a space can name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from searcher.spaces import search_space
 
 
 def references_of(space_name: str, space: Any, task: Task) -> dict[str, Spec]:
-    """Those of a space of images, for a task, as the space has them."""
+    """Returns the published networks of an image space by name, for a task, as architectures of the space."""
     view = search_space(space_name).latency_view
     assert view is not None
     found: dict[str, Spec] = {}

@@ -1,7 +1,7 @@
-"""The latency table: what each fused block of a space takes on one machine, and how blocks add up to a network.
+"""The latency table: the time of each fused block of a space on one machine, and how blocks add up to a network.
 
 T = a + b · blocks + Σ rows, where a row is a block's time inside a network, and a and b are fitted on whole networks.
-`enas latency profile` makes tables; a search reads them. Knows of blocks, nothing of onnxruntime.
+`enas latency profile` makes tables; a search reads them. Knows blocks, and nothing of onnxruntime.
 
 Source: Cai et al. 2019 (ProxylessNAS), section 4.2, for tables of blocks.
 """
@@ -30,12 +30,12 @@ SCHEMA = 1
 
 
 class TableError(DocumentError):
-    """A latency table is missing, breaks its rules, or is not of this machine or space."""
+    """A latency table is missing, is invalid, or was made for another machine or space."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a table's figures hold for."""
+    """The conditions under which a table is valid."""
 
     cpu: str
     """The model of the CPU, or of the GPU."""
@@ -49,50 +49,50 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """A block's time inside a network: what a network with it takes more than one without."""
+    """A block's time inside a network: the latency of a network with it, minus the latency without it."""
 
     ms: float
     low_ms: float
-    """Of its 95 % interval."""
+    """Lower end of the 95 % interval; `high_ms` is its upper end."""
     high_ms: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How blocks add up, fitted on whole networks, and how well that does on others."""
+    """How blocks add up, fitted on whole networks, and the error on held-out networks."""
 
     intercept_ms: float
-    """a: what every network takes."""
+    """a: the constant time of every network."""
     per_block_ms: float
-    """b: what a block takes beside its row; below 0 where neighbours save each other work."""
+    """b: the time of a block in addition to its row; below 0 if neighbouring blocks save each other work."""
     networks: int
-    """That it was fitted on."""
+    """Number of networks in the fit."""
     held_out: int
-    """Others, that the error is of."""
+    """Number of other networks, on which the error is measured."""
     median_error: float
-    """Of |predicted / measured - 1| over the others."""
+    """Median of |predicted / measured - 1| over the held-out networks."""
     rank_correlation: float
-    """Spearman's, over the others."""
+    """Spearman's, over the held-out networks."""
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Rows by block, with the fit. `is_noisy`: other work ran on the machine meanwhile."""
+    """Rows by block, with the fit. `is_noisy`: other work ran on the machine during the measurement."""
 
     space: str
     setting: Setting
     rows: Mapping[Block, Row]
     fit: Fit
     references: Mapping[str, float] = field(default_factory=dict)
-    """What networks that people know take, ms, by name."""
+    """Latencies of well-known networks, ms, by name."""
     is_noisy: bool = False
     digest: str = field(default="", compare=False)
-    """sha256 of the file that `write` makes; empty of a table that was not read."""
+    """sha256 of the file that `write` makes; empty if the table was not read from a file."""
 
     def predict(self, spec: Spec) -> float:
-        """What the network of a spec takes, ms.
+        """Predicts the latency of a spec's network, ms.
 
-        Raises: TableError: it has a block that the table lacks.
+        Raises: TableError: the network has a block that is not in the table.
         """
         blocks = blocks_of(spec)
         missing = [block for block in blocks if block not in self.rows]
@@ -102,11 +102,11 @@ class LatencyTable:
         return self.fit.intercept_ms + self.fit.per_block_ms * len(blocks) + rows
 
     def predictor(self, network: Any, task: Task) -> Callable[[Any], float]:
-        """What an architecture of the table's space takes, ms, deployed at the size `network` for `task`."""
+        """Returns a function: architecture of the table's space -> latency, ms, at the size `network` for `task`."""
         return lambda architecture: self.predict(Spec(self.space, architecture, network, task))
 
     def write(self, path: Path) -> None:
-        """Write the table, whole or not at all."""
+        """Writes the table atomically."""
         write_text(path, self._text())
 
     def _text(self) -> str:
@@ -123,7 +123,7 @@ class LatencyTable:
 
 
 def read_table(path: Path) -> LatencyTable:
-    """Raises: TableError: there is none at the path, or it breaks its rules."""
+    """Reads a table. Raises: TableError: there is none at the path, or it is invalid."""
     document = read_json(path, TableError)
     problems = Problems(str(path))
     if not isinstance(document, Mapping):
@@ -154,12 +154,12 @@ def read_table(path: Path) -> LatencyTable:
 
 
 def write_rows(rows: Mapping[Block, Row]) -> list[dict[str, Any]]:
-    """The rows as a document has them, in order."""
+    """Returns the rows as JSON types, sorted by block."""
     return [{"block": list(block), **asdict(row)} for block, row in sorted(rows.items())]
 
 
 def read_rows(rows: object, problems: Problems) -> dict[Block, Row]:
-    """The inverse of `write_rows`; what is wrong with rows is noted."""
+    """The inverse of `write_rows`; errors are added to `problems`."""
     if not isinstance(rows, list):
         problems.add("rows must be a list")
         return {}
@@ -193,9 +193,9 @@ def check_setting(table: LatencyTable, here: Setting, *, source: str) -> None:
 def fit_networks(
     rows: Mapping[Block, Row], specs: Sequence[Spec], measured_ms: Sequence[float], *, held_out: int
 ) -> Fit:
-    """Least squares of the relative error, over all networks but the last `held_out`, on which the error is told.
+    """Fits a and b by least squares of the relative error; measures the error on the last `held_out` networks.
 
-    measured_ms: of the specs' networks, [n].
+    The fit excludes the held-out networks. measured_ms: latencies of the specs' networks, [n].
     """
     blocks = [blocks_of(spec) for spec in specs]
     times = np.asarray(measured_ms, dtype=float)  # [n]
@@ -217,7 +217,7 @@ def fit_networks(
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's: the correlation of the places of two scores of the same things."""
+    """Spearman's: the correlation of the ranks of two scores of the same items."""
     places = [values.argsort().argsort().astype(float) for values in (first, second)]
     one, other = (values - values.mean() for values in places)
     return float((one * other).sum() / math.sqrt((one**2).sum() * (other**2).sum()))

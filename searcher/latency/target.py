@@ -1,4 +1,4 @@
-"""A latency that a search is to meet, and what missing it costs."""
+"""The latency target of a search, and the penalty for missing it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _NUMBER = r"-?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 _LONGEST_MS = 60_000.0
 _NEAR = 0.4
-"""How far outside a target an architecture may lie, as a part of it, for its weights to be worth training."""
+"""The largest miss, as a fraction of the target, at which the weights of an architecture are worth training."""
 SLACK_BELOW, SLACK_ABOVE = 0.10, 0.03
-"""How far a network may miss a target, as parts of it; to measure one and the same network twice differs by as much."""
+"""Accepted misses, as fractions of the target; two measurements of the same network differ by as much."""
 
 
 @dataclass(frozen=True)
 class LatencyTarget:
-    """What a search takes into its reward. Source: Bender et al. 2020 (TuNAS), section 3.2, the absolute value."""
+    """The latency term of a search's reward. Source: Bender et al. 2020 (TuNAS), section 3.2, the absolute value."""
 
     target_ms: float
-    """Of the deployed network, in milliseconds a batch."""
+    """Latency of the deployed network, in milliseconds per batch."""
     batch: int = 1
     """Images in a batch."""
     threads: int = 1
-    """Of onnxruntime, within a network."""
+    """onnxruntime's threads within a network."""
     weight: float = -0.10
-    """β: what a latency twice the target, or none at all, adds to the reward."""
+    """β: added to the reward at a latency of twice the target, or of 0."""
     table_sha256: str = ""
-    """Of the latency table that the search predicts with."""
+    """sha256 of the latency table that the search predicts with."""
 
     def __post_init__(self) -> None:
         if not 0 < self.target_ms <= _LONGEST_MS:
@@ -47,25 +47,25 @@ class LatencyTarget:
             raise ConfigError(f"the latency weight is {self.weight}; it must not be above 0")
 
     def penalty(self, latencies_ms: Tensor) -> Tensor:
-        """What networks' latencies add to their rewards, 0 or less: [B] -> [B]."""
+        """Returns the terms that latencies add to the rewards, 0 or less: [B] -> [B]."""
         return self.weight * torch.abs(latencies_ms / self.target_ms - 1)
 
     def miss(self, latency_ms: float) -> float:
-        """How far a latency lies outside what meets the target and makes use of it, as a part of it; 0 within."""
+        """The distance of a latency from the accepted range, as a fraction of the target; 0 within the range."""
         relative = latency_ms / self.target_ms - 1
         return max(0.0, relative - SLACK_ABOVE, -SLACK_BELOW - relative)
 
 
 @dataclass(frozen=True)
 class Aim:
-    """A target, and what foretells how far architectures lie from it."""
+    """A latency target with a predictor of architectures' latencies."""
 
     target: LatencyTarget
     predict: Callable[[Any], float]
     """An architecture -> the latency of its deployed network, ms."""
 
     def latencies(self, architectures: Sequence[Any]) -> Tensor:
-        """What is predicted of each, ms: [B]."""
+        """Returns the predicted latency of each architecture, ms: [B]."""
         return torch.tensor([self.predict(one) for one in architectures])
 
     def miss(self, architecture: Any) -> float:
@@ -78,7 +78,7 @@ class Aim:
 
 
 def check_has_latency(space: str) -> None:
-    """Raises: ConfigError: networks of the space are not of images, whose latency alone is measured."""
+    """Raises: ConfigError: the space has no image networks; latency is measured only for those."""
     if search_space(space).latency_view is None:
         raise ConfigError(
             f"networks of the space {space} have no latency to aim at or to profile; those of images have"
@@ -86,7 +86,8 @@ def check_has_latency(space: str) -> None:
 
 
 def target_ms(text: str, *, references: Mapping[str, float]) -> float:
-    """`0.25ms`, `250us` or `0.001 s`, in milliseconds; or a known network's, or a part of it: `0.9x resnet-20`.
+    """Returns a latency in milliseconds: a time, `0.25ms`, `250us` or `0.001 s`; or a known network's, or a part of it,
+    `0.9x resnet-20`.
 
     Args: references: networks' latencies, ms, by name.
     Raises: ConfigError: it is neither, or not above 0.
@@ -99,7 +100,7 @@ def target_ms(text: str, *, references: Mapping[str, float]) -> float:
 
 
 def check_goal(text: str, *, known: Collection[str]) -> None:
-    """See, before anything is measured, whether `target_ms` will understand it. known: networks by name.
+    """Checks, before anything is measured, that `target_ms` accepts the text. known: names of networks.
 
     Raises: ConfigError: it is neither a time nor a known network's, or not above 0.
     """
@@ -108,7 +109,7 @@ def check_goal(text: str, *, known: Collection[str]) -> None:
 
 
 def _time_ms(text: str) -> float | None:
-    """Of a time with its unit; None where the text is of another kind."""
+    """Milliseconds of a time with its unit; None if the text is not a time."""
     time = re.fullmatch(rf"\s*({_NUMBER})\s*([a-zµ]+)\s*", text)
     if time and time[2] in _MS:
         return float(time[1]) * _MS[time[2]]

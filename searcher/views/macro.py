@@ -1,6 +1,6 @@
-"""What a macro network is, part by part: its costs, the graph of its layers, and its fused blocks.
+"""Describes a macro network part by part: its costs, the graph of its layers, and its fused blocks.
 
-Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/macro.py`.
+Knows nothing of torch, pixels or SVG; the loops mirror the wiring in `nn/macro.py`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def graphs(spec: MacroSpec) -> tuple[Graph, ...]:
 
 
 def outline(spec: MacroSpec) -> tuple[Stage, ...]:
-    """Runs of layers between the reductions, with the sizes that `nn/macro.py` gives them."""
+    """Runs of layers between the reductions, with their sizes in `nn/macro.py`."""
     shapes = _shapes(spec)
     stages = [Stage("stem", shapes[0])]
     start = 1
@@ -99,7 +99,7 @@ def outline(spec: MacroSpec) -> tuple[Stage, ...]:
 
 
 def _shapes(spec: MacroSpec) -> tuple[tuple[int, ...], ...]:
-    """Of the stem's output and of every layer's: height, width, channels."""
+    """Height, width and channels of the outputs of the stem and of every layer."""
     size = spec.network
     height, width = (math.ceil(side / size.stem_stride) for side in spec.task.input_shape[:2])
     channels = size.channels
@@ -143,7 +143,7 @@ def blocks(spec: MacroSpec) -> Iterator[Block]:
 
 
 def covering(space: MacroSpace) -> Iterator[MacroArchitecture]:
-    """Architectures that between them have every block that any has.
+    """Yields architectures that together contain every block of any architecture of the space.
 
     A block depends on its operation, on its layer, and on how many skips the layer has.
     """
@@ -153,5 +153,5 @@ def covering(space: MacroSpace) -> Iterator[MacroArchitecture]:
 
 
 def reference(architecture: MacroArchitecture, space: MacroSpace) -> MacroArchitecture | None:
-    """None: no latency target names a published one."""
+    """Returns None: no latency target names a published architecture of this space."""
     return None

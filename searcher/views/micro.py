@@ -1,6 +1,6 @@
-"""What a micro network is, part by part: its costs, the graphs of its two cells, and its fused blocks.
+"""Describes a micro network part by part: its costs, the graphs of its two cells, and its fused blocks.
 
-Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/micro.py`.
+Knows nothing of torch, pixels or SVG; the loops mirror the wiring in `nn/micro.py`.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def parts(spec: MicroSpec) -> Iterator[Part]:
 
 
 def _calibration(sides: tuple[Sides, Sides], widths: tuple[int, int], channels: int, *, is_late: bool) -> Cost:
-    """Brings both inputs of a cell to `channels`, and a first input that is late, still twice as large, to half its
-    size."""
+    """The cost of bringing both inputs of a cell to `channels`, and of halving a late first input, which is still twice
+    as large."""
     first, second = widths
     area = area_of(sides[1])
     cost = conv_norm(area, channels, channels)
@@ -72,7 +72,7 @@ def _calibration(sides: tuple[Sides, Sides], widths: tuple[int, int], channels: 
 
 
 def _cell_cost(cell: Cell, kind: CellKind, sides: Sides, channels: int) -> Cost:
-    """sides: of the cell's inputs."""
+    """sides: height and width of the cell's inputs."""
 
     def stride(source: int) -> int:
         return 2 if kind == "reduction" and source < NUM_INPUTS else 1
@@ -125,7 +125,7 @@ def _cell(architecture: MicroArchitecture, kind: CellKind) -> Graph:
 
 
 def outline(spec: MicroSpec) -> tuple[Stage, ...]:
-    """Runs of equal cells, with the sizes that `nn/micro.py` gives them in the final form."""
+    """Runs of equal cells, with their sizes in the final form of `nn/micro.py`."""
     size = spec.network
     height, width = (math.ceil(side / size.stem_stride) for side in spec.task.input_shape[:2])
     stages = [Stage("stem", (height, width, 3 * size.channels))]
@@ -141,7 +141,7 @@ def outline(spec: MicroSpec) -> tuple[Stage, ...]:
 
 
 def _stretches(kind: CellKind, length: int) -> Iterator[int]:
-    """Normal cells in a row are one stage; every reduction cell has a shape of its own."""
+    """Yields the number of cells of each stage in a run: normal cells form one stage, each reduction cell its own."""
     if kind == "normal":
         yield length
     else:
@@ -195,7 +195,7 @@ def blocks(spec: MicroSpec) -> Iterator[Block]:
 
 
 def covering(space: MicroSpace) -> Iterator[MicroArchitecture]:
-    """Architectures that between them have every block that any has.
+    """Yields architectures that together contain every block of any architecture of the space.
 
     A block depends on its operation, on whether it reads an input of the cell, and on the cells' loose ends.
     """
@@ -224,5 +224,5 @@ def _cell_reading(space: MicroSpace, count: int) -> Cell:
 
 
 def reference(architecture: MicroArchitecture, space: MicroSpace) -> MicroArchitecture | None:
-    """None: no latency target names a published one."""
+    """Returns None: no latency target names a published architecture of this space."""
     return None

@@ -1,6 +1,6 @@
-"""What a recurrent network is, part by part: its costs, and the graph of its cell.
+"""Describes a recurrent network part by part: its costs, and the graph of its cell.
 
-Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/recurrent.py`.
+Knows nothing of torch, pixels or SVG; the loops mirror the wiring in `nn/recurrent.py`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def parts(spec: RecurrentSpec) -> Iterator[Part]:
     gate_and_candidate = linear(hidden, 2 * hidden)
     yield Part("embedding", (hidden,), Cost(parameters=vocabulary * hidden))
     for number, node in enumerate(spec.architecture.nodes, start=1):
-        # The first node reads the token beside the state, through a matrix of its own.
+        # The first node also reads the token, through a second matrix.
         num_matrices = 2 if node.previous == STATE else 1
         yield Part(f"node {number}, {node.activation}", (hidden,), total([gate_and_candidate] * num_matrices))
-    # Its weights are the embedding's.
+    # It shares the embedding's weights.
     yield Part("softmax", (vocabulary,), replace(linear(hidden, vocabulary), parameters=0))
 
 

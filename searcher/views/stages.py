@@ -1,6 +1,6 @@
-"""What a stages network is, part by part: its costs, the graph of its layers, and its fused blocks.
+"""Describes a stages network part by part: its costs, the graph of its layers, and its fused blocks.
 
-Knows of no torch, pixels or SVG; the walks mirror the wiring in `nn/stages.py`.
+Knows nothing of torch, pixels or SVG; the loops mirror the wiring in `nn/stages.py`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def outline(spec: StagesSpec) -> tuple[OutlineStage, ...]:
 
 
 def _shapes(spec: StagesSpec) -> tuple[tuple[int, ...], ...]:
-    """Of the stem's output and of every stage's: height, width, channels."""
+    """Height, width and channels of the outputs of the stem and of every stage."""
     architecture = spec.architecture
     height, width = (math.ceil(side / architecture.stem.stride) for side in spec.task.input_shape[:2])
     shapes = [(height, width, architecture.stem.channels)]
@@ -93,7 +93,7 @@ def blocks(spec: StagesSpec) -> Iterator[Block]:
 
 
 def covering(space: StagesSpace) -> Iterator[StagesArchitecture]:
-    """Architectures that between them have every block that any has.
+    """Yields architectures that together contain every block of any architecture of the space.
 
     A block depends on its operation, the stem's stride, and the widths before and after it.
     """
@@ -101,7 +101,7 @@ def covering(space: StagesSpace) -> Iterator[StagesArchitecture]:
     most = max(map(len, neighbours))
     for stride, operation in itertools.product(space.stem_strides, space.operations):
         for number in range(most**2):
-            # Over all of them, every width of a stage follows every width of the one before it.
+            # Over all numbers, every width of a stage follows every width of the stage before it.
             widths = [
                 options[(number // most if position % 2 else number) % len(options)]
                 for position, options in enumerate(neighbours)
@@ -114,5 +114,5 @@ def covering(space: StagesSpace) -> Iterator[StagesArchitecture]:
 
 
 def reference(architecture: StagesArchitecture, space: StagesSpace) -> StagesArchitecture | None:
-    """A published architecture as a latency target names it: with the smallest maps that the space has."""
+    """Returns a published architecture as latency targets use it: with the smallest maps of the space."""
     return replace(architecture, stem=replace(architecture.stem, stride=max(space.stem_strides)))

@@ -1,10 +1,10 @@
-"""Rule 3: channels are filled up to whole blocks of a CPU's kernels; what is added is never read.
+"""Rule 3: channels are filled up to whole blocks of a CPU's kernels; outputs do not depend on the added channels.
 
-Every dense convolution's outputs become a multiple of `block`, by rows of zeros in its weight, and their readers have
-zeros in the added columns. Values between may hold anything in added channels: only the original ones count.
-Precondition: every operation on the way is one of those below, and what is added together is filled up alike. Whether
-it pays depends on the CPU: blocks are 16 channels with AVX-512, 8 with AVX2, and half blocks help there, too. So
-`fastest_alignment` measures, and takes what gains.
+The output channels of every dense convolution become a multiple of `block`, by rows of zeros in its weight. The weights
+that read them have zeros in the added columns, so the added channels of intermediate values may contain anything.
+Precondition: every operation on the way is supported below, and the summands of an Add are filled up in the same way.
+The gain depends on the CPU: blocks are 16 channels with AVX-512 and 8 with AVX2, where half blocks help, too. So
+`fastest_alignment` measures, and fills up only if that is faster.
 """
 
 # O output channels, I input channels
@@ -24,26 +24,26 @@ BLOCKS = (4, 8, 16)
 _GAIN = 0.98
 
 _PASS_ON = ("Relu", "Clip", "HardSwish", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Slice", "Pad")
-"""Operations that treat channels alike; those that slice or pad do so along the map only."""
+"""Operations that treat all channels alike; Slice and Pad act only along height and width."""
 
 Layout = np.ndarray
-"""Of a value: for each of its channels the original one, or -1 for one that was added: [channels]."""
+"""For each channel of a value, the index of the original channel, or -1 for an added channel: [channels]."""
 Measure = Callable[[Sequence[bytes]], Sequence[float]]
-"""ONNX files -> how long each takes, relative to the first."""
+"""ONNX files -> the latency of each, relative to the first."""
 
 
 class AlignmentError(ValueError):
-    """A graph has something that channels cannot be filled up through."""
+    """A graph contains an operation that does not support filled-up channels."""
 
 
 def align(model: onnx.ModelProto, block: int) -> onnx.ModelProto:
-    """The model with channels in multiples of `block`, and the same answers. Raises: AlignmentError."""
+    """Returns the model with channels in multiples of `block`, and the same outputs. Raises: AlignmentError."""
     graph = ir.from_proto(model)
     layouts: dict[ir.Value, Layout] = {}
     for node in graph.graph:
         _fill_up(graph.graph, node, layouts, block)
     aligned = ir.to_proto(graph)
-    del aligned.graph.value_info[:]  # of the widths before
+    del aligned.graph.value_info[:]  # it has the original widths
     used = {name for node in aligned.graph.node for name in node.input}
     kept = [tensor for tensor in aligned.graph.initializer if tensor.name in used]
     del aligned.graph.initializer[:]
@@ -56,12 +56,12 @@ class Alignment(NamedTuple):
 
     model: onnx.ModelProto
     block: int | None
-    """What its channels are filled up to multiples of; None if they stay as they were."""
+    """The number of which its channels are multiples; None if they are unchanged."""
     why: str
 
 
 def fastest_alignment(model: onnx.ModelProto, measure: Measure) -> Alignment:
-    """The fastest of the model as it is and as filled up to each block, and why."""
+    """Returns the fastest of the unchanged model and the model filled up to each block, and why."""
     candidates: dict[int, onnx.ModelProto] = {}
     size = _weights(model)
     for block in BLOCKS:
@@ -69,7 +69,7 @@ def fastest_alignment(model: onnx.ModelProto, measure: Measure) -> Alignment:
             aligned = align(model, block)
         except AlignmentError as error:
             return Alignment(model, None, f"channels stay as they are: {error}")
-        # A block that fills up no more than the one before makes the same file.
+        # A block that adds no more channels than the block before gives the same file.
         if _weights(aligned) > max([size, *map(_weights, candidates.values())]):
             candidates[block] = aligned
     if not candidates:
@@ -84,7 +84,7 @@ def fastest_alignment(model: onnx.ModelProto, measure: Measure) -> Alignment:
 
 
 def _fill_up(graph: ir.Graph, node: ir.Node, layouts: dict[ir.Value, Layout], block: int) -> None:
-    """Make a node take its inputs as they are now, and note the layout of its output."""
+    """Adapts a node to the layouts of its inputs, and records the layout of its output."""
     known = [layouts.get(value) for value in node.inputs if value is not None]
     (output, *_) = node.outputs
     layout = known[0] if known else None
@@ -112,7 +112,7 @@ def _fill_up(graph: ir.Graph, node: ir.Node, layouts: dict[ir.Value, Layout], bl
 
 
 def _fill_up_conv(graph: ir.Graph, conv: ir.Node, layout: Layout | None, block: int) -> Layout:
-    """A dense convolution's outputs in whole blocks; a depthwise one's as its inputs are."""
+    """Fills up the outputs of a dense convolution, or adapts a depthwise convolution; returns the outputs' layout."""
     weight = constant(conv.inputs[1])
     if weight is None:
         raise AlignmentError(f"the weight of {conv.name} is not constant")
@@ -133,7 +133,7 @@ def _fill_up_conv(graph: ir.Graph, conv: ir.Node, layout: Layout | None, block: 
 
 
 def _joined(node: ir.Node, layouts: dict[ir.Value, Layout]) -> Layout:
-    """The layout of a concatenation of channels."""
+    """Returns the layout of a concatenation of channels."""
     parts, offset = [], 0
     for value in node.inputs:
         layout = None if value is None else layouts.get(value)
@@ -147,7 +147,7 @@ def _joined(node: ir.Node, layouts: dict[ir.Value, Layout]) -> Layout:
 def _taken(
     graph: ir.Graph, value: ir.Value | None, layout: Layout, *, axis: int, filling: float = 0.0
 ) -> ir.Value | None:
-    """A constant with an axis in a layout; added places hold `filling`."""
+    """Returns a constant with an axis rearranged to a layout; added places contain `filling`."""
     array = constant(value)
     if array is None or value is None:
         raise AlignmentError("a weight is not constant")
@@ -161,5 +161,5 @@ def _taken(
 
 
 def _weights(model: onnx.ModelProto) -> int:
-    """Numbers in all constants."""
+    """The total number of elements of all constants."""
     return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)

@@ -1,4 +1,4 @@
-"""A model in float16, for CUDA: half the bytes, and tensor cores where there are some. Inputs and outputs stay."""
+"""A model in float16, for CUDA: half the bytes, and tensor cores if available. Inputs and outputs keep their types."""
 
 from __future__ import annotations
 

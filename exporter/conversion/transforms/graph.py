@@ -1,4 +1,4 @@
-"""What the passes share: constants of a graph, and putting nodes in the place of others."""
+"""Functions that the passes share: constants of a graph, and replacing nodes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from onnx_ir.convenience import replace_nodes_and_values
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """What a value always holds; None where it depends on the inputs."""
+    """Returns the array of a constant value; None if the value depends on the inputs."""
     if value is None or value.const_value is None or value.is_graph_input():
         return None
     return value.const_value.numpy()
 
 
 def producer(value: ir.Value | None, operation: str) -> ir.Node | None:
-    """The node that a value comes from, if it is of that operation and serves nobody else."""
+    """Returns the node that produces a value, if it has that operation and no other reader; else None."""
     node = None if value is None else value.producer()
     if node is None or node.op_type != operation or node.domain:
         return None
@@ -26,7 +26,7 @@ def producer(value: ir.Value | None, operation: str) -> ir.Node | None:
 
 
 def initializer(graph: ir.Graph, array: np.ndarray, *, name: str) -> ir.Value:
-    """A constant of a graph, under that name or one like it."""
+    """Adds a constant to a graph, under that name or, if it is taken, a similar name."""
     while name in graph.initializers:
         name += "_"
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
@@ -35,7 +35,7 @@ def initializer(graph: ir.Graph, array: np.ndarray, *, name: str) -> ir.Value:
 
 
 def replace_node(graph: ir.Graph, node: ir.Node, others: Sequence[ir.Node]) -> None:
-    """Put nodes, the last of which gives what the node gave, in its place; the output keeps its name."""
+    """Replaces a node by `others`, the last of which produces its output; the output keeps its name."""
     (old,), (new,) = node.outputs, others[-1].outputs
     for place, other in enumerate(others):
         other.name = node.name if len(others) == 1 else f"{node.name}.{place}"

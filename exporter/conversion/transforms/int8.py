@@ -1,4 +1,4 @@
-"""A model in int8: weights and activations as bytes, between QuantizeLinear and DequantizeLinear, by calibration.
+"""A model in int8, by calibration: weights and activations are bytes between QuantizeLinear and DequantizeLinear.
 
 A QDQ file runs in every runtime, and fast where kernels for int8 exist. Activations are uint8 and weights int8, which
 x86 multiplies fastest. Source: onnxruntime's documentation, "Quantize ONNX models".
@@ -44,11 +44,11 @@ class Settings:
     """How a model is quantised."""
 
     method: Method
-    """How the range of an activation is taken from those of the pictures."""
+    """How the range of an activation is computed from its values on the calibration pictures."""
     per_channel: bool
-    """Whether each channel of a weight has a scale of its own."""
+    """Whether each channel of a weight has its own scale."""
     reduce_range: bool
-    """Weights in 7 bits, since a CPU without VNNI adds pairs of products in 16 bits, where 8 overflow."""
+    """Whether weights have 7 bits: a CPU without VNNI adds pairs of products in 16 bits, where 8 bits overflow."""
     float_nodes: tuple[str, ...] = ()
     """Nodes that stay in float32."""
 
@@ -76,7 +76,7 @@ def candidates(model: onnx.ModelProto, calibration: Callable[[], np.ndarray]) ->
 
 
 def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU is an x86 without VNNI; True where it does not say."""
+    """Whether this CPU has neither VNNI nor ARM's dot product; True if its features are unknown."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -86,9 +86,9 @@ def needs_reduced_range(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def to_int8(model: onnx.ModelProto, settings: Settings, *, images: np.ndarray) -> onnx.ModelProto:
-    """The model quantised. Args: images: uint8 [N, H, W, C], to calibrate with."""
+    """Returns the quantised model. Args: images: uint8 [N, H, W, C], for calibration."""
     with tempfile.TemporaryDirectory() as folder, quiet():
-        # From a file: given a model, onnxruntime moves its weights out of it.
+        # From a file: if given a model, onnxruntime moves the weights out of it.
         source, result = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
         quantize_static(
@@ -129,7 +129,7 @@ def noisiest_nodes(
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    """Pictures, handed to onnxruntime in batches of one size, without which its histograms fail: some are left out."""
+    """Pictures for onnxruntime in batches of equal size, which its histograms require; a remainder is left out."""
 
     def __init__(self, images: np.ndarray) -> None:
         size = min(_BATCH_SIZE, len(images))

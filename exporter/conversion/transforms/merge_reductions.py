@@ -3,10 +3,11 @@
     Norm(Concat(Conv1×1(x, stride 2), Pad(Conv1×1(x[:, :, 1::2, 1::2]))))  ->  Conv2×2(x, stride 2, pads at the end)
 
 The first 1×1 convolution's weights become the new kernel's upper left, the second's its lower right; the rest is zero.
-Precondition: neither convolution has a bias, nobody else reads what lies between, and the block is narrow: the new
-convolution multiplies four times as much, but passes over memory once. In onnxruntime on one AVX-512 core blocks of 16
-to 48 channels take 5 to 53 % less time at batch 1 and 16, those of 96 and more 12 % to 2 times more. A reduction that
-pads the input of a 1×1 convolution is always merged: OpenCV (4.14, 5.0) computes those wrongly.
+Precondition: neither convolution has a bias, no other node reads the values in between, and the block is narrow: the
+new convolution needs four times as many multiplications, but passes over memory once. In onnxruntime on one AVX-512
+core, blocks of 16 to 48 channels take 5 to 53 % less time at batch 1 and 16; blocks of 96 and more channels take 12 %
+to 2 times more. A reduction that pads the input of a 1×1 convolution is always merged, because OpenCV (4.14, 5.0)
+computes it wrongly.
 """
 
 # O output channels, I input channels
@@ -21,12 +22,12 @@ import onnx_ir as ir
 from exporter.conversion.transforms.graph import constant, initializer, producer, replace_node
 
 _MOST_WEIGHTS = 48 * 48
-"""Of both 1×1 convolutions together, I · O: those of the widest block that was faster at every batch size tried."""
+"""Of both 1×1 convolutions together, I · O, in the widest block that was faster at every batch size tried."""
 
 
 @dataclass(frozen=True)
 class _Reduction:
-    """A block as it was found."""
+    """A factorised reduction found in a graph."""
 
     x: ir.Value
     even: np.ndarray
@@ -40,7 +41,7 @@ class _Reduction:
 
 
 def merge_reductions(model: ir.Model) -> int:
-    """Apply the rule wherever it holds; the number of places."""
+    """Applies the rule wherever it holds; returns the number of places."""
     count = 0
     for norm in list(model.graph):
         if norm.op_type != "BatchNormalization" or (found := _find(norm)) is None:
@@ -70,7 +71,7 @@ def merge_reductions(model: ir.Model) -> int:
 
 
 def _find(norm: ir.Node) -> _Reduction | None:
-    """The reduction that a norm ends; None where there is another thing before it."""
+    """Returns the reduction that ends in a norm; None if the norm does not end a reduction."""
     joined = producer(norm.inputs[0], "Concat")
     if joined is None or len(joined.inputs) != 2 or joined.attributes.get_int("axis") != 1:
         return None
@@ -97,7 +98,7 @@ def _find(norm: ir.Node) -> _Reduction | None:
 
 
 def _unsliced(value: ir.Value | None) -> ir.Value | None:
-    """What every second pixel, from the second on, was taken of in both directions; None where it is no such slice."""
+    """Returns x if a value is x[:, :, 1::2, 1::2], else None."""
     axes: set[int] = set()
     while value is not None and (node := value.producer()) is not None and node.op_type == "Slice":
         bounds = [bound for value in node.inputs[1:] if (bound := constant(value)) is not None]
@@ -112,13 +113,13 @@ def _unsliced(value: ir.Value | None) -> ir.Value | None:
 
 
 def _reaches_the_end(value: ir.Value | None, axis: int, end: int) -> bool:
-    """Whether a slice goes up to a map's end: beyond all sizes, or up to the size, where it is known."""
+    """Whether a slice reaches the map's end: at least the size if it is known, else beyond all sizes."""
     size = None if value is None or value.shape is None else value.shape[axis]
     return end >= (size if isinstance(size, int) else 2**16)
 
 
 def _pointwise_weight(conv: ir.Node) -> np.ndarray | None:
-    """[O, I, 1, 1]; None for another convolution, or one with a bias."""
+    """The weight [O, I, 1, 1] of a dense 1×1 convolution without bias; None for any other convolution."""
     weight = constant(conv.inputs[1])
     is_pointwise = weight is not None and weight.shape[2:] == (1, 1)
     return weight if is_pointwise and len(conv.inputs) == 2 and conv.attributes.get_int("group", 1) == 1 else None
@@ -134,7 +135,7 @@ def _pads(conv: ir.Node) -> list[int]:
 
 
 def _amounts(pad: ir.Node | None) -> list[int] | None:
-    """Zeros that a Pad puts at the top, left, bottom and right; None where it does another thing."""
+    """The zeros that a Pad adds at the top, left, bottom and right; None if it does anything else."""
     if pad is None:
         return [0, 0, 0, 0]
     amounts = constant(pad.inputs[1])

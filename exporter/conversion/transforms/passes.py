@@ -1,11 +1,11 @@
-"""Between torch's exporter and the file: every pass that pays, in order, each a numbered rule in a file of its own.
+"""The passes between torch's exporter and the file, in order; each is a numbered rule in its own file.
 
     1  pool_means         a mean over a map is a GlobalAveragePool
     2  merge_reductions   a factorised reduction is one 2×2 convolution
-    3  align              channels in whole blocks of a CPU's kernels; asked for, and measured, by `enas export --align`
+    3  align              channels in whole blocks of a CPU's kernels; requested and measured by `enas export --align`
 
-Passes change how a model computes, never what: its answers are the same up to rounding, which the tests prove over
-random networks of every image space, and `enas export` on the whole test split.
+A pass changes how a model computes, but not its outputs, except for rounding. Tests check this on random networks of
+every image space, and `enas export` checks it on the whole test split.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PASSES = (pool_means, merge_reductions)
 
 
 def transform(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model after all passes; what nothing reads any more is gone, and of shapes only those of values are kept."""
+    """Returns the model after all passes, without unused nodes and without shapes of initializers in `value_info`."""
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(model))
     for apply in _PASSES:
         apply(graph)
@@ -32,7 +32,10 @@ def transform(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def drop_initializer_types(graph: onnx.GraphProto) -> None:
-    """Initializers carry their shapes; onnxruntime's quantisers stumble over those that `value_info` repeats."""
+    """Removes initializers from `value_info`.
+
+    They contain their own shapes, and onnxruntime's quantisers fail if `value_info` repeats them.
+    """
     constants = {tensor.name for tensor in graph.initializer}
     kept = [value for value in graph.value_info if value.name not in constants]
     del graph.value_info[:]

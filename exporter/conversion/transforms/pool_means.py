@@ -18,7 +18,7 @@ _RANK = 4
 
 
 def pool_means(model: ir.Model) -> int:
-    """Apply the rule wherever it holds; the number of places."""
+    """Applies the rule wherever it holds; returns the number of places."""
     count = 0
     for node in list(model.graph):
         if node.op_type != "ReduceMean" or len(node.inputs) != 2:

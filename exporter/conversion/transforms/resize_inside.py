@@ -1,7 +1,8 @@
-"""A second form of a classifier, which takes pictures of any size and brings them to its own in the graph.
+"""A second form of a classifier, which takes pictures of any size and resizes them in the graph.
 
-What `docs/preprocessing.md` writes in numpy, as ONNX: pixels agree with Pillow's, so with training's, but for a grey
-level where Pillow takes the height before the width. Upright, opaque pictures of the model's channels are expected.
+This is the numpy code of `docs/preprocessing.md` as ONNX. Pixels agree with Pillow's, and so with training; they differ
+by one grey level where Pillow resizes the height before the width. Expects upright, opaque pictures with the model's
+channels.
 """
 
 # B batch, H height and W width of a picture, h height and w width of the model's images, C channels
@@ -13,7 +14,8 @@ from onnx import TensorProto, compose, parser
 
 from foundation.pictures import Resize
 
-# How each of `count` pixels is made of `size`, of which the part from low to high is shown; all double: [count, size].
+# Weights of `size` input pixels in each of `count` output pixels, which show the part from low to high; all double:
+# [count, size].
 _WEIGHTS = """
     {p}scale = Div({p}extent, {count})
     {p}spread = Max({p}scale, one)
@@ -44,7 +46,7 @@ _SQUASH = """
     down_extent = Identity(H)
 """
 
-# The edges are those of float32, as Pillow has them.
+# Edges are rounded to float32, as in Pillow.
 _CENTER_CROP = """
     ratio = Div(w, h)
     picture_ratio = Div(W, H)
@@ -99,7 +101,7 @@ resize (uint8[batch, height, width, {channels}] pictures) => (uint8[batch, {h}, 
 
 
 def resize_inside(model: onnx.ModelProto, *, input_shape: tuple[int, int, int], resize: Resize) -> onnx.ModelProto:
-    """The model with `images` uint8 [B, H, W, C] of any size, with all it says of itself.
+    """Returns the model for `images` uint8 [B, H, W, C] of any size, with its metadata.
 
     Args: input_shape: h, w, C.
     """
