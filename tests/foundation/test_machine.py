@@ -1,4 +1,5 @@
 import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,27 @@ def test_the_machine_says_what_it_is() -> None:
     assert 1 <= machine.usable_cores <= machine.cores
     assert machine.versions.keys() >= {"python", "numpy"}
     assert machine.cpu in machine.describe()
+
+
+def cpu_of(root: Path, *lines: str) -> str:
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc" / "cpuinfo").write_text("\n".join([*lines, ""]))
+    return Machine.inspect(root=root).cpu
+
+
+def test_a_cpu_of_x86_has_its_models_name(tmp_path: Path) -> None:
+    lines = ["processor\t: 0", "model\t\t: 85", "model name\t: Intel(R) Xeon(R) @ 2.00GHz", "model name\t: another"]
+    assert cpu_of(tmp_path, *lines) == "Intel(R) Xeon(R) @ 2.00GHz"
+
+
+def test_cpus_of_arm_have_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+
+    def core(part: str) -> list[str]:
+        return ["CPU implementer\t: 0x41", "CPU architecture: 8", "CPU variant\t: 0x3", f"CPU part\t: {part}"]
+
+    assert cpu_of(tmp_path, *core("0xd0c"), *core("0xd0c")) == "aarch64 implementer 0x41 variant 0x3 part 0xd0c"
+    assert cpu_of(tmp_path, *core("0xd05"), *core("0xd0a")) == "aarch64 implementer 0x41 variant 0x3 part 0xd05/0xd0a"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a settable affinity")
