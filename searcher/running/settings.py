@@ -82,10 +82,12 @@ class Settings:
             if key not in settable:
                 raise ConfigError(_unknown(key, settable))
             *tables, name = key.split(".")
-            table = whole
+            table: Any = whole
             for part in tables:
-                table = table.setdefault(part, {})
+                table = table.setdefault(part, {}) if isinstance(table, dict) else table
             value = value_of_text(text, settable[key])
+            if not isinstance(table, dict):
+                continue  # the file has a value where this table belongs, which is told below
             if value is None:
                 table.pop(name, None)  # as TOML, which has no null, leaves it out
             else:
