@@ -249,15 +249,15 @@ class RunFolder:
 
     def _last_whole_checkpoint(self) -> dict[str, Any] | None:
         required = ("metrics_position", "seconds", "epoch")
-        if not self.previous_path.exists():
-            return load_checkpoint(self.checkpoint_path, required=required) if self.checkpoint_path.exists() else None
+        if not self.checkpoint_path.exists() and not self.previous_path.exists():
+            return None
         try:
             return load_checkpoint(self.checkpoint_path, required=required)
         except CheckpointError as error:
             try:
                 state = load_checkpoint(self.previous_path, required=required)
             except CheckpointError:
-                raise error from None
+                raise CheckpointError(f"{error}; start anew with --force") from None
             print(f"{error}: going on with the checkpoint before it", file=sys.stderr)
             # The whole one takes the damaged one's place, lest it be pushed out by it.
             os.replace(self.previous_path, self.checkpoint_path)
