@@ -1,5 +1,6 @@
 import os
 import platform
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,19 @@ def test_a_system_that_keeps_its_counters_to_itself_is_not_called_noisy() -> Non
     activity = Activity.between(before, after)
     assert (activity.others_share, activity.steal_share, activity.involuntary_switches) == (None, None, None)
     assert activity.disturbances() == []
+
+
+def test_the_systems_own_figures_tell_of_this_process() -> None:
+    before = Reading.take()
+    if before.busy_cpu_s is None:
+        pytest.skip("this system has no /proc/stat")
+    started = time.process_time()
+    while time.process_time() < started + 0.2:
+        pass
+    after = Reading.take()
+    assert after.busy_cpu_s is not None
+    assert after.own_cpu_s - before.own_cpu_s >= 0.15  # in ticks of a hundredth
+    assert after.busy_cpu_s - before.busy_cpu_s >= 0.15
 
 
 def test_two_readings_follow_each_other() -> None:
