@@ -62,6 +62,11 @@ class Settings:
         found = self.table.get(key)
         return found if isinstance(found, str) else None
 
+    @property
+    def is_of_a_run(self) -> bool:
+        """Whether the file is a run's own configuration, which is whole: what it does not say the run did not have."""
+        return self.text("dataset_sha256") is not None
+
     def has(self, key: str) -> bool:
         """Whether the user sets a key, a dotted one within a table."""
         found: Any = self.table
