@@ -6,7 +6,6 @@ import glob
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn, Self, TypeVar
 
 from datasets.store import StoreError
+from foundation.locks import try_lock
 
 T = TypeVar("T")
 
@@ -79,16 +79,10 @@ def _try_lock(path: Path) -> int | None:
     lock = _lock_path(path)
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            except OSError:
-                pass  # a file system without locks: the rename at the end is all the order there is
+        # On a file system without locks the rename at the end is all the order there is.
+        if try_lock(descriptor) == "in use":
+            os.close(descriptor)
+            return None
         try:
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 return descriptor

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from foundation.locks import share_lock, try_lock
+
 
 def sha256_of(path: Path) -> str:
     """Of a file's bytes, in hexadecimal digits. Raises: OSError: it cannot be read."""
@@ -119,15 +121,12 @@ def _without_leftovers(path: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    import fcntl
-
     around = os.open(path.parent, os.O_RDONLY)
     try:
-        with suppress(OSError):  # another writer is about, or the file system knows no locks
-            fcntl.flock(around, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_leftovers(path)
-        with suppress(OSError):
-            fcntl.flock(around, fcntl.LOCK_SH)
+        if try_lock(around) == "held":
+            with suppress(OSError):
+                _remove_leftovers(path)
+        share_lock(around)
         yield
     finally:
         os.close(around)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Sequence, Set
@@ -36,14 +37,15 @@ class Machine:
     versions: dict[str, str]
 
     @classmethod
-    def inspect(cls) -> Machine:
+    def inspect(cls, *, root: Path = Path("/")) -> Machine:
+        """Args: root: where `/proc` and `/sys` are."""
         # torch only where it takes part: it may be installed and have nothing to do with the figures.
         packages = ["numpy", "onnxruntime", *(["torch"] if "torch" in sys.modules else []), "enas-toolchain"]
         return cls(
-            cpu=_cpu_model(),
+            cpu=_cpu_model(root),
             cores=os.cpu_count() or 1,
-            usable_cores=usable_cores(),
-            memory_bytes=usable_memory(),
+            usable_cores=usable_cores(root=root),
+            memory_bytes=usable_memory(root=root),
             system=platform.platform(),
             versions={"python": platform.python_version(), **_versions(*packages)},
         )
@@ -148,13 +150,30 @@ def drift(calibration_ms: Sequence[float]) -> list[str]:
     return [f"a fixed loop took between {min(calibration_ms):.2f} and {max(calibration_ms):.2f} ms"]
 
 
-def _cpu_model() -> str:
+def _cpu_model(root: Path) -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    values: dict[str, list[str]] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        values.setdefault(key.strip(), []).append(value.strip())
+    if models := values.get("model name"):
+        return models[0]
+    if "CPU part" in values:  # of ARM, whose cores may be of several kinds
+        keys = ("implementer", "variant", "part")
+        kinds = (f"{key} {'/'.join(dict.fromkeys(values.get(f'CPU {key}', [])))}" for key in keys)
+        return " ".join([platform.machine(), *kinds])
+    return _macos_cpu_model() or platform.processor() or platform.machine()
+
+
+def _macos_cpu_model() -> str:
+    """As "Apple M2"; empty on other systems."""
+    if sys.platform != "darwin":
+        return ""
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def toolchain_version() -> str:

@@ -39,14 +39,14 @@ class Workers:
 
 
 @contextmanager
-def threads() -> Iterator[Workers]:
+def thread_pool() -> Iterator[Workers]:
     """For functions that give the interpreter's lock away most of the time, as decoders of large pictures do."""
     with ThreadPoolExecutor(num_workers()) as pool:
         yield Workers(pool, at_once=1)
 
 
 @contextmanager
-def processes() -> Iterator[Workers]:
+def process_pool() -> Iterator[Workers]:
     """For functions that hold the interpreter's lock, as a small picture does, nearly all of whose time is its head's.
 
     Each takes half a second to start. They are spawned, so functions, items and results must be such as `pickle` takes,
@@ -72,7 +72,7 @@ def in_order(
     Raises: what `function` raises, at its item's turn; BrokenExecutor: a process was killed.
     """
     if workers is None:
-        with threads() as own:
+        with thread_pool() as own:
             yield from in_order(function, items, workers=own)
         return
     at_once = min(workers.at_once, most_at_once or workers.at_once)

@@ -173,7 +173,7 @@ def _workers(source: Path, num_files: int) -> Iterator[Workers]:
     Raises: StoreError: a process was killed, as systems do that have no memory left.
     """
     is_archive = source.is_file() and source.suffix.lower() not in SUFFIXES
-    kind = parallel.threads if is_archive or num_files < _FILES_FOR_PROCESSES else parallel.processes
+    kind = parallel.thread_pool if is_archive or num_files < _FILES_FOR_PROCESSES else parallel.process_pool
     try:
         with kind() as workers:
             yield workers

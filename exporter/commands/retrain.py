@@ -211,7 +211,7 @@ def _train(
     if folder.finished:
         say(f"{folder.path}: finished before", err=True)
         return folder.summary()
-    with devices.threads(config.threads):
+    with devices.torch_threads(config.threads):
         say(f"training in {folder.path} on {devices.describe(device, count=world.size)}", err=True)
         return retrain(
             request.spec,

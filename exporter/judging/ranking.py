@@ -138,7 +138,7 @@ def rank(
     of_rungs, alone = begun(short_recipes), begun(long_recipes)
     if not opening.resume:
         (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
-    with devices.threads(config.threads):
+    with devices.torch_threads(config.threads):
         shared = shared_weights(search, specs)
 
     def tell(jobs: Sequence[Job], index: int, training: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ from runtime.models.providers import DEFAULT_TUNING
 from searcher.arch.spec import Spec, SpecOf
 from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network
-from searcher.running.device import threads as torch_threads
+from searcher.running.device import torch_threads
 
 _SETTLING_IMAGES = 8
 # Of calls: that quantile is little disturbed by others, and not a single lucky call.

@@ -21,7 +21,7 @@ from searcher.arch.limits import MAX_WIDTH
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
-from searcher.arch.widths import MULTIPLE, is_same_network, scaled, widths
+from searcher.arch.widths import MULTIPLE, has_one_width, is_same_network, scaled, widths
 from searcher.nn.complexity import complexity_of
 from searcher.running.run_folder import RunError, RunFolder, read_toml
 from searcher.running.settings import Settings
@@ -210,7 +210,7 @@ def _resized(spec: Spec, options: RetrainOptions) -> Spec:
 
 def _has_widths_of_its_own(spec: Spec) -> bool:
     """Whether widths are of an architecture's parts, as of stages, not one of the whole network."""
-    return bool(widths(spec)) and not hasattr(spec.network, "channels")
+    return bool(widths(spec)) and not has_one_width(spec.network)
 
 
 def _widened(spec: Spec, channels: int) -> Spec:

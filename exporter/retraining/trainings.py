@@ -16,7 +16,7 @@ from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retrain import retrain, train
 from exporter.retraining.retraining import Retraining
 from searcher.arch.spec import Spec, spec_digest, write_spec
-from searcher.running.device import threads
+from searcher.running.device import torch_threads
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job
 from searcher.running.metrics import read_metrics
@@ -49,7 +49,7 @@ class Training:
         Raises: StoreError: the data are not those that the training was begun with. RunError: see `RunFolder.open`.
         """
         opened = RunFolder.open(self.path, self.config, Opening(resume=True), wait_s=_WAIT_FOR_LOCK_S)
-        with closing(opened) as folder, threads(self.config.threads):
+        with closing(opened) as folder, torch_threads(self.config.threads):
             store = load_store(self.dataset, space=self.spec.space)
             if store.digest != self.config.dataset_sha256:
                 raise StoreError(f"the data set {self.dataset} is no longer the one of the training in {self.path}")

@@ -25,7 +25,7 @@ from searcher.arch.space import Space, neighbour
 from searcher.arch.spec import Spec
 from searcher.arch.widths import scaled
 from searcher.nn.complexity import complexity_of
-from searcher.running.device import threads
+from searcher.running.device import torch_threads
 from searcher.training.derive import sample_candidates, score
 
 # Uniform draws for each that is wanted.
@@ -147,7 +147,7 @@ def _rewards(architectures: list[Any], finished: FinishedSearch, config: Halving
     search = finished.search
     examples = numpy_generator(config.seed, "halving", "examples")
     batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
-    with threads(1):  # two that other processes keep from a core wait for each other at every operation
+    with torch_threads(1):  # two that other processes keep from a core wait for each other at every operation
         scores = score(search.learner, search.supernet, architectures, batches).tolist()
     return dict(zip(architectures, scores, strict=True))
 

@@ -21,6 +21,11 @@ def widths(spec: Spec) -> list[int]:
     return [holder["channels"] for holder in _with_widths(spec.to_document())]
 
 
+def has_one_width(network: Any) -> bool:
+    """Whether a network's sizes name one width of the whole, which the space does not decide on."""
+    return hasattr(network, "channels")
+
+
 def scaled(spec: Spec, factor: float) -> Spec:
     """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left.
 

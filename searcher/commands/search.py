@@ -117,7 +117,7 @@ def search(
         world = stack.enter_context(joined(torch_device))
         # One machine's latencies for all: ranks that predict others would draw and reward differently.
         config, table = world.share(lambda: (config, table))
-        stack.enter_context(devices.threads(config.threads))
+        stack.enter_context(devices.torch_threads(config.threads))
         folder = stack.enter_context(closing(RunFolder.open(run_path / "search", config, opening, world=world)))
         say = speaker(speaks=world.leads)
         if folder.finished:

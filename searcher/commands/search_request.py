@@ -10,6 +10,7 @@ from typing import Literal
 
 from foundation.document import ConfigError
 from searcher.arch.tasks import Task, image_size_of
+from searcher.arch.widths import has_one_width
 from searcher.latency.extremes import latency_range
 from searcher.latency.kept import Tables
 from searcher.latency.references import references_of
@@ -100,8 +101,7 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
     # Tells now what would otherwise be found out when the search is over.
     task = task_of(store, dataset=dataset)
     goal = options.latency
-    # A run's own configuration is whole: without a latency its search had none.
-    if goal is None and not settings.has("latency") and not settings.has("dataset_sha256"):
+    if goal is None and not settings.has("latency") and not settings.is_of_a_run:
         goal = default_latency(space)
     config = search_preset(space, preset, image_size=image_size_of(task))
     if goal not in (None, "none"):
@@ -155,8 +155,7 @@ def with_latency(
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
     least, most = latency_range(config.search_space, table.predictor(network, task))
-    if hasattr(network, "channels"):
-        # A width that the space does not decide on is fitted to the target afterwards, and may become any.
+    if has_one_width(network):  # which is fitted to the target afterwards, and may become any
         least, most = table.fit.intercept_ms, math.inf
     if asked.target_ms < least:
         raise ConfigError(

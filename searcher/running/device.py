@@ -61,7 +61,7 @@ def prepare(device: torch.device) -> None:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Compute with so many threads on the CPU, 0 for as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)

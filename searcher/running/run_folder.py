@@ -18,15 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-try:
-    import fcntl
-except ImportError:  # Windows, where two processes in one run directory are the user's own care
-    fcntl = None  # type: ignore[assignment]
-
 import tomli_w
 
 from foundation.document import DocumentError, Problems, read_dataclass, write_dataclass
 from foundation.files import strict_json, write_text
+from foundation.locks import try_lock
 from foundation.text import is_utf8, printable
 from searcher.running.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from searcher.running.distributed import ALONE, World
@@ -253,15 +249,15 @@ class RunFolder:
 
     def _last_whole_checkpoint(self) -> dict[str, Any] | None:
         required = ("metrics_position", "seconds", "epoch")
-        if not self.previous_path.exists():
-            return load_checkpoint(self.checkpoint_path, required=required) if self.checkpoint_path.exists() else None
+        if not self.checkpoint_path.exists() and not self.previous_path.exists():
+            return None
         try:
             return load_checkpoint(self.checkpoint_path, required=required)
         except CheckpointError as error:
             try:
                 state = load_checkpoint(self.previous_path, required=required)
             except CheckpointError:
-                raise error from None
+                raise CheckpointError(f"{error}; start anew with --force") from None
             print(f"{error}: going on with the checkpoint before it", file=sys.stderr)
             # The whole one takes the damaged one's place, lest it be pushed out by it.
             os.replace(self.previous_path, self.checkpoint_path)
@@ -313,24 +309,21 @@ def read_toml(path: Path) -> dict[str, Any]:
 def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
     """The file, made if it is not there, open and locked until it is closed or the process ends.
 
+    Where there are no locks, two processes in one run directory are the user's own care.
     wait_s: how long to wait for another process that holds it. Raises: RunError: one does.
     """
     file = open(path, "ab")  # noqa: SIM115 - stays open as long as the run
     began = time.monotonic()
     is_told = False
-    while fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
-            waited_s = time.monotonic() - began
-            if waited_s >= wait_s:
-                file.close()
-                raise RunError(f"{path.parent} is in use by another process") from None
-            if waited_s >= _SILENT_WAIT_S and not is_told:
-                is_told = True
-                print(f"waiting for another process that uses {path.parent}", file=sys.stderr, flush=True)
-            time.sleep(0.1)
+    while try_lock(file) == "in use":
+        waited_s = time.monotonic() - began
+        if waited_s >= wait_s:
+            file.close()
+            raise RunError(f"{path.parent} is in use by another process")
+        if waited_s >= _SILENT_WAIT_S and not is_told:
+            is_told = True
+            print(f"waiting for another process that uses {path.parent}", file=sys.stderr, flush=True)
+        time.sleep(0.1)
     return file
 
 

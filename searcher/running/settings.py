@@ -62,6 +62,11 @@ class Settings:
         found = self.table.get(key)
         return found if isinstance(found, str) else None
 
+    @property
+    def is_of_a_run(self) -> bool:
+        """Whether the file is a run's own configuration, which is whole: what it does not say the run did not have."""
+        return self.text("dataset_sha256") is not None
+
     def has(self, key: str) -> bool:
         """Whether the user sets a key, a dotted one within a table."""
         found: Any = self.table
@@ -82,10 +87,12 @@ class Settings:
             if key not in settable:
                 raise ConfigError(_unknown(key, settable))
             *tables, name = key.split(".")
-            table = whole
+            table: Any = whole
             for part in tables:
-                table = table.setdefault(part, {})
+                table = table.setdefault(part, {}) if isinstance(table, dict) else table
             value = value_of_text(text, settable[key])
+            if not isinstance(table, dict):
+                continue  # the file has a value where this table belongs, which is told below
             if value is None:
                 table.pop(name, None)  # as TOML, which has no null, leaves it out
             else:

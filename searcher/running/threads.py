@@ -13,13 +13,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from foundation.allowance import usable_cores
 from foundation.files import write_text
+from foundation.machine import Activity, Reading
 from searcher.running.distributed import World
 
 _CHOICE = "threads.json"
@@ -33,37 +33,16 @@ _PAIRS, _PAIRS_S = 6, 5.0
 _HOPELESS = 5.0
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What was computed so far, in seconds."""
+def free_cores(before: Reading, after: Reading, *, cores: int) -> float | None:
+    """How many cores other processes and the hypervisor left between two moments; None where the system does not tell.
 
-    clock: float
-    all: float
-    """By all processes, on the cores that this one may use."""
-    own: float
-    """By this process."""
-
-
-def read_usage() -> Usage | None:
-    """The usage now; None where the system does not tell. Source: proc_stat(5)."""
-    try:
-        lines = Path("/proc/stat").read_text().splitlines()
-        cores = os.sched_getaffinity(0)
-    except (OSError, AttributeError):
+    cores: that there is CPU time for. With a container's quota they are fewer than the cores this process may run on,
+    all of which processes outside of the container use, too.
+    """
+    activity = Activity.between(before, after)
+    if activity.others_share is None or activity.steal_share is None:
         return None
-    ticks = 0
-    for line in lines:
-        name, *counts = line.split()
-        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, counts[:8])
-            ticks += user + nice + system + irq + softirq + steal
-    return Usage(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), time.process_time())
-
-
-def free_cores(before: Usage, after: Usage, *, cores: int) -> float:
-    """How many cores other processes left between two moments."""
-    others = (after.all - before.all) - (after.own - before.own)
-    return cores - max(others, 0.0) / (after.clock - before.clock)
+    return min(cores, after.cores * (1 - activity.others_share - activity.steal_share))
 
 
 class Threads:
@@ -75,7 +54,7 @@ class Threads:
         *,
         cores: int,
         say: Callable[[str], None],
-        read: Callable[[], Usage | None] = read_usage,
+        read: Callable[[], Reading | None] = Reading.take,
         free: float | None = None,
     ) -> None:
         """most: that pay. cores: that this process may use. say: tells a person of a change. free: cores, now."""
@@ -89,13 +68,12 @@ class Threads:
 
     def between_steps(self) -> None:
         """Take another number of threads where other processes have come or gone."""
-        if self._before is None or time.monotonic() < self._before.clock + _WINDOW_S:
+        if self._before is None or time.monotonic() < self._before.time_s + _WINDOW_S:
             return
-        after = self._read()
-        if after is None:
+        before, self._before = self._before, self._read()
+        free = free_cores(before, self._before, cores=self._cores) if self._before else None
+        if free is None:
             return
-        free = free_cores(self._before, after, cores=self._cores)
-        self._before = after
         wanted = self._wanted(free)
         self._quiet_windows = self._quiet_windows + 1 if wanted > self.count else 0
         # Going back waits, for a machine that is busy now and then is better taken for busy.
@@ -125,8 +103,8 @@ def threads_for(
 ) -> Iterator[Threads]:
     """The threads of a run whose configuration says `count`; 0 lets it choose, within what pays.
 
-    What pays is found out once, on `trial`'s steps, and written into the run's folder. On CUDA, beside other ranks, and
-    where $OMP_NUM_THREADS is set, torch's own number is taken.
+    What pays is found out once, on `trial`'s steps and the cores that are free then, and written into the run's folder.
+    On CUDA, beside other ranks, and where $OMP_NUM_THREADS is set, torch's own number is taken.
     """
     before = torch.get_num_threads()
     cores = usable_cores()
@@ -137,8 +115,9 @@ def threads_for(
     free = _free_now(cores)
     most = _written(path)
     if most is None:
-        # On a busy machine, where it cannot be measured, two are taken to pay, as they do mostly.
-        most = best_threads(trial(), most=cores) if free is None or free + _SLACK >= cores else 2
+        room = cores if free is None else int(free + _SLACK)
+        # Where others leave no core for a second thread, two are taken to pay, as they do mostly.
+        most = best_threads(trial(), most=room) if room > 1 else min(2, cores)
         write_text(path, json.dumps({"threads": most}) + "\n")
     threads = Threads(min(most, cores), cores=cores, say=say, free=free)
     torch.set_num_threads(threads.count)
@@ -156,10 +135,9 @@ def _written(path: Path) -> int | None:
 
 
 def _free_now(cores: int) -> float | None:
-    before = read_usage()
+    before = Reading.take()
     time.sleep(_GLANCE_S)
-    after = read_usage()
-    return free_cores(before, after, cores=cores) if before and after else None
+    return free_cores(before, Reading.take(), cores=cores)
 
 
 def best_threads(steps: Iterator[object], *, most: int) -> int:

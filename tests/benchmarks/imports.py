@@ -31,8 +31,8 @@ def one_thread() -> Iterator[Workers]:
 
 WAYS: dict[str, Callable[[], AbstractContextManager[Workers]]] = {
     "one thread": one_thread,
-    f"{parallel.num_workers()} threads": parallel.threads,
-    f"{parallel.num_workers()} processes": parallel.processes,
+    f"{parallel.num_workers()} threads": parallel.thread_pool,
+    f"{parallel.num_workers()} processes": parallel.process_pool,
 }
 
 

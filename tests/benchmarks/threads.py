@@ -73,7 +73,7 @@ def measure(count: int) -> None:
     count = usable_cores() if count < 0 else count
     with (
         tempfile.TemporaryDirectory() as folder,
-        devices.threads(count),
+        devices.torch_threads(count),
         threads_for(count, folder=Path(folder), device=device, world=ALONE, trial=begin, say=lambda line: None) as own,
     ):
         next(steps)

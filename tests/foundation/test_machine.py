@@ -1,4 +1,6 @@
 import os
+import platform
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,27 @@ def test_the_machine_says_what_it_is() -> None:
     assert 1 <= machine.usable_cores <= machine.cores
     assert machine.versions.keys() >= {"python", "numpy"}
     assert machine.cpu in machine.describe()
+
+
+def cpu_of(root: Path, *lines: str) -> str:
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc" / "cpuinfo").write_text("\n".join([*lines, ""]))
+    return Machine.inspect(root=root).cpu
+
+
+def test_a_cpu_of_x86_has_its_models_name(tmp_path: Path) -> None:
+    lines = ["processor\t: 0", "model\t\t: 85", "model name\t: Intel(R) Xeon(R) @ 2.00GHz", "model name\t: another"]
+    assert cpu_of(tmp_path, *lines) == "Intel(R) Xeon(R) @ 2.00GHz"
+
+
+def test_cpus_of_arm_have_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+
+    def core(part: str) -> list[str]:
+        return ["CPU implementer\t: 0x41", "CPU architecture: 8", "CPU variant\t: 0x3", f"CPU part\t: {part}"]
+
+    assert cpu_of(tmp_path, *core("0xd0c"), *core("0xd0c")) == "aarch64 implementer 0x41 variant 0x3 part 0xd0c"
+    assert cpu_of(tmp_path, *core("0xd05"), *core("0xd0a")) == "aarch64 implementer 0x41 variant 0x3 part 0xd05/0xd0a"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a settable affinity")
@@ -89,6 +112,19 @@ def test_a_system_that_keeps_its_counters_to_itself_is_not_called_noisy() -> Non
     activity = Activity.between(before, after)
     assert (activity.others_share, activity.steal_share, activity.involuntary_switches) == (None, None, None)
     assert activity.disturbances() == []
+
+
+def test_the_systems_own_figures_tell_of_this_process() -> None:
+    before = Reading.take()
+    if before.busy_cpu_s is None:
+        pytest.skip("this system has no /proc/stat")
+    started = time.process_time()
+    while time.process_time() < started + 0.2:
+        pass
+    after = Reading.take()
+    assert after.busy_cpu_s is not None
+    assert after.own_cpu_s - before.own_cpu_s >= 0.15  # in ticks of a hundredth
+    assert after.busy_cpu_s - before.busy_cpu_s >= 0.15
 
 
 def test_two_readings_follow_each_other() -> None:

@@ -19,7 +19,7 @@ from foundation import parallel
 from foundation.parallel import Workers, in_order
 
 ROOT = Path(__file__).parents[2]
-kinds = pytest.mark.parametrize("kind", [parallel.threads, parallel.processes])
+kinds = pytest.mark.parametrize("kind", [parallel.thread_pool, parallel.process_pool])
 # It kills itself while its processes live.
 _KILLED = """
 import os, signal
@@ -27,7 +27,7 @@ from foundation import parallel
 from tests.foundation.test_parallel import pid_of
 
 if __name__ == "__main__":
-    with parallel.processes() as workers:
+    with parallel.process_pool() as workers:
         print(*set(parallel.in_order(pid_of, range(200), workers=workers)), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -74,7 +74,7 @@ def test_only_a_few_items_are_taken_ahead(kind: Callable[[], AbstractContextMana
 
 
 def test_a_process_that_is_killed_is_told() -> None:
-    with pytest.raises(BrokenExecutor), parallel.processes() as workers:
+    with pytest.raises(BrokenExecutor), parallel.process_pool() as workers:
         list(in_order(killed, range(3), workers=workers))
 
 

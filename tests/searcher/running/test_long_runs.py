@@ -81,11 +81,18 @@ def test_a_stages_time_begins_when_it_is_restored_not_when_it_is_opened(tmp_path
     assert folder.seconds < time.perf_counter() - before
 
 
-def test_two_damaged_checkpoints_are_one_clear_line(folder: RunFolder) -> None:
+@pytest.mark.parametrize("has_previous", [True, False])
+def test_where_no_checkpoint_is_whole_one_line_says_so_and_what_to_do(folder: RunFolder, has_previous: bool) -> None:
     damage(folder.checkpoint_path)
-    damage(folder.previous_path)
-    with pytest.raises(CheckpointError, match=f"{folder.checkpoint_path}: damaged, or not a checkpoint"):
+    if has_previous:
+        damage(folder.previous_path)
+    else:
+        folder.previous_path.unlink()
+    with pytest.raises(CheckpointError) as refused:
         folder.restore()
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"{folder.checkpoint_path}: damaged, or not a checkpoint (")
+    assert line.endswith("); start anew with --force")
 
 
 def test_force_leaves_no_older_checkpoint_to_go_on_with(tmp_path: Path) -> None:

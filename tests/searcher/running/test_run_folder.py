@@ -180,6 +180,16 @@ def test_a_wait_for_another_process_is_told(
         assert capsys.readouterr().err == f"waiting for another process that uses {tmp_path}\n"
 
 
+def test_a_run_begins_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    folder = RunFolder.open(tmp_path / "search", PLAIN, Opening())
+    assert not folder.finished
+    folder.close()
+
+
 def test_resume_is_not_advised_where_it_would_be_refused(tmp_path: Path) -> None:
     path = tmp_path / "search"
     RunFolder.open(path, PLAIN, Opening(again="enas x")).close()

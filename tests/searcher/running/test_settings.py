@@ -163,6 +163,14 @@ def test_a_setting_that_is_none_is_said_in_one_line(assignment: str, message: st
     assert "\n" not in str(error.value)
 
 
+def test_a_value_where_a_table_belongs_is_told_beside_a_setting_of_that_table(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("sgd = 0.1\n")
+    with pytest.raises(DocumentError) as refused:
+        changed("sgd.learning_rate=0.05", file=file)
+    assert refused.value.problems == ("sgd is 0.1; expected a table of keys and values",)
+
+
 def test_a_latency_target_is_set_by_its_options_but_for_its_weight() -> None:
     preset, types = search_preset("micro", "quick", image_size=32), config_types("micro")
     with pytest.raises(ConfigError, match=r"latency\.batch: this is not set so; --latency-batch says it"):

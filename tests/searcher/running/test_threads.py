@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from foundation.machine import Reading
 from searcher.running import threads as threads_module
 from searcher.running.distributed import ALONE, World
-from searcher.running.threads import Threads, Usage, best_threads, free_cores, read_usage, threads_for
+from searcher.running.threads import Threads, best_threads, free_cores, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +23,20 @@ def _threads_stay() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def reading(clock: float, *, own: float, all: float, stolen: float = 0.0, cores: int) -> Reading:
+    return Reading(clock, own, cores, all, stolen, involuntary_switches=None, load_average=None)
+
+
 class Machine:
     """Cores with other processes at work, of which time passes as a test says."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, cores: int) -> None:
         self.clock = self.all = self.own = 0.0
+        self.cores = cores
         monkeypatch.setattr(threads_module.time, "monotonic", lambda: self.clock)
 
-    def read(self) -> Usage:
-        return Usage(self.clock, self.all, self.own)
+    def read(self) -> Reading:
+        return reading(self.clock, own=self.own, all=self.all, cores=self.cores)
 
     def run(self, threads: Threads, *, seconds: int, others: float) -> list[int]:
         """The number of threads after each second, in which the others use so many cores."""
@@ -45,12 +50,19 @@ class Machine:
         return counts
 
 
-def test_what_other_processes_take_is_not_free() -> None:
-    assert free_cores(Usage(0, 10, 5), Usage(2, 14, 8), cores=4) == 3.5
+def test_what_other_processes_and_the_hypervisor_take_is_not_free() -> None:
+    before, after = reading(0, own=5, all=10, cores=4), reading(2, own=8, all=14, stolen=2, cores=4)
+    assert free_cores(before, after, cores=4) == 2.5
+
+
+@pytest.mark.parametrize(("others", "free"), [(20, 4), (62, 2), (64, 0)])
+def test_a_containers_quota_is_free_as_long_as_the_host_has_cores_for_it(others: int, free: int) -> None:
+    before, after = reading(0, own=0, all=0, cores=64), reading(10, own=40, all=40 + 10 * others, cores=64)
+    assert free_cores(before, after, cores=4) == free
 
 
 def test_threads_give_way_at_once_and_come_back_when_it_has_been_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, said = Machine(monkeypatch), []
+    machine, said = Machine(monkeypatch, cores=2), []
     threads = Threads(2, cores=2, say=said.append, read=machine.read)
     assert machine.run(threads, seconds=30, others=0.1)[-1] == 2
     assert machine.run(threads, seconds=3, others=0.8)[-1] == 1
@@ -70,7 +82,7 @@ def test_threads_give_way_at_once_and_come_back_when_it_has_been_quiet(monkeypat
 def test_a_run_has_a_thread_for_each_free_core_and_no_more_than_pay(
     monkeypatch: pytest.MonkeyPatch, others: float, count: int
 ) -> None:
-    machine = Machine(monkeypatch)
+    machine = Machine(monkeypatch, cores=8)
     threads = Threads(4, cores=8, say=lambda line: None, read=machine.read)
     assert machine.run(threads, seconds=30, others=others)[-1] == count
 
@@ -89,8 +101,7 @@ def test_a_run_that_begins_beside_others_begins_with_the_threads_they_leave(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads_module, "usable_cores", lambda: 2)
-    readings = iter([Usage(0.0, 0.0, 0.0), Usage(1.0, others, 0.0), Usage(1.0, others, 0.0)])
-    monkeypatch.setattr(threads_module, "read_usage", lambda: next(readings))
+    monkeypatch.setattr(threads_module, "_free_now", lambda cores: cores - others)
     (tmp_path / "threads.json").write_text('{"threads": 2}')
     options: dict[str, Any] = {"world": ALONE, "trial": lambda: iter([]), "say": lambda line: None}
     with threads_for(0, folder=tmp_path, device=torch.device("cpu"), **options) as threads:
@@ -126,19 +137,33 @@ def test_steps_that_have_become_very_slow_end_the_trial(clock: list[float]) -> N
 
 
 def started(clock: list[float], folder: Path, count: int = 0, *, world: World = ALONE, device: str = "cpu") -> Any:
-    steps = {1: 0.4, 2: 0.1}
+    steps = {1: 0.4, 2: 0.2, 4: 0.1, 8: 0.05}
     options: dict[str, Any] = {"world": world, "trial": lambda: timed_steps(clock, steps), "say": lambda line: None}
     return threads_for(count, folder=folder, device=torch.device(device), **options)
 
 
-def test_on_a_busy_machine_there_is_no_trial(
-    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("free", "count"), [(7.9, 8), (6.0, 4), (2.0, 2)])
+def test_a_run_that_begins_beside_others_tries_the_cores_they_leave(
+    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, count: int
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads_module, "usable_cores", lambda: 8)
-    monkeypatch.setattr(threads_module, "_free_now", lambda cores: 6.0)
+    monkeypatch.setattr(threads_module, "_free_now", lambda cores: free)
     with started(clock, tmp_path) as threads:
-        assert threads.count == 2
+        assert threads.count == count
+    assert json.loads((tmp_path / "threads.json").read_text()) == {"threads": count}
+
+
+@pytest.mark.parametrize(("cores", "most"), [(1, 1), (8, 2)])
+def test_where_others_leave_no_second_core_there_is_no_trial(
+    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, most: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads_module, "usable_cores", lambda: cores)
+    monkeypatch.setattr(threads_module, "_free_now", lambda cores: 1.0)
+    with started(clock, tmp_path) as threads:
+        assert threads.count == 1
+    assert json.loads((tmp_path / "threads.json").read_text()) == {"threads": most}
     assert clock[0] == 0
 
 
@@ -147,7 +172,7 @@ def test_a_runs_choice_is_kept_when_it_goes_on(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads_module, "usable_cores", lambda: 2)
-    monkeypatch.setattr(threads_module, "read_usage", lambda: None)
+    monkeypatch.setattr(threads_module, "_free_now", lambda cores: None)
     before = torch.get_num_threads()
     with started(clock, tmp_path) as threads:
         assert threads.count == torch.get_num_threads() == 2
@@ -170,15 +195,3 @@ def test_a_given_number_is_taken_without_a_trial(
         with other as threads:
             assert threads.count == torch.get_num_threads()
     assert not list(tmp_path.iterdir())
-
-
-def test_the_systems_own_figures_tell_of_this_process() -> None:
-    before = read_usage()
-    if before is None:
-        pytest.skip("this system has no /proc/stat")
-    while time.process_time() < before.own + 0.2:
-        pass
-    after = read_usage()
-    assert after is not None
-    assert after.own - before.own >= 0.2
-    assert after.all - before.all >= 0.15  # in ticks of a hundredth
