@@ -4,6 +4,7 @@
     FOLDER/metadata.csv, or .jsonl              its paths count from FOLDER
     FOLDER/{train,valid,test}/metadata.csv      the same, a split each
 
+FOLDER may lie in folders that hold nothing else, and it may be a ZIP archive.
 A column of splits is followed; so are the splits' folders that all paths begin with.
 """
 
@@ -49,7 +50,10 @@ _Row = tuple[str, str, str | None]
 
 
 def find_tables(root: Folder) -> dict[str | None, tuple[Folder, File]]:
-    """Split -> its folder and the table in it; None for a table of the whole folder. Empty if there are none."""
+    """Split -> its folder and the table in it; None for a table of the whole folder. Empty if there are none.
+
+    A folder that holds nothing but one folder, as archives often do, is looked through.
+    """
     for name in _NAMES:
         if name in root.files:
             return {None: (root, root.files[name])}
@@ -59,6 +63,9 @@ def find_tables(root: Folder) -> dict[str | None, tuple[Folder, File]]:
         table = next((folder.files[name] for name in _NAMES if name in folder.files), None)
         if split and table:
             found[split] = (folder, table)
+    if not found and not root.files and len(root.folders) == 1:
+        (inner,) = root.folders.values()
+        return find_tables(inner)
     return found
 
 

@@ -298,6 +298,18 @@ def test_hugging_faces_metadata_is_followed(tmp_path: Path, form: str, packed: b
     assert [Path(path).name for path, _ in report.passed_over] == ["unlisted.png", "unlisted.png"]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_table_in_a_folder_within_folders_is_followed(tmp_path: Path, packed: bool) -> None:
+    pictures = tmp_path / "download" / "photos-main" / "photos"
+    lines = [
+        f"{camera}/{name},{n % 2}" for camera in ("cam1", "cam2") for n, name in enumerate(flat(pictures / camera))
+    ]
+    (pictures / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    source = tmp_path / "download"
+    store, report = build(zipped(source) if packed else source)
+    assert (store.classes, sum(store.counts.values()), report.passed_over) == (("0", "1"), 24, [])
+
+
 @pytest.mark.parametrize("character", ["\u2028", "\u0085"])
 def test_json_lines_end_where_lines_of_json_do(tmp_path: Path, character: str) -> None:
     classes = (f"a {character}", "b")
