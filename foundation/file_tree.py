@@ -49,11 +49,11 @@ class Folder:
 
     def find(self, name: str) -> File | None:
         """The file of that name, which may have folders in it: `train/0.png`."""
-        *parts, last = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        parts = parts_of(name)
         folder: Folder | None = self
-        for part in parts:
+        for part in parts[:-1]:
             folder = folder.folders.get(part) if folder else None
-        return folder.files.get(last) if folder else None
+        return folder.files.get(parts[-1]) if folder and parts else None
 
 
 Problem: TypeAlias = tuple[str, str]
@@ -81,6 +81,11 @@ def read_tree(source: Path, problems: list[Problem]) -> Folder:
         return _archive(source, problems)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise TreeError(f"{printable(str(source))}: not a ZIP archive that can be read: {error}") from error
+
+
+def parts_of(path: str) -> list[str]:
+    r"""The names that a path consists of, as tables and archives write it: `./train\0.png` is `train`, `0.png`."""
+    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
 
 
 def is_hidden(name: str) -> bool:
@@ -130,7 +135,7 @@ def _archive(source: Path, problems: list[Problem]) -> Folder:
     root = Folder(str(source))
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
         shown = f"{source}/{info.filename}"
-        parts = [part for part in info.filename.replace("\\", "/").split("/") if part not in ("", ".")]
+        parts = parts_of(info.filename)
         if info.is_dir() or not parts or any(is_hidden(part) for part in parts if part != ".."):
             continue
         if ".." in parts:

@@ -310,6 +310,33 @@ def test_a_table_in_a_folder_within_folders_is_followed(tmp_path: Path, packed: 
     assert (store.classes, sum(store.counts.values()), report.passed_over) == (("0", "1"), 24, [])
 
 
+def test_two_tables_of_one_split_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "eval", "test"):
+        lines = [f"{name},{n % 2}" for n, name in enumerate(flat(tmp_path / "hub" / split))]
+        (tmp_path / "hub" / split / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    tables = f"{tmp_path}/hub/eval/metadata.csv and {tmp_path}/hub/test/metadata.csv"
+    assert refusal(tmp_path / "hub") == f"{tables} are both tables of the split test"
+
+
+def test_files_beside_the_folders_of_tables_are_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        lines = [f"{name},{n % 2}" for n, name in enumerate(flat(tmp_path / "hub" / split))]
+    (tmp_path / "hub" / "train" / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    _, report = build(tmp_path / "hub")
+    assert (f"{tmp_path}/hub/test/0.png", "no table lists it") in report.passed_over
+    assert len(report.passed_over) == 12
+
+
+def test_columns_are_those_of_all_lines_of_json(tmp_path: Path) -> None:
+    records = [{"file_name": name, "label": n % 2, "split": "test"} for n, name in enumerate(flat(tmp_path, count=24))]
+    for record in records[6:]:
+        record["split"] = "train"
+    del records[6]["split"]
+    records.insert(0, records.pop(6))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert build(tmp_path)[0].counts["test"] == 6
+
+
 @pytest.mark.parametrize("character", ["\u2028", "\u0085"])
 def test_json_lines_end_where_lines_of_json_do(tmp_path: Path, character: str) -> None:
     classes = (f"a {character}", "b")
@@ -319,12 +346,18 @@ def test_json_lines_end_where_lines_of_json_do(tmp_path: Path, character: str) -
     assert build(tmp_path)[0].classes == classes
 
 
-def test_folders_of_splits_in_the_paths_of_a_table_are_splits(tmp_path: Path) -> None:
-    lines = [
-        f"{split}/{name},{n % 2}" for split in ("train", "validation") for n, name in enumerate(flat(tmp_path / split))
-    ]
-    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
-    store, _ = build(tmp_path)
+@pytest.mark.parametrize("form", ["{}/{}", "./{}/{}", "{}\\{}", "/{}/{}"])
+@pytest.mark.parametrize("table", ["metadata.csv", "labels.csv"])
+def test_folders_of_splits_in_the_paths_of_a_table_are_splits(tmp_path: Path, form: str, table: str) -> None:
+    lines = []
+    for split in ("train", "validation"):
+        for number, name in enumerate(flat(tmp_path / split)):
+            lines.append(f"{form.format(split, name)},{number % 2}")
+    (tmp_path / table).write_text("\n".join(["file_name,label", *lines]))
+    if form.startswith("/") and table == "labels.csv":
+        assert "/train/0.png: no such file" in refusal(tmp_path / table)
+        return
+    store, _ = build(tmp_path if table == "metadata.csv" else tmp_path / table)
     assert store.counts["valid"] == 12
 
 
