@@ -226,6 +226,18 @@ def test_names_that_lead_out_of_an_archive_are_left_alone(tmp_path: Path) -> Non
     assert not (tmp_path.parent / "outside.png").exists()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
+def test_names_in_an_archive_that_does_not_say_their_encoding_keep_accents(tmp_path: Path, encoding: str) -> None:
+    name = "été".encode(encoding)
+    ascii_name = "x" * len(name)
+    folder = make_folder(tmp_path / "seasons")
+    (folder / "cat").rename(folder / ascii_name)
+    path = zipped(folder)
+    path.write_bytes(path.read_bytes().replace(f"{ascii_name}/".encode(), name + b"/"))
+    store, report = build(path)
+    assert (store.classes, report.unreadable) == (("dog", "été"), [])
+
+
 def test_damaged_members_of_an_archive_are_left_out(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pets")
     whole = (folder / "dog" / "4.png").read_bytes()
