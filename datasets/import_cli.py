@@ -76,7 +76,11 @@ class _Columns(click.ParamType):
 @click.option(
     "--columns", type=_Columns(), help="A table's columns of paths and labels, where they have unusual names."
 )
-@click.option("--as-classes", is_flag=True, help="The folders are the classes, even if they look like something else.")
+@click.option(
+    "--as-classes",
+    is_flag=True,
+    help="The folders, or those in train, valid and test, are the classes, even if they look like something else.",
+)
 @click.option("--list-copies", is_flag=True, help="List all files that are copies of one another.")
 @click.option(
     "--tokens",

@@ -76,6 +76,32 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert build(tmp_path / "vehicles")[0].classes == ("car", "plane", "train")
 
 
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        (["car", "plane", "train"], "folders of splits (train) and others beside them (car, plane)"),
+        (["invalid", "valid"], "has a folder 'valid' but no folder 'train'"),
+    ],
+)
+def test_classes_that_are_called_as_splits_can_be_taken_as_classes(
+    tmp_path: Path, classes: list[str], found: str
+) -> None:
+    for name in classes:
+        make_folder(tmp_path / "mine" / name, count=6)
+    message = refusal(tmp_path / "mine")
+    assert found in message
+    assert message.endswith("--as-classes")
+    assert build(tmp_path / "mine", as_classes=True)[0].classes == tuple(classes)
+
+
+def test_splits_stay_splits_where_the_folders_in_them_are_taken_as_classes(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("photos", "samples"):
+            make_folder(tmp_path / "mine" / split / name, count=6)
+    store, _ = build(tmp_path / "mine", as_classes=True)
+    assert (store.classes, store.counts["test"]) == (("photos", "samples"), 24)
+
+
 def test_a_level_too_high_is_refused_with_what_was_found(tmp_path: Path) -> None:
     for name in ("photos", "samples"):
         make_folder(tmp_path / "repository" / name, count=6)
