@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from datasets.splits import split_called
 from datasets.store import StoreError
 from datasets.store_format import SPLITS
 from foundation.file_tree import File, Folder, Problem, parts_of
-from foundation.pictures import PictureError, read_file
+from foundation.pictures import PictureError, has_picture_suffix, read_file
 from foundation.text import listed, printable
 
 _PATH_COLUMNS = (
@@ -82,21 +81,26 @@ def labelled_by_tables(
 ) -> Labelled:
     """The files that the tables of a folder list. problems: takes files that are listed but absent, and the opposite.
 
-    Raises: StoreError: a table cannot be read, or there is no train.
+    Raises: StoreError: a table cannot be read, no file that is listed is there, or there is no train.
     """
     rows: list[tuple[File, str, str]] = []
+    absent: list[Problem] = []
     not_listed = {id(file): file for file in root.all_files()}
     for split, (folder, table) in tables.items():
         not_listed.pop(id(table))
         for path, label, own_split in _rows(table, columns):
             file = folder.find(path)
             if file is None:
-                problems.append((f"{folder.path}/{path}", f"no such file, though {table.path} lists it"))
+                absent.append((f"{folder.path}/{path}", f"no such file, though {table.path} lists it"))
                 continue
             not_listed.pop(id(file), None)
             rows.append((file, label, own_split or split or "train"))
-    problems += [(file.path, "no table lists it") for file in not_listed.values()]
-    return _labelled(rows, where=next(iter(tables.values()))[1].path)
+    where = next(iter(tables.values()))[1].path
+    if not rows:
+        first = printable(absent[0][0])
+        raise StoreError(f"{printable(where)}: none of the {len(absent)} files that it lists is there (first: {first})")
+    problems += [*absent, *((file.path, "no table lists it") for file in not_listed.values())]
+    return _labelled(rows, where=where)
 
 
 def labelled_by_table(source: Path, *, columns: Columns | None = None) -> Labelled:
@@ -142,8 +146,10 @@ def _rows(table: File, columns: Columns | None) -> Iterator[_Row]:
         raise StoreError(f"{where}: {error}") from error
     except UnicodeDecodeError as error:
         raise StoreError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    read = _json_records if table.path.endswith(".jsonl") else _csv_records
-    records = list(read(text, where))
+    if table.path.endswith(".jsonl"):
+        records = list(_json_records(text, where))
+    else:
+        records = list(_csv_records(text, where, has_header=columns is not None))
     if not records:
         raise StoreError(f"{where}: holds no row")
     names = dict.fromkeys(name for _, record in records for name in record)  # lines of JSON may leave some out
@@ -184,12 +190,16 @@ def _columns(found: Sequence[str], columns: Columns | None, *, where: str) -> tu
     return path, label, first(_SPLIT_COLUMNS)
 
 
-def _csv_records(text: str, where: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields of every row but the first, which names the columns, unless it names a file already."""
+def _csv_records(text: str, where: str, *, has_header: bool) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and fields of every row but the first, which names the columns.
+
+    Args: has_header: it does in any case; otherwise not where it begins with the name of a picture.
+    """
     first_line = text.partition("\n")[0].strip("\r")
     delimiter = max(",;\t", key=first_line.count)
     fields = first_line.split(delimiter)
-    names = ("path", "label", "split")[: len(fields)] if re.search(r"\.\w{2,5}\"?$", fields[0]) else None
+    is_row = not has_header and has_picture_suffix(fields[0].strip(' "'))
+    names = ("path", "label", "split")[: len(fields)] if is_row else None
     reader = csv.DictReader(
         io.StringIO(text, newline=""), delimiter=delimiter, fieldnames=names, restval="", strict=True
     )

@@ -420,6 +420,24 @@ def test_a_table_that_says_too_little_is_refused(tmp_path: Path, text: str | byt
     assert re.search(re.escape(message), refusal(path))
 
 
+@pytest.mark.parametrize("paths", ["{}", "elsewhere/{}.png", "./"])
+def test_a_table_none_of_whose_files_is_there_names_the_first(tmp_path: Path, paths: str) -> None:
+    lines = [f"{paths.format(number)},{number % 2}" for number in range(len(flat(tmp_path)))]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    first = f"{tmp_path}/{paths.format(0)}"
+    assert refusal(tmp_path) == f"{tmp_path}/metadata.csv: none of the 12 files that it lists is there (first: {first})"
+
+
+def test_a_header_that_ends_like_a_files_name_is_a_header(tmp_path: Path) -> None:
+    rows = [f"{name},{number % 2}" for number, name in enumerate(flat(tmp_path))]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["image.name,label", *rows]))
+    assert "no column of paths: it has 'image.name', 'label'" in refusal(path)
+    assert build(path, columns=("image.name", "label"))[0].classes == ("0", "1")
+    path.write_text("\n".join(["image.png,label", *rows]))
+    assert build(path, columns=("image.png", "label"))[1].unreadable == []
+
+
 def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pets")
     with pytest.raises(StoreError, match=f"^--columns is for a table, but {folder} has none: its folders are taken"):
