@@ -23,7 +23,7 @@ from datasets.store import StoreError
 from datasets.store_format import SPLITS
 from datasets.store_writer import write_text_store
 from datasets.tokens import END_OF_LINE, UNITS, UNKNOWN, Tokens, tokenize
-from foundation.text import listed
+from foundation.text import listed, printable
 
 DEFAULT_NUM_WORDS = 10_000
 _HELD_OUT_FRACTION = 0.05
@@ -79,7 +79,7 @@ def build(
         name=name,
         splits={split: renumbered[streams[split]] for split in SPLITS},
         vocabulary=vocabulary,
-        source=f"imported from '{source.resolve().name}'",
+        source=f"imported from '{printable(source.resolve().name)}'",
         licence="as the text's owner says",
         tokens=tokens,
     )

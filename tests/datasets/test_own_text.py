@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -159,6 +160,12 @@ def test_a_text_comes_back_word_for_word(tmp_path: Path) -> None:
     words = [store.vocabulary[number] for number in store.stream("valid")]
     assert words == tokenize(verse, tokens="word")
     assert "<unk>" not in words
+
+
+def test_a_file_may_have_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"cr\xe9ation.txt")
+    path.write_text(POEM)
+    assert build(path).source == r"imported from 'cr\xe9ation.txt'"
 
 
 def test_a_byte_order_mark_is_no_token(tmp_path: Path) -> None:
