@@ -192,6 +192,8 @@ def export(name_or_path: str, out: Path) -> None:
     with steps(store.name, total=total, unit="image") as step:
         write(store, out, on_step=step)
     click.echo(f"{out}: {summary(store)}")
+    if isinstance(store, ImageStore) and store.resize == "center_crop":
+        click.echo("to keep how a model resizes pictures, import it with --fit crop", err=True)
 
 
 data.add_command(import_command)

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from datasets.export import export
 from datasets.sources import own_pictures, own_text
 from datasets.store import ImageStore, StoreError, TextStore, open_store
 from datasets.store_writer import write_image_store
-from tests.datasets.conftest import Outcome, write_small_store, write_small_text_store
+from foundation.pictures import Resize
+from tests.datasets.conftest import Outcome, random_images, write_small_store, write_small_text_store
 
 Run = Callable[..., Outcome]
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
@@ -163,6 +165,16 @@ def test_an_export_takes_nothing_elses_place(run: Run, tmp_path: Path) -> None:
     assert (first.status, first.stdout) == (0, f"{tmp_path}/files: 80 images 8×6×3 in 3 classes\n")
     again = run("export", store.path, "--out", tmp_path / "files")
     assert (again.status, again.stderr) == (2, f"error: {tmp_path}/files: is there already; give a name that is free\n")
+
+
+def test_an_export_says_how_its_pictures_were_resized(run: Run, tmp_path: Path) -> None:
+    pictures = random_images(20, (8, 6, 3), num_classes=2)
+    for resize in get_args(Resize):
+        path, folder = tmp_path / f"{resize}.h5", tmp_path / resize
+        splits, classes = {"train": pictures}, ("a", "b")
+        write_image_store(path, name="x", splits=splits, classes=classes, source="", licence="", resize=resize)
+        told = "to keep how a model resizes pictures, import it with --fit crop\n" if resize == "center_crop" else ""
+        assert run("export", path, "--out", folder).stderr == told
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
