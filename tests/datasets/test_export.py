@@ -59,6 +59,19 @@ def test_large_images_come_smaller_and_grey_ones_grey(tmp_path: Path) -> None:
     assert (sheet == 77).all(axis=2).sum() == 4 * 128 * 64
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_one_pixel_high_are_drawn(tmp_path: Path, channels: int) -> None:
+    colour = (255, 0, 0)[:channels]
+    chunk = (np.full((4, 1, 64, channels), colour, np.uint8), np.arange(4) % 2)
+    write_image_store(tmp_path / "x.h5", name="x", splits={"train": chunk}, classes=("a", "b"), source="", licence="")
+    store = open_store(tmp_path / "x.h5")
+    assert isinstance(store, ImageStore)
+    sheet = np.asarray(contact_sheet(store, "train", num_columns=2))
+    assert (sheet == (colour if channels == 3 else 255)).all(axis=2)[27:29].sum() == 2 * 64
+    rows = (augmented_sheet(store, "train", augmentation=None, num_columns=2).height - 6) // (1 + 28)
+    assert rows == len(kinds(store.image_shape))  # not crop_border=black
+
+
 def test_show_writes_the_sheet(run: Run, tmp_path: Path) -> None:
     store = write_small_store(tmp_path / "x.h5")
     outcome = run("show", store.path, "--out", tmp_path / "sheet.png")
