@@ -16,6 +16,7 @@ from datasets.augmented_sheet import augmented_sheet, kinds
 from datasets.contact_sheet import contact_sheet
 from datasets.export import export
 from datasets.sources import own_pictures, own_text
+from datasets.sources.published_text import WIKITEXT_2
 from datasets.store import ImageStore, StoreError, TextStore, open_store
 from datasets.store_writer import write_image_store
 from foundation.pictures import Resize
@@ -170,6 +171,21 @@ def test_a_text_is_exported_and_imported_as_it_was(tmp_path: Path) -> None:
     assert isinstance(after, TextStore)
     words = [[store.vocabulary[number] for number in store.stream("train")] for store in (before, after)]
     assert words[1][: len(words[0])] == words[0]
+
+
+def test_a_published_text_is_exported_and_imported_as_it_was(run: Run, tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        text = " The <unk> @-@ the ’s \n \n = It =\n"
+        (tmp_path / f"wiki.{split}.tokens").write_text(text, encoding="utf-8")
+    WIKITEXT_2.build(tmp_path, tmp_path / "before.h5")
+    before = open_store(tmp_path / "before.h5")
+    assert isinstance(before, TextStore)
+    told = run("export", before.path, "--out", tmp_path / "texts").stderr
+    assert told == "to keep what its tokens are, import it with --tokens whitespace\n"
+    own_text.build(tmp_path / "texts", tmp_path / "after.h5", name="x", tokens="whitespace")
+    after = open_store(tmp_path / "after.h5")
+    assert isinstance(after, TextStore)
+    assert (after.sha256, after.vocabulary) == (before.sha256, before.vocabulary)
 
 
 def test_an_export_takes_nothing_elses_place(run: Run, tmp_path: Path) -> None:

@@ -154,6 +154,16 @@ def test_characters_have_unk_only_where_it_is_needed(tmp_path: Path) -> None:
     assert text(small, "train") == "abba\nab<unk><unk>\n"
 
 
+def test_words_between_whitespace_are_all_kept_unless_a_size_is_given(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", train="The U.S. The\n", valid="The U.S.\n", test="The\n")
+    assert build(folder, "whitespace").vocabulary == ("The", "<eos>", "U.S.")
+    folder = write(tmp_path / "mine", train="a A a b\n" * 2, valid="a\n", test="c\n")
+    assert build(folder, "whitespace").vocabulary == ("a", "<eos>", "A", "b", "<unk>")
+    assert build(folder, "whitespace", vocabulary_size=4).vocabulary == ("a", "<eos>", "<unk>", "A")
+    folder = write(tmp_path / "mine", train="a a b b c <unk>\n", valid="a\n", test="c\n")
+    assert build(folder, "whitespace", vocabulary_size=4).vocabulary == ("<unk>", "a", "b", "<eos>")
+
+
 def test_a_text_comes_back_word_for_word(tmp_path: Path) -> None:
     verse = "'Tis true: the King's men -- \"all\" of them -- won't come.\r\nÊtre, 猫 and 1,000.5!\n\n"
     store = build(write(tmp_path / "mine", train=verse * 30, valid=verse, test=verse))
