@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.augmentation import Augmentation
+from datasets.augmentation import Augmentation, AugmentationError
 from datasets.augmenter import Augmenter
 from datasets.contact_sheet import draw_rows, short_name
 from datasets.store import ImageStore
@@ -43,7 +44,8 @@ def augmentation_of(assignments: Sequence[str]) -> Augmentation:
 def augmented_sheet(
     store: ImageStore, split: str, *, augmentation: Augmentation | None, num_columns: int
 ) -> Image.Image:
-    """A row for each class: its first image as it is, and augmented. Without an augmentation, a row for each kind.
+    """A row for each class: its first image as it is, and augmented. Without an augmentation, a row for each kind that
+    such images take.
 
     Raises: AugmentationError: it cannot be done to these images. StoreError: the store has no such split.
     """
@@ -55,7 +57,8 @@ def augmented_sheet(
         several = [found[number] for number in np.resize(first, num_columns).tolist()]
         rows = [("as they are", several)]
         for name, kind in kinds(store.image_shape).items():
-            rows.append((name, _augmented(several, kind, store)))
+            with suppress(AugmentationError):  # a kind that these images are too small for, or too alike
+                rows.append((name, _augmented(several, kind, store)))
         return draw_rows(rows, image_shape=store.image_shape)
     shown, num_views = first[:_MOST_ROWS], max(1, num_columns - 1)
     repeated = [found[number] for number in shown for _ in range(num_views)]

@@ -87,7 +87,7 @@ def info(name_or_path: str, verify: bool, as_json: bool) -> None:
         click.echo(f"\nmean     {mean}   (of pixel / 255, train)\nstd      {std}")
     else:
         click.echo(token_table(store))
-        common = store.vocabulary[:12] if store.tokens == "word" else map(repr, store.vocabulary[:12])
+        common = store.vocabulary[:12] if store.tokens != "char" else map(repr, store.vocabulary[:12])
         click.echo(f"\ncommon   {' '.join(common)}")
     click.echo(f"source   {store.source}\nlicence  {store.licence}")
     click.echo(f"file     {store.path} ({facts['file_bytes'] / 1e6:.1f} MB{', verified' if verify else ''})")
@@ -192,6 +192,10 @@ def export(name_or_path: str, out: Path) -> None:
     with steps(store.name, total=total, unit="image") as step:
         write(store, out, on_step=step)
     click.echo(f"{out}: {summary(store)}")
+    if isinstance(store, ImageStore) and store.resize == "center_crop":
+        click.echo("to keep how a model resizes pictures, import it with --fit crop", err=True)
+    if isinstance(store, TextStore) and store.tokens != "word":
+        click.echo(f"to keep what its tokens are, import it with --tokens {store.tokens}", err=True)
 
 
 data.add_command(import_command)

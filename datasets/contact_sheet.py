@@ -50,7 +50,8 @@ def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, image_shape: 
         top = _GAP + row * (line + height + _GAP)
         draw.text((_GAP, top), title, fill=_INK, font=font)
         for column, image in enumerate(images):
-            tile = Image.fromarray(image.squeeze()).convert("RGB")
+            pixels = image[..., 0] if image.shape[-1] == 1 else image  # one channel is [H, W] to Pillow
+            tile = Image.fromarray(pixels).convert("RGB")
             resample = Image.Resampling.NEAREST if width >= tile.width else Image.Resampling.BILINEAR
             sheet.paste(tile.resize((width, height), resample), (_GAP + column * (width + _GAP), top + line))
     return sheet

@@ -1,5 +1,5 @@
 """A store back as plain files: a folder of pictures with their labels, or of texts. Importing it gives the same again,
-with the classes in the order of their names.
+with the classes in the order of their names; how pictures were resized is not in the files.
 
 FOLDER/<split>/<class>/<number>.png, FOLDER/metadata.csv      images
 FOLDER/<split>.txt                                            text, in the form that its tokens keep

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 from click.core import ParameterSource
@@ -76,11 +76,15 @@ class _Columns(click.ParamType):
 @click.option(
     "--columns", type=_Columns(), help="A table's columns of paths and labels, where they have unusual names."
 )
-@click.option("--as-classes", is_flag=True, help="The folders are the classes, even if they look like something else.")
+@click.option(
+    "--as-classes",
+    is_flag=True,
+    help="The folders, or those in train, valid and test, are the classes, even if they look like something else.",
+)
 @click.option("--list-copies", is_flag=True, help="List all files that are copies of one another.")
 @click.option(
     "--tokens",
-    type=click.Choice(["word", "char"]),
+    type=click.Choice(get_args(Tokens)),
     show_default="word, if there are .txt files and nothing else",
     help="It is text; what is to be a token of it.",
 )
@@ -88,7 +92,7 @@ class _Columns(click.ParamType):
     "--vocabulary",
     type=int,
     metavar="SIZE",
-    show_default="10,000 words, or all characters",
+    show_default="10,000 of --tokens word, all of the others",
     help="The most different tokens; rarer ones become <unk>.",
 )
 @store_force_option
@@ -116,7 +120,8 @@ def import_command(
     metadata.csv or metadata.jsonl as Hugging Face has it.
 
     Text: a FILE, or a FOLDER with train.txt, valid.txt and test.txt; a missing split takes a twentieth from the end of
-    train. Words are lower-cased and parted from punctuation marks, and a line's end is one, <eos>.
+    train. Words are lower-cased and parted from punctuation marks, and a line's end is one, <eos>; with --tokens
+    whitespace they are kept as they are written.
     """
     path = _own_path(name)
     given = [key for key in _FOR_PICTURES if context.get_parameter_source(key) is ParameterSource.COMMANDLINE]

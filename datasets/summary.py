@@ -15,7 +15,7 @@ def summary(store: ImageStore | TextStore) -> str:
     total = sum(store.counts.values())
     if isinstance(store, TextStore):
         different = f"{len(store.vocabulary):,}"
-        end = f"vocabulary of {different}" if store.tokens == "word" else f"{different} different"
+        end = f"vocabulary of {different}" if store.tokens != "char" else f"{different} different"
         return f"{total:,} {UNITS[store.tokens]}, {end}"
     return f"{total:,} images {shape_text(store.image_shape)} in {len(store.classes)} classes"
 

@@ -8,8 +8,11 @@ being tokenised again.
 
 `char`: every character, the end of a line being one of them.
 
-Both read a text in Unicode's composed form (NFC), so that a letter with its accent is one token however a file stores
-it. A mark that has no composed form (in Indic scripts, Thai, emoji) belongs to the character that it stands on.
+`whitespace`: what stands between whitespace, as it is written, and the end of a line as with `word`; for a text that
+has a blank between any two tokens already, as published sets do.
+
+The first two read a text in Unicode's composed form (NFC), so that a letter with its accent is one token however a file
+stores it. A mark that has no composed form (in Indic scripts, Thai, emoji) belongs to the character that it stands on.
 """
 
 from __future__ import annotations
@@ -20,9 +23,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Literal, TypeAlias
 
-Tokens: TypeAlias = Literal["word", "char"]
+Tokens: TypeAlias = Literal["word", "whitespace", "char"]
 """What a token is."""
-UNITS = {"word": "words", "char": "characters"}
+UNITS = {"word": "words", "whitespace": "words", "char": "characters"}
 """What a number of tokens counts."""
 
 END_OF_LINE = "<eos>"
@@ -62,6 +65,8 @@ def _combining_marks() -> str:
 
 def tokenize(text: str, *, tokens: Tokens) -> list[str]:
     """The tokens of a text, in order. A last line without its end gets none: more words may follow."""
+    if tokens == "whitespace":
+        return text.replace("\n", f" {END_OF_LINE} ").split()
     text = unicodedata.normalize("NFC", text)
     if tokens == "char":
         return list(text)

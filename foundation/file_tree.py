@@ -20,6 +20,8 @@ from foundation.text import printable
 
 _NOT_OURS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 """What systems leave in folders, beside names that begin with a dot."""
+_IS_MARKED_UTF_8 = 0x800
+"""A bit of a ZIP member's flags."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,11 @@ class Folder:
 
     def find(self, name: str) -> File | None:
         """The file of that name, which may have folders in it: `train/0.png`."""
-        *parts, last = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        parts = parts_of(name)
         folder: Folder | None = self
-        for part in parts:
+        for part in parts[:-1]:
             folder = folder.folders.get(part) if folder else None
-        return folder.files.get(last) if folder else None
+        return folder.files.get(parts[-1]) if folder and parts else None
 
 
 Problem: TypeAlias = tuple[str, str]
@@ -81,6 +83,11 @@ def read_tree(source: Path, problems: list[Problem]) -> Folder:
         return _archive(source, problems)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise TreeError(f"{printable(str(source))}: not a ZIP archive that can be read: {error}") from error
+
+
+def parts_of(path: str) -> list[str]:
+    r"""The names that a path consists of, as tables and archives write it: `./train\0.png` is `train`, `0.png`."""
+    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
 
 
 def is_hidden(name: str) -> bool:
@@ -128,9 +135,9 @@ def _archive(source: Path, problems: list[Problem]) -> Folder:
     """The tree of an archive, whose files are read where they are: nothing is unpacked, so no name can lead outside."""
     archive = zipfile.ZipFile(source)
     root = Folder(str(source))
-    for info in sorted(archive.infolist(), key=lambda info: info.filename):
-        shown = f"{source}/{info.filename}"
-        parts = [part for part in info.filename.replace("\\", "/").split("/") if part not in ("", ".")]
+    for info in sorted(archive.infolist(), key=_name_of):
+        shown = f"{source}/{_name_of(info)}"
+        parts = parts_of(_name_of(info))
         if info.is_dir() or not parts or any(is_hidden(part) for part in parts if part != ".."):
             continue
         if ".." in parts:
@@ -143,6 +150,16 @@ def _archive(source: Path, problems: list[Problem]) -> Folder:
                 folder = folder.folders.setdefault(part, Folder(f"{folder.path}/{part}"))
             folder.files[parts[-1]] = File(shown, partial(_read_member, archive, info))
     return root
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """A member's name. Archives that do not mark names as UTF-8 may hold UTF-8 all the same, as those of macOS do."""
+    if info.flag_bits & _IS_MARKED_UTF_8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()  # zipfile decodes what is not marked by code page 437
+    except UnicodeError:
+        return info.filename
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

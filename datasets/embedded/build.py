@@ -52,6 +52,7 @@ def build_shakespeare(originals: Path, path: Path) -> None:
         name="shakespeare",
         source="The complete works of William Shakespeare, from texts of Project Gutenberg; 10,000-word vocabulary",
         licence="Public domain",
+        tokens="word",
     )
 
 

@@ -37,11 +37,12 @@ class Labelled:
 def labelled_by_folders(root: Folder, problems: list[Problem], *, as_classes: bool = False) -> Labelled:
     """The files of each class and split.
 
-    Args: problems: takes the files that are in no class. as_classes: take the folders as classes in any case.
+    Args: problems: takes the files that are in no class. as_classes: take the folders, or those in the
+        folders of splits, as classes in any case.
     Raises: StoreError: the folders have neither form, or, without `as_classes`, look like something else.
     """
     root = _below_wrappers(root)
-    roots = _split_folders(root, problems)
+    roots = _split_folders(root, problems, as_classes=as_classes)
     classes = list(roots["train"].folders)
     where = printable(roots["train"].path)
     if len(classes) < 2:
@@ -77,38 +78,50 @@ def _below_wrappers(root: Folder) -> Folder:
     return root
 
 
-def _split_folders(root: Folder, problems: list[Problem]) -> dict[str, Folder]:
-    """Split -> its folder, in the order of SPLITS; where there are none, the root is train."""
-    where = printable(root.path)
+def _split_folders(root: Folder, problems: list[Problem], *, as_classes: bool) -> dict[str, Folder]:
+    """Split -> its folder, in the order of SPLITS; where there are none, the root is train.
+
+    Raises: StoreError: without `as_classes`, folders have names of splits, but are not a split each.
+    """
     named = {name: split for name in root.folders if (split := split_called(name))}
     # A class may be called `train`, beside `car` and `plane`: a split holds folders.
     holders = {name: split for name, split in named.items() if root.folders[name].folders}
+    problem = _problem_of_splits(root, named, holders)
+    if problem and not as_classes:
+        raise StoreError(f"{printable(root.path)}: {problem}")
+    if problem or not holders:
+        return {"train": root}
+    problems += [(file.path, "lies beside the folders of splits") for file in root.files.values()]
+    return {split: root.folders[name] for split in SPLITS for name, held in holders.items() if held == split}
+
+
+def _problem_of_splits(root: Folder, named: Mapping[str, str], holders: Mapping[str, str]) -> str | None:
+    """Why the folders that have names of splits are not a split each; None if they are, or if they are classes.
+
+    Args: named: name -> split. holders: those of them that hold folders.
+    """
     if not holders:
         if named and len(named) == len(root.folders):
-            raise StoreError(
-                f"{where}: {_counted(root.folders)} are names of splits, but hold no class folders, so the "
+            return (
+                f"{_counted(root.folders)} are names of splits, but hold no class folders, so the "
                 "labels of their files are unknown; if a table has them, import that: a CSV file of paths and labels"
             )
-        return {"train": root}
+        return None
     if "train" not in holders.values():
         first = next(iter(holders))
-        raise StoreError(f"{where}: has a folder '{printable(first)}' but no folder 'train'")
+        return f"has a folder '{printable(first)}' but no folder 'train'; if all folders are classes, add --as-classes"
     beside = [name for name in root.folders if name not in holders]
     if beside:
-        raise StoreError(
-            f"{where}: folders of splits ({', '.join(holders)}) and others beside them "
-            f"({', '.join(map(printable, beside[:5]))}); "
-            "expected either one folder a class, or train, valid and test with one folder a class inside each"
+        return (
+            f"folders of splits ({', '.join(holders)}) and others beside them "
+            f"({', '.join(map(printable, beside[:5]))}); expected either one folder a class, or train, valid and test "
+            "with one folder a class inside each; if all folders are classes, add --as-classes"
         )
-    roots: dict[str, Folder] = {}
     for split in SPLITS:
         names = [name for name, held in holders.items() if held == split]
         if len(names) > 1:
-            raise StoreError(f"{where}: {listed(names)} are all names of the split {split}")
-        if names:
-            roots[split] = root.folders[names[0]]
-    problems += [(file.path, "lies beside the folders of splits") for file in root.files.values()]
-    return roots
+            return f"{listed(names)} are all names of the split {split}"
+    return None
 
 
 def _refuse_other_forms(folder: Folder, where: str) -> None:

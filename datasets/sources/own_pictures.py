@@ -151,7 +151,8 @@ def find_pictures(
 ) -> Labelled:
     """The files of a folder, a ZIP archive or a table, with their classes. problems: takes what is left out.
 
-    Raises: StoreError: it has none of these forms, or columns are named of a table that is not there.
+    Raises: StoreError: it has none of these forms, two tables are of one split, or columns are named of a table that is
+        not there.
     """
     if source.suffix.lower() in SUFFIXES and not source.is_dir():
         return labelled_by_table(source, columns=columns)
@@ -160,7 +161,7 @@ def find_pictures(
     except TreeError as error:
         raise StoreError(str(error)) from error
     if tables := find_tables(root):
-        return labelled_by_tables(tables, problems, columns=columns)
+        return labelled_by_tables(root, tables, problems, columns=columns)
     if columns:
         raise StoreError(f"--columns is for a table, but {source} has none: its folders are taken as classes")
     return labelled_by_folders(root, problems, as_classes=as_classes)

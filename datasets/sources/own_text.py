@@ -23,7 +23,7 @@ from datasets.store import StoreError
 from datasets.store_format import SPLITS
 from datasets.store_writer import write_text_store
 from datasets.tokens import END_OF_LINE, UNITS, UNKNOWN, Tokens, tokenize
-from foundation.text import listed
+from foundation.text import listed, printable
 
 DEFAULT_NUM_WORDS = 10_000
 _HELD_OUT_FRACTION = 0.05
@@ -47,8 +47,8 @@ def build(
     """Write the text store at `path` from the file or folder `source`. Token numbers go by frequency in train, then
     alphabetically.
 
-    Args: vocabulary_size: the most different tokens, `<unk>` and `<eos>` among them; by default 10,000 words, or all
-        characters of train. note: told what a person should know of the text.
+    Args: vocabulary_size: the most different tokens, `<unk>` and `<eos>` among them; by default 10,000 of `word`, and
+        of the other kinds all that train has. note: told what a person should know of the text.
     Returns: the splits that were taken from the end of train.
     Raises: StoreError: a text is missing, empty, too short or not UTF-8, or the vocabulary would be next to nothing.
     """
@@ -60,7 +60,7 @@ def build(
         note(f"{listed(aside)}: not read, for the names are not those of splits")
     streams = {split: _numbered(file, known, tokens=tokens) for split, file in files.items()}
     missing = tuple(split for split in SPLITS if split not in streams)
-    streams |= _cut(streams["train"], missing, line_end=known.get(END_OF_LINE if tokens == "word" else "\n", -1))
+    streams |= _cut(streams["train"], missing, line_end=known.get("\n" if tokens == "char" else END_OF_LINE, -1))
     for split in SPLITS:
         if len(streams[split]) < 2:
             raise StoreError(
@@ -69,7 +69,7 @@ def build(
             )
     counts = np.bincount(streams["train"], minlength=len(known)).tolist()
     frequency = dict(zip(known, counts, strict=True))
-    if tokens == "word" and _lacks_blanks(frequency):
+    if tokens != "char" and _lacks_blanks(frequency):
         note("there are next to no blanks between words, so whole clauses become tokens; --tokens char suits this text")
     vocabulary = _vocabulary(frequency, source=source, tokens=tokens, size=vocabulary_size)
     number = {token: index for index, token in enumerate(vocabulary)}
@@ -79,7 +79,7 @@ def build(
         name=name,
         splits={split: renumbered[streams[split]] for split in SPLITS},
         vocabulary=vocabulary,
-        source=f"imported from '{source.resolve().name}'",
+        source=f"imported from '{printable(source.resolve().name)}'",
         licence="as the text's owner says",
         tokens=tokens,
     )
@@ -132,7 +132,7 @@ def _numbered(file: Path, known: dict[str, int], *, tokens: Tokens) -> np.ndarra
         raise StoreError(f"{file}: not a text: it has zero bytes")
     if not text.strip():
         raise StoreError(f"{file}: holds no text")
-    if tokens == "word" and not text.endswith("\n"):
+    if tokens != "char" and not text.endswith("\n"):
         text += "\n"
     # Line by line, so that the words of a long text are never all in memory.
     words = (word for line in text.splitlines(keepends=True) for word in tokenize(line, tokens=tokens))
@@ -153,15 +153,18 @@ def _cut(train: np.ndarray, missing: Sequence[str], *, line_end: int) -> dict[st
 def _vocabulary(frequency: Mapping[str, int], *, source: Path, tokens: Tokens, size: int | None) -> list[str]:
     """The most frequent tokens of train, at most `size`, the most frequent first.
 
-    Words always have `<unk>` and `<eos>`; characters have `<unk>` if some would not be there.
+    Words always have `<eos>`. `<unk>` is always there with `word`; else if a text has it, or a token would be left out.
 
     Args: frequency: of every token in train, 0 for one that only the other splits have.
     """
-    special = [END_OF_LINE, UNKNOWN] if tokens == "word" else []
+    special = [] if tokens == "char" else [END_OF_LINE]
+    if tokens == "word" or UNKNOWN in frequency:
+        special.append(UNKNOWN)
     order = sorted((token for token in frequency if token not in special), key=lambda token: (-frequency[token], token))
     ordinary = [token for token in order if frequency[token]]
-    if tokens == "char" and (len(ordinary) < len(order) or (size is not None and len(ordinary) > size)):
-        special = [UNKNOWN]
+    is_short = size is not None and len(ordinary) + len(special) > size
+    if UNKNOWN not in special and (len(ordinary) < len(order) or is_short):
+        special.append(UNKNOWN)
     room = len(ordinary) if size is None else size - len(special)
     besides = f" besides {' and '.join(special)}" if special else ""
     if len(ordinary) < 2:

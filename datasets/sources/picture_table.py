@@ -4,6 +4,7 @@
     FOLDER/metadata.csv, or .jsonl              its paths count from FOLDER
     FOLDER/{train,valid,test}/metadata.csv      the same, a split each
 
+FOLDER may lie in folders that hold nothing else, and it may be a ZIP archive.
 A column of splits is followed; so are the splits' folders that all paths begin with.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from datasets.sources.class_folders import Labelled
 from datasets.splits import split_called
 from datasets.store import StoreError
 from datasets.store_format import SPLITS
-from foundation.file_tree import File, Folder, Problem
-from foundation.pictures import PictureError, read_file
+from foundation.file_tree import File, Folder, Problem, parts_of
+from foundation.pictures import PictureError, has_picture_suffix, read_file
 from foundation.text import listed, printable
 
 _PATH_COLUMNS = (
@@ -49,7 +49,11 @@ _Row = tuple[str, str, str | None]
 
 
 def find_tables(root: Folder) -> dict[str | None, tuple[Folder, File]]:
-    """Split -> its folder and the table in it; None for a table of the whole folder. Empty if there are none."""
+    """Split -> its folder and the table in it; None for a table of the whole folder. Empty if there are none.
+
+    A folder that holds nothing but one folder, as archives often do, is looked through.
+    Raises: StoreError: two tables are of one split.
+    """
     for name in _NAMES:
         if name in root.files:
             return {None: (root, root.files[name])}
@@ -58,29 +62,45 @@ def find_tables(root: Folder) -> dict[str | None, tuple[Folder, File]]:
         split = split_called(folder_name)
         table = next((folder.files[name] for name in _NAMES if name in folder.files), None)
         if split and table:
+            if split in found:
+                both = " and ".join(printable(one.path) for one in (found[split][1], table))
+                raise StoreError(f"{both} are both tables of the split {split}")
             found[split] = (folder, table)
+    if not found and not root.files and len(root.folders) == 1:
+        (inner,) = root.folders.values()
+        return find_tables(inner)
     return found
 
 
 def labelled_by_tables(
-    tables: Mapping[str | None, tuple[Folder, File]], problems: list[Problem], *, columns: Columns | None = None
+    root: Folder,
+    tables: Mapping[str | None, tuple[Folder, File]],
+    problems: list[Problem],
+    *,
+    columns: Columns | None = None,
 ) -> Labelled:
     """The files that the tables of a folder list. problems: takes files that are listed but absent, and the opposite.
 
-    Raises: StoreError: a table cannot be read, or there is no train.
+    Raises: StoreError: a table cannot be read, no file that is listed is there, or there is no train.
     """
     rows: list[tuple[File, str, str]] = []
+    absent: list[Problem] = []
+    not_listed = {id(file): file for file in root.all_files()}
     for split, (folder, table) in tables.items():
-        listed_files = {id(table)}
+        not_listed.pop(id(table))
         for path, label, own_split in _rows(table, columns):
             file = folder.find(path)
             if file is None:
-                problems.append((f"{folder.path}/{path}", f"no such file, though {table.path} lists it"))
+                absent.append((f"{folder.path}/{path}", f"no such file, though {table.path} lists it"))
                 continue
-            listed_files.add(id(file))
+            not_listed.pop(id(file), None)
             rows.append((file, label, own_split or split or "train"))
-        problems += [(file.path, f"not in {table.path}") for file in folder.all_files() if id(file) not in listed_files]
-    return _labelled(rows, where=next(iter(tables.values()))[1].path)
+    where = next(iter(tables.values()))[1].path
+    if not rows:
+        first = printable(absent[0][0])
+        raise StoreError(f"{printable(where)}: none of the {len(absent)} files that it lists is there (first: {first})")
+    problems += [*absent, *((file.path, "no table lists it") for file in not_listed.values())]
+    return _labelled(rows, where=where)
 
 
 def labelled_by_table(source: Path, *, columns: Columns | None = None) -> Labelled:
@@ -126,33 +146,35 @@ def _rows(table: File, columns: Columns | None) -> Iterator[_Row]:
         raise StoreError(f"{where}: {error}") from error
     except UnicodeDecodeError as error:
         raise StoreError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    read = _json_records if table.path.endswith(".jsonl") else _csv_records
-    records = list(read(text, where))
+    if table.path.endswith(".jsonl"):
+        records = list(_json_records(text, where))
+    else:
+        records = list(_csv_records(text, where, has_header=columns is not None))
     if not records:
         raise StoreError(f"{where}: holds no row")
-    path_column, label_column, split_column = _columns(records[0][1], columns, where=where)
-    paths = [record.get(path_column) or "" for _, record in records]
+    names = dict.fromkeys(name for _, record in records for name in record)  # lines of JSON may leave some out
+    path_column, label_column, split_column = _columns(list(names), columns, where=where)
+    paths = [(record.get(path_column) or "").replace("\\", "/") for _, record in records]
+    outermost = [split_called(next(iter(parts_of(path)), "")) for path in paths]
     # A folder of each split in front of every path says as much as a column does.
-    has_splits_in_paths = split_column is None and all(split_called(path.partition("/")[0]) for path in paths)
-    for (line, record), path in zip(records, paths, strict=True):
+    has_splits_in_paths = split_column is None and all(outermost)
+    for (line, record), path, split in zip(records, paths, outermost, strict=True):
         label = record.get(label_column)
         if not path or not label:
             raise StoreError(f"{where}: line {line} has no {label_column if path else path_column}")
-        split = None
-        if has_splits_in_paths:
-            split = split_called(path.partition("/")[0])
-        elif split_column and (value := record.get(split_column)):
-            split = split_called(value)
-            if split is None:
+        if not has_splits_in_paths:
+            value = record.get(split_column) if split_column else None
+            split = split_called(value) if value else None
+            if value and split is None:
                 raise StoreError(
                     f"{where}: line {line} has the split '{printable(value)}'; expected {', '.join(SPLITS)}"
                 )
         yield path, label, split
 
 
-def _columns(record: Mapping[str, str], columns: Columns | None, *, where: str) -> tuple[str, str, str | None]:
+def _columns(found: Sequence[str], columns: Columns | None, *, where: str) -> tuple[str, str, str | None]:
     """The columns of paths, labels and splits, by the names that people give them."""
-    by_name = {name.strip().lower(): name for name in record}
+    by_name = {name.strip().lower(): name for name in found}
 
     def first(names: Sequence[str]) -> str | None:
         return next((by_name[name] for name in names if name in by_name), None)
@@ -162,18 +184,22 @@ def _columns(record: Mapping[str, str], columns: Columns | None, *, where: str) 
     if path is None or label is None:
         missing = "paths" if path is None else "labels"
         raise StoreError(
-            f"{where}: no column of {missing}: it has {listed(list(record))}, "
+            f"{where}: no column of {missing}: it has {listed(found)}, "
             f"expected {' or '.join(wanted[path is not None])}; name both with --columns PATHS,LABELS"
         )
     return path, label, first(_SPLIT_COLUMNS)
 
 
-def _csv_records(text: str, where: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields of every row but the first, which names the columns, unless it names a file already."""
+def _csv_records(text: str, where: str, *, has_header: bool) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and fields of every row but the first, which names the columns.
+
+    Args: has_header: it does in any case; otherwise not where it begins with the name of a picture.
+    """
     first_line = text.partition("\n")[0].strip("\r")
     delimiter = max(",;\t", key=first_line.count)
     fields = first_line.split(delimiter)
-    names = ("path", "label", "split")[: len(fields)] if re.search(r"\.\w{2,5}\"?$", fields[0]) else None
+    is_row = not has_header and has_picture_suffix(fields[0].strip(' "'))
+    names = ("path", "label", "split")[: len(fields)] if is_row else None
     reader = csv.DictReader(
         io.StringIO(text, newline=""), delimiter=delimiter, fieldnames=names, restval="", strict=True
     )

@@ -41,7 +41,7 @@ class PublishedText:
                 files[split] = found
         if missing:
             raise StoreError(f"{folder}: lacks {', '.join(missing)}")
-        text_files.build(files, path, name=self.name, source=self.source, licence=self.licence)
+        text_files.build(files, path, name=self.name, source=self.source, licence=self.licence, tokens="whitespace")
 
 
 # Each at a fixed commit, so that the files stay what their digests say.

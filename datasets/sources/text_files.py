@@ -1,4 +1,4 @@
-"""A text store from plain text files, one a split: tokens separated by blanks, each line's end a token of its own.
+"""A text store from plain text files, one a split: tokens separated by whitespace, each line's end a token of its own.
 
 The form in which Penn Treebank and WikiText are distributed: words outside the vocabulary already stand as `<unk>`.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.store import StoreError
 from datasets.store_writer import write_text_store
-from datasets.tokens import END_OF_LINE
+from datasets.tokens import Tokens, tokenize
 
 
 def build(
@@ -24,10 +24,11 @@ def build(
     name: str,
     source: str,
     licence: str,
+    tokens: Tokens,
 ) -> None:
     """Write the text store at `path`. Token numbers go by frequency in train, then alphabetically.
 
-    Args: files: text file of each split.
+    Args: files: text file of each split. tokens: what makes a new text into such tokens.
     Raises: StoreError: a file is missing, empty or not UTF-8, or valid or test has a word that train lacks.
     """
     words = {split: _read_words(file) for split, file in files.items()}
@@ -48,13 +49,16 @@ def build(
         vocabulary=vocabulary,
         source=source,
         licence=licence,
+        tokens=tokens,
     )
 
 
 def _read_words(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8") as lines:
-            words = list(chain.from_iterable([*line.split(), END_OF_LINE] for line in lines))
+            # A last line without its end counts as a line.
+            whole = (line.removesuffix("\n") + "\n" for line in lines)
+            words = list(chain.from_iterable(tokenize(line, tokens="whitespace") for line in whole))
     except FileNotFoundError as error:
         raise StoreError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:

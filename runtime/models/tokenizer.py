@@ -80,6 +80,6 @@ class Tokenizer:
 
     def _not_known(self, missing: Sequence[str]) -> str:
         named = ", ".join(map(repr, missing[:_MOST_NAMED])) + (" and others" if len(missing) > _MOST_NAMED else "")
-        near = difflib.get_close_matches(missing[0], self.vocabulary) if self.tokens == "word" else []
+        near = difflib.get_close_matches(missing[0], self.vocabulary) if self.tokens != "char" else []
         suggestion = f"; near {missing[0]!r} are {', '.join(map(repr, near))}" if near else ""
         return f"{named}: not in the vocabulary of {len(self.vocabulary):,}{suggestion}"

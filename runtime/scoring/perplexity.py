@@ -76,8 +76,8 @@ def evaluate_text(
 
 def _check_match(model: LanguageModel, store: TextStore) -> None:
     tokenizer = model.tokenizer
-    if store.tokens != tokenizer.tokens:
-        theirs, ours = UNITS[store.tokens], UNITS[tokenizer.tokens]
+    theirs, ours = UNITS[store.tokens], UNITS[tokenizer.tokens]
+    if theirs != ours:
         raise EvaluationError(f"{store.name}: its tokens are {theirs}, but those of {model.path} are {ours}")
     if tuple(store.vocabulary) != tokenizer.vocabulary:
         difference = first_difference(store.vocabulary, tokenizer.vocabulary, noun="token", path=model.path)

@@ -37,7 +37,7 @@ class LanguageModelling:
     """A data set's name, or the path of a store."""
     kind: Literal["language-modelling"] = LANGUAGE_MODELLING
     tokens: Literal["word", "char"]
-    """What a token is."""
+    """What a token is: a word, however words were parted, or a character."""
     vocabulary_size: int
     """Different tokens; the words themselves stay in the data set's store."""
 

@@ -262,7 +262,11 @@ def _encoding(text_or_file: str) -> str:
     if text_or_file == "-":
         return sys.stdin.read()
     if os.path.isfile(text_or_file):
-        return Path(text_or_file).read_text(encoding="utf-8")
+        try:
+            return Path(text_or_file).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            problem = f"not UTF-8 text ({error.reason} at byte {error.start})"
+            raise ArchitectureError(text_or_file, [problem]) from error
     if any(letter.isalpha() for letter in text_or_file):
         raise ArchitectureError(text_or_file, ["no such file, and not the whole numbers of an encoding either"])
     return text_or_file

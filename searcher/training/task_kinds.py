@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from datasets.catalog import check_is_here, load_images, load_text
 from datasets.store import ImageStore, TextStore
@@ -90,4 +90,5 @@ def task_of(store: Store, *, dataset: str) -> Task:
     """The task that a store's data sets. Raises: ConfigError: it cannot be one."""
     if isinstance(store, ImageStore):
         return ImageClassification(dataset=dataset, input_shape=store.image_shape, classes=store.classes)
-    return LanguageModelling(dataset=dataset, tokens=store.tokens, vocabulary_size=len(store.vocabulary))
+    tokens: Literal["word", "char"] = "char" if store.tokens == "char" else "word"
+    return LanguageModelling(dataset=dataset, tokens=tokens, vocabulary_size=len(store.vocabulary))

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from datasets.augmented_sheet import augmented_sheet, kinds
 from datasets.contact_sheet import contact_sheet
 from datasets.export import export
 from datasets.sources import own_pictures, own_text
+from datasets.sources.published_text import WIKITEXT_2
 from datasets.store import ImageStore, StoreError, TextStore, open_store
 from datasets.store_writer import write_image_store
-from tests.datasets.conftest import Outcome, write_small_store, write_small_text_store
+from foundation.pictures import Resize
+from tests.datasets.conftest import Outcome, random_images, write_small_store, write_small_text_store
 
 Run = Callable[..., Outcome]
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
@@ -55,6 +58,19 @@ def test_large_images_come_smaller_and_grey_ones_grey(tmp_path: Path) -> None:
     assert isinstance(store, ImageStore)
     sheet = np.asarray(contact_sheet(store, "train", num_columns=2))
     assert (sheet == 77).all(axis=2).sum() == 4 * 128 * 64
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_one_pixel_high_are_drawn(tmp_path: Path, channels: int) -> None:
+    colour = (255, 0, 0)[:channels]
+    chunk = (np.full((4, 1, 64, channels), colour, np.uint8), np.arange(4) % 2)
+    write_image_store(tmp_path / "x.h5", name="x", splits={"train": chunk}, classes=("a", "b"), source="", licence="")
+    store = open_store(tmp_path / "x.h5")
+    assert isinstance(store, ImageStore)
+    sheet = np.asarray(contact_sheet(store, "train", num_columns=2))
+    assert (sheet == (colour if channels == 3 else 255)).all(axis=2)[27:29].sum() == 2 * 64
+    rows = (augmented_sheet(store, "train", augmentation=None, num_columns=2).height - 6) // (1 + 28)
+    assert rows == len(kinds(store.image_shape))  # not crop_border=black
 
 
 def test_show_writes_the_sheet(run: Run, tmp_path: Path) -> None:
@@ -157,12 +173,37 @@ def test_a_text_is_exported_and_imported_as_it_was(tmp_path: Path) -> None:
     assert words[1][: len(words[0])] == words[0]
 
 
+def test_a_published_text_is_exported_and_imported_as_it_was(run: Run, tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        text = " The <unk> @-@ the ’s \n \n = It =\n"
+        (tmp_path / f"wiki.{split}.tokens").write_text(text, encoding="utf-8")
+    WIKITEXT_2.build(tmp_path, tmp_path / "before.h5")
+    before = open_store(tmp_path / "before.h5")
+    assert isinstance(before, TextStore)
+    told = run("export", before.path, "--out", tmp_path / "texts").stderr
+    assert told == "to keep what its tokens are, import it with --tokens whitespace\n"
+    own_text.build(tmp_path / "texts", tmp_path / "after.h5", name="x", tokens="whitespace")
+    after = open_store(tmp_path / "after.h5")
+    assert isinstance(after, TextStore)
+    assert (after.sha256, after.vocabulary) == (before.sha256, before.vocabulary)
+
+
 def test_an_export_takes_nothing_elses_place(run: Run, tmp_path: Path) -> None:
     store = write_small_store(tmp_path / "x.h5")
     first = run("export", store.path, "--out", tmp_path / "files")
     assert (first.status, first.stdout) == (0, f"{tmp_path}/files: 80 images 8×6×3 in 3 classes\n")
     again = run("export", store.path, "--out", tmp_path / "files")
     assert (again.status, again.stderr) == (2, f"error: {tmp_path}/files: is there already; give a name that is free\n")
+
+
+def test_an_export_says_how_its_pictures_were_resized(run: Run, tmp_path: Path) -> None:
+    pictures = random_images(20, (8, 6, 3), num_classes=2)
+    for resize in get_args(Resize):
+        path, folder = tmp_path / f"{resize}.h5", tmp_path / resize
+        splits, classes = {"train": pictures}, ("a", "b")
+        write_image_store(path, name="x", splits=splits, classes=classes, source="", licence="", resize=resize)
+        told = "to keep how a model resizes pictures, import it with --fit crop\n" if resize == "center_crop" else ""
+        assert run("export", path, "--out", folder).stderr == told
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:

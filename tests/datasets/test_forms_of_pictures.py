@@ -76,6 +76,32 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert build(tmp_path / "vehicles")[0].classes == ("car", "plane", "train")
 
 
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        (["car", "plane", "train"], "folders of splits (train) and others beside them (car, plane)"),
+        (["invalid", "valid"], "has a folder 'valid' but no folder 'train'"),
+    ],
+)
+def test_classes_that_are_called_as_splits_can_be_taken_as_classes(
+    tmp_path: Path, classes: list[str], found: str
+) -> None:
+    for name in classes:
+        make_folder(tmp_path / "mine" / name, count=6)
+    message = refusal(tmp_path / "mine")
+    assert found in message
+    assert message.endswith("--as-classes")
+    assert build(tmp_path / "mine", as_classes=True)[0].classes == tuple(classes)
+
+
+def test_splits_stay_splits_where_the_folders_in_them_are_taken_as_classes(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("photos", "samples"):
+            make_folder(tmp_path / "mine" / split / name, count=6)
+    store, _ = build(tmp_path / "mine", as_classes=True)
+    assert (store.classes, store.counts["test"]) == (("photos", "samples"), 24)
+
+
 def test_a_level_too_high_is_refused_with_what_was_found(tmp_path: Path) -> None:
     for name in ("photos", "samples"):
         make_folder(tmp_path / "repository" / name, count=6)
@@ -226,6 +252,18 @@ def test_names_that_lead_out_of_an_archive_are_left_alone(tmp_path: Path) -> Non
     assert not (tmp_path.parent / "outside.png").exists()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
+def test_names_in_an_archive_that_does_not_say_their_encoding_keep_accents(tmp_path: Path, encoding: str) -> None:
+    name = "été".encode(encoding)
+    ascii_name = "x" * len(name)
+    folder = make_folder(tmp_path / "seasons")
+    (folder / "cat").rename(folder / ascii_name)
+    path = zipped(folder)
+    path.write_bytes(path.read_bytes().replace(f"{ascii_name}/".encode(), name + b"/"))
+    store, report = build(path)
+    assert (store.classes, report.unreadable) == (("dog", "été"), [])
+
+
 def test_damaged_members_of_an_archive_are_left_out(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pets")
     whole = (folder / "dog" / "4.png").read_bytes()
@@ -298,6 +336,45 @@ def test_hugging_faces_metadata_is_followed(tmp_path: Path, form: str, packed: b
     assert [Path(path).name for path, _ in report.passed_over] == ["unlisted.png", "unlisted.png"]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_table_in_a_folder_within_folders_is_followed(tmp_path: Path, packed: bool) -> None:
+    pictures = tmp_path / "download" / "photos-main" / "photos"
+    lines = [
+        f"{camera}/{name},{n % 2}" for camera in ("cam1", "cam2") for n, name in enumerate(flat(pictures / camera))
+    ]
+    (pictures / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    source = tmp_path / "download"
+    store, report = build(zipped(source) if packed else source)
+    assert (store.classes, sum(store.counts.values()), report.passed_over) == (("0", "1"), 24, [])
+
+
+def test_two_tables_of_one_split_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "eval", "test"):
+        lines = [f"{name},{n % 2}" for n, name in enumerate(flat(tmp_path / "hub" / split))]
+        (tmp_path / "hub" / split / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    tables = f"{tmp_path}/hub/eval/metadata.csv and {tmp_path}/hub/test/metadata.csv"
+    assert refusal(tmp_path / "hub") == f"{tables} are both tables of the split test"
+
+
+def test_files_beside_the_folders_of_tables_are_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        lines = [f"{name},{n % 2}" for n, name in enumerate(flat(tmp_path / "hub" / split))]
+    (tmp_path / "hub" / "train" / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    _, report = build(tmp_path / "hub")
+    assert (f"{tmp_path}/hub/test/0.png", "no table lists it") in report.passed_over
+    assert len(report.passed_over) == 12
+
+
+def test_columns_are_those_of_all_lines_of_json(tmp_path: Path) -> None:
+    records = [{"file_name": name, "label": n % 2, "split": "test"} for n, name in enumerate(flat(tmp_path, count=24))]
+    for record in records[6:]:
+        record["split"] = "train"
+    del records[6]["split"]
+    records.insert(0, records.pop(6))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert build(tmp_path)[0].counts["test"] == 6
+
+
 @pytest.mark.parametrize("character", ["\u2028", "\u0085"])
 def test_json_lines_end_where_lines_of_json_do(tmp_path: Path, character: str) -> None:
     classes = (f"a {character}", "b")
@@ -307,12 +384,18 @@ def test_json_lines_end_where_lines_of_json_do(tmp_path: Path, character: str) -
     assert build(tmp_path)[0].classes == classes
 
 
-def test_folders_of_splits_in_the_paths_of_a_table_are_splits(tmp_path: Path) -> None:
-    lines = [
-        f"{split}/{name},{n % 2}" for split in ("train", "validation") for n, name in enumerate(flat(tmp_path / split))
-    ]
-    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
-    store, _ = build(tmp_path)
+@pytest.mark.parametrize("form", ["{}/{}", "./{}/{}", "{}\\{}", "/{}/{}"])
+@pytest.mark.parametrize("table", ["metadata.csv", "labels.csv"])
+def test_folders_of_splits_in_the_paths_of_a_table_are_splits(tmp_path: Path, form: str, table: str) -> None:
+    lines = []
+    for split in ("train", "validation"):
+        for number, name in enumerate(flat(tmp_path / split)):
+            lines.append(f"{form.format(split, name)},{number % 2}")
+    (tmp_path / table).write_text("\n".join(["file_name,label", *lines]))
+    if form.startswith("/") and table == "labels.csv":
+        assert "/train/0.png: no such file" in refusal(tmp_path / table)
+        return
+    store, _ = build(tmp_path if table == "metadata.csv" else tmp_path / table)
     assert store.counts["valid"] == 12
 
 
@@ -335,6 +418,24 @@ def test_a_table_that_says_too_little_is_refused(tmp_path: Path, text: str | byt
     path = tmp_path / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert re.search(re.escape(message), refusal(path))
+
+
+@pytest.mark.parametrize("paths", ["{}", "elsewhere/{}.png", "./"])
+def test_a_table_none_of_whose_files_is_there_names_the_first(tmp_path: Path, paths: str) -> None:
+    lines = [f"{paths.format(number)},{number % 2}" for number in range(len(flat(tmp_path)))]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    first = f"{tmp_path}/{paths.format(0)}"
+    assert refusal(tmp_path) == f"{tmp_path}/metadata.csv: none of the 12 files that it lists is there (first: {first})"
+
+
+def test_a_header_that_ends_like_a_files_name_is_a_header(tmp_path: Path) -> None:
+    rows = [f"{name},{number % 2}" for number, name in enumerate(flat(tmp_path))]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["image.name,label", *rows]))
+    assert "no column of paths: it has 'image.name', 'label'" in refusal(path)
+    assert build(path, columns=("image.name", "label"))[0].classes == ("0", "1")
+    path.write_text("\n".join(["image.png,label", *rows]))
+    assert build(path, columns=("image.png", "label"))[1].unreadable == []
 
 
 def test_columns_are_refused_where_there_is_no_table(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -153,12 +154,28 @@ def test_characters_have_unk_only_where_it_is_needed(tmp_path: Path) -> None:
     assert text(small, "train") == "abba\nab<unk><unk>\n"
 
 
+def test_words_between_whitespace_are_all_kept_unless_a_size_is_given(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", train="The U.S. The\n", valid="The U.S.\n", test="The\n")
+    assert build(folder, "whitespace").vocabulary == ("The", "<eos>", "U.S.")
+    folder = write(tmp_path / "mine", train="a A a b\n" * 2, valid="a\n", test="c\n")
+    assert build(folder, "whitespace").vocabulary == ("a", "<eos>", "A", "b", "<unk>")
+    assert build(folder, "whitespace", vocabulary_size=4).vocabulary == ("a", "<eos>", "<unk>", "A")
+    folder = write(tmp_path / "mine", train="a a b b c <unk>\n", valid="a\n", test="c\n")
+    assert build(folder, "whitespace", vocabulary_size=4).vocabulary == ("<unk>", "a", "b", "<eos>")
+
+
 def test_a_text_comes_back_word_for_word(tmp_path: Path) -> None:
     verse = "'Tis true: the King's men -- \"all\" of them -- won't come.\r\nÊtre, 猫 and 1,000.5!\n\n"
     store = build(write(tmp_path / "mine", train=verse * 30, valid=verse, test=verse))
     words = [store.vocabulary[number] for number in store.stream("valid")]
     assert words == tokenize(verse, tokens="word")
     assert "<unk>" not in words
+
+
+def test_a_file_may_have_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"cr\xe9ation.txt")
+    path.write_text(POEM)
+    assert build(path).source == r"imported from 'cr\xe9ation.txt'"
 
 
 def test_a_byte_order_mark_is_no_token(tmp_path: Path) -> None:

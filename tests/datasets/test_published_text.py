@@ -31,7 +31,7 @@ def test_the_published_files_become_a_store_of_their_words(
     published.build(tmp_path, tmp_path / "x.h5")
     store = open_store(tmp_path / "x.h5")
     assert isinstance(store, TextStore)
-    assert (store.name, store.tokens) == (published.name, "word")
+    assert (store.name, store.tokens) == (published.name, "whitespace")
     texts = {split: " ".join(store.vocabulary[number] for number in store.stream(split)) for split in SPLITS}
     assert texts == {"train": "a N <unk> <eos> <eos>", "valid": "a <eos>", "test": "<unk> <eos>"}
 

@@ -297,7 +297,7 @@ def test_a_wrong_store_is_refused_with_what_is_wrong(tmp_path: Path, damage: Any
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda file: file.attrs.update(tokens="letter"), "tokens is 'letter', expected one of word, char"),
+        (lambda file: file.attrs.update(tokens="letter"), "tokens is 'letter', expected one of word, whitespace, char"),
         (lambda file: file.pop("vocabulary"), "'vocabulary' is not a dataset of strings"),
         (lambda file: _replace(file, "valid/tokens", np.arange(10)), "valid/tokens is not a dataset uint16 [N] or"),
         (lambda file: _replace(file, "valid/tokens", np.zeros(0, np.uint16)), "valid is empty"),

@@ -12,7 +12,7 @@ def build(folder: Path, **texts: str | bytes) -> TextStore:
     files = {split: folder / f"{split}.txt" for split in texts}
     for split, text in texts.items():
         files[split].write_bytes(text if isinstance(text, bytes) else text.encode())
-    text_files.build(files, folder / "x.h5", name="x", source="s", licence="l")
+    text_files.build(files, folder / "x.h5", name="x", source="s", licence="l", tokens="whitespace")
     store = open_store(folder / "x.h5")
     assert isinstance(store, TextStore)
     return store

@@ -33,6 +33,13 @@ def test_words_are_lower_cased_and_marks_stand_alone(text: str, words: str) -> N
     assert tokenize(text, tokens="word") == words.split()
 
 
+def test_words_between_whitespace_stay_as_they_are_written() -> None:
+    text = "The U.S. <unk> e\u0301te\u0301\u2028@-@ ’s\n \nEnd"
+    words = ["The", "U.S.", "<unk>", "e\u0301te\u0301", "@-@", "’s", "<eos>", "<eos>", "End"]
+    assert tokenize(text, tokens="whitespace") == words
+    assert tokenize(detokenize(words, tokens="whitespace"), tokens="whitespace") == words
+
+
 def test_only_a_line_feed_makes_the_end_of_a_line() -> None:
     assert "<eos>" not in tokenize("a <eos> b\x0b\u2028c", tokens="word")
 

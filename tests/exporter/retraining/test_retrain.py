@@ -289,6 +289,10 @@ def test_a_spec_of_another_vocabulary_is_not_trained(store: TextStore) -> None:
     assert str(error.value) == "the spec is for text of 12 different words, but letters has text of 11 different words"
 
 
+def test_a_spec_of_words_is_trained_on_words_however_they_were_parted(store: TextStore) -> None:
+    check_task(SPEC, replace(store, tokens="whitespace"))
+
+
 def test_every_epochs_line_names_what_it_measures(
     store: TextStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,13 +44,21 @@ def test_a_line_ends_with_a_word_or_with_a_character() -> None:
     assert Tokenizer("char", ("a", "b"), unknown=None, end_of_line=None).line_end_token is None
 
 
+def test_a_prompt_is_read_as_the_text_that_the_model_was_trained_on() -> None:
+    tokenizer = Tokenizer("whitespace", ("<eos>", "The", "U.S.", "’s"), unknown=None, end_of_line="<eos>")
+    assert tokenizer.encode("The U.S. ’s\n") == ([1, 2, 3, 0], [])
+    assert tokenizer.decode([1, 2, 3, 0]) == "The U.S. ’s\n"
+    with pytest.raises(TokenizerError, match="near 'THe' are 'The'"):
+        tokenizer.encode("THe")
+
+
 _WHOLE = {"tokens": "word", "vocabulary": ["a", "b"], "unknown": None, "end_of_line": None}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tokens": "syllable"}, "tokens is 'syllable', expected one of word, char"),
+        ({"tokens": "syllable"}, "tokens is 'syllable', expected one of word, whitespace, char"),
         ({"vocabulary": []}, "vocabulary is not a list of strings"),
         ({"vocabulary": ["a", 3]}, "vocabulary is not a list of strings"),
         ({"vocabulary": ["a", "a"]}, "vocabulary holds a string twice"),

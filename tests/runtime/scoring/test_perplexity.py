@@ -74,6 +74,12 @@ def test_the_length_of_the_windows_changes_nothing(
     assert evaluate_text(model, store=store, split="test").nll == pytest.approx(whole.nll, rel=1e-7)
 
 
+def test_the_same_words_are_scored_however_they_were_parted(tmp_path: Path) -> None:
+    model = SequenceModel.open(save_run(tmp_path / "run"), provider="cpu")
+    stores = [_store(tmp_path / f"{tokens}.h5", _text(9), tokens=tokens) for tokens in ("word", "whitespace")]
+    assert len({evaluate_text(model, store=store, split="test").nll for store in stores}) == 1
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "tokens", "message"),
     [

@@ -297,6 +297,13 @@ def test_import_names_what_is_wrong(run_enas: _Enas, text: str, message: str) ->
 # --- report and search ------------------------------------------------------------------------------------------------
 
 
+def test_import_of_what_is_no_text_says_so(run_enas: _Enas, tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04\xff")
+    outcome = run_enas("spec", "import", tmp_path / "photos.zip")
+    assert outcome.code == 2
+    assert outcome.err == f"error: {tmp_path}/photos.zip: not UTF-8 text (invalid start byte at byte 4)\n"
+
+
 def test_report_prints_the_path_of_the_page(run_enas: _Enas, spec_path: Path) -> None:
     outcome = run_enas("report", spec_path.parent)
     assert (outcome.code, outcome.out) == (0, f"{spec_path.parent / 'report.html'}\n")
