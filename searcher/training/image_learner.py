@@ -267,11 +267,14 @@ def classification_loss(
         smoothing = training.label_smoothing
         if class_weights is None:
             return functional.cross_entropy(of.float(), labels, label_smoothing=smoothing)
-        # torch's own mean is over the weights of the batch, in which a rare class alone would count no more than any.
-        each = functional.cross_entropy(
-            of.float(), labels, weight=class_weights, label_smoothing=smoothing, reduction="none"
-        )
-        return each.mean()
+        # torch's own weights would make the smoothed part of a frequent image's target count as the rare classes do,
+        # whose logits would then be its best; and its mean is over the weights of the batch, in which a rare class
+        # alone would count no more than any.
+        shares = labels if labels.ndim == 2 else functional.one_hot(labels, of.shape[1])
+        weights = shares * class_weights  # [B, K]
+        log_probs = of.float().log_softmax(1)
+        of_labels, of_all = (weights * log_probs).sum(1), weights.sum(1) * log_probs.mean(1)
+        return -((1 - smoothing) * of_labels + smoothing * of_all).mean()
 
     loss = cross_entropy(logits)
     return loss if auxiliary_logits is None else loss + training.auxiliary_weight * cross_entropy(auxiliary_logits)

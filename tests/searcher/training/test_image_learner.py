@@ -77,6 +77,27 @@ def test_a_balanced_loss_lets_every_class_count_alike(tmp_path: Path) -> None:
     assert sum(pull) == pytest.approx(-2 / 3)  # as without weights: 12 images of weight 1 on the mean
 
 
+def test_smoothed_labels_leave_an_image_the_weight_of_its_class(tmp_path: Path) -> None:
+    """A class's weight is that of its images, whatever part of their targets is spread over other classes."""
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.from_numpy(UNEQUAL)
+    training = ImageTraining(label_smoothing=0.1)
+    weights = torch.tensor([0.5, 2.0, 4.0])
+    each = nn.functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
+    whole = nn.functional.one_hot(labels, 3).float()
+    for of in (labels, whole):
+        weighted = classification_loss(logits, None, of, training=training, class_weights=weights)
+        torch.testing.assert_close(weighted, (weights[labels] * each).mean())
+    # Of two images mixed equally, each class's half of the loss has its own weight.
+    halves = (whole[:2] + whole[-2:]) / 2
+    mixed = classification_loss(logits[:2], None, halves, training=training, class_weights=weights)
+    parts = [
+        classification_loss(logits[:2], None, part, training=training, class_weights=weights)
+        for part in (whole[:2], whole[-2:])
+    ]
+    torch.testing.assert_close(mixed, (parts[0] + parts[1]) / 2)
+
+
 def test_mixed_images_count_for_each_class_by_its_share(tmp_path: Path) -> None:
     training = ImageTraining(augmentation=Augmentation(mixup=1.0))
     images, shares = next(iter(noise_learner(tmp_path, training=training).batches(epoch=0, start_step=0)))
