@@ -139,16 +139,19 @@ class ImageLearner:
                 yield images, labels, teacher.answers(images, numbers)
 
     def loss(self, network: Network, batch: tuple[Tensor, ...], *, progress: float) -> StepLoss:
-        """Cross entropy of a batch, with the auxiliary head's, and what a teacher adds."""
+        """Of a batch: see `classification_loss`."""
         images, labels, *answers = batch
         with computing(self._device, self._precision):
             logits, auxiliary_logits = network(images, drop_path_prob=self._training.drop_path_prob * progress)
         loss = classification_loss(
-            logits, auxiliary_logits, labels, training=self._training, class_weights=self._class_weights
+            logits,
+            auxiliary_logits,
+            labels,
+            training=self._training,
+            class_weights=self._class_weights,
+            distillation=self._distillation,
+            answers=answers[0] if answers else None,
         )
-        if self._distillation is not None and answers:
-            weight = self._distillation.weight
-            loss = (1 - weight) * loss + weight * self._distillation.loss(logits, answers[0])
         shown = labels if labels.ndim == 1 else labels.argmax(1)
         correct = (logits.detach().argmax(1) == shown).sum()
         return StepLoss(loss, correct, len(labels))
@@ -256,27 +259,34 @@ def classification_loss(
     *,
     training: ImageTraining,
     class_weights: Tensor | None = None,
+    distillation: Distillation | None = None,
+    answers: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy of logits [B, classes], plus the auxiliary head's with its weight: scalar.
+    """Cross entropy of logits [B, K], mixed with a teacher's loss, plus the auxiliary head's with its weight: scalar.
 
-    labels: int64 [B], or shares of the classes, float [B, classes]. class_weights: [classes], what an image of each
-    counts.
+    labels: int64 [B], or shares of the classes, float [B, K]. class_weights: [K], what an image of each counts.
+    answers: the teacher's, [B, M, K]; without them labels alone are learnt from.
     """
+    image_weights = None  # [B, K], of each class its share of the image's weight
+    if class_weights is not None:
+        image_weights = class_weights * (labels if labels.ndim == 2 else functional.one_hot(labels, logits.shape[1]))
 
     def cross_entropy(of: Tensor) -> Tensor:
         smoothing = training.label_smoothing
-        if class_weights is None:
+        if image_weights is None:
             return functional.cross_entropy(of.float(), labels, label_smoothing=smoothing)
         # torch's own weights would make the smoothed part of a frequent image's target count as the rare classes do,
         # whose logits would then be its best; and its mean is over the weights of the batch, in which a rare class
         # alone would count no more than any.
-        shares = labels if labels.ndim == 2 else functional.one_hot(labels, of.shape[1])
-        weights = shares * class_weights  # [B, K]
         log_probs = of.float().log_softmax(1)
-        of_labels, of_all = (weights * log_probs).sum(1), weights.sum(1) * log_probs.mean(1)
+        of_labels, of_all = (image_weights * log_probs).sum(1), image_weights.sum(1) * log_probs.mean(1)
         return -((1 - smoothing) * of_labels + smoothing * of_all).mean()
 
     loss = cross_entropy(logits)
+    if distillation is not None and answers is not None:
+        weights = None if image_weights is None else image_weights.sum(1)
+        taught = distillation.loss(logits, answers, image_weights=weights)
+        loss = (1 - distillation.weight) * loss + distillation.weight * taught
     return loss if auxiliary_logits is None else loss + training.auxiliary_weight * cross_entropy(auxiliary_logits)
 
 

@@ -17,6 +17,7 @@ from datasets.store import ImageStore
 from datasets.store_writer import write_image_store
 from foundation.document import ConfigError
 from searcher.presets.catalog import search_preset
+from searcher.training.distillation import Distillation
 from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
 from tests.searcher.noise import learner_of, noise_learner
 
@@ -37,7 +38,9 @@ def test_the_auxiliary_loss_is_weighted() -> None:
 UNEQUAL = np.array([0] * 9 + [1] * 2 + [2])
 
 
-def unequal_learner(tmp_path: Path, labels: np.ndarray = UNEQUAL, **training: Any) -> ImageLearner:
+def unequal_learner(
+    tmp_path: Path, labels: np.ndarray = UNEQUAL, *, distillation: Distillation | None = None, **training: Any
+) -> ImageLearner:
     """All splits hold black images of these labels, of three classes."""
     chunk = (np.zeros((len(labels), 12, 12, 1), np.uint8), labels)
     write_image_store(
@@ -48,7 +51,8 @@ def unequal_learner(tmp_path: Path, labels: np.ndarray = UNEQUAL, **training: An
         source="made up",
         licence="CC0-1.0",
     )
-    return learner_of(tmp_path / "noise.h5", training=ImageTraining(label_smoothing=0.0, **training))
+    settings = ImageTraining(label_smoothing=0.0, **training)
+    return learner_of(tmp_path / "noise.h5", training=settings, distillation=distillation)
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
@@ -96,6 +100,21 @@ def test_smoothed_labels_leave_an_image_the_weight_of_its_class(tmp_path: Path) 
         for part in (whole[:2], whole[-2:])
     ]
     torch.testing.assert_close(mixed, (parts[0] + parts[1]) / 2)
+
+
+def test_a_teacher_leaves_class_weights_and_the_auxiliary_heads_part_as_they_are(tmp_path: Path) -> None:
+    answers = 5 * nn.functional.one_hot(torch.from_numpy(UNEQUAL), 3).float()[:, None]  # of one model, sure and right
+    distillation = Distillation(lambda _: answers, temperature=4.0, weight=0.75)
+    learner = unequal_learner(tmp_path, distillation=distillation, class_weights="balanced", auxiliary_weight=0.4)
+    logits, auxiliary = (torch.zeros(12, 3, requires_grad=True) for _ in range(2))
+    batch = (torch.zeros(12, 1, 12, 12), torch.from_numpy(UNEQUAL), answers)
+    learner.loss(lambda images, **_: (logits, auxiliary), batch, progress=0.0).loss.backward()
+    assert logits.grad is not None
+    assert auxiliary.grad is not None
+    pull = [logits.grad[label == UNEQUAL, label].sum().item() for label in range(3)]
+    assert pull == pytest.approx([pull[0]] * 3)
+    pull = [auxiliary.grad[label == UNEQUAL, label].sum().item() for label in range(3)]
+    assert pull == pytest.approx([0.4 * -2 / 9] * 3)  # as without a teacher
 
 
 def test_mixed_images_count_for_each_class_by_its_share(tmp_path: Path) -> None:
