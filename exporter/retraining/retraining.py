@@ -167,20 +167,26 @@ class Retraining:
             kept, score = self._best_of(scores)
             if self.epoch == 0 and not math.isfinite(score.loss):
                 raise DivergedError("the loss on valid is not a number")
-            record |= {f"valid_{metric}": score.value, "valid_loss": score.loss}
+            record |= {f"valid_{metric}": score.value, "valid_loss": score.loss} | self.chosen_by(score)
             if len(scores) > 1:
                 record |= {"kept": kept, **{f"valid_{metric}_{name}": each.value for name, each in scores.items()}}
         self.epoch, self.step = self.epoch + 1, 0
         self.weights.totals.sums.zero_()
-        is_kept = score is None or is_no_worse(self.learner.metric, score, self.best)
+        is_kept = score is None or is_no_worse(self.learner.criterion, score, self.best)
         if is_kept:
             self.kept, self.kept_epoch, self.kept_form = score, self.epoch, kept
-        if score is not None and is_better(self.learner.metric, score, self.best):
+        if score is not None and is_better(self.learner.criterion, score, self.best):
             self.best, self.best_epoch = score, self.epoch
         patience = self.config.average_patience
         if patience and self.average is None and self.epoch - self.best_epoch >= patience:
             self.average = WeightAverage(self.network, share=1.0)
         return record, candidates[kept] if is_kept else None
+
+    def chosen_by(self, score: Score) -> dict[str, float]:
+        """A score's figure of valid by which epochs are chosen, by name, where that is not the metric."""
+        if self.learner.criterion == self.learner.metric or score.balanced is None:
+            return {}
+        return {f"valid_{self.learner.criterion}": score.balanced}
 
     def _estimate_norms(self, networks: Iterable[nn.Module]) -> None:
         if not has_norms(self.network):
@@ -194,7 +200,7 @@ class Retraining:
         """The first of the best."""
         best, *others = scores
         for name in others:
-            if is_better(self.learner.metric, scores[name], scores[best]):
+            if is_better(self.learner.criterion, scores[name], scores[best]):
                 best = name
         return best, scores[best]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from foundation.seeds import numpy_generator
 from searcher.running.device import Precision, computing, products_precision
 from searcher.running.distributed import ALONE, World
 from searcher.training.distillation import Distillation
-from searcher.training.learner import Half, Network, Score, StepLoss
+from searcher.training.learner import BALANCED, Half, Network, Score, StepLoss
 
 _VALID_SHARE = 4
 _EVALUATION_BATCH_SIZE = 250
@@ -46,7 +46,8 @@ class ImageTraining:
     """The last cell's at the end of training; it rises linearly over cells and steps. Authors' code: 0.4 in the end."""
     class_weights: Literal["none", "balanced"] = "none"
     """Of the loss. balanced: an image counts inversely to its class's share of train, 1 on the mean, so that rare
-    classes are learnt as well as frequent ones; accuracy may fall where balanced accuracy rises."""
+    classes are learnt as well as frequent ones, and the epoch is chosen by balanced accuracy; accuracy may fall where
+    that rises."""
 
     def __post_init__(self) -> None:
         if not self.auxiliary_weight >= 0:
@@ -100,6 +101,7 @@ class ImageLearner:
         self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
         self._valid = ImageBatches.load(store, "valid", device=device, memory_budget_bytes=max(for_valid, 1))
         self._class_weights: Tensor | None = None
+        self.criterion = self.metric if training.class_weights == "none" else BALANCED
         if training.class_weights == "balanced":
             counts = np.bincount(store.labels(train_on), minlength=len(store.classes))
             balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
@@ -237,8 +239,11 @@ class ImageLearner:
             sums += _answer_sums(network, *batch, label_smoothing=self._training.label_smoothing)
         *sums_of_classes, loss = self._world.sum(sums).tolist()
         hits, counts = sums_of_classes[:num_classes], sums_of_classes[num_classes:]
-        balanced = balance.balanced_accuracy(hits, counts) if balance.is_unequal(counts) else None
-        return Score(sum(hits) / count, count, loss / count, balanced)
+        score = Score(sum(hits) / count, count, loss / count)
+        if not balance.is_unequal(counts):
+            return score
+        balanced, error = balance.balanced_accuracy(hits, counts), balance.balanced_error(hits, counts)
+        return replace(score, balanced=balanced, balanced_error=error)
 
     def _correct(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
         return correct_answers(lambda x: network(x)[0], images, labels, precision=self._precision)

@@ -73,7 +73,7 @@ class TextLearner:
     zero.
     """
 
-    metric = "perplexity"
+    metric = criterion = "perplexity"
 
     def __init__(
         self,

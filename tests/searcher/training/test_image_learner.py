@@ -19,6 +19,7 @@ from foundation.document import ConfigError
 from searcher.presets.catalog import search_preset
 from searcher.training.distillation import Distillation
 from searcher.training.image_learner import ImageLearner, ImageTraining, classification_loss
+from searcher.training.learner import Score, is_better, is_no_worse
 from tests.searcher.noise import learner_of, noise_learner
 
 
@@ -60,6 +61,28 @@ def test_always_the_largest_class_scores_a_third_in_balance(tmp_path: Path, spli
     largest = torch.tensor([1.0, 0.0, 0.0])
     score = unequal_learner(tmp_path).score(lambda images, **_: (largest.expand(len(images), 3), None), split)
     assert (score.value, score.balanced) == (0.75, pytest.approx(1 / 3))
+
+
+def test_the_standard_error_of_a_balanced_accuracy_is_of_a_mean_over_classes(tmp_path: Path) -> None:
+    """Of 4, 4 and 16 images of which 2, 1 and 4 are right."""
+    labels = np.array([0] * 4 + [1] * 4 + [2] * 16)
+    answers = torch.tensor([0, 0, 1, 1] + [1, 0, 0, 0] + [2] * 4 + [0] * 12)
+    logits = nn.functional.one_hot(answers, 3).float()
+    score = unequal_learner(tmp_path, labels).score(lambda images, **_: (logits, None), "valid")
+    assert score.balanced == pytest.approx((1 / 2 + 1 / 4 + 1 / 4) / 3)
+    assert score.balanced_error == pytest.approx(math.sqrt(1 / 4 / 4 + 3 / 16 / 4 + 3 / 16 / 16) / 3)
+
+
+def test_balanced_classes_have_balanced_accuracy_choose(tmp_path: Path) -> None:
+    learner = unequal_learner(tmp_path, class_weights="balanced")
+    assert (learner.metric, learner.criterion) == ("accuracy", "balanced_accuracy")
+    largest, fair = Score(0.95, 1000, 0.2, 0.5, 0.0), Score(0.90, 1000, 0.3, 0.90, 0.02)
+    assert is_better(learner.criterion, fair, largest)
+    assert not is_no_worse(learner.criterion, largest, fair)
+    assert is_no_worse(learner.criterion, replace(largest, balanced=0.8801), fair)
+    assert not is_no_worse(learner.criterion, replace(largest, balanced=0.8799), fair)
+    equal = [Score(0.9, 1000, 0.2), Score(0.8, 1000, 0.1)]  # of a split whose classes accuracy does not mislead about
+    assert is_better(learner.criterion, *equal)
 
 
 def test_equal_classes_need_no_balance(tmp_path: Path) -> None:
