@@ -203,6 +203,26 @@ def test_a_network_that_is_replayed_learns_what_it_learns_otherwise(store: TextS
     replayed.load(plain.state())  # names are the network's own
 
 
+def test_a_checkpoint_with_earlier_names_is_read(store: TextStore) -> None:
+    first, second = (Retraining(SPEC, CONFIG, store=store, device=CPU) for _ in range(2))
+    first.best, first.best_epoch = Score(8.0, 59, 2.0), 3
+    first.kept, first.kept_epoch, first.kept_form = Score(8.1, 59, 2.1), 4, "weights"
+    state = first.state()
+    assert (state["best"], state["best_epoch"], state["kept_epoch"], state["kept_form"]) == (
+        (8.0, 59, 2.0, None, None),
+        3,
+        4,
+        "weights",
+    )
+    earlier = {"highest": "best", "highest_epoch": "best_epoch"}
+    earlier |= {"best": "kept", "best_epoch": "kept_epoch", "best_kept": "kept_form"}
+    others = {name: value for name, value in state.items() if name not in earlier.values()}
+    for one in (state, {**others, **{name: state[now] for name, now in earlier.items()}}):
+        second.load(one)
+        assert (second.best, second.best_epoch) == (first.best, 3)
+        assert (second.kept, second.kept_epoch, second.kept_form) == (first.kept, 4, "weights")
+
+
 def test_an_average_goes_on_from_a_checkpoint(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CONFIG, average_patience=1)
     first, second = (Retraining(SPEC, config, store=store, device=CPU) for _ in range(2))
