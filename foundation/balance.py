@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 _UNEQUAL = 1.5
@@ -21,3 +22,9 @@ def balanced_accuracy(hits: Sequence[float], counts: Sequence[float]) -> float:
     """
     recalls = [hit / count for hit, count in zip(hits, counts, strict=True) if count]
     return sum(recalls) / len(recalls)
+
+
+def balanced_error(hits: Sequence[float], counts: Sequence[float]) -> float:
+    """The standard error of `balanced_accuracy`, a mean of independent recalls. Args: as there."""
+    recalls = [(hit / count, count) for hit, count in zip(hits, counts, strict=True) if count]
+    return math.sqrt(sum(recall * (1 - recall) / count for recall, count in recalls)) / len(recalls)

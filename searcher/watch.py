@@ -152,11 +152,13 @@ def _course(records: Sequence[Mapping[str, Any]], figures: Figures) -> Iterator[
         yield f"reward {reward}" + (f" (random {control})" if control else "")
     if trained := figures.written(newest.get(f"train_{metric}")):
         yield f"train {metric} {trained}"
-    key = f"valid_{metric}"
+    # Where classes are balanced, epochs are chosen by balanced accuracy.
+    name = "balanced accuracy" if "valid_balanced_accuracy" in newest else metric
+    key = f"valid_{name.replace(' ', '_')}"
     scored = [record for record in records if isinstance(record.get(key), int | float)]
     if scored:
         best = (max if figures.percent else min)(scored, key=lambda record: record[key])
-        yield f"valid {metric} {figures.written(scored[-1][key])}"
+        yield f"valid {name} {figures.written(scored[-1][key])}"
         if best is not scored[-1]:
             yield f"best {figures.written(best[key])} in epoch {best['epoch']}"
 

@@ -32,6 +32,7 @@ from searcher.running.pacing import Checkpointer, Pace
 from searcher.running.progress import Progress
 from searcher.running.run_folder import RunError, RunFolder, versions
 from searcher.running.threads import threads_for
+from searcher.training.learner import measured
 from searcher.training.task_kinds import Store, task_of
 from searcher.training.weights_trainer import DivergedError
 
@@ -93,7 +94,7 @@ def retrain(
     if test.balanced is not None:
         summary["test_balanced_accuracy"] = test.balanced
     if run.kept is not None:
-        summary |= {f"valid_{metric}": run.kept.value, "valid_loss": run.kept.loss}
+        summary |= {f"valid_{metric}": run.kept.value, "valid_loss": run.kept.loss} | run.chosen_by(run.kept)
     if run.weights.rate_scale < 1:
         summary["rate_scale"] = run.weights.rate_scale
     if run.teachers is not None:
@@ -177,6 +178,7 @@ def train(
 
 def _train_epochs(run: Retraining, *, folder: RunFolder, course: Course) -> None:
     config, metric, progress = run.config, run.learner.metric, course.progress
+    criterion = run.learner.criterion
     while run.epoch < config.num_epochs:
         progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
         step_ms = course.take(run.train_epoch())
@@ -187,7 +189,7 @@ def _train_epochs(run: Retraining, *, folder: RunFolder, course: Course) -> None
         folder.append(record)
         best = ""
         if run.best is not None and run.best_epoch < run.epoch:
-            best = f", best {score_text(metric, run.best.value)} (epoch {run.best_epoch})"
+            best = f", best {score_text(criterion, measured(criterion, run.best))} (epoch {run.best_epoch})"
         progress.line(epoch_text(record, config, metric) + best + progress.time_left)
         warning = run.overfitting.look(record)
         if warning is not None:
@@ -195,7 +197,7 @@ def _train_epochs(run: Retraining, *, folder: RunFolder, course: Course) -> None
         if kept is not None:
             folder.write(BEST, {"network": kept.state_dict(), "epoch": run.kept_epoch, "kept": run.kept_form})
             if run.kept is not None:
-                progress.show(best=score_text(metric, run.kept.value))
+                progress.show(best=score_text(criterion, measured(criterion, run.kept)))
         course.checkpointer.save()
 
 

@@ -31,6 +31,14 @@ from searcher.training.weights_trainer import DivergedError, WeightsTrainer
 # Of training examples, from which the norms' statistics are taken at the end of an epoch.
 _NUM_NORM_EXAMPLES = 512
 
+_EARLIER_NAMES = {
+    "highest": "best",
+    "highest_epoch": "best_epoch",
+    "best": "kept",
+    "best_epoch": "kept_epoch",
+    "best_kept": "kept_form",
+}
+
 
 class Retraining:
     """A retraining under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
@@ -102,15 +110,16 @@ class Retraining:
             "average": self.average.state() if self.average else {},
             "weights": self.weights.state(),
             "overfitting": self.overfitting.state(),
-            "highest": astuple(self.best) if self.best else (),
-            "highest_epoch": self.best_epoch,
-            "best": astuple(self.kept) if self.kept else (),
-            "best_epoch": self.kept_epoch,
-            "best_kept": self.kept_form,
+            "best": astuple(self.best) if self.best else (),
+            "best_epoch": self.best_epoch,
+            "kept": astuple(self.kept) if self.kept else (),
+            "kept_epoch": self.kept_epoch,
+            "kept_form": self.kept_form,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Raises: CheckpointError: the state is of another kind of run."""
+        state = _with_present_names(state)
         with loading("the checkpoint"):
             self.epoch, self.step = state["epoch"], state["step"]
             self.network.load_state_dict(state["network"])
@@ -120,10 +129,10 @@ class Retraining:
             self.weights.load(state["weights"])
             if "overfitting" in state:  # earlier checkpoints have none
                 self.overfitting.load(state["overfitting"])
-            self.best = Score(*state["highest"]) if state["highest"] else None
-            self.best_epoch = state["highest_epoch"]
-            self.kept = Score(*state["best"]) if state["best"] else None
-            self.kept_epoch, self.kept_form = state["best_epoch"], state["best_kept"]
+            self.best = Score(*state["best"]) if state["best"] else None
+            self.best_epoch = state["best_epoch"]
+            self.kept = Score(*state["kept"]) if state["kept"] else None
+            self.kept_epoch, self.kept_form = state["kept_epoch"], state["kept_form"]
 
     @property
     def steps_done(self) -> int:
@@ -167,20 +176,26 @@ class Retraining:
             kept, score = self._best_of(scores)
             if self.epoch == 0 and not math.isfinite(score.loss):
                 raise DivergedError("the loss on valid is not a number")
-            record |= {f"valid_{metric}": score.value, "valid_loss": score.loss}
+            record |= {f"valid_{metric}": score.value, "valid_loss": score.loss} | self.chosen_by(score)
             if len(scores) > 1:
                 record |= {"kept": kept, **{f"valid_{metric}_{name}": each.value for name, each in scores.items()}}
         self.epoch, self.step = self.epoch + 1, 0
         self.weights.totals.sums.zero_()
-        is_kept = score is None or is_no_worse(self.learner.metric, score, self.best)
+        is_kept = score is None or is_no_worse(self.learner.criterion, score, self.best)
         if is_kept:
             self.kept, self.kept_epoch, self.kept_form = score, self.epoch, kept
-        if score is not None and is_better(self.learner.metric, score, self.best):
+        if score is not None and is_better(self.learner.criterion, score, self.best):
             self.best, self.best_epoch = score, self.epoch
         patience = self.config.average_patience
         if patience and self.average is None and self.epoch - self.best_epoch >= patience:
             self.average = WeightAverage(self.network, share=1.0)
         return record, candidates[kept] if is_kept else None
+
+    def chosen_by(self, score: Score) -> dict[str, float]:
+        """A score's figure of valid by which epochs are chosen, by name, where that is not the metric."""
+        if self.learner.criterion == self.learner.metric or score.balanced is None:
+            return {}
+        return {f"valid_{self.learner.criterion}": score.balanced}
 
     def _estimate_norms(self, networks: Iterable[nn.Module]) -> None:
         if not has_norms(self.network):
@@ -194,9 +209,14 @@ class Retraining:
         """The first of the best."""
         best, *others = scores
         for name in others:
-            if is_better(self.learner.metric, scores[name], scores[best]):
+            if is_better(self.learner.criterion, scores[name], scores[best]):
                 best = name
         return best, scores[best]
+
+
+def _with_present_names(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's state; earlier ones call the best score the highest, and the one that is kept the best."""
+    return {_EARLIER_NAMES.get(name, name): state[name] for name in state} if "highest" in state else state
 
 
 def make_network(spec: Spec, config: RetrainConfig, *, seed: int, **options: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from datasets.tokens import UNITS
 from exporter.retraining.config import RetrainConfig
 from foundation.text import shape_text
 from searcher.arch.tasks import ImageClassification, Task
+from searcher.training.learner import BALANCED, more_is_better
 
 
 def task_text(task: Task) -> str:
@@ -27,6 +28,8 @@ def result_text(summary: Mapping[str, Any]) -> str:
     balanced = summary.get("test_balanced_accuracy")
     beside = "" if balanced is None else f", balanced accuracy {score_text('accuracy', balanced)} (mean recall)"
     valid = f", valid {score_text(kind, summary[f'valid_{kind}'])}" if f"valid_{kind}" in summary else ""
+    if (chosen_by := f"valid_{BALANCED}") in summary:
+        valid = f", chosen by valid balanced accuracy, {score_text(BALANCED, summary[chosen_by])}{valid}"
     return (
         f"test {kind} {score_text(kind, summary[f'test_{kind}'])} {of}{beside} "
         f"(epoch {summary['best_epoch']}{valid}; {summary['parameters']:,} parameters)"
@@ -37,7 +40,7 @@ def score_text(metric: str, value: float | None) -> str:
     """`90.65%` or `123.40`; records have None for what is infinite."""
     if value is None or math.isinf(value):
         return "infinite"
-    if metric == "accuracy":
+    if more_is_better(metric):
         return f"{value:.2%}"
     return f"{value:.2f}" if value < 1e6 else f"{value:.1e}"
 
@@ -51,5 +54,7 @@ def epoch_text(record: Mapping[str, Any], config: RetrainConfig, metric: str) ->
     )
     if record.get("kept") == "average":
         figures += f" averaged ({score_text(metric, record[f'valid_{metric}_weights'])} not)"
+    if (key := f"valid_{BALANCED}") in record:
+        figures += f", valid balanced accuracy {score_text(BALANCED, record[key])}"
     pace = f", {record['step_ms']:.0f} ms a step" if "step_ms" in record else ""
     return f"epoch {record['epoch']}/{config.num_epochs}: loss {record['loss']:.3f}{figures}{pace}"

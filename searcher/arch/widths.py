@@ -15,10 +15,13 @@ from searcher.arch.spec import Spec, parse_spec
 MULTIPLE = 4
 """Of which scaled widths are multiples."""
 
+_PARTS = ("architecture", "network")
+"""Of a spec's document, with widths; what a provenance calls channels is none."""
+
 
 def widths(spec: Spec) -> list[int]:
     """All of a network's, the first layer's first; empty where it has none that may be chosen."""
-    return [holder["channels"] for holder in _with_widths(spec.to_document())]
+    return [holder["channels"] for holder in _holders(spec.to_document())]
 
 
 def has_one_width(network: Any) -> bool:
@@ -31,7 +34,9 @@ def scaled(spec: Spec, factor: float) -> Spec:
 
     Raises: ArchitectureError: the spec's space has no network of these widths.
     """
-    return parse_spec(_scaled(spec.to_document(), factor), source="scaled spec")
+    document = spec.to_document()
+    parts = {part: _scaled(document[part], factor) for part in _PARTS}
+    return parse_spec({**document, **parts}, source="scaled spec")
 
 
 def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
@@ -40,7 +45,7 @@ def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
     Raises: ArchitectureError: as `scaled`.
     """
     document = copy.deepcopy(spec.to_document())
-    holders = list(_with_widths(document))
+    holders = list(_holders(document))
     for place, step in steps.items():
         holders[place]["channels"] += step
     return parse_spec(document, source="changed spec") if all(one["channels"] > 0 for one in holders) else None
@@ -60,8 +65,14 @@ def is_same_network(first: Spec, second: Spec) -> bool:
     return has_equal_sizes or (first.provenance == second.provenance and layers(first) == layers(second))
 
 
+def _holders(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What has a width of its own in a spec's document."""
+    for part in _PARTS:
+        yield from _with_widths(document[part])
+
+
 def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
-    """The parts of a spec's document that have a width of their own."""
+    """What has a width of its own in a part of a document."""
     if isinstance(value, dict) and "channels" in value:
         yield value
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -70,7 +81,7 @@ def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _scaled(value: Any, factor: float) -> Any:
-    """A spec's document, or a part of it, with its widths multiplied; what it is of and from stays."""
+    """A part of a spec's document with its widths multiplied."""
     if isinstance(value, dict):
         return {
             key: max(1, round(entry * factor / MULTIPLE)) * MULTIPLE if key == "channels" else _scaled(entry, factor)

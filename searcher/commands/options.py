@@ -154,7 +154,8 @@ def graphs_option(command: Command) -> Command:
         "--cuda-graphs",
         is_flag=True,
         default=False,
-        help="Record operations on a CUDA device once, and replay them; takes memory.",
+        help="Record computation on a CUDA device once, and replay it; takes memory. For supernets of micro and macro, "
+        "and for any fixed network.",
     )(command)
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 Candidate = TypeVar("Candidate")
 Site = tuple[str, ...]
+
+Form = Literal["search", "final"]
+"""How a wiring joins what a bank lets it build: as all architectures share it, or as one alone needs it."""
 
 
 class Bank(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from searcher.arch.space import SPACES
 from searcher.arch.spec import Spec
 from searcher.arch.tasks import IMAGE_CLASSIFICATION, ImageClassification, Task
 from searcher.nn import recurrent
+from searcher.nn.banks import Form
 from searcher.nn.blocks import initialise
 from searcher.nn.kernels.norm import batch_norm
 from searcher.spaces import search_space
@@ -55,7 +56,7 @@ def build_network(
     spec: Spec,
     *,
     seed: int = 0,
-    form: Literal["search", "final"] = "final",
+    form: Form = "final",
     running_statistics: bool = True,
     **options: Any,
 ) -> BoundNetwork:

@@ -13,7 +13,7 @@ Source: Pham et al. 2018, section 2.3, and the authors' code where the paper is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,14 +29,12 @@ from searcher.arch.spaces.macro import (
     reduction_layers,
     skip_candidates,
 )
-from searcher.nn.banks import Alternatives, Bank, FixedOps, SharedOps
+from searcher.nn.banks import Alternatives, Bank, FixedOps, Form, SharedOps
 from searcher.nn.blocks import ConcatProjection, FactorizedReduction, ReluConvNorm, Stem
 from searcher.nn.kernels.concat import concat
 from searcher.nn.kernels.dense import Classifier
 from searcher.nn.kernels.norm import Norm
 from searcher.nn.operations import make_layer_operation
-
-Form = Literal["search", "final"]
 
 
 def build_shared(space: MacroSpace, size: MacroSize, **options: Any) -> MacroNetwork:

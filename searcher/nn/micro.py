@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,7 +30,7 @@ from searcher.arch.spaces.micro import (
     MicroSpace,
     loose_ends,
 )
-from searcher.nn.banks import Bank, FixedOps, OperationBank, SharedOps
+from searcher.nn.banks import Bank, FixedOps, Form, OperationBank, SharedOps
 from searcher.nn.blocks import (
     AuxiliaryHead,
     ConcatProjection,
@@ -43,8 +43,6 @@ from searcher.nn.kernels.concat import concat
 from searcher.nn.kernels.dense import Classifier
 from searcher.nn.kernels.norm import Norm
 from searcher.nn.operations import make_cell_operation
-
-Form = Literal["search", "final"]
 
 
 def build_shared(space: MicroSpace, size: MicroSize, **options: Any) -> MicroNetwork:

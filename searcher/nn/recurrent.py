@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from foundation.document import ConfigError
 from searcher.arch.spaces.recurrent import ACTIVATIONS, STATE, RecurrentArchitecture, RecurrentSize, RecurrentSpace
-from searcher.nn.banks import Bank, FixedOps, SharedOps
+from searcher.nn.banks import Bank, FixedOps, Form, SharedOps
 from searcher.nn.kernels.recurrence import CellPlan, StateNorm, run, step
 from searcher.nn.kernels.tied_softmax import negative_log_likelihood
 
@@ -67,7 +67,7 @@ def build_fixed(
     architecture: RecurrentArchitecture,
     size: RecurrentSize,
     *,
-    form: str = "final",
+    form: Form = "final",
     batch_norm: bool = False,
     weights: str = "per_edge",
     **options: Any,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,7 +21,7 @@ from searcher.arch.spaces.stages import StagesSize, StagesSpace
 from searcher.arch.stages.architecture import StagesArchitecture, Stem, stage_stride
 from searcher.arch.stages.operations import OPERATIONS, Operation
 from searcher.arch.stems import stem_steps
-from searcher.nn.banks import Bank, FixedOps, SharedOps
+from searcher.nn.banks import Bank, FixedOps, Form, SharedOps
 from searcher.nn.kernels.norm import Norm
 from searcher.nn.slices import SlicedClassifier, SlicedConv
 from searcher.nn.stage_blocks import make_block
@@ -41,9 +41,7 @@ def build_shared(space: StagesSpace, size: StagesSize, **options: Any) -> Stages
     return supernet
 
 
-def build_fixed(
-    architecture: StagesArchitecture, size: StagesSize, *, form: Literal["search", "final"], **options: Any
-) -> StagesNetwork:
+def build_fixed(architecture: StagesArchitecture, size: StagesSize, *, form: Form, **options: Any) -> StagesNetwork:
     """The network of one architecture, the same in both forms. options: see `StagesNetwork`."""
     return StagesNetwork(StagesSpace.around(architecture), FixedOps(architecture.used()), **options)
 

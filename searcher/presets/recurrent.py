@@ -128,7 +128,8 @@ def reference_recurrent() -> SearchConfig:
         final_network=RecurrentSize(hidden_size=800),
         sgd=SgdConfig(learning_rate=20.0, final_learning_rate=20.0, momentum=0.0, weight_decay=8e-7, clip_norm=0.1),
         training=TextTraining(
-            dropout=Dropout(embedding=0.1, input=0.2, state=0.25, output=0.75),
+            # Of the input what is left of two masks, which keep 0.8 and 0.25.
+            dropout=Dropout(embedding=0.1, input=0.8, state=0.25, output=0.75),
             slowness_penalty=1.0,
             weight_range=0.04,
         ),

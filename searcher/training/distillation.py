@@ -57,11 +57,15 @@ class Distillation:
         assert self._kept is not None
         return self._kept[torch.from_numpy(numbers).to(self._kept.device)]
 
-    def loss(self, logits: Tensor, answers: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, answers: Tensor, *, image_weights: Tensor | None = None) -> Tensor:
         """How far softened answers [B, K] are from the mean of the teacher's [B, M, K], in nats: scalar, mean over B.
 
         Times the square of the temperature, so that its gradients stay as large as those of the labels' loss.
+        image_weights: [B], what each image counts; all count 1 without.
         """
         wanted = (answers / self._temperature).softmax(-1).mean(1)
         found = (logits.float() / self._temperature).log_softmax(-1)
-        return self._temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")
+        if image_weights is None:
+            return self._temperature**2 * functional.kl_div(found, wanted, reduction="batchmean")
+        divergences = functional.kl_div(found, wanted, reduction="none").sum(1)  # [B]
+        return self._temperature**2 * (image_weights * divergences).mean()

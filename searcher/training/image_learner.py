@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from foundation.seeds import numpy_generator
 from searcher.running.device import Precision, computing, products_precision
 from searcher.running.distributed import ALONE, World
 from searcher.training.distillation import Distillation
-from searcher.training.learner import Half, Network, Score, StepLoss
+from searcher.training.learner import BALANCED, Half, Network, Score, StepLoss
 
 _VALID_SHARE = 4
 _EVALUATION_BATCH_SIZE = 250
@@ -46,7 +46,8 @@ class ImageTraining:
     """The last cell's at the end of training; it rises linearly over cells and steps. Authors' code: 0.4 in the end."""
     class_weights: Literal["none", "balanced"] = "none"
     """Of the loss. balanced: an image counts inversely to its class's share of train, 1 on the mean, so that rare
-    classes are learnt as well as frequent ones; accuracy may fall where balanced accuracy rises."""
+    classes are learnt as well as frequent ones, and the epoch is chosen by balanced accuracy; accuracy may fall where
+    that rises."""
 
     def __post_init__(self) -> None:
         if not self.auxiliary_weight >= 0:
@@ -100,6 +101,7 @@ class ImageLearner:
         self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
         self._valid = ImageBatches.load(store, "valid", device=device, memory_budget_bytes=max(for_valid, 1))
         self._class_weights: Tensor | None = None
+        self.criterion = self.metric if training.class_weights == "none" else BALANCED
         if training.class_weights == "balanced":
             counts = np.bincount(store.labels(train_on), minlength=len(store.classes))
             balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
@@ -139,16 +141,19 @@ class ImageLearner:
                 yield images, labels, teacher.answers(images, numbers)
 
     def loss(self, network: Network, batch: tuple[Tensor, ...], *, progress: float) -> StepLoss:
-        """Cross entropy of a batch, with the auxiliary head's, and what a teacher adds."""
+        """Of a batch: see `classification_loss`."""
         images, labels, *answers = batch
         with computing(self._device, self._precision):
             logits, auxiliary_logits = network(images, drop_path_prob=self._training.drop_path_prob * progress)
         loss = classification_loss(
-            logits, auxiliary_logits, labels, training=self._training, class_weights=self._class_weights
+            logits,
+            auxiliary_logits,
+            labels,
+            training=self._training,
+            class_weights=self._class_weights,
+            distillation=self._distillation,
+            answers=answers[0] if answers else None,
         )
-        if self._distillation is not None and answers:
-            weight = self._distillation.weight
-            loss = (1 - weight) * loss + weight * self._distillation.loss(logits, answers[0])
         shown = labels if labels.ndim == 1 else labels.argmax(1)
         correct = (logits.detach().argmax(1) == shown).sum()
         return StepLoss(loss, correct, len(labels))
@@ -234,8 +239,11 @@ class ImageLearner:
             sums += _answer_sums(network, *batch, label_smoothing=self._training.label_smoothing)
         *sums_of_classes, loss = self._world.sum(sums).tolist()
         hits, counts = sums_of_classes[:num_classes], sums_of_classes[num_classes:]
-        balanced = balance.balanced_accuracy(hits, counts) if balance.is_unequal(counts) else None
-        return Score(sum(hits) / count, count, loss / count, balanced)
+        score = Score(sum(hits) / count, count, loss / count)
+        if not balance.is_unequal(counts):
+            return score
+        balanced, error = balance.balanced_accuracy(hits, counts), balance.balanced_error(hits, counts)
+        return replace(score, balanced=balanced, balanced_error=error)
 
     def _correct(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
         return correct_answers(lambda x: network(x)[0], images, labels, precision=self._precision)
@@ -256,24 +264,34 @@ def classification_loss(
     *,
     training: ImageTraining,
     class_weights: Tensor | None = None,
+    distillation: Distillation | None = None,
+    answers: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy of logits [B, classes], plus the auxiliary head's with its weight: scalar.
+    """Cross entropy of logits [B, K], mixed with a teacher's loss, plus the auxiliary head's with its weight: scalar.
 
-    labels: int64 [B], or shares of the classes, float [B, classes]. class_weights: [classes], what an image of each
-    counts.
+    labels: int64 [B], or shares of the classes, float [B, K]. class_weights: [K], what an image of each counts.
+    answers: the teacher's, [B, M, K]; without them labels alone are learnt from.
     """
+    image_weights = None  # [B, K], of each class its share of the image's weight
+    if class_weights is not None:
+        image_weights = class_weights * (labels if labels.ndim == 2 else functional.one_hot(labels, logits.shape[1]))
 
     def cross_entropy(of: Tensor) -> Tensor:
         smoothing = training.label_smoothing
-        if class_weights is None:
+        if image_weights is None:
             return functional.cross_entropy(of.float(), labels, label_smoothing=smoothing)
-        # torch's own mean is over the weights of the batch, in which a rare class alone would count no more than any.
-        each = functional.cross_entropy(
-            of.float(), labels, weight=class_weights, label_smoothing=smoothing, reduction="none"
-        )
-        return each.mean()
+        # torch's own weights would make the smoothed part of a frequent image's target count as the rare classes do,
+        # whose logits would then be its best; and its mean is over the weights of the batch, in which a rare class
+        # alone would count no more than any.
+        log_probs = of.float().log_softmax(1)
+        of_labels, of_all = (image_weights * log_probs).sum(1), image_weights.sum(1) * log_probs.mean(1)
+        return -((1 - smoothing) * of_labels + smoothing * of_all).mean()
 
     loss = cross_entropy(logits)
+    if distillation is not None and answers is not None:
+        weights = None if image_weights is None else image_weights.sum(1)
+        taught = distillation.loss(logits, answers, image_weights=weights)
+        loss = (1 - distillation.weight) * loss + distillation.weight * taught
     return loss if auxiliary_logits is None else loss + training.auxiliary_weight * cross_entropy(auxiliary_logits)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 Network = Callable[..., Any]
 
+BALANCED = "balanced_accuracy"
 
 Half = Literal["first", "second"]
 """Of a split, disjoint and always the same: what is chosen on one can be judged on the other."""
@@ -38,6 +39,8 @@ class Learner(Protocol):
 
     metric: str
     """What `score` gives: accuracy or perplexity."""
+    criterion: str
+    """What epochs are chosen by: the metric, or balanced_accuracy."""
     network_options: dict[str, Any]
     """What its training asks of the building of a network."""
     steps_per_epoch: int
@@ -105,29 +108,43 @@ class Score:
     tells apart what the metric finds equal."""
     balanced: float | None = None
     """Balanced accuracy, in [0, 1]; None unless there are classes, and so unequal ones that accuracy misleads."""
+    balanced_error: float | None = None
+    """Its standard error."""
 
 
 def more_is_better(metric: str) -> bool:
     """Whether larger values of a metric are the better ones."""
-    return metric == "accuracy"
+    return metric in ("accuracy", BALANCED)
 
 
-def is_better(metric: str, score: Score, than: Score | None) -> bool:
+def measured(criterion: str, score: Score) -> float:
+    """A score's value of a learner's criterion: the metric's for want of a balanced one."""
+    if criterion == BALANCED and score.balanced is not None:
+        return score.balanced
+    return score.value
+
+
+def is_better(criterion: str, score: Score, than: Score | None) -> bool:
     """Whether a score beats another, or is the first; one whose loss is not finite never does."""
     if not math.isfinite(score.loss):
         return False
-    if than is None or score.value == than.value:
-        return than is None or score.loss < than.loss
-    return (score.value > than.value) == more_is_better(metric)
+    if than is None:
+        return True
+    found, other = measured(criterion, score), measured(criterion, than)
+    return score.loss < than.loss if found == other else (found > other) == more_is_better(criterion)
 
 
-def is_no_worse(metric: str, score: Score, than: Score | None) -> bool:
+def is_no_worse(criterion: str, score: Score, than: Score | None) -> bool:
     """Whether a later epoch's score is better than the best one so far, or a standard error of its accuracy below it.
 
     A split of 1,000 images knows an accuracy to one percent, and of the many epochs within that the highest is only the
     luckiest, while the last ones have the smallest learning rates. Perplexities, of many more tokens, have no such
     margin. Source: Breiman et al. 1984, "Classification and Regression Trees", the one-standard-error rule.
     """
-    if metric != "accuracy" or than is None or not math.isfinite(score.loss):
-        return is_better(metric, score, than)
-    return score.value >= than.value - math.sqrt(than.value * (1 - than.value) / than.count)
+    if not more_is_better(criterion) or than is None or not math.isfinite(score.loss):
+        return is_better(criterion, score, than)
+    if criterion == BALANCED and than.balanced is not None:
+        error = than.balanced_error or 0.0  # earlier checkpoints have none
+    else:
+        error = math.sqrt(than.value * (1 - than.value) / than.count)
+    return measured(criterion, score) >= measured(criterion, than) - error

@@ -52,6 +52,12 @@ def check_steps(sgd: SgdConfig, training: Training, *, batch_size: int) -> None:
     """Raises: ConfigError: steps of such batches cannot be taken as the optimiser is set."""
     if batch_size % sgd.accumulation:
         raise ConfigError(f"accumulation is {sgd.accumulation}, which does not divide batch_size, {batch_size}")
+    if isinstance(training, ImageTraining) and batch_size == sgd.accumulation:
+        # Of a map of one pixel, a single image's statistics are none.
+        raise ConfigError(
+            f"accumulation is {sgd.accumulation} and batch_size {batch_size}; a part of a batch must have two images "
+            "at least, for batch norm"
+        )
     if isinstance(training, TextTraining) and (sgd.accumulation > 1 or sgd.sharpness):
         # A text's state is carried from window to window, and a pass moves it on.
         raise ConfigError("accumulation and sharpness are for images; a text's steps are taken whole, and once")

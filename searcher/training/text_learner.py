@@ -33,7 +33,7 @@ class TextTraining:
     """Time steps through which a gradient flows. Paper: 35."""
     dropout: Dropout = Dropout()  # noqa: RUF009 - frozen, so one serves all
     activation_penalty: float = 0.0
-    """Times the mean square of what the softmax reads. enas_lm's final network: 0.7."""
+    """Times the mean square of the states, before dropout. enas_lm's final network: 0.7."""
     slowness_penalty: float = 0.0
     """Times the mean square of the state's change from one time step to the next. enas_lm: 1."""
     batch_norm: bool = False
@@ -73,7 +73,7 @@ class TextLearner:
     zero.
     """
 
-    metric = "perplexity"
+    metric = criterion = "perplexity"
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class TextLearner:
         self._state = scores.state.detach()
         loss = scores.nll.mean()
         if self._training.activation_penalty > 0:
-            loss = loss + self._training.activation_penalty * scores.outputs.square().mean()
+            loss = loss + self._training.activation_penalty * scores.states.square().mean()
         if self._training.slowness_penalty > 0 and len(scores.states) > 1:
             change = scores.states[1:] - scores.states[:-1]
             loss = loss + self._training.slowness_penalty * change.square().mean()

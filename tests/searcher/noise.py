@@ -9,6 +9,7 @@ import torch
 
 from datasets.catalog import load_images
 from datasets.store_writer import write_image_store
+from searcher.training.distillation import Distillation
 from searcher.training.image_learner import ImageLearner, ImageTraining
 
 
@@ -26,7 +27,12 @@ def noise_learner(tmp_path: Path, *, device: str = "cpu", training: ImageTrainin
 
 
 def learner_of(
-    path: Path, *, device: str = "cpu", training: ImageTraining | None = None, memory_budget_mb: int = 64
+    path: Path,
+    *,
+    device: str = "cpu",
+    training: ImageTraining | None = None,
+    memory_budget_mb: int = 64,
+    distillation: Distillation | None = None,
 ) -> ImageLearner:
     return ImageLearner(
         training or ImageTraining(),
@@ -38,4 +44,5 @@ def learner_of(
         device=torch.device(device),
         memory_budget_mb=memory_budget_mb,
         precision="auto",
+        distillation=distillation,
     )

@@ -18,11 +18,16 @@ def retraining_section(run: Path, retrain: Stage, peer: Stage, figures: Figures)
         yield html.missing("The network has not been trained from scratch yet", command)
         return
     result, metric = retrain.summary, figures.metric
+    chosen_by = result.get("valid_balanced_accuracy")  # where classes are balanced
     yield html.facts(
         [
             (f"test {metric}", figures.written(result.get(f"test_{metric}"), digits=2)),
             (f"test {figures.unit}s", values.count(result.get("test_count"))),
-            (f"best validation {metric}", figures.written(result.get(f"valid_{metric}"), digits=2)),
+            ("best validation balanced accuracy", figures.written(chosen_by, digits=2)),
+            (
+                f"{'best ' if chosen_by is None else ''}validation {metric}",
+                figures.written(result.get(f"valid_{metric}"), digits=2),
+            ),
             ("in epoch", result.get("best_epoch")),
             ("kept", {"average": "the weights' average", "weights": "the weights"}.get(str(result.get("kept")))),
             ("parameters", values.count(result.get("parameters"))),

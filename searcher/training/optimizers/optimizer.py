@@ -26,9 +26,10 @@ class SgdConfig:
     final_learning_rate: float = 0.0
     """At the end of each cosine; the least that a decay leads to."""
     warmup_epochs: float = 0.0
-    """Linear rise from zero at the very beginning."""
+    """Linear rise from zero at the very beginning; at most half of the training."""
     restart_epochs: int = 0
-    """Length of the first cosine, in epochs; 0 for a single one over the whole training. Paper: 10."""
+    """Length of the first cosine, in epochs from the warm-up's end; 0 for a single one over the whole training. Paper:
+    10."""
     restart_factor: int = 2
     """How much longer each further cosine is. Paper: 2."""
     decay: float = 0.0
@@ -62,6 +63,9 @@ class SgdConfig:
     """Parts into which a batch is split, for less memory, and whose gradients are added up. Batch norm sees a part."""
 
     def __post_init__(self) -> None:
+        for name in ("learning_rate", "warmup_epochs", "weight_decay", "clip_norm", "sharpness", "muon_step"):
+            if math.isinf(getattr(self, name)):
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be finite")
         if not 0 <= self.final_learning_rate <= self.learning_rate or self.learning_rate <= 0:
             raise ConfigError(
                 f"learning_rate is {self.learning_rate} and final_learning_rate {self.final_learning_rate}; expected "
@@ -99,15 +103,15 @@ def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:
 
     Source: Loshchilov and Hutter 2017 (SGDR), as the paper uses it.
     """
-    if epoch < config.warmup_epochs:
-        return config.learning_rate * epoch / config.warmup_epochs
+    warmup_epochs = min(config.warmup_epochs, num_epochs / 2)
+    if epoch < warmup_epochs:
+        return config.learning_rate * epoch / warmup_epochs
     if config.decay:
         epochs = max(0, int(epoch) - config.decay_start_epoch + 1)
         return max(config.learning_rate * config.decay**epochs, config.final_learning_rate)
-    if config.restart_epochs == 0:
-        start, length = config.warmup_epochs, max(num_epochs - config.warmup_epochs, 1e-9)
-    else:
-        start, length = 0.0, float(config.restart_epochs)
+    start, length = warmup_epochs, num_epochs - warmup_epochs
+    if config.restart_epochs:
+        length = float(config.restart_epochs)
         while epoch >= start + length:
             start, length = start + length, length * config.restart_factor
     progress = min((epoch - start) / length, 1.0)

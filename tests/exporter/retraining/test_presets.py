@@ -54,6 +54,14 @@ def test_macro_networks_are_searched_with_summed_skips_unless_the_paper_says_oth
         assert (training.auxiliary_weight, training.drop_path_prob) == (0.0, 0.0)
 
 
+def test_the_reference_for_text_drops_and_decays_what_enas_lm_does() -> None:
+    """enas_lm has two masks on a cell's input, drop_i and drop_x; and adds its decay times the squared norm."""
+    search, retrain = catalog.search_preset("recurrent", "reference"), retrain_preset("recurrent", "reference")
+    kept = [1 - config.training.dropout.input for config in (search, retrain)]
+    assert kept == pytest.approx([(1 - 0.2) * (1 - 0.75), (1 - 0.175) * (1 - 0.725)])
+    assert retrain.sgd.weight_decay == pytest.approx(2 * 8e-7)
+
+
 def test_the_stages_space_says_that_nobody_has_published_a_search_of_it() -> None:
     message = r"unknown preset 'paper'; .*standard, deploy; nobody has published a search of the space stages"
     with pytest.raises(DocumentError, match=message):

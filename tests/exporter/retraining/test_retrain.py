@@ -13,26 +13,29 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.catalog import load_text
+from datasets.catalog import load_images, load_text
 from datasets.store import StoreError, TextStore
-from datasets.store_writer import write_text_store
+from datasets.store_writer import write_image_store, write_text_store
 from exporter.delivery.export import load_retrained
 from exporter.retraining.config import RetrainConfig
 from exporter.retraining.retrain import check_task, retrain
 from exporter.retraining.retraining import Retraining
 from exporter.retraining.text import result_text
 from foundation.document import ConfigError, read_json
+from searcher.arch.spaces.stages import StagesSize
 from searcher.nn.graphs import Graphs
 from searcher.nn.tapes import EagerTape
 from searcher.report.page import write_report
 from searcher.running.interrupt import Interrupt
 from searcher.running.metrics import read_metrics
 from searcher.running.run_folder import RunFolder
+from searcher.training.image_learner import ImageLearner, ImageTraining
 from searcher.training.learner import Score
 from searcher.training.optimizers.optimizer import SgdConfig
+from searcher.training.task_kinds import task_of
 from searcher.training.text_learner import TextLearner, TextTraining
 from searcher.training.weights_trainer import DivergedError, WeightsTrainer
-from tests.searcher.conftest import VOCABULARY_SIZE, make_text_spec, random_recurrent
+from tests.searcher.conftest import VOCABULARY_SIZE, make_spec, make_text_spec, random_recurrent, random_stages
 
 SPEC = make_text_spec(random_recurrent(0))
 CONFIG = RetrainConfig(
@@ -78,6 +81,36 @@ def test_the_result_has_balanced_accuracy_where_the_summary_has() -> None:
     assert result_text(summary) == whole.format("")
     balanced = {**summary, "test_balanced_accuracy": 0.5}
     assert result_text(balanced) == whole.format(", balanced accuracy 50.00% (mean recall)")
+
+
+def test_the_result_says_so_where_balanced_accuracy_chose() -> None:
+    summary = {"test_accuracy": 0.9, "test_count": 1000, "best_epoch": 3, "valid_accuracy": 0.91, "parameters": 4321}
+    assert result_text({**summary, "valid_balanced_accuracy": 0.8}) == (
+        "test accuracy 90.00% of 1,000 images (epoch 3, chosen by valid balanced accuracy, 80.00%, valid 91.00%; "
+        "4,321 parameters)"
+    )
+
+
+def test_where_classes_are_balanced_a_fair_epoch_is_kept_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.array([0] * 9 + [1] * 2 + [2])
+    chunk = (np.zeros((12, 12, 12, 1), np.uint8), labels)
+    splits = dict.fromkeys(("train", "valid", "test"), chunk)
+    path = tmp_path / "unequal.h5"
+    write_image_store(path, name="unequal", splits=splits, classes=("a", "b", "c"), source="made up", licence="CC0-1.0")
+    store = load_images(str(path))
+    spec = replace(make_spec(random_stages(0), StagesSize()), task=task_of(store, dataset=str(path)))
+    config = replace(CONFIG, num_epochs=2, training=ImageTraining(class_weights="balanced"))
+    scores = iter([Score(0.75, 12, 0.7, 1 / 3, 0.0), Score(0.5, 12, 0.8, 0.6, 0.1), Score(0.5, 12, 0.8, 0.5)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageLearner, "score", lambda *_: next(scores))
+        folder = RunFolder.open(tmp_path / "retrain", config)
+        summary = retrain(spec, config, store=store, folder=folder, device=CPU, interrupt=Interrupt())
+    assert (summary["best_epoch"], summary["valid_accuracy"], summary["valid_balanced_accuracy"]) == (2, 0.5, 0.6)
+    assert "valid accuracy 50.00%, valid balanced accuracy 60.00%" in capsys.readouterr().err
+    records = read_metrics(tmp_path / "retrain/metrics.jsonl")
+    assert [one["valid_balanced_accuracy"] for one in records] == pytest.approx([1 / 3, 0.6], abs=1e-6)
 
 
 def test_the_least_perplexity_is_kept(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +201,26 @@ def test_a_network_that_is_replayed_learns_what_it_learns_otherwise(store: TextS
     for name, network in plain.candidates.items():
         assert torch.equal(weights_of(network), weights_of(replayed.candidates[name]))
     replayed.load(plain.state())  # names are the network's own
+
+
+def test_a_checkpoint_with_earlier_names_is_read(store: TextStore) -> None:
+    first, second = (Retraining(SPEC, CONFIG, store=store, device=CPU) for _ in range(2))
+    first.best, first.best_epoch = Score(8.0, 59, 2.0), 3
+    first.kept, first.kept_epoch, first.kept_form = Score(8.1, 59, 2.1), 4, "weights"
+    state = first.state()
+    assert (state["best"], state["best_epoch"], state["kept_epoch"], state["kept_form"]) == (
+        (8.0, 59, 2.0, None, None),
+        3,
+        4,
+        "weights",
+    )
+    earlier = {"highest": "best", "highest_epoch": "best_epoch"}
+    earlier |= {"best": "kept", "best_epoch": "kept_epoch", "best_kept": "kept_form"}
+    others = {name: value for name, value in state.items() if name not in earlier.values()}
+    for one in (state, {**others, **{name: state[now] for name, now in earlier.items()}}):
+        second.load(one)
+        assert (second.best, second.best_epoch) == (first.best, 3)
+        assert (second.kept, second.kept_epoch, second.kept_form) == (first.kept, 4, "weights")
 
 
 def test_an_average_goes_on_from_a_checkpoint(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:

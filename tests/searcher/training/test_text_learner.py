@@ -201,9 +201,9 @@ def fixed_scores(*_: object) -> Scores:
     ("training", "expected"),
     [
         ({}, 2.0),
-        ({"activation_penalty": 0.5}, 2.0 + 0.5 * (1 + 4 + 0 + 9) / 4),
+        ({"activation_penalty": 0.5}, 2.0 + 0.5 * (1 + 1 + 16 + 9) / 4),
         ({"slowness_penalty": 2.0}, 2.0 + 2.0 * (3**2 + 2**2) / 2),
-        ({"activation_penalty": 0.5, "slowness_penalty": 2.0}, 2.0 + 1.75 + 13.0),
+        ({"activation_penalty": 0.5, "slowness_penalty": 2.0}, 2.0 + 3.375 + 13.0),
     ],
 )
 def test_penalties_are_added_to_the_loss_and_not_to_what_is_measured(

@@ -225,6 +225,11 @@ def test_other_steps_go_on_where_they_stopped(changes: dict[str, Any]) -> None:
     ("space", "changes", "message"),
     [
         ("stages", {"accumulation": 3}, "accumulation is 3, which does not divide batch_size, 64"),
+        (
+            "stages",
+            {"accumulation": 64},
+            "accumulation is 64 and batch_size 64; a part of a batch must have two images",
+        ),
         ("recurrent", {"accumulation": 2}, "accumulation and sharpness are for images"),
         ("recurrent", {"sharpness": 0.1}, "accumulation and sharpness are for images"),
         ("recurrent", {"optimizer": "muon"}, "muon is for convolutions"),

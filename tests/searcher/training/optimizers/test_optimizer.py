@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,24 @@ def test_the_warm_up_rises_from_zero_and_the_cosine_takes_over() -> None:
     config = SgdConfig(learning_rate=0.2, final_learning_rate=0.0, warmup_epochs=2)
     rates = [learning_rate(config, epoch, num_epochs=10) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.0])
+
+
+def test_a_warm_up_that_does_not_fit_takes_half_of_the_training() -> None:
+    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.0, warmup_epochs=2)
+    rates = [learning_rate(config, epoch, num_epochs=1) for epoch in (0, 0.25, 0.5, 0.75, 1)]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.0])
+
+
+def test_the_first_of_several_cosines_begins_where_the_warm_up_ends() -> None:
+    config = SgdConfig(learning_rate=0.2, final_learning_rate=0.0, warmup_epochs=2, restart_epochs=10)
+    rates = [learning_rate(config, epoch, num_epochs=32) for epoch in (1, 2, 7, 12 - 1e-6, 12, 22)]
+    assert rates == pytest.approx([0.1, 0.2, 0.1, 0.0, 0.2, 0.1], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "warmup_epochs", "weight_decay", "clip_norm"])
+def test_a_setting_without_bounds_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is inf; it must be finite"):
+        SgdConfig(**{"learning_rate": 0.1, name: math.inf})
 
 
 def test_restarts_come_at_10_30_70_and_150_as_published() -> None:
