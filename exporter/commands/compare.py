@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="SPEC",
     show_default="the published ones",
-    help="Network to compare with: a file, a run, or a name, with stems of stride 1 and 2; may be given again.",
+    help="Network to compare with: a file, a run, or a name; may be given again. A name takes part with two stems: one "
+    "that brings pictures to 32 pixels or fewer, and one that halves that.",
 )
 @click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
 @settings_options
