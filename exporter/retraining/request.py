@@ -145,16 +145,15 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     )
     if options.class_weights is not None:
         config = _with_class_weights(config, options.class_weights)
-    config = decide_flip(
-        config,
+    config = suited_to(
+        spec,
         store,
+        config,
         flip=options.flip,
         is_own=settings.has(FLIP),
-        searched_without=_searched_without_flip(run_path),
+        run=options.source if options.source.is_dir() else run_path,
         say=say,
     )
-    check_training(spec.space, config.training)
-    check_images(config.training, store)
     teacher = config.teacher.of_any_file
     if options.teachers:
         teacher = replace(teacher, models=tuple(map(str, options.teachers)))
@@ -238,6 +237,29 @@ def with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) 
     return made, store
 
 
+def suited_to(
+    spec: Spec,
+    store: Store,
+    config: RetrainConfig,
+    *,
+    flip: bool | None,
+    is_own: bool,
+    run: Path,
+    say: Callable[[str], object],
+) -> RetrainConfig:
+    """The configuration with mirroring decided as the store's pictures need it, see `decide_flip`, and checked.
+
+    Args: spec: made for the store. run: whose search, if it was of the same data set, has had its say.
+    Raises: ConfigError: networks of the spec's space have not what the training uses. AugmentationError: see
+    `check_images`.
+    """
+    without = _searched_without_flip(run, dataset=spec.task.dataset)
+    config = decide_flip(config, store, flip=flip, is_own=is_own, searched_without=without, say=say)
+    check_training(spec.space, config.training)
+    check_images(config.training, store)
+    return config
+
+
 def _check_memory(spec: Spec) -> None:
     """Raises: ConfigError: this machine's memory does not even hold the weights and their gradients."""
     parameters, memory = complexity_of(spec).total.parameters, usable_memory()
@@ -256,8 +278,8 @@ def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "b
     return replace(config, training=replace(config.training, class_weights=class_weights))
 
 
-def _searched_without_flip(run: Path) -> bool:
-    """Whether there is a search in the run that mirrored no pictures."""
+def _searched_without_flip(run: Path, *, dataset: str) -> bool:
+    """Whether there is a search in the run that mirrored no pictures of a data set."""
     search = RunFolder(run / "search")
-    training = read_toml(search.config_path).get("training", {}) if search.begun else {}
-    return training.get("augmentation", {}).get("flip") is False
+    config = read_toml(search.config_path) if search.begun else {}
+    return config.get("dataset") == dataset and config.get("training", {}).get("augmentation", {}).get("flip") is False

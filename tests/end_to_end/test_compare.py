@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,21 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
         refused = str(here("compare", retrained, *options, *changes, "--resume", check=False).exception)
         assert message in refused
         assert document(retrained) == whole
+
+
+def test_pictures_are_mirrored_no_more_than_in_the_search(retrained: Path) -> None:
+    config = retrained / "search" / "config.toml"
+    config.write_text(config.read_text().replace("flip = true", "flip = false"))
+    preset = ("--preset", "quick", "--set", "min_steps=0")
+    options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    done = here("compare", retrained, *options, *preset)
+    training = retrained / "comparison/found/seed-0/config.toml"
+    assert not tomllib.loads(training.read_text())["training"]["augmentation"]["flip"]
+    assert "pictures are not mirrored, as they were not in the search; --flip mirrors them" in done.stderr
+    # As the retraining did, whose recipe it is else; and as the user says.
+    for recipe in ((), (*preset, "--flip")):
+        here("compare", retrained, *options, *recipe, "--force")
+        assert tomllib.loads(training.read_text())["training"]["augmentation"]["flip"]
 
 
 def test_what_was_stopped_while_it_began_anew_goes_on(retrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

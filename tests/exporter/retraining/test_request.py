@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,23 @@ def test_a_setting_beats_what_the_search_did(store_path: Path, tmp_path: Path) -
     assert request_of("resnet-20", tmp_path, assignments=("seed=7",), seed=8, **options).config.seed == 8
     balanced = request_of("resnet-20", tmp_path, class_weights="balanced", **options)
     assert balanced.config.training.class_weights == "balanced"
+
+
+def test_pictures_are_mirrored_no_more_than_in_the_search_of_the_source(store_path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "searched"
+    (source / "search").mkdir(parents=True)
+    spec = retarget(find_spec(Path("resnet-20")), task_of(load_images(str(store_path)), dataset=str(store_path)))
+    write_spec(source / "spec.json", spec)
+    (source / "search" / "summary.json").write_text("{}")
+    (source / "search" / "config.toml").write_text(
+        f'dataset = "{store_path}"\n[training.augmentation]\nflip = false\n', encoding="utf-8"
+    )
+    elsewhere = request_of(str(source), tmp_path / "elsewhere", preset="quick")
+    assert not elsewhere.config.training.augmentation.flip
+    other = tmp_path / "other.h5"
+    shutil.copy(store_path, other)
+    # A search says nothing of other pictures.
+    assert request_of(str(source), source, preset="quick", dataset=str(other)).config.training.augmentation.flip
 
 
 def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_path: Path) -> None:
