@@ -125,11 +125,13 @@ def retrain(
     tell = partial(leading_speaker(), err=True)
     wanted = RetrainOptions(**options)
     request = retrain_request(wanted.going_on if opening.resume else wanted, say=tell)
+    if not opening.force:
+        request.check_size(again=opening.again)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     if cuda_graphs:
         graphs_of(torch_device)  # before there is a run
-    request = request.with_examined_teachers(device=torch_device, say=tell)
+    request = request.with_examined_teachers(device=torch_device, opening=opening, say=tell)
     if executor is None and (
         cuda_graphs or _one_at_a_time(request.folders.values(), jobs=jobs, device=torch_device) or under_torchrun()
     ):

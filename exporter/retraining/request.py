@@ -23,7 +23,7 @@ from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.arch.widths import MULTIPLE, is_same_network, scaled, widths
 from searcher.nn.complexity import complexity_of
-from searcher.running.run_folder import RunError, RunFolder, read_toml
+from searcher.running.run_folder import Opening, RunError, RunFolder, read_toml
 from searcher.running.settings import Settings
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
@@ -62,22 +62,28 @@ class RetrainOptions:
     memory_budget_mb: int | None = None
     flip: bool | None = None
     threads: int | None = None
+    begun: Spec | None = None
+    """What is trained, if it is the source's network: that at the sizes, and for the data, with which it was begun."""
 
     @property
     def going_on(self) -> RetrainOptions:
-        """These options, and for how to train, where they do not say it, what was begun in the run.
+        """These options, and for what to train and how, where they do not say it, what was begun in the run.
 
-        Not where they name another preset: nothing of it would fit. Another network or other data are found out when
-        the run is opened.
+        Not how to train where they name another preset: nothing of it would fit. Another network or other data are
+        found out when the run is opened.
         """
         run = self.run_path or self.source
         folder = RunFolder(run / "retrain")
-        if self.config_file is not None or not folder.begun:
+        if not folder.begun:
             return self
+        sizes = (self.channels, self.cells, self.hidden_size, self.skip_merge)
+        of_begun = self if (self.dataset, *sizes) != (None,) * 5 else replace(self, begun=_begun_spec(run))
+        if self.config_file is not None:
+            return of_begun
         if self.preset not in (None, read_toml(folder.config_path).get("preset")):
-            return self
+            return of_begun
         lstm = RunFolder(run / "retrain-lstm").begun if self.lstm is None else self.lstm
-        return replace(self, config_file=folder.config_path, lstm=lstm)
+        return replace(of_begun, config_file=folder.config_path, lstm=lstm)
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,29 @@ class RetrainRequest:
     def configs(self) -> dict[Model, RetrainConfig]:
         return {model: replace(self.config, model=model) for model in self.models}
 
-    def with_examined_teachers(self, *, device: torch.device, say: Callable[[str], object]) -> RetrainRequest:
+    def check_size(self, *, again: str) -> None:
+        """Raises: RunError: what was begun in the run is this network at another size or for other data, which no
+        comparison of configurations tells in words. again: see `Opening`."""
+        begun = _begun_spec(self.run_path)
+        if begun is None or spec_digest(begun) == self.config.spec_sha256 or not is_same_network(begun, self.spec):
+            return
+        run = shlex.quote(str(self.run_path))
+        raise RunError(
+            f"{self.folders['spec']} is of this network at another size or for other data: go on with "
+            f"`enas retrain {run} --resume`, without other --channels, --cells, --hidden-size, --skip-merge or "
+            f"--dataset, or start anew with `{again} --force`"
+        )
+
+    def with_examined_teachers(
+        self, *, device: torch.device, opening: Opening, say: Callable[[str], object]
+    ) -> RetrainRequest:
         """The request with its teachers opened once: their hashes, and what they know, are recorded.
 
-        Raises: as `Teachers`.
+        Where nothing is left to learn they may be gone, and are those that have taught. Raises: as `Teachers`.
         """
+        if opening.resume and all(RunFolder(path).finished for path in self.folders.values()):
+            begun = self.config.teacher.begun_with(RunFolder(self.folders["spec"]).config_path)
+            return self if begun is None else replace(self, config=replace(self.config, teacher=begun))
         examined = open_teachers(self.config, self.store, device=device)
         if examined is None:
             return self
@@ -119,6 +143,8 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     Raises: ArchitectureError, ConfigError, DocumentError, RunError, StoreError: an option says what cannot be.
     """
     spec, run_path = _spec_and_run(options.source, options.run_path)
+    if options.begun is not None and is_same_network(options.begun, spec):
+        spec = options.begun
     spec = _resized(spec, options)
     spec, store = with_data(spec, options.dataset, say=say)
     _check_memory(spec)
@@ -187,6 +213,12 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
     if (run_path / "spec.json").exists() and not is_same_network(find_spec(run_path), spec):
         raise RunError(f"{run_path} is for another network, that of its spec.json; train this one in another --run")
     return spec, run_path
+
+
+def _begun_spec(run: Path) -> Spec | None:
+    """What the retraining of a run trains, once it has written it. Raises: ArchitectureError: it is damaged."""
+    path = run / "retrain" / "spec.json"
+    return find_spec(path) if path.exists() else None
 
 
 def _resized(spec: Spec, options: RetrainOptions) -> Spec:
