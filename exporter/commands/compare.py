@@ -15,7 +15,7 @@ import click
 from foundation.command_options import json_option, seed_option
 from foundation.tables import aligned
 from searcher.commands.options import flip_option, resume_options, settings_options
-from searcher.commands.trainings import Trainings, trainings_options
+from searcher.commands.trainings import EPOCHS_HELP, Trainings, trainings_options
 from searcher.latency.options import latency_setting
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
 @settings_options
-@click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Passes over train.")
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help=EPOCHS_HELP)
 @click.option("--dataset", show_default="the run's", help="What all are made for, and trained on: name or path.")
 @click.option("--test-dataset", metavar="NAME|PATH", show_default="the data set's own", help="Score on its test split.")
 @flip_option
@@ -93,7 +93,8 @@ def compare(
     # What a retraining on the same data has decided stays.
     is_decided = settings.has(FLIP) or (is_retraining and retargeted.task.dataset == spec.task.dataset)
     recipe = suited_to(retargeted, store, recipe_for_all(recipe), flip=flip, is_own=is_decided, run=run, say=say)
-    recipe = replace(recipe, num_epochs=epochs or recipe.num_epochs, threads=trainings.threads or 1)
+    recipe = recipe.for_epochs(epochs, is_min_steps_own=settings.has("min_steps"))
+    recipe = replace(recipe, threads=trainings.threads or 1)
     config = CompareConfig(
         num_random=num_random,
         references=references,

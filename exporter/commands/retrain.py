@@ -28,6 +28,7 @@ from searcher.commands.options import (
     under_torchrun,
     workers_for,
 )
+from searcher.commands.trainings import EPOCHS_HELP
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,7 @@ _PATH = click.Path(path_type=Path)
     metavar="MODEL",
     help="For images: an ONNX classifier to learn from beside the labels; of several, from their mean.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), show_default="the preset's", help="Passes over train.")
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the preset's", help=EPOCHS_HELP)
 @seed_option("Fixes the run.", default="the search's, or 0")
 @click.option(
     "--class-weights",

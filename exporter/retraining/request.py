@@ -153,6 +153,7 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
         raise ConfigError(f"{settings.file} is a search's; a retraining takes that of another, RUN/retrain/config.toml")
     preset = preset_of(spec, settings, options.preset)
     config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
+    config = config.for_epochs(options.epochs, is_min_steps_own=settings.has("min_steps"))
     seed = options.seed
     if seed is None and not settings.has("seed"):
         seed = provenance_of(spec, "seed", int)
@@ -165,7 +166,6 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
         dataset_sha256=store.digest,
         memory_budget_mb=options.memory_budget_mb or config.memory_budget_mb,
         seed=config.seed if seed is None else seed,
-        num_epochs=options.epochs or config.num_epochs,
         # Of several trainings each has a thread, whether they run side by side or not.
         threads=options.threads or config.threads or int(len(models) > 1),
     )

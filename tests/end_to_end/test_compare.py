@@ -128,6 +128,8 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
     options = ("--random", "3", "--references", str(retrained), "--epochs", "1", "--jobs", "1", "--device", "cpu")
     here("compare", retrained, "--seeds", "1", *options)
     kept = (retrained / "comparison/random-1/seed-0/summary.json").stat().st_mtime_ns
+    config = tomllib.loads((retrained / "comparison/random-1/seed-0/config.toml").read_text())
+    assert (config["num_epochs"], config["min_steps"]) == (1, 0)  # passes over train, as the user says
     refused = str(here("compare", retrained, "--seeds", "2", *options, check=False).exception)
     assert "already holds a finished run" in refused
     here("compare", retrained, "--seeds", "2", *options, "--resume")

@@ -89,6 +89,16 @@ def test_a_setting_beats_what_the_search_did(store_path: Path, tmp_path: Path) -
     assert balanced.config.training.class_weights == "balanced"
 
 
+def test_epochs_are_passes_over_train_unless_the_user_sets_steps_too(store_path: Path, tmp_path: Path) -> None:
+    def asked(**options: Any) -> tuple[int, int]:
+        config = request_of("resnet-20", tmp_path, dataset=str(store_path), preset="quick", **options).config
+        return config.num_epochs, config.min_steps
+
+    assert asked() == (18, 1_200)
+    assert asked(epochs=2) == (2, 0)
+    assert asked(epochs=2, assignments=("min_steps=300",)) == (2, 300)
+
+
 def test_pictures_are_mirrored_no_more_than_in_the_search_of_the_source(store_path: Path, tmp_path: Path) -> None:
     source = tmp_path / "searched"
     (source / "search").mkdir(parents=True)
