@@ -107,8 +107,10 @@ def compare(
     config = replace(
         config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(found)
     )
-    references = known_references(config.references, like=found)
     path = run / FOLDER / _NETWORKS
+    is_chosen = path.exists() and not opening.force
+    # Of one to go on with they are written down, and their files may be gone.
+    references = [] if is_chosen else known_references(config.references, like=found)
     begun = RunFolder(run / FOLDER)
     if begun.begun and not opening.force:
         _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=opening.again)

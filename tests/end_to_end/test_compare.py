@@ -322,10 +322,17 @@ def test_references_in_files_are_named_after_them_and_trained_within_the_compari
     references = [option for file in (*files, retrained) for option in ("--references", str(file))]
     here("compare", retrained, "--random", "0", *references, "--seeds", "1", "--epochs", "1", "--jobs", "1")
     names = ["found", "hand-drawn", "hand-drawn-2", "random-1-2", retrained.name]
-    assert [row["name"] for row in document(retrained)["networks"]] == names
+    whole = document(retrained)
+    assert [row["name"] for row in whole["networks"]] == names
     assert sorted(path.name for path in (retrained / "comparison").iterdir() if path.is_dir()) == sorted(names)
     made = {retrained / name for name in ("comparison", "comparison.json")}
     assert sorted(retrained.iterdir()) == sorted({*before, *made})
+    files[0].unlink()  # what takes part is written down
+    options = ("--random", "0", "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    here("compare", retrained, *options, *references, "--resume")
+    assert document(retrained) == whole
+    refused = here("compare", retrained, *options, *references[2:], "--resume", check=False)
+    assert "made with another configuration (references was" in str(refused.exception)
 
 
 def with_a_deep_reference(run: Path, *, cells: int) -> str:
