@@ -14,8 +14,8 @@ import click
 
 from foundation.command_options import json_option, seed_option
 from foundation.tables import aligned
-from searcher.commands.options import resume_options, settings_options
-from searcher.commands.trainings import Trainings, trainings_options
+from searcher.commands.options import flip_option, resume_options, settings_options
+from searcher.commands.trainings import EPOCHS_HELP, Trainings, trainings_options
 from searcher.latency.options import latency_setting
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="SPEC",
     show_default="the published ones",
-    help="Network to compare with: a file, a run, or a name, with stems of stride 1 and 2; may be given again.",
+    help="Network to compare with: a file, a run, or a name; may be given again. A name takes part with two stems: one "
+    "that brings pictures to 32 pixels or fewer, and one that halves that.",
 )
 @click.option("--preset", show_default="the retraining's", help="Recipe of all trainings: one of the space's presets.")
 @settings_options
-@click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help="Passes over train.")
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the recipe's", help=EPOCHS_HELP)
 @click.option("--dataset", show_default="the run's", help="What all are made for, and trained on: name or path.")
 @click.option("--test-dataset", metavar="NAME|PATH", show_default="the data set's own", help="Score on its test split.")
+@flip_option
 @latency_setting
 @seed_option("Draws the random networks; the first training's seed.", default=0)
 @trainings_options
@@ -58,6 +60,7 @@ def compare(
     epochs: int | None,
     dataset: str | None,
     test_dataset: str | None,
+    flip: bool | None,
     latency_batch: int,
     latency_threads: int,
     seed: int,
@@ -76,17 +79,22 @@ def compare(
     from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.judging.comparison import compare as run_compare
     from exporter.retraining.config import config_types
-    from exporter.retraining.request import with_data
+    from exporter.retraining.request import suited_to, with_data
     from searcher.running.settings import Settings
+    from searcher.training.mirroring import FLIP
 
     say = partial(click.echo, err=True)
     settings = Settings.read(config_file, assignments)
-    spec, base = _found(run, preset=settings.name("preset", preset), say=say)
+    spec, base, is_retraining = _found(run, preset=settings.name("preset", preset), say=say)
     recipe = settings.apply(base, types=config_types(spec.space))
     retargeted, store = with_data(spec, dataset, say=say)
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
-    recipe = replace(recipe_for_all(recipe), num_epochs=epochs or recipe.num_epochs, threads=trainings.threads or 1)
+    # What a retraining on the same data has decided stays.
+    is_decided = settings.has(FLIP) or (is_retraining and retargeted.task.dataset == spec.task.dataset)
+    recipe = suited_to(retargeted, store, recipe_for_all(recipe), flip=flip, is_own=is_decided, run=run, say=say)
+    recipe = recipe.for_epochs(epochs, is_min_steps_own=settings.has("min_steps"))
+    recipe = replace(recipe, threads=trainings.threads or 1)
     config = CompareConfig(
         num_random=num_random,
         references=references,
@@ -112,8 +120,9 @@ def compare(
     say(f"wrote {run / COMPARISON}; `enas report {shlex.quote(str(run))}` draws it")
 
 
-def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig]:
-    """The network that the run is for, at the size at which it was retrained, and how.
+def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig, bool]:
+    """The network that the run is for, at the size at which it was retrained, how to train, and whether that is how it
+    was retrained.
 
     Raises: ArchitectureError: there is none. RunError: there is no run, or what is retrained is another network.
     DocumentError: there is no such preset, or a file of it is damaged.
@@ -137,9 +146,9 @@ def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainCon
         check_up_to_date(run)
         spec = find_spec(retrained)
     if preset is None and folder.begun:
-        return spec, read_config(folder.config_path, RetrainConfig, types=config_types(spec.space))
+        return spec, read_config(folder.config_path, RetrainConfig, types=config_types(spec.space)), True
     named = spec.provenance.get("preset")
-    return spec, retrain_preset(spec.space, preset or (named if isinstance(named, str) else "quick"))
+    return spec, retrain_preset(spec.space, preset or (named if isinstance(named, str) else "quick")), False
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     multiple=True,
     show_default="the preset's",
-    help="Epochs of a rung's trainings; once for each rung.",
+    help="Epochs of a rung's trainings, each as long as one of the preset; once for each rung.",
 )
 @seed_option("Fixes the derivation.", default="the search's")
 @trainings_options

@@ -14,7 +14,7 @@ import click
 from foundation.command_options import seed_option
 from foundation.tables import ABSENT, aligned
 from searcher.commands.options import resume_options, settings_options
-from searcher.commands.trainings import Trainings, trainings_options
+from searcher.commands.trainings import EPOCHS_HELP, Trainings, trainings_options
 
 if TYPE_CHECKING:
     from exporter.judging.ranking import Ranking
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--count", type=click.IntRange(min=3), default=10, help="Random architectures to train.")
 @click.option("--preset", show_default="the search's", help="Settings of training: one of the space's presets.")
 @settings_options
-@click.option("--epochs", type=click.IntRange(min=1), show_default="the preset's", help="Passes over train.")
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the preset's", help=EPOCHS_HELP)
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=2, help="Trainings of each; their agreement is the ceiling."
 )
@@ -86,7 +86,8 @@ def rank(
     seed = config.seed if seed is None else seed
     threads = trainings.threads or config.threads
     recipe = replace(config, threads=threads)
-    config = replace(recipe, seed=seed, num_epochs=epochs or config.num_epochs)
+    config = replace(recipe, seed=seed).for_epochs(epochs, is_min_steps_own=settings.has("min_steps"))
+    recipe = replace(recipe, min_steps=config.min_steps)  # an epoch is as long in all trainings
     for rung in rungs:
         if rung >= config.num_epochs:
             raise ConfigError(

@@ -28,6 +28,7 @@ from searcher.commands.options import (
     under_torchrun,
     workers_for,
 )
+from searcher.commands.trainings import EPOCHS_HELP
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,7 @@ _PATH = click.Path(path_type=Path)
     metavar="MODEL",
     help="For images: an ONNX classifier to learn from beside the labels; of several, from their mean.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), show_default="the preset's", help="Passes over train.")
+@click.option("--epochs", type=click.IntRange(min=1), show_default="the preset's", help=EPOCHS_HELP)
 @seed_option("Fixes the run.", default="the search's, or 0")
 @click.option(
     "--class-weights",
@@ -125,11 +126,13 @@ def retrain(
     tell = partial(leading_speaker(), err=True)
     wanted = RetrainOptions(**options)
     request = retrain_request(wanted.going_on if opening.resume else wanted, say=tell)
+    if not opening.force:
+        request.check_size(again=opening.again)
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     if cuda_graphs:
         graphs_of(torch_device)  # before there is a run
-    request = request.with_examined_teachers(device=torch_device, say=tell)
+    request = request.with_examined_teachers(device=torch_device, opening=opening, say=tell)
     if executor is None and (
         cuda_graphs or _one_at_a_time(request.folders.values(), jobs=jobs, device=torch_device) or under_torchrun()
     ):

@@ -5,49 +5,33 @@ differences are paired. Who takes part and how fast they are is decided first, a
 jobs, each of which resumes.
 """
 
-# S seeds, N test images
-
 from __future__ import annotations
 
-import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from datasets.batches import ImageBatches
-from datasets.catalog import load_images
 from datasets.store import ImageStore, StoreError
+from exporter.judging.answers import Trial, result_of, test_store_of, train_and_answer
 from exporter.judging.contenders import Contender, choose, field_document, known_references, read_field, space_of
-from exporter.judging.verdict import Result, verdict
+from exporter.judging.verdict import verdict
 from exporter.retraining.config import RetrainConfig
-from exporter.retraining.retrain import load_best, open_teachers, train
+from exporter.retraining.retrain import open_teachers
 from exporter.retraining.teacher import TeacherConfig
-from exporter.retraining.trainings import Training, begin_training
-from foundation.files import strict_json, whole_file, write_text
-from foundation.text import shape_text
+from exporter.retraining.trainings import begin_training
+from foundation.files import strict_json, write_text
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import Task
 from searcher.running.device import resolve_device
-from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job, Setting, run_jobs
-from searcher.running.pacing import Pace
-from searcher.running.run_folder import Opening, RunError, RunFolder, read_config, read_toml
-from searcher.training.image_learner import correct_answers
-from searcher.training.weights_trainer import DivergedError
+from searcher.running.run_folder import Opening, RunError, RunFolder, read_config
 
 COMPARISON = "comparison.json"
 FOLDER = "comparison"
 _NETWORKS = "networks.json"
-_ANSWERS = "answers.npy"
-_BATCH_SIZE = 250
 
 Log = Callable[[str], None]
 
@@ -70,14 +54,6 @@ class CompareConfig:
     dataset_sha256: str = ""
     spec_sha256: str = ""
     """Of the found network as it is re-targeted."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A training, and the images to score it on."""
-
-    training: Training
-    test_dataset: str
 
 
 def compare(
@@ -104,12 +80,14 @@ def compare(
     `Teachers`: the recipe's cannot teach.
     """
     found = retarget(spec, task)
-    test_store = _test_store(config.test_dataset, like=store)
+    test_store = test_store_of(config.test_dataset, like=store)
     config = replace(
         config, test_sha256=test_store.sha256["test"], dataset_sha256=store.digest, spec_sha256=spec_digest(found)
     )
-    references = known_references(config.references, like=found)
     path = run / FOLDER / _NETWORKS
+    is_chosen = path.exists() and not opening.force
+    # Of one to go on with they are written down, and their files may be gone.
+    references = [] if is_chosen else known_references(config.references, like=found)
     begun = RunFolder(run / FOLDER)
     if begun.begun and not opening.force:
         _check_goes_on(begun, config, dataset=task.dataset, num_seeds=num_seeds, again=opening.again)
@@ -148,7 +126,7 @@ def compare(
             for seed in range(config.seed, config.seed + num_seeds)
         ]
         summaries = _train(jobs, folder=folder.path, setting=setting, log=log)
-        results = [_result(job, summary) for job, summary in zip(jobs, summaries, strict=True)]
+        results = [result_of(job, summary) for job, summary in zip(jobs, summaries, strict=True)]
         document = {
             "spec_sha256": spec_digest(spec),
             "dataset": store.name,
@@ -196,12 +174,8 @@ def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, nu
 
 def _teacher_of(folder: Path, *, like: TeacherConfig) -> TeacherConfig | None:
     """The teacher of the trainings that have begun in a folder, if any has, and if it is of the same files."""
-    for path in folder.glob("*/seed-*/config.toml"):
-        found = read_toml(path).get("teacher", {})
-        models, sha256 = tuple(found.get("models", ())), tuple(found.get("sha256", ()))
-        if tuple(map(os.path.abspath, models)) == tuple(map(os.path.abspath, like.models)):
-            return replace(like, models=models, sha256=sha256)
-    return None
+    begun = map(like.begun_with, folder.glob("*/seed-*/config.toml"))
+    return next((one for one in begun if one is not None), None)
 
 
 def recipe_for_all(recipe: RetrainConfig) -> RetrainConfig:
@@ -238,68 +212,3 @@ def _train(jobs: Sequence[Job], *, folder: Path, setting: Setting, log: Log) -> 
         log(f"{jobs[index].title}: " + ("it diverges" if score is None else f"valid accuracy {score:.2%}"))
 
     return run_jobs(train_and_answer, jobs, folder=folder, setting=setting, title="compare", on_result=on_result)
-
-
-def train_and_answer(trial: Trial, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """A job: train, choose on valid, and note for each test image whether it is answered rightly; the summary."""
-    training = trial.training
-    with training.opened() as (folder, store):
-        if not folder.finished:
-            assert isinstance(store, ImageStore)
-            test_store = _test_store(trial.test_dataset, like=store)
-            options: dict[str, Any] = {"device": device, "interrupt": interrupt, "pace": pace}
-            try:
-                title = f"{folder.path.parent.name}, {folder.path.name}"
-                done = train(training.spec, training.config, store=store, folder=folder, title=title, **options)
-            except DivergedError:
-                folder.finish({"valid_accuracy": None, "test_accuracy": None, "test_count": 0, "best_epoch": None})
-            else:
-                network = load_best(folder, training.spec, device=device)
-                answers = _answers(network, test_store, device=device)
-                with whole_file(folder.path / _ANSWERS) as temporary, open(temporary, "wb") as file:
-                    np.save(file, np.packbits(answers))
-                folder.finish(
-                    {
-                        "valid_accuracy": done.kept.value if done.kept else None,
-                        "test_accuracy": float(answers.mean()),
-                        "test_count": len(answers),
-                        "best_epoch": done.kept_epoch,
-                        "rate_scale": done.weights.rate_scale,
-                        "seconds": round(folder.seconds, 1),
-                    }
-                )
-        return folder.summary()
-
-
-def _answers(network: nn.Module, store: ImageStore, *, device: torch.device) -> np.ndarray:
-    """Whether each image of the test split is answered rightly: bool [N]."""
-    images = ImageBatches.load(store, "test", device=device)
-    batches = images.epoch(batch_size=_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
-    answers = [correct_answers(lambda x: network(x)[0], *batch, precision="float32") for batch in batches]
-    return torch.cat(answers).cpu().numpy()
-
-
-def _test_store(dataset: str, *, like: ImageStore) -> ImageStore:
-    """The images to score on, normalised as those trained on. Raises: StoreError: they are of another kind."""
-    store = load_images(dataset)
-    store.require_splits()
-    for what, found, wanted in (
-        ("images of", shape_text(store.image_shape), shape_text(like.image_shape)),
-        ("the classes", ", ".join(store.classes), ", ".join(like.classes)),
-    ):
-        if found != wanted:
-            raise StoreError(f"--test-dataset {dataset} has {what} {found}, but {like.name} has {what} {wanted}")
-    return replace(store, mean=like.mean, std=like.std)
-
-
-def _result(job: Job, summary: Mapping[str, Any]) -> Result | None:
-    """What a training came to; None where it diverged. Raises: RunError: its answers are damaged."""
-    score = summary["valid_accuracy"]
-    if score is None or not math.isfinite(score):
-        return None
-    path = job.folder / _ANSWERS
-    try:
-        answers = np.unpackbits(np.load(path), count=summary["test_count"])
-    except (OSError, ValueError):
-        raise RunError(f"{path}: not the answers of a training; remove {job.folder} and go on with --resume") from None
-    return Result(score, summary["best_epoch"], answers.astype(float))

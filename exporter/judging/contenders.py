@@ -25,6 +25,7 @@ from searcher.arch.errors import ArchitectureError
 from searcher.arch.retarget import retarget, with_stem_stride
 from searcher.arch.space import Space
 from searcher.arch.spec import Spec, parse_spec
+from searcher.arch.stems import STEM_STRIDES, stem_stride
 from searcher.arch.tasks import Task, image_size_of
 from searcher.presets.catalog import search_preset
 from searcher.running.run_folder import RunError, RunFolder, read_config, read_toml
@@ -32,7 +33,6 @@ from searcher.training.search_config import SearchConfig, config_types
 
 Kind = Literal["found", "random", "reference"]
 _REFERENCE_SPACE = "stages"
-_STEM_STRIDES = (1, 2)
 # Random architectures drawn for each one wanted: at a time, for not all have a width that fits, and at most.
 _DRAWS_AT_A_TIME = 1.5
 _DRAWS_PER_NETWORK = 12
@@ -123,7 +123,7 @@ def choose(
 def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spec]]:
     """Known networks for the images of a spec, by the names, files or runs given, of which what exists as a path comes
     first; by default all published ones of the space that is made for deployment. A published one of it takes part with
-    a stem that keeps the pictures' size and with one that halves it: which is better at a latency depends on the data.
+    two stems, see `_stem_strides`: which is better at a latency depends on the data.
 
     Raises: ArchitectureError: there is no such spec, or it is not for images.
     """
@@ -132,12 +132,26 @@ def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spe
     found: list[tuple[str, Spec]] = []
     for name, label in zip(wanted, _labels(wanted), strict=True):
         is_published = name in published and not (names and Path(name).exists())
-        spec = _for_task(published_spec(name) if is_published else find_spec(Path(name)), like, name=name)
+        known = published_spec(name) if is_published else find_spec(Path(name))
+        spec = _for_task(known, like, name=name)
         if is_published:
-            found += [(f"{label}, stem stride {stride}", with_stem_stride(spec, stride)) for stride in _STEM_STRIDES]
+            strides = _stem_strides(known.task, like.task)
+            found += [(f"{label}, stem stride {stride}", with_stem_stride(spec, stride)) for stride in strides]
         else:
             found.append((label, spec))
     return found
+
+
+def _stem_strides(published: Task, task: Task) -> list[int]:
+    """The stride that brings pictures to maps as large as the pictures of the published task, and twice that stride.
+
+    For the 32 pixels that networks are published for, and for fewer, 1 and 2; for 96 pixels 4 and 8.
+    """
+    largest_map, side = image_size_of(published), image_size_of(task)
+    assert largest_map is not None
+    assert side is not None
+    stride = stem_stride(side, largest_map=largest_map)
+    return [one for one in (stride, 2 * stride) if one in STEM_STRIDES]
 
 
 def _labels(names: Sequence[str]) -> list[str]:
@@ -152,7 +166,7 @@ def _labels(names: Sequence[str]) -> list[str]:
         word = re.sub(r"[^\w.-]", "-", own.name)
         numbered = (f"{word}-{number}" for number in itertools.count(2))
         for label in itertools.chain([word], numbered):
-            folders = {label, *(f"{label}-stem-stride-{stride}" for stride in _STEM_STRIDES)}
+            folders = {label, *(f"{label}-stem-stride-{stride}" for stride in STEM_STRIDES)}
             if not folders & taken and not re.fullmatch(r"random-\d+", label):
                 break
         taken |= folders

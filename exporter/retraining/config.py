@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from exporter.retraining.teacher import TeacherConfig
@@ -20,7 +20,7 @@ class RetrainConfig:
     preset: str
     """The preset it was made from."""
     num_epochs: int
-    """Each a pass over train, or several, see `min_steps`."""
+    """Each a pass over train, or several, see `min_steps`; where the user says how many, each a pass."""
     batch_size: int
     """Images, or parallel streams of text, of a step, shared out over the processes."""
     sgd: SgdConfig
@@ -70,6 +70,15 @@ class RetrainConfig:
         check_steps(self.sgd, self.training, batch_size=self.batch_size)
         if self.average_patience and (self.average_share or self.train_on != "train"):
             raise ConfigError("average_patience needs a valid split to watch, and no average_share beside it")
+
+    def for_epochs(self, epochs: int | None, *, is_min_steps_own: bool) -> RetrainConfig:
+        """The same for as many passes over train as the user says; as it is where the user says nothing.
+
+        is_min_steps_own: `min_steps` is the user's own, too, and stays.
+        """
+        if epochs is None:
+            return self
+        return replace(self, num_epochs=epochs, min_steps=self.min_steps if is_min_steps_own else 0)
 
 
 def config_types(space: str) -> dict[str, type[Any]]:

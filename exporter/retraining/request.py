@@ -23,7 +23,7 @@ from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.arch.widths import MULTIPLE, has_one_width, is_same_network, scaled, widths
 from searcher.nn.complexity import complexity_of
-from searcher.running.run_folder import RunError, RunFolder, read_toml
+from searcher.running.run_folder import Opening, RunError, RunFolder, read_toml
 from searcher.running.settings import Settings
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
@@ -62,22 +62,28 @@ class RetrainOptions:
     memory_budget_mb: int | None = None
     flip: bool | None = None
     threads: int | None = None
+    begun: Spec | None = None
+    """What is trained, if it is the source's network: that at the sizes, and for the data, with which it was begun."""
 
     @property
     def going_on(self) -> RetrainOptions:
-        """These options, and for how to train, where they do not say it, what was begun in the run.
+        """These options, and for what to train and how, where they do not say it, what was begun in the run.
 
-        Not where they name another preset: nothing of it would fit. Another network or other data are found out when
-        the run is opened.
+        Not how to train where they name another preset: nothing of it would fit. Another network or other data are
+        found out when the run is opened.
         """
         run = self.run_path or self.source
         folder = RunFolder(run / "retrain")
-        if self.config_file is not None or not folder.begun:
+        if not folder.begun:
             return self
+        sizes = (self.channels, self.cells, self.hidden_size, self.skip_merge)
+        of_begun = self if (self.dataset, *sizes) != (None,) * 5 else replace(self, begun=_begun_spec(run))
+        if self.config_file is not None:
+            return of_begun
         if self.preset not in (None, read_toml(folder.config_path).get("preset")):
-            return self
+            return of_begun
         lstm = RunFolder(run / "retrain-lstm").begun if self.lstm is None else self.lstm
-        return replace(self, config_file=folder.config_path, lstm=lstm)
+        return replace(of_begun, config_file=folder.config_path, lstm=lstm)
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,29 @@ class RetrainRequest:
     def configs(self) -> dict[Model, RetrainConfig]:
         return {model: replace(self.config, model=model) for model in self.models}
 
-    def with_examined_teachers(self, *, device: torch.device, say: Callable[[str], object]) -> RetrainRequest:
+    def check_size(self, *, again: str) -> None:
+        """Raises: RunError: what was begun in the run is this network at another size or for other data, which no
+        comparison of configurations tells in words. again: see `Opening`."""
+        begun = _begun_spec(self.run_path)
+        if begun is None or spec_digest(begun) == self.config.spec_sha256 or not is_same_network(begun, self.spec):
+            return
+        run = shlex.quote(str(self.run_path))
+        raise RunError(
+            f"{self.folders['spec']} is of this network at another size or for other data: go on with "
+            f"`enas retrain {run} --resume`, without other --channels, --cells, --hidden-size, --skip-merge or "
+            f"--dataset, or start anew with `{again} --force`"
+        )
+
+    def with_examined_teachers(
+        self, *, device: torch.device, opening: Opening, say: Callable[[str], object]
+    ) -> RetrainRequest:
         """The request with its teachers opened once: their hashes, and what they know, are recorded.
 
-        Raises: as `Teachers`.
+        Where nothing is left to learn they may be gone, and are those that have taught. Raises: as `Teachers`.
         """
+        if opening.resume and all(RunFolder(path).finished for path in self.folders.values()):
+            begun = self.config.teacher.begun_with(RunFolder(self.folders["spec"]).config_path)
+            return self if begun is None else replace(self, config=replace(self.config, teacher=begun))
         examined = open_teachers(self.config, self.store, device=device)
         if examined is None:
             return self
@@ -119,6 +143,8 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
     Raises: ArchitectureError, ConfigError, DocumentError, RunError, StoreError: an option says what cannot be.
     """
     spec, run_path = _spec_and_run(options.source, options.run_path)
+    if options.begun is not None and is_same_network(options.begun, spec):
+        spec = options.begun
     spec = _resized(spec, options)
     spec, store = with_data(spec, options.dataset, say=say)
     _check_memory(spec)
@@ -127,6 +153,7 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
         raise ConfigError(f"{settings.file} is a search's; a retraining takes that of another, RUN/retrain/config.toml")
     preset = preset_of(spec, settings, options.preset)
     config = settings.apply(retrain_preset(spec.space, preset), types=config_types(spec.space))
+    config = config.for_epochs(options.epochs, is_min_steps_own=settings.has("min_steps"))
     seed = options.seed
     if seed is None and not settings.has("seed"):
         seed = provenance_of(spec, "seed", int)
@@ -139,22 +166,20 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
         dataset_sha256=store.digest,
         memory_budget_mb=options.memory_budget_mb or config.memory_budget_mb,
         seed=config.seed if seed is None else seed,
-        num_epochs=options.epochs or config.num_epochs,
         # Of several trainings each has a thread, whether they run side by side or not.
         threads=options.threads or config.threads or int(len(models) > 1),
     )
     if options.class_weights is not None:
         config = _with_class_weights(config, options.class_weights)
-    config = decide_flip(
-        config,
+    config = suited_to(
+        spec,
         store,
+        config,
         flip=options.flip,
         is_own=settings.has(FLIP),
-        searched_without=_searched_without_flip(run_path),
+        run=options.source if options.source.is_dir() else run_path,
         say=say,
     )
-    check_training(spec.space, config.training)
-    check_images(config.training, store)
     teacher = config.teacher.of_any_file
     if options.teachers:
         teacher = replace(teacher, models=tuple(map(str, options.teachers)))
@@ -188,6 +213,12 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
     if (run_path / "spec.json").exists() and not is_same_network(find_spec(run_path), spec):
         raise RunError(f"{run_path} is for another network, that of its spec.json; train this one in another --run")
     return spec, run_path
+
+
+def _begun_spec(run: Path) -> Spec | None:
+    """What the retraining of a run trains, once it has written it. Raises: ArchitectureError: it is damaged."""
+    path = run / "retrain" / "spec.json"
+    return find_spec(path) if path.exists() else None
 
 
 def _resized(spec: Spec, options: RetrainOptions) -> Spec:
@@ -238,6 +269,29 @@ def with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) 
     return made, store
 
 
+def suited_to(
+    spec: Spec,
+    store: Store,
+    config: RetrainConfig,
+    *,
+    flip: bool | None,
+    is_own: bool,
+    run: Path,
+    say: Callable[[str], object],
+) -> RetrainConfig:
+    """The configuration with mirroring decided as the store's pictures need it, see `decide_flip`, and checked.
+
+    Args: spec: made for the store. run: whose search, if it was of the same data set, has had its say.
+    Raises: ConfigError: networks of the spec's space have not what the training uses. AugmentationError: see
+    `check_images`.
+    """
+    without = _searched_without_flip(run, dataset=spec.task.dataset)
+    config = decide_flip(config, store, flip=flip, is_own=is_own, searched_without=without, say=say)
+    check_training(spec.space, config.training)
+    check_images(config.training, store)
+    return config
+
+
 def _check_memory(spec: Spec) -> None:
     """Raises: ConfigError: this machine's memory does not even hold the weights and their gradients."""
     parameters, memory = complexity_of(spec).total.parameters, usable_memory()
@@ -256,8 +310,8 @@ def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "b
     return replace(config, training=replace(config.training, class_weights=class_weights))
 
 
-def _searched_without_flip(run: Path) -> bool:
-    """Whether there is a search in the run that mirrored no pictures."""
+def _searched_without_flip(run: Path, *, dataset: str) -> bool:
+    """Whether there is a search in the run that mirrored no pictures of a data set."""
     search = RunFolder(run / "search")
-    training = read_toml(search.config_path).get("training", {}) if search.begun else {}
-    return training.get("augmentation", {}).get("flip") is False
+    config = read_toml(search.config_path) if search.begun else {}
+    return config.get("dataset") == dataset and config.get("training", {}).get("augmentation", {}).get("flip") is False

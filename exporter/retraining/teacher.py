@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from exporter.retraining.teacher_model import Layout, StatedInput, TeacherError,
 from foundation.document import ConfigError
 from foundation.seeds import numpy_generator
 from runtime.models.providers import Provider
+from searcher.running.run_folder import read_toml
 from searcher.training.distillation import Distillation
 
 _NUM_EXAMINED = 1000
@@ -72,6 +74,14 @@ class TeacherConfig:
     def of_any_file(self) -> TeacherConfig:
         """The same for a run that has not begun: its models are those that the files hold then."""
         return replace(self, sha256=())
+
+    def begun_with(self, config: Path) -> TeacherConfig | None:
+        """The same with its models' files as the config.toml of a run has them; None where that has others."""
+        found = read_toml(config).get("teacher", {})
+        models, sha256 = tuple(found.get("models", ())), tuple(found.get("sha256", ()))
+        if tuple(map(os.path.abspath, models)) != tuple(map(os.path.abspath, self.models)):
+            return None
+        return replace(self, models=models, sha256=sha256)
 
 
 @dataclass(frozen=True)

@@ -74,5 +74,5 @@ class RungTrainer:
 
 
 def shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
-    """The training with fewer epochs, and as many fewer steps at least."""
+    """The training with fewer epochs, each of as many passes over train."""
     return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)

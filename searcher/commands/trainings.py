@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from searcher.running.jobs import Setting
     from searcher.running.pacing import Pace
 
+EPOCHS_HELP = "Passes over train; with --set min_steps=N an epoch is several where train is small."
+
 
 @dataclass(frozen=True)
 class Trainings:

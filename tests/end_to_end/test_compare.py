@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,8 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
     options = ("--random", "3", "--references", str(retrained), "--epochs", "1", "--jobs", "1", "--device", "cpu")
     here("compare", retrained, "--seeds", "1", *options)
     kept = (retrained / "comparison/random-1/seed-0/summary.json").stat().st_mtime_ns
+    config = tomllib.loads((retrained / "comparison/random-1/seed-0/config.toml").read_text())
+    assert (config["num_epochs"], config["min_steps"]) == (1, 0)  # passes over train, as the user says
     refused = str(here("compare", retrained, "--seeds", "2", *options, check=False).exception)
     assert "already holds a finished run" in refused
     here("compare", retrained, "--seeds", "2", *options, "--resume")
@@ -139,6 +142,21 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
         refused = str(here("compare", retrained, *options, *changes, "--resume", check=False).exception)
         assert message in refused
         assert document(retrained) == whole
+
+
+def test_pictures_are_mirrored_no_more_than_in_the_search(retrained: Path) -> None:
+    config = retrained / "search" / "config.toml"
+    config.write_text(config.read_text().replace("flip = true", "flip = false"))
+    preset = ("--preset", "quick", "--set", "min_steps=0")
+    options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    done = here("compare", retrained, *options, *preset)
+    training = retrained / "comparison/found/seed-0/config.toml"
+    assert not tomllib.loads(training.read_text())["training"]["augmentation"]["flip"]
+    assert "pictures are not mirrored, as they were not in the search; --flip mirrors them" in done.stderr
+    # As the retraining did, whose recipe it is else; and as the user says.
+    for recipe in ((), (*preset, "--flip")):
+        here("compare", retrained, *options, *recipe, "--force")
+        assert tomllib.loads(training.read_text())["training"]["augmentation"]["flip"]
 
 
 def test_what_was_stopped_while_it_began_anew_goes_on(retrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,10 +322,17 @@ def test_references_in_files_are_named_after_them_and_trained_within_the_compari
     references = [option for file in (*files, retrained) for option in ("--references", str(file))]
     here("compare", retrained, "--random", "0", *references, "--seeds", "1", "--epochs", "1", "--jobs", "1")
     names = ["found", "hand-drawn", "hand-drawn-2", "random-1-2", retrained.name]
-    assert [row["name"] for row in document(retrained)["networks"]] == names
+    whole = document(retrained)
+    assert [row["name"] for row in whole["networks"]] == names
     assert sorted(path.name for path in (retrained / "comparison").iterdir() if path.is_dir()) == sorted(names)
     made = {retrained / name for name in ("comparison", "comparison.json")}
     assert sorted(retrained.iterdir()) == sorted({*before, *made})
+    files[0].unlink()  # what takes part is written down
+    options = ("--random", "0", "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    here("compare", retrained, *options, *references, "--resume")
+    assert document(retrained) == whole
+    refused = here("compare", retrained, *options, *references[2:], "--resume", check=False)
+    assert "made with another configuration (references was" in str(refused.exception)
 
 
 def with_a_deep_reference(run: Path, *, cells: int) -> str:

@@ -104,8 +104,10 @@ def test_rungs_foretell_too(searched: Path, tiny: Tiny) -> None:
     with (searched / "ranking/00/epochs-1/config.toml").open("rb") as file:
         seeds = {tomllib.load(file)["seed"]}
     with (searched / "ranking/00/seed-0/config.toml").open("rb") as file:
-        seeds.add(tomllib.load(file)["seed"])
+        alone = tomllib.load(file)
+        seeds.add(alone["seed"])
     assert len(seeds) == 2
+    assert (alone["num_epochs"], alone["min_steps"]) == (2, 0)  # passes over train, as the user says
     kept = (searched / "ranking/00/epochs-1/summary.json").stat().st_mtime_ns
     done = here("rank", searched, *options, "--resume")
     assert "1 epoch of training" in done.stdout

@@ -27,6 +27,15 @@ def test_a_published_network_takes_part_with_two_stems(tmp_path: Path, monkeypat
     assert len(by_default) == 2 * len(published)
 
 
+@pytest.mark.parametrize(("side", "strides"), [(28, {1, 2}), (96, {4, 8}), (1024, {16})])
+def test_the_two_stems_suit_the_pictures_size(side: int, strides: set[int]) -> None:
+    like = replace(FOUND, task=replace(TASK, input_shape=(side, side, 3)))
+    for name in ("resnet-20", "inverted-small"):
+        references = known_references((name,), like=like)
+        assert {spec.architecture.stem.stride for _, spec in references} == strides
+        assert [label for label, _ in references] == [f"{name}, stem stride {stride}" for stride in sorted(strides)]
+
+
 @pytest.mark.parametrize("names", [("resnet-20", "resnet-20-stem-stride-1"), ("resnet-20-stem-stride-1", "resnet-20")])
 def test_no_name_is_that_of_anothers_stem(
     names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from foundation.document import ConfigError, DocumentError
 from searcher.arch.catalog import find_spec
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import write_spec
-from searcher.arch.widths import widths
+from searcher.arch.widths import is_same_network, widths
 from searcher.running.run_folder import RunError, RunFolder
 from searcher.training.task_kinds import task_of
 from tests.end_to_end import conftest as tiny
@@ -88,6 +89,33 @@ def test_a_setting_beats_what_the_search_did(store_path: Path, tmp_path: Path) -
     assert balanced.config.training.class_weights == "balanced"
 
 
+def test_epochs_are_passes_over_train_unless_the_user_sets_steps_too(store_path: Path, tmp_path: Path) -> None:
+    def asked(**options: Any) -> tuple[int, int]:
+        config = request_of("resnet-20", tmp_path, dataset=str(store_path), preset="quick", **options).config
+        return config.num_epochs, config.min_steps
+
+    assert asked() == (18, 1_200)
+    assert asked(epochs=2) == (2, 0)
+    assert asked(epochs=2, assignments=("min_steps=300",)) == (2, 300)
+
+
+def test_pictures_are_mirrored_no_more_than_in_the_search_of_the_source(store_path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "searched"
+    (source / "search").mkdir(parents=True)
+    spec = retarget(find_spec(Path("resnet-20")), task_of(load_images(str(store_path)), dataset=str(store_path)))
+    write_spec(source / "spec.json", spec)
+    (source / "search" / "summary.json").write_text("{}")
+    (source / "search" / "config.toml").write_text(
+        f'dataset = "{store_path}"\n[training.augmentation]\nflip = false\n', encoding="utf-8"
+    )
+    elsewhere = request_of(str(source), tmp_path / "elsewhere", preset="quick")
+    assert not elsewhere.config.training.augmentation.flip
+    other = tmp_path / "other.h5"
+    shutil.copy(store_path, other)
+    # A search says nothing of other pictures.
+    assert request_of(str(source), source, preset="quick", dataset=str(other)).config.training.augmentation.flip
+
+
 def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_path: Path) -> None:
     said = ('teacher.models=["other.onnx"]',)
     options = {"dataset": str(store_path), "preset": "quick", "teachers": (Path("a.onnx"), Path("b.onnx"))}
@@ -115,6 +143,34 @@ def test_what_is_gone_on_with_keeps_the_options_it_was_begun_with(store_path: Pa
     (search / "config.toml").touch()
     with pytest.raises(RunError, match="the search is not finished"):
         again()
+
+
+def test_what_was_begun_at_another_size_on_other_data_is_gone_on_with_by_the_run_alone(
+    store_path: Path, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other.h5"
+    run.mkdir()
+    shutil.copy(store_path, other)
+    spec = retarget(find_spec(Path("resnet-20")), task_of(load_images(str(store_path)), dataset=str(store_path)))
+    write_spec(run / "spec.json", spec)
+    sizes: dict[str, Any] = {"channels": 32, "dataset": str(other)}
+    first = retrain_request(RetrainOptions(source=run, preset="quick", **sizes), say=print)
+    RunFolder.open(run / "retrain", first.config).close()
+    write_spec(run / "retrain" / "spec.json", first.spec)
+    for said in ({}, {"preset": "quick"}, sizes):
+        again = retrain_request(RetrainOptions(source=run, **said).going_on, say=print)
+        assert again == first
+        again.check_size(again="")
+    smaller = retrain_request(RetrainOptions(source=run, channels=16).going_on, say=print)
+    advice = (
+        rf"go on with `enas retrain {run} --resume`, without .* --channels, .* or --dataset, or start anew with `again"
+    )
+    with pytest.raises(RunError, match=advice):
+        smaller.check_size(again="again")
+    write_spec(run / "spec.json", find_spec(Path("narrow-small")))  # as a later search may choose
+    assert not is_same_network(
+        retrain_request(RetrainOptions(source=run, dataset=str(other)).going_on, say=print).spec, spec
+    )
 
 
 def test_an_lstm_is_gone_on_with_where_one_was_begun(text_path: Path, tmp_path: Path) -> None:

@@ -233,6 +233,9 @@ def test_the_run_records_its_teachers_and_refuses_others(
     assert len(json.loads((tmp_path / "run/retrain/summary.json").read_text())["teachers"]) == 2
     refused = here(*run, "--resume", check=False)
     assert "was made with another configuration (teacher.models was" in str(refused.exception)
+    second.unlink()
+    assert "finished before" in here(*run, "--teacher", second, "--resume").stderr  # nothing is left to learn
+    (tmp_path / "run/retrain/summary.json").unlink()
     write_teacher(second, fitted(store, seed=2))
     refused = here(*run, "--teacher", second, "--resume", check=False)
     assert "was made with another configuration (teacher.sha256 was" in str(refused.exception)
