@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from searcher.arch.catalog import is_retraining_outdated
+from searcher.lineage import is_model_current, is_retraining_outdated
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, check_is_there, derived_in, is_model_current, read_object
+from searcher.report.run_files import Stage, check_is_there, derived_in, read_object
 from searcher.report.sections.elements import quoted
 from searcher.report.values import duration
 

@@ -45,9 +45,10 @@ from runtime.models.artifact import MODEL, SEQUENCE_MODEL, read_model
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model
 from runtime.models.tolerance import Tolerance
-from searcher.arch.catalog import check_is_run, is_retraining_outdated
+from searcher.arch.catalog import check_is_run
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
+from searcher.lineage import is_retraining_outdated
 from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec
 from searcher.running.checkpoint import load_checkpoint

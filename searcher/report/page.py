@@ -11,12 +11,12 @@ from pathlib import Path
 
 from foundation.files import write_text
 from foundation.text import printable
-from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.spec import Spec, read_spec
+from searcher.lineage import is_model_current, is_retraining_outdated
 from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, check_is_there, is_model_current
+from searcher.report.run_files import Stage, check_is_there
 from searcher.report.sections.comparison import comparison_section
 from searcher.report.sections.derivation import derivation_section
 from searcher.report.sections.elements import quoted

@@ -14,7 +14,6 @@ from typing import Any
 
 from charts.curves import Series
 from foundation.document import DocumentError, read_json
-from foundation.files import sha256_of
 from searcher.arch.catalog import check_is_run
 from searcher.running.metrics import read_metrics
 
@@ -73,12 +72,6 @@ def check_is_there(run: Path) -> None:
     if not run.is_dir():
         command = f"enas search --run {shlex.quote(str(run))}"
         raise DocumentError(str(run), [f"no such run directory; `{command}` makes it"])
-
-
-def is_model_current(run: Path) -> bool | None:
-    """Whether a run's verified model is of its retraining's weights, as they are now; None where one is missing."""
-    verified, best = read_object(run / "verification.json").get("weights_sha256"), run / "retrain" / "best.pt"
-    return verified == sha256_of(best) if verified and best.exists() else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
