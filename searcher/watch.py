@@ -51,10 +51,11 @@ class Watcher:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has a model of its newest retraining."""
+        """Whether the run has a verified model of its newest retraining."""
         if is_retraining_outdated(self._run) or not (self._run / "model.onnx").exists():
             return False
-        is_of_the_last = read_object(self._run / "verification.json").get("retraining_finished") is True
+        verified = read_object(self._run / "verification.json")
+        is_of_the_last = verified.get("passed") is True and verified.get("retraining_finished") is True
         return is_of_the_last and is_model_current(self._run) is not False
 
     def lines(self, *, now: float) -> list[Line]:

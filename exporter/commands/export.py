@@ -211,7 +211,7 @@ def verify(run: Path, atol: float, rtol: float) -> None:
     from exporter.delivery.verify import describe
     from runtime.models.tolerance import Tolerance
 
-    verification = verify_run(run, tolerance=Tolerance(atol, rtol))
+    verification = verify_run(run, tolerance=Tolerance(atol, rtol), log=partial(click.echo, err=True))
     click.echo(describe(verification))
     if not verification.passed:
         click.echo(f"error: {run}: the model does not match its torch network", err=True)

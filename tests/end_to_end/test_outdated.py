@@ -106,3 +106,7 @@ def test_a_model_of_earlier_weights_is_not_reported_beside_new_ones(run: Path, t
     page = (copy / "report.html").read_text()
     assert "of other weights than those of this retraining" in page
     assert "onnxruntime against torch" not in page
+    again = here("verify", copy, check=False)
+    assert f"this model is of earlier weights; `enas export {copy}` makes one of the present" in again.stderr
+    here("report", copy)
+    assert "of other weights than those of this retraining" in (copy / "report.html").read_text()
