@@ -7,7 +7,9 @@ question is of one such step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from foundation.document import read_json
 from foundation.files import sha256_of
@@ -22,6 +24,14 @@ def is_retraining_outdated(run: Path) -> bool:
     """
     chosen, retrained = run / "spec.json", run / "retrain" / "spec.json"
     return chosen.exists() and retrained.exists() and not is_same_network(find_spec(chosen), find_spec(retrained))
+
+
+def is_lstm_of(retraining: Mapping[str, Any], lstm: Mapping[str, Any]) -> bool:
+    """Whether an LSTM was trained beside a retraining, for the same spec and with the same settings.
+
+    Args: what the config.toml of each holds.
+    """
+    return {**retraining, "model": "lstm"} == {**lstm, "model": "lstm"}
 
 
 def is_model_current(run: Path) -> bool | None:

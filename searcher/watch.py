@@ -14,7 +14,7 @@ from typing import Any
 
 from searcher.lineage import is_model_current, is_retraining_outdated
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, check_is_there, derived_in, read_object
+from searcher.report.run_files import Stage, check_is_there, derived_in, read_object, read_retraining
 from searcher.report.sections.elements import quoted
 from searcher.report.values import duration
 
@@ -71,8 +71,8 @@ class Watcher:
         return lines or [Line("run", f"nothing has begun yet: enas search --run {quoted(self._run)}")]
 
     def _after_search(self, figures: Figures, *, now: float) -> Iterator[Line]:
-        for name in ("retrain", "retrain-lstm"):
-            yield from self._training(name, Stage.read(self._run / name), figures, now=now)
+        for name, stage in zip(("retrain", "retrain-lstm"), read_retraining(self._run), strict=True):
+            yield from self._training(name, stage, figures, now=now)
         yield from self._export()
 
     def _outdated(self) -> Iterator[Line]:

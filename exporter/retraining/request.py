@@ -22,6 +22,7 @@ from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.arch.widths import MULTIPLE, is_same_network, scaled, widths
+from searcher.lineage import is_lstm_of
 from searcher.nn.complexity import complexity_of
 from searcher.running.run_folder import RunError, RunFolder, read_toml
 from searcher.running.settings import Settings
@@ -76,7 +77,9 @@ class RetrainOptions:
             return self
         if self.preset not in (None, read_toml(folder.config_path).get("preset")):
             return self
-        lstm = RunFolder(run / "retrain-lstm").begun if self.lstm is None else self.lstm
+        beside = RunFolder(run / "retrain-lstm")
+        has_lstm = beside.begun and is_lstm_of(read_toml(folder.config_path), read_toml(beside.config_path))
+        lstm = has_lstm if self.lstm is None else self.lstm
         return replace(self, config_file=folder.config_path, lstm=lstm)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from charts.curves import Series
 from foundation.document import DocumentError, read_json
 from searcher.arch.catalog import check_is_run
+from searcher.lineage import is_lstm_of, is_retraining_outdated
 from searcher.running.metrics import read_metrics
 
 
@@ -43,6 +44,14 @@ class Stage:
         """The metric `key` over the epochs in which it was recorded as a number."""
         records = [record for record in self.records if "epoch" in record and isinstance(record.get(key), int | float)]
         return Series(name, [record["epoch"] for record in records], [record[key] for record in records], dashed=dashed)
+
+
+def read_retraining(run: Path) -> tuple[Stage, Stage]:
+    """The retraining of a run's network, and that of the LSTM beside it; each empty if it is of another."""
+    if is_retraining_outdated(run):
+        return Stage(), Stage()
+    retrain, lstm = Stage.read(run / "retrain"), Stage.read(run / "retrain-lstm")
+    return retrain, lstm if is_lstm_of(retrain.config, lstm.config) else Stage()
 
 
 def table_in(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:

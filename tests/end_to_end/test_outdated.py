@@ -58,6 +58,7 @@ def test_reports_tell_nothing_of_an_earlier_network(run: Path, chosen_anew: Path
 
 def test_training_the_new_network_makes_the_run_whole_again(chosen_anew: Path, tiny: Tiny) -> None:
     here(*tiny.retrain(chosen_anew), "--jobs", "1", "--no-lstm", "--epochs", "1", "--force")
+    assert not (chosen_anew / "retrain-lstm" / "summary.json").exists()
     here("export", chosen_anew)
     here("report", chosen_anew)
     assert "are not of this network" not in (chosen_anew / "report.html").read_text()

@@ -248,6 +248,12 @@ def test_an_lstm_that_is_not_trained_to_its_end_is_named_with_its_command(run: P
     assert f"enas retrain &#x27;{run}&#x27; --resume" in _page(run)
 
 
+def test_an_lstm_of_an_earlier_retraining_is_not_told_beside_this_one(run: Path) -> None:
+    _finish_text(run)
+    _write(run / "retrain-lstm" / "config.toml", "num_epochs = 2\n")
+    assert "LSTM" not in _page(run)
+
+
 def test_a_network_trained_without_the_lstm_misses_nothing(run: Path) -> None:
     _finish_text(run)
     shutil.rmtree(run / "retrain-lstm")
