@@ -130,7 +130,7 @@ def retrain(
     devices.prepare(torch_device)
     if cuda_graphs:
         graphs_of(torch_device)  # before there is a run
-    request = request.with_examined_teachers(device=torch_device, say=tell)
+    request = request.with_examined_teachers(device=torch_device, opening=opening, say=tell)
     if opening.force and "lstm" not in request.models:
         RunFolder.discard(request.run_path / "retrain-lstm")
     if executor is None and (

@@ -10,7 +10,6 @@ jobs, each of which resumes.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from searcher.running.device import resolve_device
 from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job, Setting, run_jobs
 from searcher.running.pacing import Pace
-from searcher.running.run_folder import Opening, RunError, RunFolder, read_config, read_toml
+from searcher.running.run_folder import Opening, RunError, RunFolder, read_config
 from searcher.training.image_learner import correct_answers
 from searcher.training.weights_trainer import DivergedError
 
@@ -197,10 +196,8 @@ def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, nu
 def _teacher_of(folder: Path, *, like: TeacherConfig) -> TeacherConfig | None:
     """The teacher of the trainings that have begun in a folder, if any has, and if it is of the same files."""
     for path in folder.glob("*/seed-*/config.toml"):
-        found = read_toml(path).get("teacher", {})
-        models, sha256 = tuple(found.get("models", ())), tuple(found.get("sha256", ()))
-        if tuple(map(os.path.abspath, models)) == tuple(map(os.path.abspath, like.models)):
-            return replace(like, models=models, sha256=sha256)
+        if found := like.begun_in(path):
+            return found
     return None
 
 

@@ -24,7 +24,7 @@ from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.arch.widths import MULTIPLE, is_same_network, scaled, widths
 from searcher.lineage import is_lstm_of
 from searcher.nn.complexity import complexity_of
-from searcher.running.run_folder import RunError, RunFolder, read_toml
+from searcher.running.run_folder import Opening, RunError, RunFolder, read_toml
 from searcher.running.settings import Settings
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import FLIP, decide_flip
@@ -103,12 +103,17 @@ class RetrainRequest:
     def configs(self) -> dict[Model, RetrainConfig]:
         return {model: replace(self.config, model=model) for model in self.models}
 
-    def with_examined_teachers(self, *, device: torch.device, say: Callable[[str], object]) -> RetrainRequest:
+    def with_examined_teachers(
+        self, *, device: torch.device, opening: Opening, say: Callable[[str], object]
+    ) -> RetrainRequest:
         """The request with its teachers opened once: their hashes, and what they know, are recorded.
 
         Raises: as `Teachers`.
         """
-        examined = open_teachers(self.config, self.store, device=device)
+        config, begun = self.config, RunFolder(self.folders["spec"])
+        if begun.begun and not opening.force:
+            config = replace(config, teacher=config.teacher.begun_in(begun.config_path) or config.teacher)
+        examined = open_teachers(config, self.store, device=device)
         if examined is None:
             return self
         for one in examined.examined:
