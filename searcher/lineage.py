@@ -48,6 +48,12 @@ def is_model_current(run: Path) -> bool | None:
     return False if is_anew else None
 
 
+def are_variants_current(run: Path) -> bool:
+    """Whether `variants.json` is of a run's model as it is now. Raises: DocumentError: it is damaged."""
+    listed, model = _entry(run / "variants.json", "model_sha256"), run / "model.onnx"
+    return model.exists() and listed == sha256_of(model)
+
+
 def _entry(path: Path, key: str) -> object:
     """What a file's JSON object has under a key; None where there is no file, or no such key."""
     document = read_json(path) if path.exists() else None

@@ -128,6 +128,7 @@ def export(
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
         log(f"{run}: {MODEL} is verified and up to date")
+        _remove_stale_forms(run)
     else:
         try:
             verification = run_export(run, opset=opset, tolerance=tolerance, align=align, log=log)

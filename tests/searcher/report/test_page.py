@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -356,7 +357,11 @@ def test_the_forms_that_were_tried_are_shown_with_the_reason(tmp_path: Path) -> 
         "test_accuracy": None,
         "reason": "1.02 times as fast here; 1.05 is asked",
     }
-    _write(tmp_path / "variants.json", {"trials": [trial, "not a trial"]})
+    (tmp_path / "model.onnx").write_bytes(b"a model")
+    listed = {"model_sha256": hashlib.sha256(b"a model").hexdigest(), "trials": [trial, "not a trial"]}
+    _write(tmp_path / "variants.json", listed)
     page = _page(tmp_path)
     for text in ("Other forms", "minmax, per channel", "80.50 %", "1.02 times as fast here; 1.05 is asked"):
         assert text in page
+    _write(tmp_path / "variants.json", {**listed, "model_sha256": "of another"})
+    assert "Other forms" not in _page(tmp_path)
