@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from searcher.arch.catalog import is_retraining_outdated
+from searcher.lineage import is_model_current, is_retraining_outdated
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, check_is_there, derived_in, is_model_current, read_object
+from searcher.report.run_files import Stage, check_is_there, derived_in, read_object, read_retraining
 from searcher.report.sections.elements import quoted
 from searcher.report.values import duration
 
@@ -51,10 +51,11 @@ class Watcher:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has a model of its newest retraining."""
+        """Whether the run has a verified model of its newest retraining."""
         if is_retraining_outdated(self._run) or not (self._run / "model.onnx").exists():
             return False
-        is_of_the_last = read_object(self._run / "verification.json").get("retraining_finished") is True
+        verified = read_object(self._run / "verification.json")
+        is_of_the_last = verified.get("passed") is True and verified.get("retraining_finished") is True
         return is_of_the_last and is_model_current(self._run) is not False
 
     def lines(self, *, now: float) -> list[Line]:
@@ -70,8 +71,8 @@ class Watcher:
         return lines or [Line("run", f"nothing has begun yet: enas search --run {quoted(self._run)}")]
 
     def _after_search(self, figures: Figures, *, now: float) -> Iterator[Line]:
-        for name in ("retrain", "retrain-lstm"):
-            yield from self._training(name, Stage.read(self._run / name), figures, now=now)
+        for name, stage in zip(("retrain", "retrain-lstm"), read_retraining(self._run), strict=True):
+            yield from self._training(name, stage, figures, now=now)
         yield from self._export()
 
     def _outdated(self) -> Iterator[Line]:

@@ -19,6 +19,7 @@ PACKAGES = ("foundation", "charts", "datasets", "searcher", "exporter", "runtime
 _EXPORTER = {
     "searcher.arch",
     "searcher.latency",
+    "searcher.lineage",
     "searcher.nn",
     "searcher.presets.published",
     "searcher.report.drawing",
@@ -122,15 +123,18 @@ ALLOWED = {
     # Tables and targets are read here; what makes and measures them is in exporter.
     "searcher.latency": {"searcher.arch", "searcher.spaces"},
     "searcher.controller": {"searcher.arch.decisions", "searcher.arch.limits"},
+    # Which product of a run is of what: asked by all that read a run, so that it loads nothing.
+    "searcher.lineage": {"searcher.arch"},
     "searcher.report": {
         "charts",
         "searcher.arch",
+        "searcher.lineage",
         "searcher.nn.complexity",
         "searcher.spaces",
         "searcher.running.metrics",
         "datasets.tokens",
     },
-    "searcher.watch": {"searcher.report", "searcher.arch.catalog"},
+    "searcher.watch": {"searcher.report", "searcher.lineage"},
     "searcher.commands.watch": {"searcher.watch"},
     "searcher.training": {
         "searcher.arch",
@@ -222,7 +226,7 @@ ALLOWED = {
         "searcher.running.jobs",
         "searcher.running.pacing",
     },
-    "searcher.commands.advice": {"searcher.arch.catalog", "searcher.arch.errors"},
+    "searcher.commands.advice": {"searcher.arch.errors", "searcher.lineage"},
     "searcher.commands.search_request": {"searcher"},
     "searcher.commands.search": {"searcher"},
     "searcher.commands.spec": {"searcher"},

@@ -59,7 +59,7 @@ def derive(
     from exporter.retraining.config import config_types
     from exporter.retraining.presets import retrain_preset
     from exporter.retraining.request import preset_of, provenance_of
-    from exporter.selection.derivation import DERIVATION, derive_by_training
+    from exporter.selection.derivation import derive_by_training
     from exporter.selection.halving import halving_preset
     from exporter.selection.searches import searched_spec
     from searcher.arch.spec import read_spec
@@ -91,5 +91,5 @@ def derive(
             log=lambda line: click.echo(line, err=True),
         )
     click.echo(describe_spec(read_spec(run / "spec.json")), nl=False)
-    click.echo(f"\nchose {found.chosen}; wrote {run / 'spec.json'} and {run / DERIVATION}", err=True)
+    click.echo(f"\nchose {found.chosen}", err=True)
     click.echo(f"next: {retrain_advice(run)}", err=True)

@@ -128,6 +128,7 @@ def export(
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
         log(f"{run}: {MODEL} is verified and up to date")
+        _remove_stale_forms(run)
     else:
         try:
             verification = run_export(run, opset=opset, tolerance=tolerance, align=align, log=log)
@@ -211,7 +212,7 @@ def verify(run: Path, atol: float, rtol: float) -> None:
     from exporter.delivery.verify import describe
     from runtime.models.tolerance import Tolerance
 
-    verification = verify_run(run, tolerance=Tolerance(atol, rtol))
+    verification = verify_run(run, tolerance=Tolerance(atol, rtol), log=partial(click.echo, err=True))
     click.echo(describe(verification))
     if not verification.passed:
         click.echo(f"error: {run}: the model does not match its torch network", err=True)

@@ -121,6 +121,7 @@ def retrain(
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.running import device as devices
     from searcher.running.pacing import pace_of
+    from searcher.running.run_folder import RunFolder
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     tell = partial(leading_speaker(), err=True)
@@ -133,6 +134,8 @@ def retrain(
     if cuda_graphs:
         graphs_of(torch_device)  # before there is a run
     request = request.with_examined_teachers(device=torch_device, opening=opening, say=tell)
+    if opening.force and "lstm" not in request.models:
+        RunFolder.discard(request.run_path / "retrain-lstm")
     if executor is None and (
         cuda_graphs or _one_at_a_time(request.folders.values(), jobs=jobs, device=torch_device) or under_torchrun()
     ):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -45,9 +45,10 @@ from runtime.models.artifact import MODEL, SEQUENCE_MODEL, read_model
 from runtime.models.language_model import SequenceModel, StepModel
 from runtime.models.model import Model
 from runtime.models.tolerance import Tolerance
-from searcher.arch.catalog import check_is_run, is_retraining_outdated
+from searcher.arch.catalog import check_is_run
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
+from searcher.lineage import is_retraining_outdated
 from searcher.nn.build import BoundNetwork
 from searcher.report.drawing import draw_spec
 from searcher.running.checkpoint import load_checkpoint
@@ -88,6 +89,11 @@ class Retrained:
     def origin(self) -> dict[str, str]:
         """Where the weights come from, and what they were trained on, as models say it."""
         return {"weights": self.weights, "dataset_sha256": self.store.digest}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a model of it is made from, as `verification.json` says it."""
+        return {**self.origin, "weights_sha256": self.weights_sha256, "retraining_finished": self.finished}
 
 
 def load_retrained(run: Path) -> Retrained:
@@ -137,7 +143,7 @@ def load_deployed(run: Path) -> DeployedNetwork | StepNetwork:
 def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "none") -> bool:
     """Whether the run's model is verified, and is that of its retraining's weights as they are now."""
     try:
-        document = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))
+        document = _recorded(run)
         spec = read_spec(run / "retrain" / "spec.json")
         return (
             document["passed"]
@@ -147,7 +153,6 @@ def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "n
             and document["retraining_finished"] == RunFolder(run / "retrain").finished
             and document["weights_sha256"] == sha256_of(run / "retrain" / BEST)
             and document["dataset_sha256"] == load_store(spec.task.dataset, space=spec.space).digest
-            and document["model_sha256"] == sha256_of(run / MODEL)
             and (document["sequence_sha256"] is None or document["sequence_sha256"] == sha256_of(run / SEQUENCE_MODEL))
         )
     except (FileNotFoundError, ValueError, KeyError):
@@ -185,26 +190,30 @@ def export(
         log("verifying against torch")
         verification = _verify(paths, retrained, expected, tolerance=tolerance)
         if not verification.passed:
-            _write(run / FAILED_VERIFICATION, verification, retrained, opset=opset, align=align)
+            _write(run / FAILED_VERIFICATION, verification, retrained.record, opset=opset, align=align)
             _remove_stale(run, retrained)
             raise VerificationError(verification, run / FAILED_VERIFICATION)
     # After the model has its name: a kill in between leaves a model without a report, never a report of another model.
-    _write(run / VERIFICATION, verification, retrained, opset=opset, align=align)
+    _write(run / VERIFICATION, verification, retrained.record, opset=opset, align=align)
     (run / FAILED_VERIFICATION).unlink(missing_ok=True)
     return verification
 
 
-def verify_run(run: Path, *, tolerance: Tolerance | None = None) -> Verification:
+def verify_run(run: Path, *, tolerance: Tolerance | None = None, log: Log = print) -> Verification:
     """Compare a run's model with its retrained network again, and write `verification.json`.
 
-    Raises: RunError, StoreError, ArtifactError.
+    What the model was made from stays as its export recorded it. Raises: RunError, StoreError, ArtifactError.
     """
     retrained = load_retrained(run)
     paths = {name: run / name for name in (MODEL, SEQUENCE_MODEL)}
     read_model(run / MODEL)  # one that is missing is said at once
+    exported = _recorded(run)
+    made_from = {key: exported.get(key, value) for key, value in retrained.record.items()}
+    if made_from["weights_sha256"] != retrained.weights_sha256:
+        log(f"{run}: this model is of earlier weights; `enas export {shlex.quote(str(run))}` makes one of the present")
     verification = _verify(paths, retrained, _expected(retrained), tolerance=tolerance or Tolerance())
     opset = next(entry.version for entry in onnx.load(run / MODEL).opset_import if not entry.domain)
-    _write(run / VERIFICATION, verification, retrained, opset=opset, align=_align_of(run))
+    _write(run / VERIFICATION, verification, made_from, opset=opset, align=exported.get("align", "none"))
     return verification
 
 
@@ -302,34 +311,22 @@ def _verify(paths: dict[str, Path], retrained: Retrained, expected: Expected, *,
     )
 
 
-def _align_of(run: Path) -> Align:
-    """What the run's last export was asked for."""
+def _recorded(run: Path) -> dict[str, Any]:
+    """What `verification.json` says of the run's model as it is now; empty if it is of another, or cannot be read."""
     try:
-        align: Align = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["align"]
-        return align
+        document: dict[str, Any] = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))
+        return document if document["model_sha256"] == sha256_of(run / MODEL) else {}
     except (FileNotFoundError, ValueError, KeyError):
-        return "none"
+        return {}
 
 
-def _write(path: Path, verification: Verification, retrained: Retrained, *, opset: int, align: Align) -> None:
-    document = {
-        **verification.to_document(),
-        "opset": opset,
-        "align": align,
-        "weights": retrained.weights,
-        "weights_sha256": retrained.weights_sha256,
-        "dataset_sha256": retrained.store.digest,
-        "retraining_finished": retrained.finished,
-    }
+def _write(path: Path, verification: Verification, made_from: Mapping[str, Any], *, opset: int, align: Align) -> None:
+    document = {**verification.to_document(), "opset": opset, "align": align, **made_from}
     write_text(path, strict_json(document) + "\n")
 
 
 def _remove_stale(run: Path, retrained: Retrained) -> None:
     """Remove an earlier model of other weights, which would look like the run's own."""
-    try:
-        earlier = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))["weights_sha256"]
-    except (FileNotFoundError, ValueError, KeyError):
-        earlier = None
-    if earlier != retrained.weights_sha256:
+    if _recorded(run).get("weights_sha256") != retrained.weights_sha256:
         for name in (MODEL, SEQUENCE_MODEL, VERIFICATION):
             (run / name).unlink(missing_ok=True)

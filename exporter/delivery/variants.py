@@ -32,6 +32,7 @@ from runtime.models.artifact import MODEL, load
 from runtime.models.model import Model
 from runtime.models.onnx_file import OnnxFile
 from runtime.models.tolerance import Tolerance
+from searcher.lineage import are_variants_current
 
 VARIANTS = "variants.json"
 Goal: TypeAlias = Literal["speed", "size", "elsewhere"]
@@ -116,13 +117,13 @@ def _record(run: Path, base: Model, trials: Sequence[Trial]) -> None:
 def _recorded(run: Path) -> list[Trial]:
     """What `variants.json` says of the run's model as it is now; nothing where it is of another, or cannot be read."""
     try:
-        document = json.loads((run / VARIANTS).read_text(encoding="utf-8"))
-        if document["model_sha256"] != OnnxFile(run / MODEL, (run / MODEL).read_bytes()).sha256:
+        if not are_variants_current(run):
             return []
+        document = json.loads((run / VARIANTS).read_text(encoding="utf-8"))
         # Schema 1 has one goal, and points, for all trials.
         common = {key: document[key] for key in ("goal", "points") if key in document}
         return [Trial(**common, **trial) for trial in document["trials"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return []
 
 

@@ -174,7 +174,7 @@ def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, nu
 
 def _teacher_of(folder: Path, *, like: TeacherConfig) -> TeacherConfig | None:
     """The teacher of the trainings that have begun in a folder, if any has, and if it is of the same files."""
-    begun = map(like.begun_with, folder.glob("*/seed-*/config.toml"))
+    begun = map(like.begun_in, folder.glob("*/seed-*/config.toml"))
     return next((one for one in begun if one is not None), None)
 
 

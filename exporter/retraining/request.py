@@ -22,6 +22,7 @@ from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, spec_digest
 from searcher.arch.tasks import LANGUAGE_MODELLING
 from searcher.arch.widths import MULTIPLE, has_one_width, is_same_network, scaled, widths
+from searcher.lineage import is_lstm_of
 from searcher.nn.complexity import complexity_of
 from searcher.running.run_folder import Opening, RunError, RunFolder, read_toml
 from searcher.running.settings import Settings
@@ -82,7 +83,9 @@ class RetrainOptions:
             return of_begun
         if self.preset not in (None, read_toml(folder.config_path).get("preset")):
             return of_begun
-        lstm = RunFolder(run / "retrain-lstm").begun if self.lstm is None else self.lstm
+        beside = RunFolder(run / "retrain-lstm")
+        has_lstm = beside.begun and is_lstm_of(read_toml(folder.config_path), read_toml(beside.config_path))
+        lstm = has_lstm if self.lstm is None else self.lstm
         return replace(of_begun, config_file=folder.config_path, lstm=lstm)
 
 
@@ -126,10 +129,12 @@ class RetrainRequest:
 
         Where nothing is left to learn they may be gone, and are those that have taught. Raises: as `Teachers`.
         """
+        config, begun = self.config, RunFolder(self.folders["spec"])
+        if begun.begun and not opening.force:
+            config = replace(config, teacher=config.teacher.begun_in(begun.config_path) or config.teacher)
         if opening.resume and all(RunFolder(path).finished for path in self.folders.values()):
-            begun = self.config.teacher.begun_with(RunFolder(self.folders["spec"]).config_path)
-            return self if begun is None else replace(self, config=replace(self.config, teacher=begun))
-        examined = open_teachers(self.config, self.store, device=device)
+            return replace(self, config=config)
+        examined = open_teachers(config, self.store, device=device)
         if examined is None:
             return self
         for one in examined.examined:

@@ -20,8 +20,8 @@ from exporter.retraining.lstm import build_lstm
 from exporter.retraining.retraining import Retraining
 from exporter.retraining.teacher import Teachers
 from exporter.retraining.text import epoch_text, score_text, task_text
-from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.spec import Spec, write_spec
+from searcher.lineage import is_retraining_outdated
 from searcher.nn.build import build_network
 from searcher.nn.graphs import Graphs
 from searcher.running.checkpoint import loading

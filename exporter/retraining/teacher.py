@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from exporter.retraining.teacher_model import Layout, StatedInput, TeacherError,
 from foundation.document import ConfigError
 from foundation.seeds import numpy_generator
 from runtime.models.providers import Provider
+from searcher.lineage import is_model_current, is_retraining_outdated
 from searcher.running.run_folder import read_toml
 from searcher.training.distillation import Distillation
 
@@ -75,13 +77,13 @@ class TeacherConfig:
         """The same for a run that has not begun: its models are those that the files hold then."""
         return replace(self, sha256=())
 
-    def begun_with(self, config: Path) -> TeacherConfig | None:
-        """The same with its models' files as the config.toml of a run has them; None where that has others."""
-        found = read_toml(config).get("teacher", {})
+    def begun_in(self, config_file: Path) -> TeacherConfig | None:
+        """The same with its models as a training that has begun records them; None if those are other files."""
+        found = read_toml(config_file).get("teacher", {})
         models, sha256 = tuple(found.get("models", ())), tuple(found.get("sha256", ()))
-        if tuple(map(os.path.abspath, models)) != tuple(map(os.path.abspath, self.models)):
-            return None
-        return replace(self, models=models, sha256=sha256)
+        if tuple(map(os.path.abspath, models)) == tuple(map(os.path.abspath, self.models)):
+            return replace(self, models=models, sha256=sha256)
+        return None
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ class Teachers:
         """device: where the network is trained.
 
         Raises: ArtifactError, ProviderError, TeacherError: see `TeacherModel.open`; or a model is not the one that the
-        run was begun with, or it cannot teach: its answers are not finite, or are no better than chance, or are those
-        of classes in another order.
+        run was begun with, or is of a run that has retrained its network since; or it cannot teach: its answers are not
+        finite, or are no better than chance, or are those of classes in another order.
         """
         self._config = config
         self._mean, self._std = (
@@ -122,6 +124,8 @@ class Teachers:
         self._models: list[TeacherModel] = []
         self.examined: list[Examined] = []
         for path in config.models:
+            if not config.sha256:
+                _check_is_exported(Path(path))
             model = TeacherModel.open(
                 path,
                 classes=store.classes,
@@ -177,6 +181,13 @@ class Teachers:
             np.add.at(confusion, (labels.cpu().numpy(), model(pixels).argmax(1)), 1)
         check_confusion(model, confusion, classes=classes)
         return model, confusion
+
+
+def _check_is_exported(path: Path) -> None:
+    """Raises: TeacherError: a run whose model is not of what it has retrained."""
+    if path.is_dir() and (is_retraining_outdated(path) or is_model_current(path) is False):
+        export = f"`enas export {shlex.quote(str(path))}`"
+        raise TeacherError(f"{path}: its model is not of its present retraining; export it first: {export}")
 
 
 def check_confusion(model: TeacherModel, confusion: np.ndarray, *, classes: Sequence[str]) -> None:

@@ -30,10 +30,10 @@ from exporter.selection.searches import FinishedSearch, finished_search
 from exporter.selection.standings import Showing, kept_of, rank
 from foundation.document import read_json
 from foundation.files import write_text
-from searcher.arch.spec import Spec, spec_digest, write_spec
+from searcher.arch.spec import Spec, read_spec, spec_digest, write_spec
 from searcher.running.device import resolve_device
 from searcher.running.jobs import Setting
-from searcher.running.run_folder import Opening, RunFolder
+from searcher.running.run_folder import Opening, RunFolder, read_toml
 from searcher.training.image_learner import ImageTraining
 from searcher.training.mirroring import with_flip
 
@@ -81,23 +81,28 @@ def derive_by_training(
     ConfigError: nothing meets the target. Stopped, JobsError: as `run_jobs`. BenchmarkError: see `measure`.
     """
     finished = finished_search(run, device=resolve_device(setting.device))
-    config = replace(config, spec_sha256=spec_digest(finished.spec))
     training = finished.search.config.training
     if isinstance(training, ImageTraining):
         retrain_config = with_flip(retrain_config, flip=training.augmentation.flip)  # as the search saw the pictures
+    config = replace(config, spec_sha256=spec_digest(finished.spec))
+    earlier = RunFolder(run / _FOLDER)
+    if opening.force or not earlier.begun or "recipe" in read_toml(earlier.config_path):
+        config = replace(config, recipe=retrain_config)
     with closing(RunFolder.open(run / _FOLDER, config, opening)) as begun:
         if opening.force:
             _delete(begun.path)
         if begun.finished:
             derivation = read_derivation(run)
-            if not (run / "spec.json").exists():
-                _write_choice(run, derivation, finished.spec)
+            log(f"{begun.path}: finished before")
+            _put_back(run, derivation, finished.spec, log=log)
             return derivation
         (run / DERIVATION).unlink(missing_ok=True)
         trainer = RungTrainer(begun.path, config, retrain_config, finished.store, setting, opening.again, log)
         derivation = _Halving(finished, config, trainer).derivation()
-        _write_choice(run, derivation, finished.spec)
+        write_spec(run / "spec.json", _choice(derivation, finished.spec))
+        log(f"wrote {run / 'spec.json'}")
         write_text(run / DERIVATION, json.dumps(derivation.to_document(), indent=1) + "\n")
+        log(f"wrote {run / DERIVATION}")
         count = len(derivation.candidates)
         begun.finish({"chosen": derivation.chosen, "candidates": count, "seconds": round(begun.seconds, 1)})
         return derivation
@@ -195,8 +200,22 @@ def _text(score: float | None, metric: str) -> str:
     return "none: all diverged" if score is None else score_text(metric, score)
 
 
-def _write_choice(run: Path, derivation: Derivation, searched: Spec) -> None:
-    """Write the chosen spec as the run's, with the search's provenance and how it was chosen."""
+def _put_back(run: Path, derivation: Derivation, searched: Spec, *, log: Callable[[str], None]) -> None:
+    """Write the choice of a finished derivation where the search's own, or nothing, has taken its place.
+
+    Another spec there is the user's, and stays.
+    """
+    path, choice = run / "spec.json", _choice(derivation, searched)
+    found = read_spec(path) if path.exists() else None
+    if found in (None, searched):
+        write_spec(path, choice)
+        log(f"wrote {path}")
+    elif found != choice:
+        log(f"{path} is another network than the one chosen, {derivation.chosen}; it stays")
+
+
+def _choice(derivation: Derivation, searched: Spec) -> Spec:
+    """The chosen spec, with the search's provenance and how it was chosen."""
     (chosen,) = (one for one in derivation.candidates if one.name == derivation.chosen)
     grounds = {
         "chosen": chosen.name,
@@ -204,5 +223,4 @@ def _write_choice(run: Path, derivation: Derivation, searched: Spec) -> None:
         "rung_epochs": [rung.epochs for rung in derivation.rungs],
         f"valid_{derivation.metric}": derivation.rungs[-1].showings[chosen.name].score,
     }
-    provenance = {**searched.provenance, "derivation": grounds}
-    write_spec(run / "spec.json", replace(chosen.spec, provenance=provenance))
+    return replace(chosen.spec, provenance={**searched.provenance, "derivation": grounds})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter.retraining.config import RetrainConfig
 from foundation.document import ConfigError
 
 
@@ -26,6 +27,8 @@ class HalvingConfig:
     """Chooses the candidates."""
     spec_sha256: str = ""
     """Of the spec that the search came to."""
+    recipe: RetrainConfig | None = None
+    """How candidates are trained, their number of epochs aside; None of a derivation that recorded none."""
 
     def __post_init__(self) -> None:
         for name in ("num_scored", "num_candidates"):

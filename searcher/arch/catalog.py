@@ -8,7 +8,6 @@ from pathlib import Path
 from foundation.document import DocumentError, read_json, unknown
 from searcher.arch.errors import ArchitectureError
 from searcher.arch.spec import Spec, parse_spec
-from searcher.arch.widths import is_same_network
 
 _PUBLISHED = Path(__file__).parent / "published"
 
@@ -43,7 +42,8 @@ def find_spec(source: Path) -> Spec:
     makes_it = f"`enas search --run {shlex.quote(str(source))}` makes it"
     if source.is_dir():
         # A run that trains a given spec, and has searched for none, holds it there.
-        path = next((one for one in _specs_of(source) if one.exists()), source / "spec.json")
+        specs = (source / "spec.json", source / "retrain" / "spec.json")
+        path = next((one for one in specs if one.exists()), specs[0])
         if not path.exists():
             raise ArchitectureError(str(path), [f"no such file; {makes_it}"])
         return _read(path, source=str(path))
@@ -52,20 +52,6 @@ def find_spec(source: Path) -> Spec:
     if len(source.parts) > 1:
         raise ArchitectureError(str(source), [f"no such run directory; {makes_it}"])
     return published_spec(str(source))
-
-
-def is_retraining_outdated(run: Path) -> bool:
-    """Whether what a run has retrained is another network than its spec.json, which a later search or derivation chose.
-
-    Raises: ArchitectureError: as `find_spec`.
-    """
-    chosen, retrained = _specs_of(run)
-    return chosen.exists() and retrained.exists() and not is_same_network(find_spec(chosen), find_spec(retrained))
-
-
-def _specs_of(run: Path) -> tuple[Path, Path]:
-    """Of what a run has chosen, and of what it has retrained."""
-    return run / "spec.json", run / "retrain" / "spec.json"
 
 
 def _read(path: Path, *, source: str) -> Spec:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.errors import ArchitectureError
+from searcher.lineage import is_retraining_outdated
 
 
 def retrain_advice(run: Path) -> str:

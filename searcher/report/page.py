@@ -11,12 +11,12 @@ from pathlib import Path
 
 from foundation.files import write_text
 from foundation.text import printable
-from searcher.arch.catalog import is_retraining_outdated
 from searcher.arch.spec import Spec, read_spec
+from searcher.lineage import is_model_current, is_retraining_outdated
 from searcher.report import html, values
 from searcher.report.drawing import draw_spec
 from searcher.report.figures import Figures, figures_of
-from searcher.report.run_files import Stage, check_is_there, is_model_current
+from searcher.report.run_files import Stage, check_is_there, read_retraining
 from searcher.report.sections.comparison import comparison_section
 from searcher.report.sections.derivation import derivation_section
 from searcher.report.sections.elements import quoted
@@ -44,8 +44,7 @@ def _page(run: Path) -> str:
     spec = read_spec(run / "spec.json") if (run / "spec.json").exists() else None
     search = Stage.read(run / "search")
     is_outdated = is_retraining_outdated(run)
-    names = ("retrain", "retrain-lstm")
-    retrain, peer = (Stage() if is_outdated else Stage.read(run / name) for name in names)
+    retrain, peer = read_retraining(run)
     figures = figures_of(search.config.get("space") if spec is None else spec.space, search.config)
     name = printable(run.resolve().name)
     return html.page(

@@ -14,8 +14,8 @@ from typing import Any
 
 from charts.curves import Series
 from foundation.document import DocumentError, read_json
-from foundation.files import sha256_of
 from searcher.arch.catalog import check_is_run
+from searcher.lineage import is_lstm_of, is_retraining_outdated
 from searcher.running.metrics import read_metrics
 
 
@@ -46,6 +46,14 @@ class Stage:
         return Series(name, [record["epoch"] for record in records], [record[key] for record in records], dashed=dashed)
 
 
+def read_retraining(run: Path) -> tuple[Stage, Stage]:
+    """The retraining of a run's network, and that of the LSTM beside it; each empty if it is of another."""
+    if is_retraining_outdated(run):
+        return Stage(), Stage()
+    retrain, lstm = Stage.read(run / "retrain"), Stage.read(run / "retrain-lstm")
+    return retrain, lstm if is_lstm_of(retrain.config, lstm.config) else Stage()
+
+
 def table_in(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The object under a key; empty if there is none."""
     value = document.get(key)
@@ -73,12 +81,6 @@ def check_is_there(run: Path) -> None:
     if not run.is_dir():
         command = f"enas search --run {shlex.quote(str(run))}"
         raise DocumentError(str(run), [f"no such run directory; `{command}` makes it"])
-
-
-def is_model_current(run: Path) -> bool | None:
-    """Whether a run's verified model is of its retraining's weights, as they are now; None where one is missing."""
-    verified, best = read_object(run / "verification.json").get("weights_sha256"), run / "retrain" / "best.pt"
-    return verified == sha256_of(best) if verified and best.exists() else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

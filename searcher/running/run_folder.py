@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -104,6 +105,14 @@ class RunFolder:
             folder.close()
             raise
         return folder
+
+    @classmethod
+    def discard(cls, path: Path) -> None:
+        """Delete what a stage has left in a folder, if one has. Raises: RunError: the folder is in use."""
+        folder = cls(path)
+        if folder.begun:
+            with closing(lock_file(path / _LOCK, wait_s=_SILENT_WAIT_S)):  # for another rank that deletes it, too
+                folder._delete()
 
     def close(self) -> None:
         """Let other processes open the folder."""

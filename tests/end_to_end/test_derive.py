@@ -25,7 +25,7 @@ from exporter.latency.measure import Latencies
 from exporter.selection.standings import Showing, rank
 from foundation.statistics import Estimate, Interval
 from searcher.arch.catalog import published_names, published_spec
-from searcher.arch.spec import read_spec
+from searcher.arch.spec import read_spec, write_spec
 from searcher.latency.blocks import blocks_of
 from searcher.presets.catalog import search_preset
 from searcher.running import distributed
@@ -219,6 +219,35 @@ def test_a_derivation_goes_on_with_what_is_trained(derived: Path) -> None:
     assert trained[0].stat().st_mtime_ns == kept
     derive(derived, "--force")
     assert json.loads((derived / "derivation.json").read_text()) == whole
+
+
+def test_a_finished_derivation_puts_its_choice_back_where_another_search_took_its_place(derived: Path) -> None:
+    path = derived / "spec.json"
+    chosen, written = path.read_bytes(), path.stat().st_mtime_ns
+    again = derive(derived, "--resume")
+    assert f"{derived / 'derivation'}: finished before" in again.stderr
+    assert "wrote" not in again.stderr
+    assert path.stat().st_mtime_ns == written
+    shutil.copy(derived / "search" / "spec.json", path)  # as `enas search --force` with the same options leaves it
+    again = derive(derived, "--resume")
+    assert f"wrote {path}" in again.stderr
+    assert path.read_bytes() == chosen
+    own = read_spec(path)
+    write_spec(path, replace(own, provenance={**own.provenance, "note": "mine"}))
+    again = derive(derived, "--resume")
+    assert f"{path} is another network than the one chosen" in again.stderr
+    assert read_spec(path).provenance["note"] == "mine"
+
+
+def test_a_finished_derivation_is_not_taken_for_one_of_another_recipe(derived: Path) -> None:
+    other = ("--set", "sgd.learning_rate=1e-6", "--resume")
+    refused = derive(derived, *other, check=False)
+    assert re.search(r"recipe.sgd.learning_rate was [\d.]+, now 1e-06", str(refused.exception))
+    # One of an earlier version, which recorded no recipe, still goes on.
+    config = derived / "derivation" / "config.toml"
+    config.write_text(config.read_text().partition("[recipe]")[0])
+    derive(derived, *other)
+    assert "recipe" not in read_toml(config)
 
 
 def test_a_chosen_network_that_was_lost_is_written_again(derived: Path) -> None:

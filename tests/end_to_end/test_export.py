@@ -33,6 +33,17 @@ def test_an_export_that_fails_or_is_stopped_removes_nothing(
     assert sorted(path.name for path in copy.iterdir()) == before
 
 
+def test_forms_of_an_earlier_model_go_where_an_export_was_killed_before_it_removed_them(
+    run: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "model-int8.onnx").write_bytes(b"an earlier model's")
+    (copy / "variants.json").write_text('{"model_sha256": "of an earlier model", "trials": []}')
+    here("export", copy, "--resume")
+    assert not (copy / "model-int8.onnx").exists()
+    assert not (copy / "variants.json").exists()
+
+
 def test_where_the_model_cannot_go_is_said_before_it_is_made(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_reports_tell_nothing_of_an_earlier_network(run: Path, chosen_anew: Path
 
 def test_training_the_new_network_makes_the_run_whole_again(chosen_anew: Path, tiny: Tiny) -> None:
     here(*tiny.retrain(chosen_anew), "--jobs", "1", "--no-lstm", "--epochs", "1", "--force")
+    assert not (chosen_anew / "retrain-lstm" / "summary.json").exists()
     here("export", chosen_anew)
     here("report", chosen_anew)
     assert "are not of this network" not in (chosen_anew / "report.html").read_text()
@@ -106,3 +107,7 @@ def test_a_model_of_earlier_weights_is_not_reported_beside_new_ones(run: Path, t
     page = (copy / "report.html").read_text()
     assert "of other weights than those of this retraining" in page
     assert "onnxruntime against torch" not in page
+    again = here("verify", copy, check=False)
+    assert f"this model is of earlier weights; `enas export {copy}` makes one of the present" in again.stderr
+    here("report", copy)
+    assert "of other weights than those of this retraining" in (copy / "report.html").read_text()

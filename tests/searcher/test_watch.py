@@ -79,11 +79,11 @@ def test_the_best_perplexity_is_the_least(tmp_path: Path) -> None:
     assert "valid perplexity 99.00, best 90.00 in epoch 1" in said(tmp_path, after=120)[-1]
 
 
-def verified(run: Path, *, weights: str, finished: bool = True) -> None:
+def verified(run: Path, *, weights: str, finished: bool = True, passed: bool = True) -> None:
     """The record of an export of some weights, in a run that has retrained `weights`."""
     write(run / "retrain" / "best.pt", "weights", at=START)
     digest = hashlib.sha256(weights.encode()).hexdigest()
-    document = {"weights_sha256": digest, "retraining_finished": finished}
+    document = {"passed": passed, "weights_sha256": digest, "retraining_finished": finished}
     write(run / "verification.json", json.dumps(document), at=START)
 
 
@@ -118,6 +118,8 @@ def test_finished_stages_say_what_they_came_to_and_the_model_ends_it(tmp_path: P
     verified(tmp_path, weights="earlier weights")
     assert not Watcher(tmp_path).is_finished
     verified(tmp_path, weights="weights", finished=False)
+    assert not Watcher(tmp_path).is_finished
+    verified(tmp_path, weights="weights", passed=False)
     assert not Watcher(tmp_path).is_finished
     verified(tmp_path, weights="weights")
     assert Watcher(tmp_path).is_finished

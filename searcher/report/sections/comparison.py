@@ -8,8 +8,9 @@ from typing import Any
 
 from charts.marks import Group, Mark, mark_chart
 from foundation.document import DocumentError
-from searcher.arch.catalog import find_spec, is_retraining_outdated
+from searcher.arch.catalog import find_spec
 from searcher.arch.spec import spec_digest
+from searcher.lineage import is_retraining_outdated
 from searcher.report import html, values
 from searcher.report.run_files import read_object
 from searcher.report.sections.elements import table_of

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.files import sha256_of
+from searcher.lineage import are_variants_current
 from searcher.report import html, values
 from searcher.report.run_files import read_object, table_in
 from searcher.report.sections.elements import quoted, scalars, table_of
@@ -38,8 +39,8 @@ def _verification_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def variants_section(run: Path) -> Iterator[str]:
-    """The other forms of the model that were tried, and why each was kept or not; nothing where none was."""
-    trials = (read_object(run / "variants.json") or {}).get("trials", [])
+    """The other forms of the run's model that were tried, and why each was kept or not; nothing where none was."""
+    trials = read_object(run / "variants.json").get("trials", []) if are_variants_current(run) else []
     if rows := [_trial_row(trial) for trial in trials if isinstance(trial, Mapping)]:
         yield html.section("Other forms", [table_of(rows)])
 

@@ -17,7 +17,7 @@ from searcher.arch.catalog import find_spec
 from searcher.arch.retarget import retarget
 from searcher.arch.spec import write_spec
 from searcher.arch.widths import is_same_network, widths
-from searcher.running.run_folder import RunError, RunFolder
+from searcher.running.run_folder import Opening, RunError, RunFolder
 from searcher.training.task_kinds import task_of
 from tests.end_to_end import conftest as tiny
 
@@ -179,8 +179,10 @@ def test_an_lstm_is_gone_on_with_where_one_was_begun(text_path: Path, tmp_path: 
     RunFolder.open(tmp_path / "retrain", first.config).close()
     asked = RetrainOptions(source=Path("enas-recurrent-published"), run_path=tmp_path, dataset=str(text_path))
     assert retrain_request(asked.going_on, say=print) == first
-    (tmp_path / "retrain-lstm").mkdir()
-    (tmp_path / "retrain-lstm" / "config.toml").touch()
+    earlier = replace(first.config, model="lstm", num_epochs=first.config.num_epochs + 1)
+    RunFolder.open(tmp_path / "retrain-lstm", earlier).close()
+    assert not asked.going_on.lstm
+    RunFolder.open(tmp_path / "retrain-lstm", replace(first.config, model="lstm"), Opening(force=True)).close()
     assert asked.going_on.lstm
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -238,7 +240,26 @@ def test_the_run_records_its_teachers_and_refuses_others(
     (tmp_path / "run/retrain/summary.json").unlink()
     write_teacher(second, fitted(store, seed=2))
     refused = here(*run, "--teacher", second, "--resume", check=False)
-    assert "was made with another configuration (teacher.sha256 was" in str(refused.exception)
+    assert f"{second}: no longer the model that the run was begun with" in str(refused.exception)
+
+
+def test_a_run_teaches_with_the_model_of_what_it_has_retrained(
+    tmp_path: Path, store: ImageStore, teacher: Path
+) -> None:
+    write_spec(tmp_path / "spec.json", spec_of(store))
+    run = tmp_path / "teacher"
+    (run / "retrain").mkdir(parents=True)
+    (run / "retrain" / "best.pt").write_bytes(b"weights")
+    shutil.copy(teacher, run / "model.onnx")
+    (run / "verification.json").write_text(json.dumps({"weights_sha256": hashlib.sha256(b"weights").hexdigest()}))
+    command = ["retrain", tmp_path / "spec.json", "--run", tmp_path / "run", "--epochs", "1", "--device", "cpu"]
+    command += ["--threads", "1", "--set", "min_steps=0", "--teacher", run]
+    here(*command)
+    (run / "retrain" / "best.pt").write_bytes(b"other weights")
+    here(*command, "--resume")  # goes on with the model that it was begun with
+    refused = here(*command, "--force", check=False)
+    told = f"{run}: its model is not of its present retraining; export it first: `enas export {run}`"
+    assert str(refused.exception) == told
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

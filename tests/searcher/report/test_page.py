@@ -249,6 +249,12 @@ def test_an_lstm_that_is_not_trained_to_its_end_is_named_with_its_command(run: P
     assert f"enas retrain &#x27;{run}&#x27; --resume" in _page(run)
 
 
+def test_an_lstm_of_an_earlier_retraining_is_not_told_beside_this_one(run: Path) -> None:
+    _finish_text(run)
+    _write(run / "retrain-lstm" / "config.toml", "num_epochs = 2\n")
+    assert "LSTM" not in _page(run)
+
+
 def test_a_network_trained_without_the_lstm_misses_nothing(run: Path) -> None:
     _finish_text(run)
     shutil.rmtree(run / "retrain-lstm")
@@ -363,7 +369,11 @@ def test_the_forms_that_were_tried_are_shown_with_the_reason(tmp_path: Path) -> 
         "test_accuracy": None,
         "reason": "1.02 times as fast here; 1.05 is asked",
     }
-    _write(tmp_path / "variants.json", {"trials": [trial, "not a trial"]})
+    (tmp_path / "model.onnx").write_bytes(b"a model")
+    listed = {"model_sha256": hashlib.sha256(b"a model").hexdigest(), "trials": [trial, "not a trial"]}
+    _write(tmp_path / "variants.json", listed)
     page = _page(tmp_path)
     for text in ("Other forms", "minmax, per channel", "80.50 %", "1.02 times as fast here; 1.05 is asked"):
         assert text in page
+    _write(tmp_path / "variants.json", {**listed, "model_sha256": "of another"})
+    assert "Other forms" not in _page(tmp_path)

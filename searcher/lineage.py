@@ -1,0 +1,60 @@
+"""What the products of a run were made from: whether each is of what the run has now.
+
+A search or a derivation chooses `spec.json`; `retrain/` trains that network, `retrain-lstm/` the LSTM beside it;
+`model.onnx` has the weights of `retrain/`; the other forms that `variants.json` lists are made of `model.onnx`. Each
+question is of one such step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foundation.document import read_json
+from foundation.files import sha256_of
+from searcher.arch.catalog import find_spec
+from searcher.arch.widths import is_same_network
+
+
+def is_retraining_outdated(run: Path) -> bool:
+    """Whether what a run has retrained is another network than its spec.json, which a later search or derivation chose.
+
+    Raises: ArchitectureError: as `find_spec`.
+    """
+    chosen, retrained = run / "spec.json", run / "retrain" / "spec.json"
+    return chosen.exists() and retrained.exists() and not is_same_network(find_spec(chosen), find_spec(retrained))
+
+
+def is_lstm_of(retraining: Mapping[str, Any], lstm: Mapping[str, Any]) -> bool:
+    """Whether an LSTM was trained beside a retraining, for the same spec and with the same settings.
+
+    Args: what the config.toml of each holds.
+    """
+    return {**retraining, "model": "lstm"} == {**lstm, "model": "lstm"}
+
+
+def is_model_current(run: Path) -> bool | None:
+    """Whether a run's verified model is of its retraining's weights, as they are now; None where nothing tells.
+
+    Raises: DocumentError: verification.json is damaged.
+    """
+    verified, retrain = _entry(run / "verification.json", "weights_sha256"), run / "retrain"
+    if not verified:
+        return None
+    if (retrain / "best.pt").exists():
+        return verified == sha256_of(retrain / "best.pt")
+    is_anew = (retrain / "config.toml").exists() and not (retrain / "summary.json").exists()
+    return False if is_anew else None
+
+
+def are_variants_current(run: Path) -> bool:
+    """Whether `variants.json` is of a run's model as it is now. Raises: DocumentError: it is damaged."""
+    listed, model = _entry(run / "variants.json", "model_sha256"), run / "model.onnx"
+    return model.exists() and listed == sha256_of(model)
+
+
+def _entry(path: Path, key: str) -> object:
+    """What a file's JSON object has under a key; None where there is no file, or no such key."""
+    document = read_json(path) if path.exists() else None
+    return document.get(key) if isinstance(document, dict) else None
