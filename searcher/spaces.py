@@ -1,8 +1,8 @@
-"""The search spaces: one object each, which leads to all that there is of a space.
+"""The search spaces: one object each, with access to all modules of the space.
 
-A space is a module of its name in each of four rooms: `arch/spaces/` (its decisions, sizes and documents), `nn/` (its
-wiring), `views/` (costs and graphs of its networks), and `presets/` (its searches). To add one is to add these four:
-what is in `arch/spaces/` is found there, and what needs torch is loaded when it is asked for.
+A space has a module with its name in each of four packages: `arch/spaces/` (its decisions, sizes and documents), `nn/`
+(its wiring), `views/` (costs and graphs of its networks), and `presets/` (its searches). To add a space, add these four
+modules: `arch/spaces/` is scanned for spaces, and modules that need torch are imported on first use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from searcher.arch.tasks import IMAGE_CLASSIFICATION
 
 
 class Wiring(Protocol):
-    """What a module `nn/<space>.py` offers. options: see its network."""
+    """The interface of a module `nn/<space>.py`. options: see its network."""
 
     def build_shared(self, space: Any, size: Any, **options: Any) -> Any:
         """The supernet."""
@@ -29,7 +29,7 @@ class Wiring(Protocol):
         ...
 
     def make_operation(self, name: str, in_channels: int, out_channels: int, *, stride: int, norm: Any) -> Any:
-        """One operation of the space by itself, for a probe of its latency; spaces of images alone have this.
+        """One operation of the space by itself, for measuring its latency; only image spaces have this.
 
         [B, in_channels, H, W] -> [B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉].
         """
@@ -37,7 +37,9 @@ class Wiring(Protocol):
 
 
 class View(Protocol):
-    """What a module `views/<space>.py` offers: a network's parts, as `nn/complexity.py` and `report/graph.py` say."""
+    """The interface of a module `views/<space>.py`: the parts of `nn/complexity.py`, and the graphs and stages of
+    `report/graph.py`.
+    """
 
     def parts(self, spec: Spec) -> Iterator[Any]: ...
 
@@ -47,38 +49,40 @@ class View(Protocol):
 
 
 class LatencyView(Protocol):
-    """What a view offers beside, of a space of images, so that its networks' latency can be predicted."""
+    """The additional interface of an image space's view, for predicting the latency of its networks."""
 
     def blocks(self, spec: Spec) -> Iterator[Any]:
         """The fused blocks of a network, see `latency/blocks.py`, from its input to its output."""
         ...
 
     def covering(self, space: Any) -> Iterator[Any]:
-        """Architectures that between them have every block that any architecture of the space has."""
+        """Architectures that together contain every block of any architecture of the space."""
         ...
 
     def reference(self, architecture: Any, space: Any) -> Any | None:
-        """A published architecture as a latency target names it, at the space's smallest maps; None: none does."""
+        """A published architecture as a latency target means it, with the space's smallest maps; None if no target may
+        name one of this space.
+        """
         ...
 
 
 class Presets(Protocol):
-    """What a module `presets/<space>.py` offers."""
+    """The interface of a module `presets/<space>.py`."""
 
     @property
     def PRESETS(self) -> Mapping[str, Callable[..., Any]]:  # noqa: N802 - a constant, named as the modules name it
-        """Functions by name; those of convolutional spaces take the image_size to which the stem is fitted."""
+        """Functions by name; in convolutional spaces they take the image_size to which the stem is fitted."""
         ...
 
     @property
     def LATENCY(self) -> str | None:  # noqa: N802
-        """What a deployed network is to take when the user does not say, see `latency/target.py`; None for any."""
+        """The default latency target of a deployed network, see `latency/target.py`; None if there is none."""
         ...
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A space: its decisions at once, all else when it is asked for."""
+    """A space: its decisions are loaded at once, everything else on first use."""
 
     name: str
     arch: SpaceModule
@@ -93,7 +97,7 @@ class SearchSpace:
 
     @property
     def latency_view(self) -> LatencyView | None:
-        """None where networks are not of images."""
+        """None if the space is not for images."""
         return cast(LatencyView, self.view) if self.arch.TASK_KIND == IMAGE_CLASSIFICATION else None
 
     @property
@@ -102,5 +106,5 @@ class SearchSpace:
 
 
 def search_space(name: str) -> SearchSpace:
-    """The space of that name. Raises: ArchitectureError: there is none."""
+    """The space with this name. Raises: ArchitectureError: there is none."""
     return SearchSpace(name, space_module(name))

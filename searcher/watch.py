@@ -1,8 +1,8 @@
-"""A run as it stands, a line a stage: how far it is, how well it does, how long it still takes.
+"""The state of a run, one line per stage: its progress, metrics and remaining time.
 
-Reads the files that the commands write, and changes none; knows nothing of processes or terminals. A stage's pace is
-that of its files' times: from its start, where it ran in one go, else from one end of an epoch that was seen to the
-next.
+Reads the files that the commands write, and changes none; knows nothing of processes or terminals. A stage's pace comes
+from file times: between ends of epochs that were observed; before there are two, since the stage's start, unless it was
+resumed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from searcher.report.sections.elements import quoted
 from searcher.report.values import duration
 
 _QUIET_S = 20 * 60
-"""A checkpoint is written every ten minutes, unless a run was told otherwise."""
+"""By default a checkpoint is written every ten minutes."""
 _QUIET_EPOCHS = 3
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is said of a stage."""
+    """The report on a stage."""
 
     stage: str
     course: str
-    """How far and how well: changes when the run's files do."""
+    """Progress and metrics: changes when the run's files change."""
     time: str = ""
-    """What changes with every look."""
+    """Time left, or time without news: changes with every reading."""
 
     def __str__(self) -> str:
         return f"{self.stage:<13} {', '.join(filter(None, (self.course, self.time)))}"
@@ -47,7 +47,7 @@ class Watcher:
         check_is_there(run)
         self._run = run
         self._seen: dict[str, tuple[int, float]] = {}
-        """Of each stage: epochs and the time of the last, when it was first looked at."""
+        """For each stage: epochs and the end time of the last one, when it was first read."""
 
     @property
     def is_finished(self) -> bool:
@@ -59,7 +59,7 @@ class Watcher:
         return is_of_the_last and is_model_current(self._run) is not False
 
     def lines(self, *, now: float) -> list[Line]:
-        """A line for each stage that has begun. now: seconds since 1970, as files' times are."""
+        """A line for each stage that has begun. now: seconds since 1970, like file times."""
         search = Stage.read(self._run / "search")
         space = search.config.get("space") or read_object(self._run / "spec.json").get("space")
         figures = figures_of(space, search.config)
@@ -92,7 +92,7 @@ class Watcher:
         yield Line(name, course, self._time(name, folder, len(records), planned, now=now))
 
     def _time(self, name: str, folder: Path, epochs: int, planned: object, *, now: float) -> str:
-        """How long the stage still takes, or that it seems to have stopped; empty while nothing tells."""
+        """The remaining time of a stage, or that it seems to have stopped; empty while unknown."""
         pace_s = self._pace_s(name, folder, epochs)
         quiet_s = now - _last_change(folder)
         if quiet_s > max(_QUIET_S, _QUIET_EPOCHS * (pace_s or 0)):
@@ -105,14 +105,14 @@ class Watcher:
         return f"{duration(max(0, (planned - epochs) * pace_s - spent_s))} left"
 
     def _pace_s(self, name: str, folder: Path, epochs: int) -> float | None:
-        """Seconds an epoch takes; None while nothing tells."""
+        """Seconds per epoch; None while unknown."""
         if epochs == 0:
             return None
         ended = (folder / "metrics.jsonl").stat().st_mtime
         first_epochs, first_ended = self._seen.setdefault(name, (epochs, ended))
         if epochs > first_epochs:
             return (ended - first_ended) / (epochs - first_epochs)
-        if len(list((folder / "tensorboard").glob("events.*"))) > 1:  # it was stopped and gone on with
+        if len(list((folder / "tensorboard").glob("events.*"))) > 1:  # it was stopped and resumed
             return None
         return (ended - (folder / "config.toml").stat().st_mtime) / epochs
 
@@ -144,7 +144,7 @@ class Watcher:
 
 
 def _course(records: Sequence[Mapping[str, Any]], figures: Figures) -> Iterator[str]:
-    """What the newest record says, of a search or of a retraining."""
+    """The newest metrics of a search or of a retraining, with the best validation epoch."""
     if not records:
         return
     newest, metric = records[-1], figures.metric
@@ -165,7 +165,7 @@ def _course(records: Sequence[Mapping[str, Any]], figures: Figures) -> Iterator[
 
 
 def _result(summary: Mapping[str, Any], figures: Figures) -> str:
-    """What a finished stage has come to."""
+    """The duration and results of a finished stage."""
     parts = [
         ("reward", figures.written_reward(summary.get("reward"))),
         *((f"{split} {figures.metric}", figures.written(summary.get(f"{split}_{figures.metric}"), digits=2))

@@ -1,4 +1,4 @@
-"""Which weights a network holds: all candidates (a supernet) or one architecture's own (a fixed network).
+"""Selects the weights that a network holds: of all candidates (a supernet) or of one architecture (a fixed network).
 
 A wiring names each of its sites and the candidates there, and asks the bank which to build. Names of parameters do not
 depend on the bank, so the weights of a fixed network are a subset of its supernet's.
@@ -26,14 +26,14 @@ class Bank(Protocol):
 
 
 class SharedOps:
-    """Every candidate: the bank of a supernet."""
+    """The bank of a supernet: selects every candidate."""
 
     def select(self, site: Site, candidates: Iterable[Candidate]) -> list[Candidate]:
         return list(candidates)
 
 
 class FixedOps:
-    """Only what an architecture uses: `used` maps each site to the candidates chosen there."""
+    """The bank of a fixed network: `used` maps each site to the candidates that the architecture uses there."""
 
     def __init__(self, used: Mapping[Site, Set[Any]]) -> None:
         self._used = used
@@ -43,11 +43,13 @@ class FixedOps:
 
 
 class Alternatives(nn.ModuleDict):
-    """Modules of which a forward pass uses at most one, and of that all parameters."""
+    """Modules of which a forward pass uses at most one, with all its parameters."""
 
 
 def used_as_one(network: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters in their order; those of an alternative, all of which a pass uses or none, come together."""
+    """The parameters in their order, in groups of which a pass uses all or none: a group for each module of an
+    `Alternatives`, and for each other parameter.
+    """
     owners: dict[nn.Parameter, nn.Module] = {}
     for bank in network.modules():
         if isinstance(bank, Alternatives):
@@ -57,7 +59,7 @@ def used_as_one(network: nn.Module) -> list[list[nn.Parameter]]:
 
 
 class OperationBank(Alternatives):
-    """The operations at one site, each addressed by (source node, operation name): [B, C, H, W] -> the operation's."""
+    """The operations at one site, addressed by (source node, operation name): [B, C, H, W] -> its output."""
 
     def __init__(self, candidates: Iterable[tuple[int, str]], make: Callable[[int, str], nn.Module]) -> None:
         super().__init__({_key(source, name): make(source, name) for source, name in candidates})

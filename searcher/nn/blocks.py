@@ -1,4 +1,4 @@
-"""Layers that several networks and operations are made of. All keep the field's order ReLU, convolution, norm."""
+"""Layers shared by several networks and operations. All keep the field's order ReLU, convolution, norm."""
 
 # B batch, C channels, H height, W width
 
@@ -44,12 +44,12 @@ class ConcatProjection(nn.Module):
         return _projected(tensors, [self.blocks[str(source)] for source in sources], self.norm)
 
     def of(self, sources: Sequence[int]) -> FixedProjection:
-        """What it is to these sources."""
+        """The projection of these sources only, with the same weights."""
         return FixedProjection([self.blocks[str(source)] for source in sources], self.norm)
 
 
 class FixedProjection(nn.Module):
-    """A `ConcatProjection` of sources that are known, one for each block, with its weights."""
+    """A `ConcatProjection` of fixed sources, one for each block; shares its weights."""
 
     def __init__(self, blocks: Sequence[nn.Module], norm: nn.Module) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ def _projected(tensors: Sequence[Tensor], blocks: Iterable[nn.Module], norm: nn.
 
 
 class FactorizedReduction(nn.Module):
-    """Halve a map without losing half of it: [B, in_channels, H, W] -> [B, out_channels, ⌈H/2⌉, ⌈W/2⌉].
+    """Halve the height and width of a map: [B, in_channels, H, W] -> [B, out_channels, ⌈H/2⌉, ⌈W/2⌉].
 
-    Two 1×1 convolutions read the even pixels and, one to the right and below, the odd ones; one norm follows. At odd
-    sizes the shifted map is filled up with a row and a column of zeros.
+    Two 1×1 convolutions read the pixels in even rows and columns and those in odd rows and columns; one norm follows
+    their concatenation. At odd sizes the odd map is padded with a row or column of zeros.
     Source: the authors' code, `_factorized_reduction`.
     """
 
@@ -83,10 +83,10 @@ class FactorizedReduction(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         odd, missing = x[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2)
-        if min(height, width) == 1:  # no odd pixel, and a convolution takes no empty map
+        if min(height, width) == 1:  # no odd pixels, and a convolution rejects an empty map
             odd = self.odd(functional.pad(odd, missing))
         else:
-            # Padded after the convolution, which makes zeros of zeros: the exporter would fuse a pad before it into a
+            # Padded after the convolution, which maps zeros to zeros: the exporter would fuse a pad before it into a
             # padded 1×1 convolution, which OpenCV (4.14 and 5.0) computes wrongly.
             odd = self.odd(odd)
             odd = functional.pad(odd, missing) if any(missing) else odd
@@ -94,9 +94,9 @@ class FactorizedReduction(nn.Module):
 
 
 class Stem(nn.Sequential):
-    """The first layers: 3×3 convolutions with norms that shrink the picture by `stride` a side.
+    """The first layers: 3×3 convolutions with norms that divide the picture's height and width by `stride`.
 
-    One convolution does for a stride of 1 or 2; each further halving takes one more, with a ReLU between.
+    A stride of 1 or 2 takes one convolution; each further halving takes one more, with a ReLU between.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> None:
@@ -111,7 +111,7 @@ class Stem(nn.Sequential):
 class AuxiliaryHead(nn.Module):
     """A second classifier on an inner map of [height, width], for training only: [B, C, H, W] -> [B, num_classes].
 
-    Pooling 5×5 at stride 3 as published where the map is that large, over the whole map where it is smaller.
+    It begins with 5×5 pooling at stride 3, as published; a smaller map is pooled as a whole.
     Source: the authors' code, `aux_head`; loss weight 0.4.
     """
 
@@ -137,7 +137,7 @@ class AuxiliaryHead(nn.Module):
 
 
 def drop_path(x: Tensor, prob: float | Tensor) -> Tensor:
-    """Zero whole samples of a branch with probability `prob`, and scale the others so that the mean stays.
+    """Zero whole samples of a branch with probability `prob`, and scale the others so that the mean is unchanged.
 
     x: [B, C, H, W]; draws from the global generator of x's device.
     """
@@ -146,7 +146,7 @@ def drop_path(x: Tensor, prob: float | Tensor) -> Tensor:
 
 
 def initialise(network: nn.Module, *, generator: torch.Generator) -> None:
-    """He-normal weights for every convolution and linear layer, as the paper has it; norms start as the identity."""
+    """He-normal weights for every convolution and linear layer, as in the paper; norms start as the identity."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)

@@ -1,12 +1,11 @@
-"""What the network of a spec costs, by arithmetic alone: the network is not built, and torch is not loaded.
+"""The cost of a spec's network, by arithmetic alone: the network is not built, and torch is not loaded.
 
-Three figures, for the final form without its auxiliary head, which only training has:
-  parameters     elements of all weights, those of norms among them; running averages are no parameters;
-  multiply_adds  of convolutions and matrix products, for one image or one token; what they read of padding counts;
+Three figures, for the final form without its auxiliary head, which is for training only:
+  parameters     elements of all weights, including those of norms; running averages are not parameters;
+  multiply_adds  of convolutions and matrix products, for one image or one token, including those with padding;
   activations    elements of the outputs of convolutions and matrix products, for one image or one token.
 
-The view of a space, `views/<space>.py`, has a walk that mirrors its wiring; the tests hold it equal to what torch
-counts.
+A space's view, `views/<space>.py`, mirrors its wiring; the tests compare its figures with torch's counts.
 Source: Radosavovic et al. 2020, "Designing Network Design Spaces", for activations as a measure.
 """
 
@@ -24,11 +23,11 @@ from searcher.spaces import search_space
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the network that has a name: the stem, a cell, the classifier."""
+    """A named part of the network: the stem, a cell, the classifier."""
 
     name: str
     shape: tuple[int, ...]
-    """Of its output: height, width, channels; or the number of features alone."""
+    """Of its output: height, width, channels; or only the number of features."""
     cost: Cost
 
 
@@ -43,18 +42,18 @@ class Complexity:
         return total(part.cost for part in self.parts)
 
     def to_document(self) -> dict[str, Any]:
-        """For a program to read: `{"total": {"parameters": …}, "parts": [{"name": …, "shape": …, …}]}`."""
+        """As JSON: `{"total": {"parameters": …}, "parts": [{"name": …, "shape": …, …}]}`."""
         parts = [{"name": part.name, "shape": list(part.shape), **asdict(part.cost)} for part in self.parts]
         return {"total": asdict(self.total), "parts": parts}
 
 
 def complexity_of(spec: Spec) -> Complexity:
-    """What the network of a spec costs."""
+    """The cost of a spec's network."""
     return Complexity(tuple(search_space(spec.space).view.parts(spec)))
 
 
 def stem_part(input_shape: tuple[int, ...], out_channels: int, *, stride: int) -> Part:
-    """The stem that all convolutional networks have: input_shape is H, W, C."""
+    """The stem of a convolutional network. Args: input_shape: H, W, C."""
     height, width, in_channels = input_shape
     cost = Cost()
     for step in stem_steps(stride):

@@ -1,4 +1,4 @@
-"""Tensors that lie one behind the other in memory: made so, and read as few vectors."""
+"""Places tensors one behind the other in memory, and reads such tensors as few vectors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def lay_flat(weights: Sequence[nn.Parameter]) -> None:
-    """Let parameters be views of one vector, with their shapes and strides; they are of one type, on one device.
+    """Make parameters of one dtype and device views of one vector, with unchanged shapes and strides.
 
-    Where any of them is a view of something larger already, all are left as they lie: somebody else relies on it.
+    If any of them is already a view of a larger tensor, all stay where they are: other code relies on that memory.
     """
     if any(weight.untyped_storage().nbytes() != weight.nbytes for weight in weights):
         return
@@ -23,9 +23,9 @@ def lay_flat(weights: Sequence[nn.Parameter]) -> None:
 
 
 def views_of(vector: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
-    """Views of [sum of n], one behind the other, with the shapes and strides of tensors of n numbers without gaps.
+    """Consecutive views of a vector [sum of n], with the shapes and strides of tensors of n numbers without gaps.
 
-    Strides are kept to the letter, for libraries choose by them even where they do not matter.
+    Strides are copied exactly, because libraries choose kernels by them even where they do not affect the layout.
     """
     views, offset = [], vector.storage_offset()
     for like in likes:
@@ -35,21 +35,21 @@ def views_of(vector: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
 
 
 def addresses(tensors: Sequence[Tensor]) -> tuple[int, ...]:
-    """Where tensors lie."""
+    """The memory addresses of tensors."""
     return tuple([tensor.data_ptr() for tensor in tensors])
 
 
 class Pieces:
-    """Tensors without gaps as vectors, one for those that lie directly behind one another: [n] each.
+    """Reads tensors without gaps as vectors [n], one for each run of tensors that directly follow one another.
 
-    It looks for them again once the tensors have moved, so it may outlive that.
+    The vectors are computed again if the tensors have moved.
     """
 
     def __init__(self) -> None:
         self._where: tuple[int, ...] = ()
         self._vectors: list[Tensor] = []
         self.sizes: list[int] = []
-        """Of the vectors."""
+        """Elements of each vector."""
 
     def of(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The vectors, detached."""

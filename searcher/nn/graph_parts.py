@@ -1,4 +1,4 @@
-"""A module that is to be recorded and replayed, with its weights and their gradients in few pieces of memory."""
+"""A module to record and replay, with its weights and their gradients in few pieces of memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _GRADIENT_OF = operator.attrgetter("grad")
 
 
 class Part:
-    """A module that is to be replayed, with what does not change about it.
+    """A module to replay, with its constant properties.
 
-    Its weights may be views of any memory, and move; the fewer pieces they and their gradients lie in, the
-    faster it is.
+    Its weights may be views of any memory, and may move; replays are faster the fewer pieces of memory the weights and
+    their gradients occupy.
 
-    Args: place: where in its network it is; a pass may use one part of a place only. build: the same for modules that
-    differ in nothing but weights. shared: whether parts of its place and build share a recording, to which the weights
-    are copied, rather than being read where they are. Gradients of such a part's weights are added to their `grad`
-    directly, or lie where the recording leaves them; those of another go through autograd, which has hooks for whoever
-    wants to know. A shared part computes the same in training and in evaluation.
+    Args: place: its place in the network; a pass may use only one part of a place. build: equal for modules that
+    differ only in their weights. shared: whether parts of its place and build share a recording, to which the weights
+    are copied, instead of being read in place. Gradients of a shared part's weights are added to their `grad` directly,
+    or stay in the recording's memory; gradients of other parts go through autograd, which calls its hooks. A shared
+    part computes the same in training and in evaluation.
     """
 
     def __init__(self, module: nn.Module, *, place: Hashable, build: str = "", shared: bool = True) -> None:
@@ -34,7 +34,7 @@ class Part:
         self.names = tuple(named)
         self.weights = tuple(named.values())
         self.seen = self.weights[:1] if shared else self.weights
-        """What autograd is told of: for a shared part any weight, so that there is a gradient to compute."""
+        """The weights that autograd sees: for a shared part any one, so that there is a gradient to compute."""
         if shared:
             lay_flat(self.weights)
         self._weight_pieces, self._gradient_pieces = Pieces(), Pieces()
@@ -45,14 +45,15 @@ class Part:
         return sum(weight.numel() for weight in self.weights)
 
     def pieces(self) -> list[Tensor]:
-        """The weights as few vectors, to be read one behind the other."""
+        """The weights, in order, as few vectors."""
         return self._weight_pieces.of(self.weights)
 
     def add_gradient(self, vector: Tensor, views: Sequence[Tensor]) -> bool:
-        """Add a gradient to the weights': a vector, one behind the other, and its views in their shapes.
+        """Add gradients to the weights' gradients.
 
-        Returns: whether they had none, and have the views themselves now; before the vector changes, they are to be
-        kept.
+        Args: vector: the gradients to add, in the weights' order. views: views of it in the weights' shapes.
+        Returns: whether the weights had no gradients and now have the views themselves; `keep_gradient` must then be
+        called before the vector changes.
         """
         found = list(map(_GRADIENT_OF, self.weights))
         there = [gradient for gradient in found if gradient is not None]
@@ -69,7 +70,7 @@ class Part:
         return not there
 
     def keep_gradient(self, vector: Tensor, views: Sequence[Tensor]) -> None:
-        """Let the weights whose gradient is one of the vector's views have it in memory of their own."""
+        """Copy each weight's gradient that is still a view of the vector to memory of its own."""
         if any(map(operator.is_, map(_GRADIENT_OF, self.weights), views)):
             for weight, view, kept in zip(self.weights, views, views_of(vector.clone(), self.weights), strict=True):
                 if weight.grad is view:

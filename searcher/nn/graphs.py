@@ -1,16 +1,16 @@
-"""CUDA graphs of a network's parts: recorded at their first use, and replayed whatever weights they are to have.
+"""CUDA graphs of a network's parts: recorded at their first use, then replayed with any weights.
 
 A step of a small network is thousands of kernels of a few microseconds, which a CPU launches more slowly than a GPU
 runs them; a graph launches all kernels of a part at once. It reads and writes the same memory every time, so a part's
-inputs are copied to where its graph reads them.
+inputs are copied to the memory that its graph reads.
 
-The operations of a supernet are alternatives, of which a pass uses one at a place: those that are built alike share a
-recording, to which their weights are copied, and recordings of one place share the memory of their activations. What is
-kept is bounded by the places in a network and what may stand there, however many architectures pass. A fixed network is
-recorded as a whole, with its weights where they are.
+The operations of a supernet are alternatives, of which a pass uses one at each place. Operations of the same build
+share a recording, to which their weights are copied, and recordings of the same place share the memory of their
+activations. So the places and the operations possible there bound the number of recordings, however many architectures
+are run. A fixed network is recorded as a whole, and its weights are read in place.
 
-`graph_operations` does it for a supernet, `GraphedNetwork` for a fixed network. What is recorded must draw, branch and
-allocate the same way every time, and be run backwards before it, or another at its place, runs forwards again.
+`graph_operations` records a supernet, `GraphedNetwork` a fixed network. A recorded part must draw, branch and allocate
+the same way every time, and its backward pass must run before the next forward pass of any part at its place.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from searcher.nn.graph_parts import Part
 from searcher.nn.recordings import Recording, Replayed
 from searcher.nn.tapes import CudaTapes, Record
 
-# Of a GPU's memory, what is left to other things than recordings.
+# The share of GPU memory left for everything other than recordings.
 _FREE_SHARE = 0.2
 _MISSING: Any = object()
 
 
 class Graphs:
-    """The tapes of a network's parts, by place, build, shapes and mode.
+    """The recordings of a network's parts, by place, build, shapes and mode.
 
-    Args: record: makes a tape; `CudaTapes` or a twin. has_room: whether there is memory for another one; a part that
-    finds none is run as it is from then on.
+    Args: record: makes a tape; `CudaTapes` or a twin. has_room: whether there is memory for another recording; if not,
+    the part runs unrecorded from then on.
     """
 
     def __init__(self, record: Record, *, has_room: Callable[[], bool] = lambda: True) -> None:
@@ -49,22 +49,22 @@ class Graphs:
         self._recordings: dict[Hashable, Recording | None] = {}
         self._inputs: dict[Hashable, Tensor] = {}
         self.computing = False
-        """Whether what is called has to be the module itself, for a tape computes with it."""
+        """Whether calls must run the module itself, as while a tape records it."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of recordings."""
         return sum(recording is not None for recording in self._recordings.values())
 
     @property
     def num_refused(self) -> int:
-        """How many had no room."""
+        """The number of recordings for which there was no memory."""
         return len(self._recordings) - len(self)
 
     def call(self, part: Part, inputs: Sequence[Tensor], options: Mapping[str, Tensor] = MappingProxyType({})) -> Any:
-        """What `part.module(*inputs, **options)` gives, with gradients if they are on."""
+        """Returns the result of `part.module(*inputs, **options)`, with gradients if they are enabled."""
         tensors = (*inputs, *options.values())
         differentiable = torch.is_grad_enabled()
-        # Recorded once: with its gradient, also where a pass that needs none comes first.
+        # Recorded once, so always with its gradient, even if the first pass needs none.
         wanted = tuple([(x.requires_grad or not differentiable) and x.is_floating_point() for x in tensors])
         training = part.shared or part.module.training
         key = (part.place, part.build, training, tuple(options), _mode(), wanted, *map(_kind, tensors))
@@ -79,7 +79,7 @@ class Graphs:
         return recording.packed(Replayed.apply(recording, part, len(tensors), *tensors, *part.seen))
 
     def input(self, place: Hashable, number: int, like: Tensor, wanted: bool) -> Tensor:
-        """Where the recordings of a place read an input of one kind: it is theirs in common."""
+        """The tensor from which all recordings of a place read input `number`; there is one for each layout."""
         key = (place, number, wanted, _kind(like))
         if key not in self._inputs:
             self._inputs[key] = torch.empty_like(like).requires_grad_(wanted)
@@ -87,7 +87,7 @@ class Graphs:
 
     @contextmanager
     def as_it_is(self) -> Iterator[None]:
-        """Lets the module be what is called."""
+        """Lets calls run the module itself."""
         before, self.computing = self.computing, True
         try:
             yield
@@ -104,11 +104,11 @@ class Graphs:
 
 
 def graph_operations(supernet: nn.Module, graphs: Graphs) -> None:
-    """Let all that has weights in a convolutional supernet, but its classifier, run through `graphs` from now on.
+    """Let all parts of a convolutional supernet that have weights, except its classifier, run through `graphs`.
 
-    Their norms take the statistics of the batch and nothing is dropped, so one recording serves training and scoring.
+    Their norms use batch statistics and there is no dropout, so one recording serves training and scoring.
 
-    Raises: ConfigError: the supernet has none of them.
+    Raises: ConfigError: the supernet has no alternative operations.
     """
     if not any(isinstance(module, Alternatives) for module in supernet.modules()):
         raise ConfigError("CUDA graphs are for supernets whose operations keep their shapes, micro and macro")
@@ -120,10 +120,10 @@ def graph_operations(supernet: nn.Module, graphs: Graphs) -> None:
 
 
 def recordable(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """The parts of a network worth recording, each with its place: itself, or the alternatives it is one of."""
+    """The parts of a network worth recording, each with its place: itself, or the `Alternatives` that contain it."""
     for child in network.children():
         if isinstance(child, Alternatives):
-            # What has no weights is a single kernel.
+            # A module without weights is a single kernel, so a graph gains nothing.
             yield from ((module, child) for module in child.values() if any(True for _ in module.parameters()))
         elif isinstance(child, ReluConvNorm | FactorizedReduction | Stem | AuxiliaryHead):
             yield child, child
@@ -141,9 +141,9 @@ def _divert(module: nn.Module, graphs: Graphs, *, place: nn.Module) -> None:
 
 
 def _divert_projection(module: ConcatProjection, graphs: Graphs) -> None:
-    """Its recordings are one for each number of sources, to which the weights of those that are used are copied."""
+    """There is one recording for each number of sources, to which the weights of the sources used are copied."""
     forward, parts = module.forward, dict[tuple[int, ...], Part]()
-    lay_flat(tuple(module.parameters()))  # or its parts would, each of some and in the middle of a pass
+    lay_flat(tuple(module.parameters()))  # otherwise each part would move its own weights, during a pass
 
     def through_graphs(tensors: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
         if graphs.computing:
@@ -157,10 +157,10 @@ def _divert_projection(module: ConcatProjection, graphs: Graphs) -> None:
 
 
 class GraphedNetwork(nn.Module):
-    """A fixed network whose training passes are replayed; it shares the network's weights, and does as it does.
+    """A fixed network whose training passes are replayed; it shares the network's weights and computes the same.
 
-    Options that are numbers, and not zero, change from pass to pass without a new recording. A pass that lacks an input
-    is not recorded, nor is one without gradients.
+    Options must be numbers; nonzero values may change from pass to pass without a new recording. A pass runs unrecorded
+    if an input is None or gradients are disabled.
     """
 
     def __init__(self, network: nn.Module, graphs: Graphs) -> None:
@@ -178,7 +178,7 @@ class GraphedNetwork(nn.Module):
 
 
 def cuda_graphs(device: torch.device) -> Graphs:
-    """An empty collection on a device. Raises: ConfigError: it is no CUDA device."""
+    """An empty `Graphs` for a device. Raises: ConfigError: it is not a CUDA device."""
     if device.type != "cuda":
         raise ConfigError(f"CUDA graphs need a CUDA device, but this is to run on the {device.type}")
     return Graphs(CudaTapes(), has_room=lambda: _has_room(device))
@@ -190,7 +190,7 @@ def _has_room(device: torch.device) -> bool:
 
 
 def _mode() -> Hashable:
-    """What a computation depends on beside its inputs."""
+    """The global settings that a computation depends on."""
     autocast = [torch.get_autocast_dtype(kind) for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
     return torch.backends.cudnn.allow_tf32, tuple(autocast)
 

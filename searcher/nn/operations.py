@@ -1,8 +1,8 @@
 """The candidate operations of micro cells and of macro layers, one class each.
 
-Every operation keeps the number of channels: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]; those of macro layers have
-no stride. To add one: a class here, with its name in CELL_OPERATIONS or LAYER_OPERATIONS, and its name and cost in
-CELL_COSTS or LAYER_COSTS of `arch/operations.py`. The tests take their operations from the tables.
+Every operation keeps the number of channels: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉]; operations of macro layers
+have no stride. To add an operation, add a class here, its name to CELL_OPERATIONS or LAYER_OPERATIONS, and its name and
+cost to CELL_COSTS or LAYER_COSTS of `arch/operations.py`. The tests cover all operations in these tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from searcher.nn.kernels.pooling import AvgPool3x3, MaxPool3x3
 
 
 class SepConv(nn.Module):
-    """Twice ReLU, depthwise k×k and pointwise 1×1 convolution, norm; only the first is strided.
+    """Twice ReLU, depthwise k×k and pointwise 1×1 convolution, norm; only the first convolution is strided.
 
     Source: the authors' code, `_enas_conv`.
     """

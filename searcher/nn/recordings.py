@@ -1,6 +1,6 @@
 """One recording: a tape, the memory that it reads, and the autograd function that replays it.
 
-Knows nothing of networks, nor of which recordings there are; `graphs.py` keeps them.
+Knows nothing of networks or other recordings; `graphs.py` keeps the recordings.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Recording:
         self._addresses = () if part.shared else addresses(part.weights)
         self._vector = part.weights[0].new_empty(part.size) if part.shared else None
         views = part.weights if self._vector is None else views_of(self._vector, part.weights)
-        # Not the parameters themselves, which autograd would tie to the stream of the recording.
+        # Detached, because autograd would tie the parameters themselves to the recording's stream.
         self._weights = [view.detach().requires_grad_() for view in views]
         self.packed: Callable[[tuple[Tensor, ...]], Any] = tuple
         with torch.no_grad():
@@ -51,26 +51,26 @@ class Recording:
                 _Computation(self._compute, [x for x in self._inputs if x.requires_grad], self._weights), part.place
             )
         self._gradient_views = views_of(self._tape.gradients[-1], part.weights)
-        self._borrower: Part | None = None  # whose gradients lie where the tape leaves them
+        self._borrower: Part | None = None  # the part whose gradients still lie in the tape's memory
 
     def has_lost(self, part: Part) -> bool:
-        """Whether weights that are read where they were lie elsewhere now."""
+        """Whether weights that are read in place have moved since the recording."""
         return not part.shared and addresses(part.weights) != self._addresses
 
     def forward(self, part: Part, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The outputs, which the next call overwrites."""
+        """Returns the outputs; the next call overwrites them."""
         self._load(part, tensors)
         self._tape.forward()
         return tuple([output.detach() for output in self._tape.outputs])
 
     def backward(self, part: Part, gradients: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients of inputs, which the next call overwrites, and of what autograd sees of the weights."""
-        if self._borrower is not None:  # nothing to keep, where an optimiser has used the gradients and dropped them
+        """Returns the gradients of the inputs, which the next call overwrites, and of the weights in `part.seen`."""
+        if self._borrower is not None:  # copies nothing if an optimiser has used and dropped the gradients
             self._borrower.keep_gradient(self._tape.gradients[-1], self._gradient_views)
             self._borrower = None
         self._tape.backward(gradients)
         *of_inputs, of_weights = self._tape.gradients
-        # The tape's own tensors: autograd adds in place, and keeps, only what nobody else holds.
+        # The tape's own tensors: autograd keeps a tensor, or adds to it in place, only if nothing else references it.
         found = iter(of_inputs)
         of_tensors = [next(found) if x.requires_grad else None for x in self._inputs]
         if not part.shared:
@@ -85,7 +85,7 @@ class Recording:
             pieces = part.pieces()
             memory += [self._vector] if len(pieces) == 1 else self._vector.split([piece.numel() for piece in pieces])
             given += pieces
-        torch._foreach_copy_(memory, given)  # one launch, where all are of one type
+        torch._foreach_copy_(memory, given)  # one launch if all have the same dtype
 
     def _compute(self) -> tuple[Tensor, ...]:
         named = dict(zip(self._options, self._inputs[self._num_inputs :], strict=True))
@@ -97,7 +97,7 @@ class Recording:
 
 
 class _Computation:
-    """A part's: `backward` gives the gradients of its inputs, and that of its weights as a vector."""
+    """A part's computation: `backward` returns the gradients of its inputs, then that of its weights as a vector."""
 
     def __init__(
         self, compute: Callable[[], tuple[Tensor, ...]], inputs: Sequence[Tensor], weights: Sequence[Tensor]
@@ -114,7 +114,7 @@ class _Computation:
         ]
         live, given = zip(*pairs, strict=True)
         sources = [*self.inputs, *self.weights]
-        with torch.autocast(sources[0].device.type, enabled=False):  # as a backward pass is run by itself
+        with torch.autocast(sources[0].device.type, enabled=False):  # a normal backward pass runs outside autocast, too
             found = torch.autograd.grad(live, sources, given, allow_unused=True)
         whole = [
             torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(sources, found, strict=True)
@@ -128,7 +128,7 @@ class _Computation:
 class Replayed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, recording: Recording, part: Part, num_inputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        # Behind the inputs is what autograd is told of the weights.
+        # `tensors` are the inputs, then the weights that autograd sees.
         ctx.recording, ctx.part = recording, part
         return recording.forward(part, tensors[:num_inputs])
 
@@ -140,7 +140,7 @@ class Replayed(torch.autograd.Function):
 
 @contextmanager
 def _undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Leaves the module's buffers and the device's random numbers as they were."""
+    """Restores the module's buffers and the device's random state at the end."""
     before = [buffer.clone() for buffer in module.buffers()]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -153,7 +153,7 @@ def _undisturbed(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _without_cached_casts() -> Iterator[None]:
-    """A cast that autocast remembers from elsewhere would not be recorded."""
+    """Turns off autocast's cache: a cast cached before the recording would not be recorded."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
@@ -163,7 +163,7 @@ def _without_cached_casts() -> Iterator[None]:
 
 
 def _unpacked(result: Any) -> tuple[tuple[Tensor, ...], Callable[[tuple[Tensor, ...]], Any]]:
-    """The tensors of a result, a tensor or a tuple that may hold None, and what makes such a result of such tensors."""
+    """The tensors of a result, a tensor or a tuple that may hold None, and a function that packs tensors like it."""
     if isinstance(result, Tensor):
         return (result,), lambda tensors: tensors[0]
     make = getattr(type(result), "_make", tuple)  # named tuples have it

@@ -1,7 +1,7 @@
 """The recurrent network: one wiring for the supernet and for every fixed network.
 
-Embedding, cell, and a softmax that shares the embedding's weights. What differs between search and final network is
-the argument `batch_norm`, of the new state, which the paper has in the search only.
+Embedding, cell, and a softmax that shares the embedding's weights. Search and final network differ in the argument
+`batch_norm`: the paper normalises the new state in the search only.
 
 Source: Pham et al. 2018, sections 2.1 and 3.1 and appendix A.
 """
@@ -31,13 +31,13 @@ class Dropout:
     """Variational dropout: probabilities in [0, 1) of masks that stay the same over a window's time steps."""
 
     embedding: float = 0.0
-    """Of whole words, at all their places in the window."""
+    """Of whole words, at all their positions in the window."""
     input: float = 0.0
-    """Of what the cell reads of a token."""
+    """Of the token's embedding that the cell reads."""
     state: float = 0.0
-    """Of what the cell's matrices read of the state and of nodes; the path that carries the state is spared."""
+    """Of the state and nodes as the cell's matrices read them; the path that carries the state is not masked."""
     output: float = 0.0
-    """Of what the softmax reads."""
+    """Of the softmax's input."""
 
     def __post_init__(self) -> None:
         for name in ("embedding", "input", "state", "output"):
@@ -46,16 +46,16 @@ class Dropout:
 
 
 class Scores(NamedTuple):
-    """What a window of text gave."""
+    """The results for a window of text."""
 
     nll: Tensor
     """[T, B]: -log of the probability given to each target, in nats."""
     outputs: Tensor
-    """[T, B, H]: what the softmax read, after dropout."""
+    """[T, B, H]: the softmax's input, after dropout."""
     states: Tensor
-    """[T, B, H]: what the cell gave, before dropout."""
+    """[T, B, H]: the cell's output, before dropout."""
     state: Tensor
-    """[B, S]: to go on with; for a cell S is H, and this the last of `states`."""
+    """[B, S]: the initial state for the next window; for a cell S is H, and this is the last of `states`."""
 
 
 def build_shared(space: RecurrentSpace, size: RecurrentSize, **options: Any) -> RecurrentNetwork:
@@ -72,9 +72,9 @@ def build_fixed(
     weights: str = "per_edge",
     **options: Any,
 ) -> RecurrentNetwork:
-    """The network of one architecture; batch norm is for the form `search` alone.
+    """The network of one architecture; only the form `search` uses batch norm.
 
-    weights: as in `RecurrentSpace`; it says how the parameters are called. options: see `RecurrentNetwork`.
+    weights: as in `RecurrentSpace`; determines the parameters' names. options: see `RecurrentNetwork`.
     """
     space = RecurrentSpace(len(architecture.nodes), weights=weights)  # type: ignore[arg-type]
     bank = FixedOps(architecture.used())
@@ -84,8 +84,8 @@ def build_fixed(
 class RecurrentNetwork(nn.Module):
     """Windows of text and an architecture -> scores of the tokens that came next.
 
-    Args: candidates: of each node, the edges that may be chosen. weight_range: weights start uniform in ± this. Paper:
-    0.025 in the search, 0.04 in the end.
+    Args: candidates: for each node, the edges that may be chosen. weight_range: weights start uniform in ± this; in
+    the paper 0.025 for the search, 0.04 for the final network.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class RecurrentNetwork(nn.Module):
     ) -> Scores:
         """Read a window. Args: tokens, targets: int64 [T, B]. state: [B, H]; None starts from zero.
 
-        Matrix products are in autocast's dtype where it is on, all else in float32.
+        Matrix products use autocast's dtype if autocast is on; everything else is in float32.
         """
         device = tokens.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -173,20 +173,20 @@ class RecurrentNetwork(nn.Module):
 
 
 def draw_mask(prob: float, *shape: int, like: Tensor) -> Tensor:
-    """Zeros with probability `prob`, the rest scaled so that the mean stays one; from the global generator."""
+    """A mask of zeros with probability `prob`, the rest scaled to a mean of one; from the global generator."""
     if prob == 0.0:
         return like.new_ones(shape)
     return (torch.rand(shape, device=like.device) >= prob).to(like.dtype).div_(1 - prob)
 
 
 def initialise(network: RecurrentNetwork, *, generator: torch.Generator) -> None:
-    """Uniform weights, as the paper has it; the norm starts as the identity."""
+    """Uniform weights, as in the paper; the norm starts as the identity."""
     for parameter in (network.embedding, network.input, *network.nodes.parameters()):
         nn.init.uniform_(parameter, -network.weight_range, network.weight_range, generator=generator)
 
 
 Edge = tuple[int] | tuple[int, str]
-"""The node read, and the activation where each has weights of its own."""
+"""The node read, and also the activation if each activation has weights of its own."""
 
 
 class _Edges(nn.Module):
@@ -207,7 +207,7 @@ def _name(previous: int, activation: str = "") -> str:
 
 
 def _candidates(space: RecurrentSpace) -> Iterable[list[Edge]]:
-    """Of each node of a space, the edges that may be chosen."""
+    """For each node of a space, the edges that may be chosen."""
     for number in range(1, space.num_nodes + 1):
         sources = [STATE] if number == 1 else list(range(1, number))
         if space.weights == "per_edge":

@@ -1,8 +1,8 @@
 """Layers that compute with the first channels of their weights, so that networks of many widths share them.
 
-The widest network's weights hold those of all others: output channels, input channels and inner channels are counted
-from the first. A layer of full width uses its weights as they are. Channels that a pass leaves out get a gradient of
-zero, so that an optimiser's weight decay and momentum act on them; only what no channel of a pass uses gets none.
+The widest network's weights contain those of all others, which use its first output, input and inner channels. A layer
+of full width uses its weights as they are. Unused channels of a weight that a pass uses get a gradient of zero, so an
+optimiser's weight decay and momentum act on them; a weight that the pass does not use gets no gradient.
 
 Source: Yu et al. 2019, "Slimmable Neural Networks"; Bender et al. 2020 (TuNAS), section 4.
 """
@@ -21,9 +21,10 @@ from searcher.nn.kernels.depthwise import DepthwiseConv
 
 
 class SlicedConv(DenseConv):
-    """A convolution of the widest network: [B, C, H, W] -> [B, out_channels, H', W'], C and out_channels its at most.
+    """A convolution of the widest network: [B, C, H, W] -> [B, out_channels, H', W'].
 
-    Padding keeps the size of the map at stride 1. A pass may take another stride than the layer's own.
+    C and out_channels are at most the layer's own. Padding keeps the size of the map at stride 1. A pass may use a
+    stride other than the layer's own.
     """
 
     def __init__(
@@ -49,14 +50,16 @@ class SlicedConv(DenseConv):
 
 
 class SlicedDepthwiseConv(DepthwiseConv):
-    """A depthwise convolution of the widest network: [B, C, H, W] -> [B, C, ⌈H/stride⌉, ⌈W/stride⌉], C its at most."""
+    """A depthwise convolution of the widest network, for at most its own channels C: [B, C, H, W] ->
+    [B, C, ⌈H/stride⌉, ⌈W/stride⌉].
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x, _first_channels(self.weight, x.shape[1], 1))
 
 
 class SlicedClassifier(Classifier):
-    """The last layer of the widest network: [B, C] -> logits [B, num_classes], C its at most."""
+    """The last layer of the widest network, for at most its own features C: [B, C] -> logits [B, num_classes]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(x, _first_channels(self.weight, self.out_features, x.shape[1]))
@@ -70,9 +73,9 @@ def _first_channels(weight: Tensor, out_channels: int, in_channels: int) -> Tens
 
 
 class _FirstChannels(torch.autograd.Function):
-    """`weight[:out_channels, :in_channels]`, whose gradient is made whole in one pass, in the layout of the weight.
+    """`weight[:out_channels, :in_channels]`, whose gradient is extended to the weight's shape and layout in one pass.
 
-    torch makes one pass for each axis, and a third to bring the result into a channels_last weight's layout.
+    torch takes one pass for each axis, and a third to convert the result to a channels_last weight's layout.
     """
 
     @staticmethod

@@ -1,11 +1,11 @@
 """The operations of the stages space, one class for each family.
 
-A block takes a map of one width to one of another, or of the same, at a stride, [B, in_channels, H, W] ->
-[B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉], and adds its input to what it computes where both have one shape. In a
-supernet it holds the weights of its widest form, and the pass decides on the widths: by its input, and by arguments.
+A block maps [B, in_channels, H, W] -> [B, out_channels, ⌈H/stride⌉, ⌈W/stride⌉] and adds its input to the result where
+both have the same shape. In a supernet it holds the weights of its widest form; each pass sets the widths, by its input
+and by arguments.
 
-To add an operation of a known family: its name in OPERATIONS of `arch/stages/operations.py`. To add a family: a class
-here with its name in FAMILIES, and its cost there.
+To add an operation of a known family, add its name to OPERATIONS of `arch/stages/operations.py`. To add a family, add a
+class here with its name in FAMILIES, and its cost there.
 """
 
 # B batch, C channels, H height, W width
@@ -24,10 +24,10 @@ from searcher.nn.slices import SlicedConv, SlicedDepthwiseConv
 
 
 class Widths(NamedTuple):
-    """The widths that a layer may have to bring together."""
+    """The input and output widths that a layer must support."""
 
     pairs: tuple[tuple[int, int], ...]
-    """Each of (input channels, output channels)."""
+    """Of (input channels, output channels)."""
 
     @property
     def most_in(self) -> int:
@@ -39,13 +39,13 @@ class Widths(NamedTuple):
 
     @property
     def may_change(self) -> bool:
-        """Whether there is a pair of two widths."""
+        """Whether input and output channels differ in any pair."""
         return any(before != after for before, after in self.pairs)
 
 
 class Residual(nn.Module):
-    """Two k×k convolutions with norms, ReLU between them and after the sum; a 1×1 convolution with norm brings an input
-    of another shape to the output's.
+    """Two k×k convolutions with norms, ReLU between them and after the sum; a 1×1 convolution with norm projects an
+    input of another shape to the output's shape.
 
     Source: He et al. 2016, "Deep Residual Learning", the basic block, with shortcuts of option B.
     """
@@ -64,7 +64,7 @@ class Residual(nn.Module):
 
     @property
     def last_norm(self) -> nn.Module:
-        """Of what is added to the input."""
+        """The last norm of the branch that is added to the input."""
         return self.norm2
 
     def forward(self, x: Tensor, out_channels: int, expansion: int) -> Tensor:
@@ -92,7 +92,7 @@ class Fused(nn.Module):
 
     @property
     def last_norm(self) -> nn.Module:
-        """Of what is added to the input."""
+        """The last norm of the branch that is added to the input."""
         return self.project_norm
 
     def forward(self, x: Tensor, out_channels: int, expansion: int) -> Tensor:
@@ -101,8 +101,8 @@ class Fused(nn.Module):
 
 
 class Inverted(nn.Module):
-    """A 1×1 convolution to `expansion` times as many channels, a k×k depthwise one, each with norm and ReLU, then a 1×1
-    convolution and norm.
+    """A 1×1 convolution to `expansion` times as many channels, a k×k depthwise convolution, each with norm and ReLU,
+    then a 1×1 convolution and norm.
 
     Source: Sandler et al. 2018, "MobileNetV2"; with ReLU in place of ReLU6, which runtimes fuse.
     """
@@ -120,7 +120,7 @@ class Inverted(nn.Module):
 
     @property
     def last_norm(self) -> nn.Module:
-        """Of what is added to the input."""
+        """The last norm of the branch that is added to the input."""
         return self.project_norm
 
     def forward(self, x: Tensor, out_channels: int, expansion: int) -> Tensor:
@@ -135,7 +135,7 @@ FAMILIES: dict[Family, Callable[..., nn.Module]] = {"residual": Residual, "fused
 def make_block(
     family: Family, widths: Iterable[tuple[int, int]], *, kernel_size: int, expansion: int, stride: int, norm: Norm
 ) -> nn.Module:
-    """A block for any of the pairs of input and output channels, and for expansions up to the one given."""
+    """Returns a block that supports all given pairs of input and output channels, and expansions up to `expansion`."""
     return FAMILIES[family](
         Widths(tuple(widths)), kernel_size=kernel_size, expansion=expansion, stride=stride, norm=norm
     )

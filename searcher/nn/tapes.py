@@ -1,4 +1,4 @@
-"""Computations over memory that stays where it is, to be repeated with their gradients: as CUDA graphs, or anew."""
+"""Computations on fixed memory that are repeated with their gradients: replayed as CUDA graphs, or computed anew."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ _NUM_WARM_UPS = 3
 
 
 class Tape(Protocol):
-    """A computation over memory that stays where it is, and its gradient."""
+    """A computation on fixed memory, and its gradient."""
 
     outputs: tuple[Tensor, ...]
-    """What `forward` leaves behind."""
+    """The results of `forward`."""
     gradients: tuple[Tensor, ...]
-    """What `backward` leaves behind."""
+    """The results of `backward`."""
 
     def forward(self) -> None: ...
 
     def backward(self, gradients: Sequence[Tensor]) -> None:
-        """gradients: of the outputs."""
+        """Args: gradients: of the outputs."""
         ...
 
 
 class Computation(Protocol):
-    """What a tape repeats."""
+    """The computation that a tape repeats."""
 
     inputs: Sequence[Tensor]
-    """Those that have a gradient."""
+    """The inputs that need a gradient."""
     weights: Sequence[Tensor]
 
     def forward(self) -> tuple[Tensor, ...]:
-        """Outputs, with what their gradient needs."""
+        """Returns the outputs, with the autograd graph for their gradient."""
         ...
 
     def backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """From the outputs' gradients those of the inputs, and of all weights one vector."""
+        """Returns the gradient of each input, then the gradients of all weights as one vector."""
         ...
 
 
 Record = Callable[[Computation, Hashable], Tape]
-"""From a computation and its place to a tape. Tapes of one place are never in use at the same time."""
+"""Makes a tape of a computation at a place. Tapes of the same place are never in use at the same time."""
 
 
 class CudaTapes:
     """Records CUDA graphs.
 
-    Those of a place share memory: a tape keeps its outputs and the gradients it gives, and lets go of its activations
-    once its backward pass is recorded, so that the next one's take their place. Those of two places must not share:
-    what one frees while it is recorded the other would keep its activations in, and the first one's replays overwrite
-    them.
+    Graphs of the same place share memory: a tape keeps its outputs and gradients, and frees its activations once its
+    backward pass is recorded, so that the next tape uses the same memory for its own. Graphs of different places must
+    not share memory: one would store its activations in memory that another freed while it was recorded, and replays
+    of that other graph would overwrite them.
     """
 
     def __init__(self) -> None:
@@ -67,12 +67,12 @@ class CudaTapes:
             for _ in range(_NUM_WARM_UPS):
                 outputs = computation.forward()
                 computation.backward(outputs, [torch.zeros_like(output) for output in outputs])
-                del outputs  # and the graph of autograd, which belongs to this stream
+                del outputs  # also frees the autograd graph, which belongs to this stream
         torch.cuda.current_stream().wait_stream(self._side)
         return _CudaTape(computation, pool=pool, gradient_like=lambda number, x: self._gradient(place, number, x))
 
     def _gradient(self, place: Hashable, number: int, output: Tensor) -> Tensor:
-        """Where the tapes of a place read the gradient of an output of one kind."""
+        """The tensor from which all tapes of a place read the gradient of output `number`; one for each layout."""
         key = (place, number, output.shape, output.stride(), output.dtype)
         if key not in self._output_gradients:
             self._output_gradients[key] = torch.zeros_like(output)
@@ -82,7 +82,7 @@ class CudaTapes:
 class _CudaTape:
     def __init__(self, computation: Computation, *, pool: Any, gradient_like: Callable[[int, Tensor], Tensor]) -> None:
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        # Other threads, NCCL's watchdog above all, may go on meanwhile.
+        # "thread_local": other threads, NCCL's watchdog above all, may use CUDA during the recording.
         with torch.cuda.graph(self._forward, pool=pool, capture_error_mode="thread_local"):
             live = computation.forward()
         self.outputs = tuple(output.detach() for output in live)
@@ -100,7 +100,7 @@ class _CudaTape:
 
 
 class EagerTape:
-    """The plain twin, for any device: computes anew at every call, into memory that stays where it is."""
+    """The plain twin of `_CudaTape`, for any device: computes anew at every call, into fixed memory."""
 
     def __init__(self, computation: Computation, place: Hashable) -> None:
         self._computation = computation

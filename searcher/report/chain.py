@@ -1,7 +1,7 @@
-"""A chain of layers as a picture: cards below each other, and beside them their skips as a crossbar.
+"""Draws a chain of layers: cards below each other, and beside them their skips as a crossbar.
 
-What later cards skip from runs down in a lane of its own, which is read where it has a dot. The lane that begins first
-lies farthest out, so that no lane is crossed on the way to another; only what enters a card passes lanes.
+Each card that later cards skip from has a lane of its own, which runs down; a dot marks where it is read. The lane that
+begins first is the outermost, so no lane is crossed on the way to another; only lines that enter a card cross lanes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _NAME_GAP = 12.0
 _GAP = 18.0
 """Between cards, px."""
 _FIRST_LANE = 22.0
-"""Its distance from the cards, px."""
+"""Distance of the first lane from the cards, px."""
 _LANE_PITCH = 13.0
 _ENTRY, _EXIT = 12.0, 26.0
-"""Where a card's skips enter at its right side and where its own leave, px from its top."""
+"""Where skips enter a card, and where its own skips leave, on its right side, px from its top."""
 _NOTE_HEIGHT = 22.0
 DOT_RADIUS = 2.8
 
 
 def draw_chain(graph: Graph, *, chip_width: float) -> Part:
-    """The picture of a graph that is a chain. All chips are `chip_width` px wide."""
+    """The drawing of a graph that is a chain. All chips are `chip_width` px wide."""
     nodes = graph.nodes
     name_width = max(text_width(node.name, FONT_PX) for node in nodes)
     width = 2 * _CARD_PADDING + _CARD_PADDING + name_width + _NAME_GAP + chip_width
@@ -50,12 +50,12 @@ def draw_chain(graph: Graph, *, chip_width: float) -> Part:
 
 
 def skips_of(node: GraphNode) -> tuple[str, ...]:
-    """What a node of a chain takes without an operation."""
+    """The sources that a node of a chain reads without an operation."""
     return tuple(edge.source for edge in node.edges if edge.operation is None)
 
 
 def _boxes(nodes: Sequence[GraphNode], width: float) -> dict[str, Box]:
-    """Cards from top to bottom, with room above those that have a note."""
+    """Cards from top to bottom, with room above cards that have a note."""
     boxes = {}
     top = 0.0
     for node in nodes:
@@ -67,7 +67,7 @@ def _boxes(nodes: Sequence[GraphNode], width: float) -> dict[str, Box]:
 
 
 def _lanes(nodes: Sequence[GraphNode], width: float) -> dict[str, float]:
-    """The x of each lane: there is one for each node that is skipped from, the first one's farthest out."""
+    """The x of each lane: there is one for each node that is skipped from, the first node's outermost."""
     skipped = {source for node in nodes for source in skips_of(node)}
     sources = [node.name for node in reversed(nodes) if node.name in skipped]
     return {source: width + _FIRST_LANE + _LANE_PITCH * place for place, source in enumerate(sources)}
@@ -97,7 +97,7 @@ def _skips(nodes: Sequence[GraphNode], boxes: dict[str, Box], lanes: dict[str, f
 
 
 def _trunk(nodes: Sequence[GraphNode], boxes: dict[str, Box]) -> Iterator[str]:
-    """From each card down to the next."""
+    """Arrows from each card down to the next."""
     for above, below in itertools.pairwise(nodes):
         x, start, end = boxes[above.name].centre, boxes[above.name].bottom, boxes[below.name].top
         yield element("path", class_="line", d=f"M{number(x)} {number(start)}V{number(end)}")

@@ -12,8 +12,8 @@ FONT_PX = 12.0
 CHIP_HEIGHT = 26.0
 CHIP_PADDING = 8.0
 
-# Families by a word that gives them away, with their colours, in the legend's order. The hues are Okabe and Ito's,
-# which the colour-blind tell apart, too; every chip also carries its name.
+# (word in the operation's name, family, colour), in the legend's order. The hues are Okabe and Ito's, which
+# colour-blind readers can tell apart; every chip also carries its name.
 _FAMILIES = (
     ("conv", "convolution", "blue"),
     ("pool", "pooling", "orange"),
@@ -41,25 +41,25 @@ def needed_width(operation: str) -> float:
 
 
 def family(operation: str) -> str:
-    """The family an operation belongs to, its word in the legend: of `ghost_3x3_e2`, which none gives away, `ghost`."""
+    """An operation's family as the legend names it; if unknown, part of its own name: `ghost` of `ghost_3x3_e2`."""
     known = (family for word, family, _ in _FAMILIES if word in operation)
     return next(known, re.split(r"_\d", operation)[0].replace("_", " "))
 
 
 def colour(family: str) -> str:
-    """The class of a family's chips. One that is not known has the same colour in every drawing."""
+    """The class of a family's chips. An unknown family has the same colour in every drawing."""
     known = {name: colour for _, name, colour in _FAMILIES}
     return known.get(family, _OTHER_COLOURS[zlib.crc32(family.encode()) % len(_OTHER_COLOURS)])
 
 
 def family_rank(operation: str) -> tuple[int, str]:
-    """Orders operations as the legend has their families; those that are not known come last."""
+    """A sort key: operations in the legend's order of families, unknown families last."""
     families = [family for _, family, _ in _FAMILIES]
     found = family(operation)
     return families.index(found) if found in families else len(families), operation
 
 
 def _label(operation: str) -> str:
-    """As people write it: `sep_conv_3x3` is `sep conv 3×3`, and `fused_3x3_e4` is `fused 3×3, ×4`."""
+    """An operation's readable name: `sep conv 3×3` for `sep_conv_3x3`, `fused 3×3, ×4` for `fused_3x3_e4`."""
     name = re.sub(r"_e(\d+)$", r", ×\1", operation)
     return re.sub(r"(\d+)x(\d+)", r"\1×\2", name).replace("_", " ")

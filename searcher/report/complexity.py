@@ -1,4 +1,4 @@
-"""What a network costs as text for a terminal: a row for each of its parts, and their sum."""
+"""The cost of a network as text for a terminal: a row for each of its parts, and their sum."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def draw_spec(spec: Spec) -> str:
 
 def _panels(graphs: Sequence[Graph]) -> Part:
     """Graphs in frames of one height side by side, or, where that is too wide, of one width below each other."""
-    # A card of a single chip is as wide as its chip, and has to hold its name.
+    # A card with a single chip is as wide as the chip, and must also hold the node's name.
     names = {node.name for graph in graphs for node in graph.nodes if _has_operations(node)}
     chip_width = max(needed_width(name) for name in _operations(graphs) | names)
     bodies = [
@@ -121,7 +121,7 @@ def _panels(graphs: Sequence[Graph]) -> Part:
 
 
 def _starts(sizes: Sequence[float]) -> list[float]:
-    """Where each begins of things in a row, a margin between them."""
+    """The start of each of several sizes placed in a row, with a margin between them."""
     return [0.0, *itertools.accumulate(size + _MARGIN for size in sizes[:-1])]
 
 
@@ -183,7 +183,7 @@ def _card(node: GraphNode, layout: Layout, chip_width: float) -> str:
 
 
 def _lines(graph: Graph, layout: Layout) -> Iterator[str]:
-    """Everything that leaves a box as one path, under a halo that lets it pass over the lines drawn before."""
+    """All lines that leave a box as one path, on a halo that separates it from the lines drawn before."""
     last = _sources(graph, "output") - _sources(graph, "node")
     for key, curves in layout.curves.items():
         if not curves:
@@ -198,7 +198,7 @@ def _lines(graph: Graph, layout: Layout) -> Iterator[str]:
 
 
 def _sources(graph: Graph, role: Role) -> set[str]:
-    """What the nodes of a role read."""
+    """The sources that the nodes of a role read."""
     return {edge.source for node in graph.nodes if node.role == role for edge in node.edges}
 
 
@@ -218,7 +218,7 @@ def _tip(at: tuple[float, float]) -> str:
 
 
 def _outline(stages: Sequence[Stage]) -> Part:
-    """The stages from left to right; one that halves the map narrows."""
+    """The stages from left to right; a stage that halves the map narrows to the right."""
     x = 0.0
     pieces = []
     for stage in stages:
@@ -248,7 +248,7 @@ def _stage_shape(stage: Stage, x: float, width: float) -> str:
 
 
 def _legend(graphs: Sequence[Graph]) -> Part:
-    """What the colours and the violet line mean; only what occurs."""
+    """The meaning of the colours and lines that occur."""
     x = 0.0
     pieces = []
     for name in dict.fromkeys(family(operation) for operation in sorted(_operations(graphs), key=family_rank)):
@@ -265,7 +265,7 @@ def _legend(graphs: Sequence[Graph]) -> Part:
 
 
 def _line_kinds(graphs: Sequence[Graph]) -> Iterator[tuple[str, str]]:
-    """Each kind of line that occurs, as its class and what it means."""
+    """Class and meaning of each kind of line that occurs."""
     nodes = [node for graph in graphs for node in graph.nodes]
     yield "", "read by an operation"
     if any(node.role == "output" for node in nodes):

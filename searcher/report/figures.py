@@ -1,4 +1,4 @@
-"""How a run's figures are called and written: accuracies in per cent, perplexities and their rewards as numbers."""
+"""Names and formats of a run's figures: accuracies in per cent, perplexities and their rewards as numbers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Figures:
     """The figures of a kind of task."""
 
     metric: str
-    """As metrics and summaries call it: accuracy or perplexity."""
+    """Its name in metrics and summaries: accuracy or perplexity."""
     unit: str
-    """What they are means over."""
+    """The unit that figures are averaged over: image or token."""
     reward: str
-    """What a reward of the search is."""
+    """The definition of the search's reward, in words."""
     percent: bool
-    """Whether metric and rewards are parts of one."""
+    """Whether metric and rewards are fractions of 1, and written in per cent."""
 
     def written(self, value: object, *, digits: int = 1) -> str | None:
-        """The metric. digits: of a percentage, after the point."""
+        """The formatted metric; None if it is not a number. digits: of a percentage, after the point."""
         return values.percent(value, digits=digits) if self.percent else values.decimal(value)
 
     def written_reward(self, value: object) -> str | None:
@@ -36,7 +36,7 @@ class Figures:
 
 
 def figures_of(space: object, search_config: Mapping[str, Any]) -> Figures:
-    """The figures of a space's runs; those of images where the space is not known yet."""
+    """The figures of a space's runs; the figures for images if the space is not known yet."""
     if isinstance(space, str) and space in SPACES and SPACES[space].TASK_KIND == LANGUAGE_MODELLING:
         constant = table_in(search_config, "training").get("reward_constant", 80)
         return Figures("perplexity", "token", f"{constant:g} / perplexity", percent=False)

@@ -1,7 +1,7 @@
-"""An architecture as graphs to be shown: what reads what through which operation, and the network around it.
+"""An architecture as graphs to show: which node reads which others through which operations, and the network around it.
 
-The one description behind the drawing and the text. How the architectures of a space look as graphs says its view,
-`views/<space>.py`; nothing here knows of pixels, SVG or torch.
+The drawing and the text are both made from this description. A space's view, `views/<space>.py`, turns its
+architectures into graphs. Knows nothing of pixels, SVG or torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Join = Literal["sum", "concat", "mean"]
 
 @dataclass(frozen=True)
 class GraphEdge:
-    """What a node reads, and the operation it applies to it; without one, it takes it as it is."""
+    """A source that a node reads, and the operation applied to it; None leaves it unchanged."""
 
     source: str
     operation: str | None = None
@@ -26,7 +26,7 @@ class GraphEdge:
 
 @dataclass(frozen=True)
 class GraphNode:
-    """Joins what its edges bring; an `input` has none."""
+    """A node, which joins the results of its edges; an `input` has no edges."""
 
     name: str
     """Unique in its graph."""
@@ -34,22 +34,22 @@ class GraphNode:
     role: Role = "node"
     join: Join = "sum"
     caption: str = ""
-    """A few words on what it is, where the name does not say it."""
+    """A few words on what the node is, if the name is not enough."""
     shape: tuple[int, ...] = ()
-    """Of its output: height, width, channels. Empty where it is different every time the graph is repeated."""
+    """Of its output: height, width, channels. Empty if it differs between repetitions of the graph."""
     note: str = ""
-    """Said above it in a chain, with its shape: what begins with it."""
+    """Shown above the node in a chain, with its shape: what begins at this node."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which each comes after all it reads."""
+    """Nodes, each after all nodes that it reads."""
 
     title: str
     caption: str
     nodes: tuple[GraphNode, ...]
     is_chain: bool = False
-    """Whether every node applies an operation to the one before it; all else it reads are skips."""
+    """Whether every node applies an operation to the node before it; all its other sources are skips."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Stage:
 
     name: str
     shape: tuple[int, ...]
-    """Height, width, channels; or the number of features alone."""
+    """Height, width, channels; or only the number of features."""
     count: int = 1
     width: int | None = None
-    """Channels of the operations inside, where there are some."""
+    """Channels of the operations inside; None if there are none."""
     reduces: bool = False
     """Whether it halves the map."""
 
@@ -76,5 +76,5 @@ def graphs_of(spec: Spec) -> tuple[Graph, ...]:
 
 
 def outline_of(spec: Spec) -> tuple[Stage, ...]:
-    """The whole network from its input to its output."""
+    """The stages of the whole network from its input to its output."""
     return search_space(spec.space).view.outline(spec)

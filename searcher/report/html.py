@@ -1,4 +1,4 @@
-"""Writing a page: its frame and look, sections, facts and tables. Knows nothing of runs."""
+"""Writes an HTML page: frame, style, sections, facts and tables. Knows nothing of runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ svg{display:block;max-width:100%;height:auto}.scroll>svg{min-width:720px}summary
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """The whole document: nothing in it comes from elsewhere, and nothing runs."""
+    """The whole document, self-contained and without scripts."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
@@ -54,7 +54,7 @@ def section(title: str, parts: Iterable[str]) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, object]], *, key: bool = False) -> str:
-    """Names with their values; `key` writes the values large. What is None is left out."""
+    """Names with their values; `key` writes the values large. Values of None are left out."""
     entries = [f"<div><dt>{escaped(n)}</dt><dd>{escaped(v)}</dd></div>" for n, v in pairs if v is not None]
     kind = ' class="key"' if key else ""
     return f"<dl{kind}>{''.join(entries)}</dl>" if entries else ""
@@ -73,7 +73,7 @@ def verdict(passed: bool) -> str:
 
 
 def missing(what: str, command: str) -> str:
-    """What is not there yet, and the command that makes it."""
+    """A note that a result does not exist yet, with the command that makes it."""
     return f'<p class="missing">{escaped(what)}: <code>{escaped(command)}</code> makes it.</p>'
 
 

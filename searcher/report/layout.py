@@ -1,7 +1,7 @@
 """A layered layout for small directed graphs: boxes in ranks from top to bottom, and curves that touch no box.
 
-Knows nothing of what the boxes mean. The steps are Sugiyama's: ranks, few crossings, coordinates. What leaves a box for
-several others leaves as one *trunk*, which passes further ranks in a lane of its own and branches off where it is read.
+Knows nothing of what the boxes mean. The steps are Sugiyama's: ranks, few crossings, coordinates. Lines from one box to
+several others leave it as one *trunk*, which passes further ranks in a lane of its own and branches off at each reader.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from charts.spacing import separated
 _LANE_WIDTH = 14.0
 _GAP_X = 18.0
 _GAP_Y = (30.0, 56.0)
-"""Between ranks, px: the least, and what the widest swing of a curve may stretch it to."""
+"""Between ranks, px: the minimum, and the maximum to which the widest swing of a curve may stretch it."""
 _ORDER_SWEEPS = 12
 _RELAXATIONS = 60
 _TRUNK_STIFFNESS = 3.0
-"""How much more a trunk is kept straight than a branch."""
+"""Weight for keeping a trunk straight; a branch has 1."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A box to be placed. `entries` are where lines may enter, measured from its left edge, one for each source."""
+    """A box to place. `entries` are the x at which lines may enter, from its left edge, one for each source."""
 
     key: str
     width: float
@@ -56,14 +56,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Curve:
-    """From one rank down to the next: straight within the ranks, and bent only in the gap between them."""
+    """A line from one rank down to the next: straight within the ranks, and bent only in the gap between them."""
 
     start: tuple[float, float]
     bend: tuple[float, float]
-    """Where the gap between the ranks begins and ends, y."""
+    """The y at which the gap between the ranks begins, and at which it ends."""
     end: tuple[float, float]
     enters: bool
-    """Whether it ends at a box; else in the lane of its trunk."""
+    """Whether it ends at a box; otherwise it ends in the lane of its trunk."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ class Layout:
     height: float
     boxes: Mapping[str, Box]
     entry_order: Mapping[str, tuple[int, ...]]
-    """For each box, from left to right, which of its sources enters there."""
+    """For each box, the indices of its sources, in the order in which they enter from left to right."""
     curves: Mapping[str, tuple[Curve, ...]]
     """By the box they come from."""
 
 
 _Slot = tuple[str, int]
-"""A place in a rank, (key, rank): the item `key`, or further down the lane of its trunk."""
+"""A place in a rank, (key, rank): the item `key`, or, in the ranks below it, the lane of its trunk."""
 
 
 def lay_out(items: Sequence[Item], *, max_per_rank: int) -> Layout:
@@ -143,7 +143,7 @@ def lay_out(items: Sequence[Item], *, max_per_rank: int) -> Layout:
 
 
 def _ranks(items: Sequence[Item], max_per_rank: int) -> dict[str, int]:
-    """Each item as high up as its sources and the room in a rank allow."""
+    """The rank of each item: as high up as its sources and the room in a rank allow."""
     ranks: dict[str, int] = {}
     for item in items:
         rank = max((ranks[source] + 1 for source in item.sources), default=0)
@@ -154,7 +154,7 @@ def _ranks(items: Sequence[Item], max_per_rank: int) -> dict[str, int]:
 
 
 def _links(items: Sequence[Item], ranks: Mapping[str, int]) -> list[tuple[_Slot, _Slot]]:
-    """All pieces of trunks and branches, each from a rank to the next; a source read twice by a box has one."""
+    """All pieces of trunks and branches, each from a rank to the next; one for a source that a box reads twice."""
     last = dict(ranks)  # the rank in which a key's trunk ends
     for item in items:
         for source in item.sources:
@@ -177,7 +177,7 @@ _Neighbours = Mapping[_Slot, Sequence[_Slot]]
 
 
 def _with_few_crossings(levels: list[list[_Slot]], links: Sequence[tuple[_Slot, _Slot]]) -> list[list[_Slot]]:
-    """Order each level by the mean place of its neighbours, to and fro; then swap neighbours while that helps."""
+    """Order each level by its neighbours' mean places, sweeping down and up; swap adjacent slots while that helps."""
     above, below = _neighbours(links)
     best, best_cost = levels, _cost(levels, links)
     order = [list(level) for level in levels]
@@ -200,11 +200,11 @@ def _by_neighbours(level: Sequence[_Slot], neighbours: _Neighbours, places: Mapp
 
 
 def _swap_while_better(levels: list[list[_Slot]], above: _Neighbours, below: _Neighbours) -> None:
-    """Each swap lowers the cost of the whole order, of which it changes only the links of the two swapped."""
+    """Swap adjacent slots while that lowers the total cost. Only the links of the two slots change."""
     places = _places(levels)
 
     def cost(first: _Slot, second: _Slot, place: float) -> tuple[int, float]:
-        """Of `first` at `place` with `second` behind it."""
+        """The cost of `first` at `place` and `second` right after it."""
         crossings, length = 0, 0.0
         for neighbours in (above, below):
             firsts = [places[other] for other in neighbours.get(first, ())]
@@ -227,7 +227,7 @@ def _swap_while_better(levels: list[list[_Slot]], above: _Neighbours, below: _Ne
 
 
 def _cost(levels: Sequence[Sequence[_Slot]], links: Sequence[tuple[_Slot, _Slot]]) -> tuple[int, float]:
-    """The number of crossings, then how far links run sideways."""
+    """The number of crossings, then the total sideways distance of all links."""
     places = _places(levels)
     crossings = 0
     for rank in range(len(levels)):
@@ -239,7 +239,7 @@ def _cost(levels: Sequence[Sequence[_Slot]], links: Sequence[tuple[_Slot, _Slot]
 def _entry_order(
     items: Sequence[Item], ranks: Mapping[str, int], levels: Sequence[Sequence[_Slot]]
 ) -> dict[str, tuple[int, ...]]:
-    """The entries of a box stand as their lines arrive, so that these do not cross at its door."""
+    """The entries of each box, ordered by where their lines come from, so that the lines do not cross at the box."""
     places = _places(levels)
     order = {}
     for item in items:
@@ -254,7 +254,7 @@ def _centres(
     offsets: Mapping[tuple[str, str], Sequence[float]],
     width: Callable[[_Slot], float],
 ) -> dict[_Slot, float]:
-    """The centre of every slot: near its neighbours, in the level's order, apart from the ones beside it."""
+    """The centre of every slot, x: near its neighbours, in the level's order, with a gap to the slots beside it."""
     centres: dict[_Slot, float] = {}
     gaps = []
     for level in levels:
@@ -293,5 +293,5 @@ def _neighbours(links: Sequence[tuple[_Slot, _Slot]]) -> tuple[dict[_Slot, list[
 
 
 def _places(levels: Sequence[Sequence[_Slot]]) -> dict[_Slot, float]:
-    """Where in its level each slot stands, from the middle."""
+    """The position of each slot in its level, counted from the middle."""
     return {slot: place - (len(level) - 1) / 2 for level in levels for place, slot in enumerate(level)}

@@ -1,7 +1,7 @@
-"""A run's page, `report.html`: what was searched, what was found, how training went, what the model does.
+"""A run's page, `report.html`: the search, its result, the training and the model.
 
-Reads what the commands have left in the run directory, in whatever state that is; what is not there yet is named with
-the command that makes it. One file that opens anywhere, with nothing in it from outside and no script.
+Reads the files that the commands wrote to the run directory, at any stage of the run; for each missing result, the page
+names the command that makes it. The page is one self-contained file without scripts.
 """
 
 from __future__ import annotations

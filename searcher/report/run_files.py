@@ -1,6 +1,6 @@
-"""What the commands have left in a run directory, read as it stands: each part may be missing.
+"""Reads the files that the commands wrote to a run directory; any of them may be missing.
 
-Damaged files are named; what their contents mean is for the page to say.
+Reports damaged files; leaves the meaning of their contents to the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from searcher.running.metrics import read_metrics
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage of the run has left: its configuration, metrics and summary, each empty if it is not there."""
+    """The files of a stage of the run: configuration, metrics and summary, each empty if it does not exist."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
@@ -61,12 +61,12 @@ def table_in(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def derived_in(run: Path) -> object:
-    """Which candidate of a derivation the run's network is; None where it comes from a search alone."""
+    """The derivation candidate that became the run's network; None if the network comes from a search alone."""
     return table_in(table_in(read_object(run / "spec.json"), "provenance"), "derivation").get("chosen")
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file's object; empty if the file is not there. Raises: DocumentError."""
+    """A JSON file's object; empty if the file does not exist. Raises: DocumentError."""
     if not path.exists():
         return {}
     document = read_json(path, DocumentError)

@@ -12,7 +12,7 @@ from searcher.report.graph import Graph, GraphEdge, GraphNode, graphs_of, outlin
 
 
 def headline(spec: Spec) -> str:
-    """`micro network for fashion-mnist-mini`: what a spec is, in a few words."""
+    """A spec in a few words: `micro network for fashion-mnist-mini`."""
     return f"{spec.space} network for {spec.task.dataset}"
 
 

@@ -1,4 +1,4 @@
-"""Values of documents in writing: percentages, counts, durations. What is not a number gives None, and is left out."""
+"""Formats values of documents: percentages, counts, durations. Values that are not numbers give None: left out."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def duration(seconds: object) -> str | None:
 
 
 def three_digits(value: object) -> str | None:
-    """Three significant digits, and all that stand before the point."""
+    """At least three significant digits, including all digits before the point."""
     if not isinstance(value, int | float):
         return None
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def plain(value: object) -> str:
-    """Any value, readable; long words, such as digests, are cut."""
+    """Any value as readable text; long text, such as a digest, is cut."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -1,7 +1,7 @@
-"""Concatenation along channels, whose gradients come as whole tensors.
+"""Concatenation along channels, whose inputs get contiguous gradients.
 
-torch hands each input a slice of the output's gradient. Its CPU batch norm is nine times as slow on such
-slices, and where a node's sum is concatenated, two norms get the same one.
+torch gives each input a slice of the output's gradient. Its CPU batch norm takes nine times as long on such slices, and
+if a node's sum is concatenated, two norms read the same slice.
 """
 
 # B batch, C channels, H height, W width

@@ -1,7 +1,7 @@
-"""Depthwise convolution, with the gradient of wide kernels' weights taken in parts on a CPU.
+"""Depthwise convolution; on a CPU the gradient of wide kernels' weights is computed in parts.
 
-oneDNN's kernel for that gradient takes at most three columns of weights; for more it computes a whole convolution in
-blocks of 16 × 16 channels, and throws all but the diagonals away.
+oneDNN's kernel for that gradient supports at most three columns of weights; for more, oneDNN computes a dense
+convolution in blocks of 16 × 16 channels and discards all but the diagonals.
 """
 
 # B batch, C channels, H height, W width, K kernel size
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _MAX_COLUMNS = 3
-# Maps up to this width are small enough for the whole convolution to be as fast as its parts; with many channels, whose
-# blocks it computes for nothing, only the narrowest are.
+# On maps up to this width the dense convolution takes no longer than the parts; with many channels, and so many blocks
+# computed in vain, this holds on the narrowest maps only.
 _NARROW, _NARROWEST = 8, 4
 _MANY_CHANNELS = 64
 
@@ -33,12 +33,12 @@ class DepthwiseConv(nn.Conv2d):
         return self.convolve(x, self.weight)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The same with another weight, such as a part of its own: [C, 1, K, K] with as many channels as x."""
+        """Convolve x with another weight [C, 1, K, K], C as in x, such as a part of the layer's own."""
         if x.device.type != "cpu":
             return self._plain(x, weight)
         narrow = _NARROWEST if x.shape[1] >= _MANY_CHANNELS else _NARROW
         in_parts = self.kernel_size[1] > _MAX_COLUMNS and x.shape[3] > narrow
-        with torch.autocast("cpu", enabled=False):  # a CPU is slower at it in bfloat16
+        with torch.autocast("cpu", enabled=False):  # on a CPU bfloat16 is slower here
             if in_parts and self.training and torch.is_grad_enabled():
                 return _WideDepthwiseConv.apply(x, weight, self.stride[0])
             return self._plain(x, weight)
@@ -63,7 +63,7 @@ class _WideDepthwiseConv(torch.autograd.Function):
         parts = []
         for first in range(0, size, _MAX_COLUMNS):
             columns = weight[:, :, :, first : first + _MAX_COLUMNS]
-            # What these columns read, beginning with the first output's: padding where positive, a cut where negative.
+            # The columns of x that these weights read. `left` is their padding, or, if negative, the columns skipped.
             width = stride * (grad.shape[3] - 1) + columns.shape[3]
             left = padding - first
             read = _columns_of(x, -left, width)
@@ -72,7 +72,7 @@ class _WideDepthwiseConv(torch.autograd.Function):
 
 
 def _columns_of(x: Tensor, first: int, width: int) -> Tensor:
-    """Columns `first` to `first + width` of x, zeros where it has none; `functional.pad` fills all with them first."""
+    """Columns `first` to `first + width` of x, zeros outside x; `functional.pad` would fill all with zeros first."""
     begin, end = max(first, 0), min(first + width, x.shape[3])
     columns = torch.empty(*x.shape[:3], width, dtype=x.dtype, memory_format=torch.channels_last)
     columns[:, :, :, : begin - first].zero_()
@@ -84,7 +84,7 @@ def _columns_of(x: Tensor, first: int, width: int) -> Tensor:
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, *, stride: int, padding: tuple[int, int], of: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a depthwise convolution of x, of its input and weight as `of` says."""
+    """The gradients of a depthwise convolution of x. Args: of: whether to compute those of its input and its weight."""
     return torch.ops.aten.convolution_backward(
         grad, x, weight, None, [stride, stride], list(padding), [1, 1], False, [0, 0], x.shape[1], [*of, False]
     )

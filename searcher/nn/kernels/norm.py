@@ -1,4 +1,4 @@
-"""Batch norm: torch's own, computed in whole vectors where torch's CPU kernel does not."""
+"""torch's batch norm, computed in full SIMD vectors where torch's CPU kernel does not use them."""
 
 # B batch, C channels, H height, W width, M = B·H·W pixels
 
@@ -15,14 +15,14 @@ from torch.nn import functional
 
 Norm = Callable[[int], nn.Module]
 
-# Numbers in a vector of AVX-512. torch's kernels take rows of whole ones several times as fast as others.
+# Numbers in an AVX-512 vector. torch's kernels are several times faster on rows of full vectors than on other rows.
 _LANES = 16
-# Numbers in a tensor from which on that outweighs the few more operations.
+# The size of a tensor, in elements, from which this gain outweighs the few additional operations.
 _LARGE = 2**18
 
 
 def batch_norm(*, running_statistics: bool) -> Norm:
-    """Batch norm over C channels, in evaluation too on the batch's own statistics unless `running_statistics`.
+    """Batch norm over C channels; without `running_statistics`, evaluation uses the batch's statistics, too.
 
     A supernet has no use for running averages: they would mix many child models and fit none.
     """
@@ -30,11 +30,11 @@ def batch_norm(*, running_statistics: bool) -> Norm:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`: [B, C, H, W] -> [B, C, H, W], several times as fast where C is no multiple of 16.
+    """`nn.BatchNorm2d`: [B, C, H, W] -> [B, C, H, W], several times faster on a CPU if C is not a multiple of 16.
 
-    There, on a CPU and in channels_last, the statistics of the batch are those of rows that hold several pixels.
-    A CPU gives float32 whatever it is given. On the batch's own statistics narrower inputs are taken, too: with
-    the scales and shifts of the first channels.
+    In this case, with channels_last, the batch's statistics are computed over rows that hold several pixels. On a CPU
+    the result is float32 for any input dtype. With the batch's statistics, inputs may have fewer channels than the
+    layer; they use the scales and shifts of the first channels.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class _BatchNormOfRows(torch.autograd.Function):
-    """Batch norm of [M, C] read as [M/n, n·C]: n pixels a row, whose statistics are then put together."""
+    """Batch norm of [M, C] read as [M/n, n·C]: n pixels per row, whose statistics are then combined."""
 
     @staticmethod
     def forward(
@@ -120,7 +120,7 @@ class _BatchNormOfRows(torch.autograd.Function):
 
 
 def _pixels_a_row(x: Tensor) -> int:
-    """How many pixels of x fill rows of whole vectors; 1 where there is nothing to gain."""
+    """The number of pixels per row that makes rows full vectors; 1 if there is nothing to gain."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous(memory_format=torch.channels_last):
         return 1
     if x.numel() < _LARGE:

@@ -1,7 +1,8 @@
-"""Pooling 3×3, computed in whole vectors where torch's CPU kernels do not.
+"""3×3 pooling, computed in full SIMD vectors where torch's CPU kernels do not use them.
 
-In channels_last those take a pixel's channels at a time, and so leave lanes empty where C is no multiple of 16. Here
-sums and maxima of neighbours are taken over rows of all pixels and channels, down and then across.
+With channels_last, torch's kernels process one pixel's channels at a time, and so leave lanes empty if C is not a
+multiple of 16. Here, sums and maxima of neighbours are computed over rows of all pixels and channels, first vertically,
+then horizontally.
 """
 
 # B batch, C channels, H height, W width
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 _LANES = 16
-# Numbers in a tensor from which on that outweighs the few more operations, and in a part that stays in the cache.
+# In elements: the size of a tensor from which this gain outweighs the few additional operations, and the size of a part
+# that stays in the cache.
 _LARGE = 2**18
 _CACHED = 2**17
 
@@ -33,7 +35,7 @@ class AvgPool3x3(nn.AvgPool2d):
 
 
 class MaxPool3x3(nn.MaxPool2d):
-    """3×3 maximum, of the shape of `AvgPool3x3`. Where a gradient is needed torch computes it; it handles ties."""
+    """3×3 maximum, with the shapes of `AvgPool3x3`. If gradients are enabled, torch computes it; it handles ties."""
 
     def __init__(self, *, stride: int) -> None:
         super().__init__(3, stride=stride, padding=1)
@@ -51,7 +53,7 @@ class _Average(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Who reads whom is mutual.
+        # Each pixel is read by exactly the pixels that it reads.
         return _joined((grad * _shares(grad)).contiguous(memory_format=torch.channels_last), torch.add)
 
 
@@ -74,7 +76,7 @@ def _joined(x: Tensor, join: Join) -> Tensor:
 
 
 def _parts(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """[B, H, W, C] by a few images, with room for what is between x and y."""
+    """Yields parts of x and y, [B, H, W, C], of a few images each: (part of x, intermediate memory, part of y)."""
     size = max(1, _CACHED // x[0].numel())
     room = torch.empty_like(x[:size])
     for part, out in zip(x.split(size), y.split(size), strict=True):
@@ -82,7 +84,7 @@ def _parts(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 def _join_neighbours(x: Tensor, out: Tensor, join: Join, *, dim: int) -> None:
-    """Of each place along a dimension, with the one before and the one after it."""
+    """Write to `out` each slice of x along a dimension joined with the slices before and after it."""
     length = x.shape[dim]
     before, after = x.narrow(dim, 0, length - 1), x.narrow(dim, 1, length - 1)
     out.narrow(dim, 0, 1).copy_(x.narrow(dim, 0, 1))
@@ -92,7 +94,7 @@ def _join_neighbours(x: Tensor, out: Tensor, join: Join, *, dim: int) -> None:
 
 
 def _shares(x: Tensor) -> Tensor:
-    """One over how many pixels each average is of: [1, 1, H, W]."""
+    """One over the number of pixels in each average: [1, 1, H, W]."""
     rows, columns = (torch.full((size,), 3.0) for size in x.shape[2:])
     for counts in (rows, columns):
         counts[0] = counts[-1] = 2.0

@@ -1,10 +1,10 @@
 """A recurrent cell of highway nodes, for one time step and for many.
 
-`step` is the cell in plain operations: what is exported, and what `run` must equal. `run` is the fast way over many
-steps: nodes that read the same node share one matrix product, the gradients of all matrices wait until the walk back
-through time is over and then take one product each, and a step is a handful of operations on preallocated memory.
+`step` is the cell in plain operations: it is exported, and `run` must equal it. `run` is the fast path for many steps:
+nodes that read the same node share one matrix product, the gradient of each matrix is computed by one product after the
+pass back through time, and a step is a handful of operations on preallocated memory.
 
-Knows of matrices and activations; nothing of embeddings, losses or search.
+Takes matrices and activations; knows nothing of embeddings, losses or search.
 Source: Pham et al. 2018, section 3.1.
 """
 
@@ -40,20 +40,20 @@ class CellPlan:
     """A cell's wiring. Nodes are numbered from 0; the first reads the projected input and the state."""
 
     previous: tuple[int, ...]
-    """Of each node; the first one's is -1, the state."""
+    """For each node, the node it reads; for the first, -1, the state."""
     activations: tuple[str, ...]
     averaged: tuple[int, ...]
     """The nodes whose mean is the new state."""
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """In an order in which every group comes after the node it reads."""
+        """Ordered so that every group comes after the node it reads."""
         sources = sorted(set(self.previous))
         return tuple(Group(s, tuple(n for n, p in enumerate(self.previous) if p == s)) for s in sources)
 
 
 class StateNorm(NamedTuple):
-    """Batch norm of the new state over the batch, at every time step anew: scale and shift, [H] each."""
+    """Batch norm of the new state over the batch, at each time step separately: scale and shift, [H] each."""
 
     scale: Tensor
     shift: Tensor
@@ -67,8 +67,8 @@ def step(
 ) -> Tensor:
     """The new state [B, H] of one time step.
 
-    Args: projected: [B, 2H], the input through its matrix. state: [B, H]. weights: of each node [H, 2H]; of the 2H
-    columns, here and in projected, the first H make the gate, the others what the activation is applied to.
+    Args: projected: [B, 2H], the input times its matrix. state: [B, H]. weights: [H, 2H] for each node. Of the 2H
+    columns, here and in projected, the first H are for the gate, the others for the activation.
     """
     nodes: list[Tensor] = []
     for previous, activation, weight in zip(plan.previous, plan.activations, weights, strict=True):
@@ -94,11 +94,11 @@ def run(
     norm: StateNorm | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The new states [T, B, H] of T time steps; the last is the state to go on with.
+    """The new states [T, B, H] of T time steps; the last is the initial state for the next steps.
 
     Args: projected: [T, B, 2H]. state: [B, H], float32 or float64. weights: as for `step`. mask: [B, H], multiplies
-    whatever a matrix reads, at every time step alike (variational dropout). dtype: of the matrix products; the state's
-    if None. Everything else, the path that carries the state above all, stays in the state's dtype.
+    the input of every matrix, the same at every time step (variational dropout). dtype: of the matrix products; the
+    state's if None. Everything else, the path that carries the state above all, stays in the state's dtype.
     """
     scale, shift = norm or (None, None)
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (projected, state, *weights))
@@ -125,8 +125,8 @@ class _Recurrence(torch.autograd.Function):
     ) -> Tensor:
         norm = None if scale is None or shift is None else StateNorm(scale, shift)
         ctx.walk = _Walk(plan, projected, state, weights, mask, norm, dtype, keep=True)
-        # An alias: autograd ties the tensor returned to ctx, and a walk that held that one would hold itself, and all
-        # its memory, until Python's cycle collector happens to run.
+        # An alias: autograd ties the returned tensor to ctx. If the walk held that tensor, the walk would be part of a
+        # reference cycle and keep all its memory until Python's cycle collector runs.
         return ctx.walk.forward().detach()
 
     @staticmethod
@@ -146,7 +146,7 @@ class _Gradients(NamedTuple):
 
 
 class _Walk:
-    """One pass through time, and the memory it fills on the way; without `keep`, of one time step only."""
+    """One pass through time, and the memory it fills; without `keep`, memory for one time step only."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Walk:
         self.mixed = [state.new_empty(self.depth, batch, 2 * len(g.nodes) * self.hidden) for g in plan.groups]
         self.nodes = [state.new_empty(self.depth, batch, len(g.nodes), self.hidden) for g in plan.groups]
         self.place = {n: (g, i) for g, group in enumerate(plan.groups) for i, n in enumerate(group.nodes)}
-        # What the matrices read; the node itself where neither mask nor dtype changes it.
+        # The inputs of the matrices; empty if neither mask nor dtype changes them, as the nodes themselves are read.
         self.changes_input = mask is not None or dtype != state.dtype
         sources = [group.source for group in plan.groups]
         self.inputs = (
@@ -194,7 +194,7 @@ class _Walk:
         return self.nodes[group][at, :, index]
 
     def _read(self, source: int, at: int, value: Tensor) -> Tensor:
-        """What a matrix reads of a node: [B, H]."""
+        """A node's value as a matrix reads it, masked and converted: [B, H]."""
         if not self.changes_input:
             return value
         into = self.inputs[source][at]
@@ -299,7 +299,7 @@ class _Walk:
         )
 
     def _norm_backward(self, grad: Tensor, t: int, grad_scale: Tensor, grad_shift: Tensor) -> Tensor:
-        """Through the norm of step t: [B, H]; adds to the gradients of scale and shift."""
+        """The gradient through the norm of step t: [B, H]; adds to the gradients of scale and shift."""
         assert self.norm is not None
         normalised = self.normalised[t]
         grad_scale += (grad * normalised).sum(0)
@@ -309,7 +309,7 @@ class _Walk:
         return (grad - grad.mean(0) - normalised * along) * self.inverse_std[t]
 
     def _weight_gradients(self, grad_mixed: list[Tensor]) -> list[Tensor]:
-        """One product over all time steps for each group: [H, 2H] for each node."""
+        """The gradient of each node's matrix, [H, 2H], by one product over all time steps for each group."""
         gradients: dict[int, Tensor] = {}
         for group, grad in zip(self.plan.groups, grad_mixed, strict=True):
             whole = (self._all_inputs(group.source).t() @ grad.flatten(0, 1)).to(self.state.dtype)  # [H, 2kH]
@@ -319,7 +319,7 @@ class _Walk:
         return [gradients[number] for number in range(len(self.plan.previous))]
 
     def _all_inputs(self, source: int) -> Tensor:
-        """What the matrices read of a node at all time steps: [T·B, H]."""
+        """A node's values as the matrices read them, at all time steps: [T·B, H]."""
         if self.changes_input:
             return self.inputs[source].flatten(0, 1)
         if source < 0:
@@ -338,7 +338,7 @@ def _activate(x: Tensor, activation: str) -> None:
 
 
 def _activation_backward(grad: Tensor, result: Tensor, activation: str) -> Tensor:
-    """Through an activation, from its result."""
+    """The gradient through an activation, computed from its result."""
     if activation == "tanh":
         return torch.ops.aten.tanh_backward(grad, result)
     if activation == "relu":

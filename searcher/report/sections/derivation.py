@@ -1,4 +1,4 @@
-"""The architecture's choice by training: who took part, and what each rung showed."""
+"""The report's section on a derivation: the candidates trained, and their results in each rung."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from searcher.report.run_files import derived_in, read_object
 
 
 def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
-    """Candidates by what the last of their rungs showed, where the run's architecture was derived by training."""
+    """Yields the candidates, ordered by the results of their last rungs, if training chose the run's architecture."""
     document = read_object(run / "derivation.json")
     if document.get("chosen") != derived_in(run):
         return
@@ -42,19 +42,19 @@ def derivation_section(run: Path, figures: Figures) -> Iterator[str]:
 
 
 def _cells(name: str, rung: Mapping[str, Any], figures: Figures) -> Iterator[str]:
-    """What a candidate showed in a rung."""
+    """The score and training loss of a candidate in a rung."""
     yield figures.written(rung["scores"].get(name)) or ABSENT
     yield values.three_digits(rung.get("losses", {}).get(name)) or ABSENT
 
 
 def _why(chosen: Any, scores: Mapping[str, Any], metric: str) -> str:
-    """What its score in the last rung has to do with it: an accuracy need not be the highest, see `enas derive`."""
+    """Why the candidate was chosen; its accuracy in the last rung need not be the highest, see `enas derive`."""
     if metric != "accuracy" or all(other is None or scores[chosen] >= other for other in scores.values()):
         return "the best on validation data"
     return "of those that validation data cannot tell from the best, the one that trained best, by loss and by accuracy"
 
 
 def _standing(candidate: Mapping[str, Any], rungs: list[Mapping[str, Any]]) -> tuple[int, float]:
-    """How many rungs a candidate took part in, and its score in the last of them."""
+    """The number of rungs in which a candidate was trained, and its score in the last of them."""
     scores = [rung["scores"][candidate["name"]] for rung in rungs if candidate["name"] in rung["scores"]]
     return len(scores), scores[-1] if scores and scores[-1] is not None else float("-inf")

@@ -1,4 +1,4 @@
-"""What several sections are made of: charts, tables, and values out of the run's files."""
+"""Elements that several sections use: charts, tables, and values from the run's files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from searcher.report.run_files import Stage, table_in
 
 
 def line_charts(charts: Iterable[tuple[str, str, bool, Sequence[Series]]]) -> str:
-    """The charts (title, y label, whether in per cent, series) of which anything was recorded."""
+    """Draws the charts (title, y label, whether in per cent, series) that have at least one recorded point."""
     drawn = [
         line_chart(series, title=title, x_label="epoch", y_label=label, percent=percent)
         for title, label, percent, series in charts
@@ -24,7 +24,7 @@ def line_charts(charts: Iterable[tuple[str, str, bool, Sequence[Series]]]) -> st
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A column for every key with a plain value in some row, in the order of the first row that has it."""
+    """A table with a column for every key that has a plain value in some row; keys are in order of appearance."""
     shown = dict.fromkeys(k for row in rows for k, v in row.items() if not isinstance(v, list | dict | None))
     keys = [key for key in dict.fromkeys(k for row in rows for k in row) if key in shown]
     if not keys:
@@ -35,7 +35,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def scalars(document: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> str:
-    """All plain values of a document, and those one table down."""
+    """All plain values of a document and of the tables directly in it."""
     found: list[tuple[str, object]] = []
     for key, value in document.items():
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
@@ -53,23 +53,23 @@ def _cell(value: object) -> str:
 
 
 def versions(summary: Mapping[str, Any]) -> str:
-    """What a stage ran with, as a line."""
+    """The software versions that a stage ran with, as a line."""
     found = table_in(summary, "versions")
     listed = ", ".join(f"{name} {number}" for name, number in found.items())
     return f'<p class="muted">With {html.escaped(listed)}.</p>' if found else ""
 
 
 def progress(stage: Stage) -> str | None:
-    """Epochs done of those planned."""
+    """Epochs done and epochs planned, `3 of 10`; None if no number is planned."""
     planned = stage.config.get("num_epochs")
     return None if planned is None else f"{len(stage.records)} of {planned}"
 
 
 def numbers(found: object) -> list[float]:
-    """The numbers of what should be a list of them."""
+    """The numbers in a list; empty if `found` is not a list."""
     return [value for value in found if isinstance(value, int | float)] if isinstance(found, list) else []
 
 
 def quoted(run: Path) -> str:
-    """A run's path as a command line takes it."""
+    """A run's path, quoted for a command line."""
     return shlex.quote(str(run))

@@ -1,4 +1,4 @@
-"""The search judged: shared weights against training alone."""
+"""The report's section on a ranking: scores with shared weights compared with training from scratch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TAU_OF_LOSS, _ERROR_OF_LOSS, _SHARE_OF_LOSS = "τ by training loss", "its stand
 
 
 def ranking_section(run: Path, figures: Figures) -> Iterator[str]:
-    """Shared weights against training alone, where that was measured of this search."""
+    """Yields the comparison of shared weights with training from scratch, if this search was ranked."""
     document = read_object(run / "ranking.json")
     own = run / "search" / "spec.json"
-    searched = own if own.exists() else run / "spec.json"  # earlier versions left the one beside it alone
+    searched = own if own.exists() else run / "spec.json"  # earlier versions wrote only the latter
     if not searched.exists() or document.get("spec_sha256") != spec_digest(find_spec(searched)):
         return
     if "judgements" not in document:

@@ -1,4 +1,4 @@
-"""How the search went, and how its architecture was chosen."""
+"""The report's section on the search: its curves, and how its architecture was chosen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from searcher.report.sections.elements import line_charts, numbers, progress, qu
 
 
 def search_section(run: Path, search: Stage, spec: Spec | None, figures: Figures) -> Iterator[str]:
-    """Its course, curve by curve, and its choice; or how to begin it."""
+    """Yields the facts, curves and choice of the search, or the command that begins one."""
     if not search.begun:
         if spec is None:
             yield html.missing("Nothing has been searched yet", f"enas search --run {quoted(run)}")
@@ -71,7 +71,7 @@ def search_section(run: Path, search: Stage, spec: Spec | None, figures: Figures
 
 
 def _comparison(reward: Series, control: Series, figures: Figures) -> str:
-    """What the two curves say in the end, in a sentence."""
+    """A sentence that compares the last values of the two curves."""
     (epoch, ours), (_, theirs) = reward.points[-1], control.points[-1]
     difference = f"{100 * (ours - theirs):+.1f} points" if figures.percent else f"{ours - theirs:+.3g}"
     where = f"in epoch {epoch:g} the policy's architectures score {figures.written_reward(ours)} on average"
@@ -81,7 +81,7 @@ def _comparison(reward: Series, control: Series, figures: Figures) -> str:
 
 
 def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: object, figures: Figures) -> Iterator[str]:
-    """How the architecture was chosen in the end."""
+    """Yields how the architecture was chosen after the last epoch."""
     rows = [
         Row(
             "sampled",
@@ -103,5 +103,5 @@ def _derivation(sampled: Sequence[float], finals: Sequence[float], chosen: objec
 
 
 def _index_of(among: Sequence[float], value: object) -> int | None:
-    """Where a value stands among others, if it does."""
+    """The index of a value among others; None if it is not one of them."""
     return among.index(value) if isinstance(value, int | float) and value in among else None
