@@ -126,7 +126,11 @@ def retrain(
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     tell = partial(leading_speaker(), err=True)
     wanted = RetrainOptions(**options)
-    request = retrain_request(wanted.going_on if opening.resume else wanted, say=tell)
+    if opening.resume:
+        typed, wanted = wanted, wanted.going_on
+        if typed.config_file is None:
+            opening = opening.with_settings_of(wanted.config_file)
+    request = retrain_request(wanted, say=tell)
     if not opening.force:
         request.check_size(again=opening.again)
     torch_device = devices.resolve_device(device)

@@ -142,7 +142,8 @@ class Teachers:
         changed = [one.file for one, sha in zip(self.examined, config.sha256, strict=False) if one.sha256 != sha]
         if changed:
             raise TeacherError(
-                f"{changed[0]}: no longer the model that the run was begun with; start anew with --force"
+                f"{changed[0]}: no longer the model that the run was begun with; put that one back, or start anew with "
+                "--force and the options that the run was begun with"
             )
 
     def __call__(self, images: Tensor) -> Tensor:

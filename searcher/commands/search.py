@@ -98,7 +98,9 @@ def search(
     note = partial(leading_speaker(), err=True)
     wanted = SearchOptions(**options)
     if opening.resume and run_path is not None:
-        wanted = wanted.going_on(run_path / "search")
+        typed, wanted = wanted, wanted.going_on(run_path / "search")
+        if typed.config_file is None:
+            opening = opening.with_settings_of(wanted.config_file)
     request = search_request(wanted, say=note)
     run_path = run_path or request.default_run
     torch_device = devices.resolve_device(device)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import time
 import tomllib
 from collections.abc import Collection, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -66,6 +67,15 @@ class Opening:
     """Delete what a run left there."""
     again: str = ""
     """The command that the user typed, for advice."""
+
+    def with_settings_of(self, config_file: Path | None) -> Opening:
+        """The same, with advice that starts anew as a run was begun, whose settings a resumed command has taken.
+
+        Args: config_file: where they are; None if the command took none.
+        """
+        if config_file is None:
+            return self
+        return replace(self, again=f"{self.again} --config {shlex.quote(str(config_file))}")
 
 
 class RunFolder:

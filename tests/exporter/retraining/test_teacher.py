@@ -235,6 +235,9 @@ def test_the_run_records_its_teachers_and_refuses_others(
     assert len(json.loads((tmp_path / "run/retrain/summary.json").read_text())["teachers"]) == 2
     refused = here(*run, "--resume", check=False)
     assert "was made with another configuration (teacher.models was" in str(refused.exception)
+    # What starts anew has the settings of the run, which a resumed command takes from it.
+    refused = here("retrain", tmp_path / "run", "--resume", "--set", "teacher.temperature=3", check=False)
+    assert f" --config {tmp_path / 'run/retrain/config.toml'} --force`" in str(refused.exception)
     second.unlink()
     assert "finished before" in here(*run, "--teacher", second, "--resume").stderr  # nothing is left to learn
     (tmp_path / "run/retrain/summary.json").unlink()
@@ -318,7 +321,8 @@ def damaged(store: ImageStore) -> np.ndarray:
         (
             lambda p, s: write_teacher(p, fitted(s)),
             {"sha256": ("0",)},
-            "no longer the model that the run was begun with; start anew with --force",
+            "no longer the model that the run was begun with; put that one back, or start anew with --force and the "
+            "options that the run was begun with",
         ),
     ],
 )
