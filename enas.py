@@ -1,7 +1,7 @@
-"""The one command line: `enas COMMAND`, a lazily loading group over the packages' `commands/`.
+"""The command line `enas COMMAND`: a lazily loading group of the commands in the packages' `commands/`.
 
 A command's module is imported when the command runs, so `enas --help` loads nothing heavy and `enas benchmark`
-never loads torch. What a user can cause ends here: one clear line on stderr and exit code 2.
+never loads torch. Errors that a user can cause are caught here: one clear line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -128,26 +128,26 @@ _COMMANDS = {
     ),
 }
 _PACKAGES = ("foundation", "datasets", "searcher", "exporter", "runtime")
-# What an installation that only runs models does without.
+# Packages that are missing in an installation that only runs models.
 _TRAINING_PACKAGES = ("torch", "onnx", "onnxscript", "tensorboard", "tomli_w")
 
 
 class Peers:
-    """What a package's commands need of packages that it must not import.
+    """Functions that a package's commands need from packages that it must not import.
 
-    `runtime` compares models with torch's networks and stays free of torch; `searcher` predicts with latencies, which
-    `exporter` measures; `datasets` names the data set that a preset of `searcher` is meant for.
+    `runtime` compares models with torch networks and does not import torch; `searcher` predicts with latencies that
+    `exporter` measures; `datasets` looks up the data set of a preset of `searcher`.
     """
 
     def default_dataset(self, space: str, preset: str) -> str:
-        """The data set that presets of that name are meant for; loads no torch."""
+        """Returns the default data set of a preset; loads no torch."""
         name: str = importlib.import_module("searcher.presets.datasets").default_dataset(space, preset)
         return name
 
     def latency_table(
         self, space_name: str, space: Any, network: Any, task: Any, *, batch: int, threads: int
     ) -> LatencyTable:
-        """This machine's latency table of a space of images, measured where there is none yet."""
+        """Returns this machine's latency table of an image space; measures it if there is none yet."""
         profiling = importlib.import_module("exporter.latency.profiling")
         profiled = profiling.Profiled(space_name, space, network, task)
         say = partial(click.echo, err=True)
@@ -165,7 +165,7 @@ class Peers:
         return network
 
     def references(self, *, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]:
-        """Name -> ONNX file of networks that everybody knows, untrained, for images of this shape (H, W, C)."""
+        """Returns well-known networks, untrained, for images of this shape (H, W, C): name -> ONNX file."""
         peers = importlib.import_module("exporter.judging.peers")
         files: Mapping[str, bytes] = peers.references(image_shape=image_shape, num_classes=num_classes)
         return files
@@ -195,13 +195,13 @@ class _LazyGroup(click.Group):
 
 
 def _is_users_mistake(error: Exception) -> bool:
-    """Our own ValueError families say what a user can cause; the file system's errors speak for themselves."""
+    """Whether a user can have caused an error: a ValueError of our own classes, or an error of the file system."""
     ours = type(error).__module__.partition(".")[0] in _PACKAGES
     return (isinstance(error, ValueError) and ours) or isinstance(error, OSError)
 
 
 def _one_line(error: Exception) -> str:
-    """The message, with nothing in it that a terminal would obey: names of files and classes are other people's."""
+    """Returns the message with terminal control characters escaped: file and class names in it come from outside."""
     return "\n".join(map(printable, str(error).split("\n")))
 
 
@@ -219,7 +219,7 @@ def main(package: str | None = None) -> None:
     """Run the command line of all packages, or of one (`python -m runtime`).
 
     Exits 0 on success, 1 on a failed check, 2 on a user's mistake, 75 at --max-hours, 130 when interrupted; and 1,
-    without a word, where the reader of its output has gone (`enas … | head`), which click sees to.
+    without a message, if the reader of its output has gone (`enas … | head`), which click handles.
     """
     telemetry.switch_off()
     # A stream that was closed before the start (`2>&-`) is None, which neither click's nor tqdm's callers expect.

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: the cores and the memory that its containers leave it."""
+"""The CPU cores and the memory that this process may use, within the limits of its containers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cores(*, root: Path = Path("/")) -> int:
-    """Cores that there is CPU time for, at least 1. A container's quota of 1.5 cores keeps two threads busy.
+    """Returns the number of cores with CPU time for this process, at least 1; a quota of 1.5 cores counts as 2.
 
     Args: root: where `/proc` and `/sys` are.
     """
@@ -17,12 +17,12 @@ def usable_cores(*, root: Path = Path("/")) -> int:
 
 
 def allowed_cores() -> set[int]:
-    """The numbers of the cores this process may run on, whatever CPU time it has there."""
+    """Returns the numbers of the cores that this process may run on; a quota may leave it less CPU time than those."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def usable_memory(*, root: Path = Path("/")) -> int | None:
-    """Bytes of memory that the process can fill before it is killed; None where the system does not say.
+    """Returns the bytes of memory that the process can fill before it is killed; None if unknown.
 
     Args: root: where `/proc` and `/sys` are.
     """
@@ -34,7 +34,7 @@ def usable_memory(*, root: Path = Path("/")) -> int | None:
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of CPU time that each control group around this process is given; those without a limit say nothing.
+    """Yields the CPU quota of each control group around this process, in cores; skips groups without a limit.
 
     Source: the Linux kernel's `cgroup-v2` ("cpu.max") and `sched-bwc` ("cpu.cfs_quota_us").
     """
@@ -52,7 +52,7 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
 
 
 def _memory_limits(root: Path) -> Iterator[int]:
-    """Bytes that each control group around this process may hold; those without a limit say nothing, or a huge number.
+    """Yields the memory limit of each control group around this process, bytes; without one, nothing or a huge number.
 
     Source: the Linux kernel's `cgroup-v2` ("memory.max") and `cgroup-v1/memory` ("memory.limit_in_bytes").
     """
@@ -67,9 +67,9 @@ def _memory_limits(root: Path) -> Iterator[int]:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the groups that limit this process by a controller: its own, and all that hold it.
+    """Yields the folders of the groups that limit this process by a controller: its own group, and all parents of it.
 
-    A container may see its own group as the root, under a path that is the host's: folders may be missing.
+    In a container, the path may be the host's while the own group is mounted as the root: folders may be missing.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The token that a server asks of its clients, as it lies in a file."""
+"""Reads and checks the token that a server requires from its clients, stored in a file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def is_token(text: str) -> bool:
-    """Whether a header can carry it as a token: printable ASCII characters."""
+    """Whether an HTTP header can carry a text as a token: printable ASCII characters, at least one."""
     return text != "" and text.isascii() and text.isprintable()
 
 
 def token_in(path: Path) -> str:
-    """The text of a file, which may be no token. Raises: OSError: the file cannot be read."""
-    # What is no text at all becomes characters that no token has.
+    """Returns the text of a file, which may not be a valid token. Raises: OSError: the file cannot be read."""
+    # Bytes that are not UTF-8 become a character that is not allowed in a token.
     return path.read_text(encoding="utf-8", errors="replace").strip()

@@ -16,7 +16,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 class FiniteRange(click.FloatRange):
-    """A range that refuses nan, which is neither below a least number nor above a greatest, and infinity."""
+    """A range that also refuses infinity, and NaN, which is neither below the minimum nor above the maximum."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -30,11 +30,11 @@ device_option = click.option("--device", type=click.Choice(DEVICES), default="au
 
 
 def seed_option(fixes: str, *, default: str | int) -> Callable[[Command], Command]:
-    """--seed, as the parameter seed: a number, or None where `default` says in words what is taken then."""
+    """Adds --seed, as the parameter `seed`: a number; if `default` is a text that describes the default, also None."""
     in_words = {"show_default": default} if isinstance(default, str) else {"default": default}
     return click.option("--seed", type=click.IntRange(0, MAX_SEED), help=fixes, **in_words)
 
 
 def force_option(replaces: str) -> Callable[[Command], Command]:
-    """--force, as the parameter force. replaces: a sentence on what goes."""
+    """Adds --force, as the parameter `force`. replaces: its help, a sentence on what is replaced or deleted."""
     return click.option("--force", is_flag=True, help=replaces)

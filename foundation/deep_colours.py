@@ -1,7 +1,7 @@
-"""Colours of 16 bits a channel, of which Pillow reads the upper eight bits alone.
+"""Colour pictures with 16 bits a channel, of which Pillow reads only the upper eight bits.
 
-A picture of 12 bits in 16 would come out black. So where the upper bytes are small, the file is decoded a second time
-as if its bytes stood in the other order, which gives the lower ones; then the pixels are scaled as grey ones are.
+A picture with 12 bits stored in 16 would become black. So if the upper bytes are small, the file is decoded a second
+time with the opposite byte order, which yields the lower bytes; then the pixels are scaled like grey ones.
 """
 
 # H height, W width, C channels: red, green, blue and perhaps alpha
@@ -17,19 +17,19 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from foundation.depth import bits_that_hold, remark_on_bits
 
 _ORDERS = (";16B", ";16L", ";16N")
-"""How Pillow's names of raw pixels end: big endian, little endian, as the machine has it."""
+"""Endings of Pillow's raw modes: big endian, little endian, the machine's byte order."""
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 GREY_WITH_ALPHA = "LA;16B"
-"""Of a PNG: Pillow makes it RGBA."""
+"""Raw mode of a grey PNG with alpha, which Pillow loads as RGBA."""
 _PREMULTIPLIED = "RGBa"
 _PLANES = ("R", "G", "B", "A")
 _BITS_PER_SAMPLE, _PLANAR_CONFIGURATION = 258, 284
 _PIXELS_AT_ONCE = 1 << 16
-"""Worked on together, in whole rows, so that memory holds no second and third copy of a picture."""
+"""Pixels processed at a time, in whole rows, so that memory does not hold a second and a third copy of a picture."""
 
 
 def raw_mode(file: Image.Image) -> str | None:
-    """Pillow's name of the raw pixels of an opened PNG or TIFF, if they are colours of 16 bits a channel; else None."""
+    """Returns Pillow's raw mode of an opened PNG or TIFF if it has colours of 16 bits a channel, else None."""
     tiles = getattr(file, "tile", None)
     if file.format not in ("PNG", "TIFF") or file.mode not in ("RGB", "RGBA") or not tiles:
         return None
@@ -38,18 +38,18 @@ def raw_mode(file: Image.Image) -> str | None:
 
 
 def read_upper_bytes(file: Image.Image) -> None:
-    """Make `file.load` give the upper bytes. It does, except where planes lie uncompressed one after the other.
+    """Makes `file.load` return the upper bytes. Only files with separate, uncompressed planes need a change.
 
-    file: opened, one that has a `raw_mode`.
+    Args: file: opened, with a `raw_mode`.
     """
     if _has_raw_planes(file):
         _rename(file, lambda plane: f"{plane};16{_byte_order(file)}")
 
 
 def read_lower_bytes(file: Image.Image) -> bool:
-    """Make `file.load` give the lower bytes, or of grey with alpha all four as one RGBA. False if Pillow cannot.
+    """Makes `file.load` return the lower bytes; for grey with alpha, all four bytes as RGBA. False if Pillow cannot.
 
-    file: as for `read_upper_bytes`.
+    Args: file: as for `read_upper_bytes`.
     """
     name = raw_mode(file)
     assert name is not None
@@ -67,13 +67,13 @@ def read_lower_bytes(file: Image.Image) -> bool:
 def to_eight_bits(
     upper: Image.Image, load_lower: Callable[[], Image.Image | None], *, raw_mode: str
 ) -> tuple[Image.Image, str | None]:
-    """The picture in eight bits a channel, and how it was scaled; None if by its type.
+    """Returns the picture with eight bits a channel, and a remark on its scaling; None if it uses all 16 bits.
 
-    The range is that of all colours together, and of alpha too if it needs no more bits than they. A colour that the
-    file calls transparent becomes white.
+    All colour channels are scaled by the same number of bits, and alpha too if it needs no more bits than they do. The
+    colour that the file declares transparent becomes white.
 
-    Args: upper: RGB or RGBA, the upper bytes; changed in place. load_lower: called if they are needed; gives what was
-        loaded after `read_lower_bytes`, or None. raw_mode: the file's.
+    Args: upper: RGB or RGBA, the upper bytes; changed in place. load_lower: called if the lower bytes are needed;
+        returns the picture loaded after `read_lower_bytes`, or None if that failed. raw_mode: the file's.
     """
     clear = upper.info.pop("transparency", None)
     tops = [int(high) for _, high in upper.getextrema()]  # type: ignore[misc]
@@ -87,7 +87,7 @@ def to_eight_bits(
         box = (0, row, upper.width, min(row + num_rows, upper.height))
         high = np.asarray(upper.crop(box)).astype(np.uint16)
         if lower is None:
-            # The most that is known: a value keeps its place between the smallest and the largest.
+            # The lower bytes are unknown: taken in proportion to the upper ones, so that values span the whole range.
             low = high * 255 // max(1, (1 << (bits - 8)) - 1)
         else:
             low = np.asarray(lower.crop(box))
@@ -102,12 +102,12 @@ def to_eight_bits(
 
 
 def _name(tile: ImageFile._Tile) -> str:
-    """What Pillow calls the raw pixels of one of a file's tiles."""
+    """Returns Pillow's raw mode of a tile of a file."""
     return tile.args if isinstance(tile.args, str) else str(tile.args and tile.args[0])
 
 
 def _rename(file: Image.Image, new_name: Callable[[str], str]) -> None:
-    """Have the raw pixels of an opened file read as others. Pillow keeps their name with each tile, until it loads."""
+    """Changes the raw mode in which an opened file will be loaded; Pillow stores it with each tile until then."""
     assert isinstance(file, ImageFile.ImageFile)
     tiles = []
     for tile in file.tile:
@@ -117,12 +117,12 @@ def _rename(file: Image.Image, new_name: Callable[[str], str]) -> None:
 
 
 def _has_planes(file: Image.Image) -> bool:
-    """Whether all red comes before all green."""
+    """Whether a file is a TIFF with separate planes: all red before all green."""
     return isinstance(file, TiffImagePlugin.TiffImageFile) and file.tag_v2.get(_PLANAR_CONFIGURATION) == 2
 
 
 def _has_raw_planes(file: Image.Image) -> bool:
-    """Whether the planes are uncompressed and of 16 bits, which Pillow takes for 8."""
+    """Whether the planes are uncompressed with 16 bits a sample, which Pillow reads as 8 bits."""
     if not _has_planes(file) or _name(file.tile[0]) not in _PLANES:  # type: ignore[attr-defined]
         return False
     return set(file.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}  # type: ignore[attr-defined]

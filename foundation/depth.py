@@ -1,7 +1,7 @@
-"""Pixels of more than eight bits, brought to eight.
+"""Scales pixels of more than eight bits to eight.
 
-A file of 16 bits may hold 12, one of floats 0 to 1: by the type's range alone both would come out black. So the range
-is that of the file's own values, and where it is not the type's the caller is told, for a person to know.
+A 16-bit file may hold 12-bit values, and a file of floats values from 0 to 1: scaled by the range of the type, both
+would become black. So the range depends on the file's values, and a remark tells the user if it is not the type's.
 """
 
 # H height, W width
@@ -11,14 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 _WIDTHS = (8, 10, 12, 14, 16)
-"""Bits a pixel that cameras, scanners and microscopes write into 16."""
+"""Bits per pixel that cameras, scanners and microscopes store in 16 bits."""
 
 
 def to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str | None]:
-    """Values [H, W] of any whole or floating type as uint8 [H, W], and how they were scaled; None if by their type.
+    """Returns values [H, W] of any integer or float type as uint8 [H, W], and a remark on the scaling, if not by type.
 
-    Whole numbers from 0 to 65535: the fewest of 8, 10, 12, 14 or 16 bits that hold the largest. Floats: from 0 to 1, or
-    from 0 to 255, if they lie within; all others from the smallest, which NaN and infinity become, to the largest.
+    Integers from 0 to 65535 are scaled from the fewest of 8, 10, 12, 14 or 16 bits that hold the largest; floats from 0
+    to 1, or from 0 to 255, if all lie in that range; all other values from their smallest to their largest. NaN and
+    infinity become the smallest finite value.
     """
     if values.dtype.kind == "f":
         return _from_floats(values)
@@ -35,9 +36,9 @@ def bits_that_hold(value: int) -> int:
 
 
 def remark_on_bits(largest: int) -> str | None:
-    """How many bits pixels of 16 bits are read as, given the largest of them; None if as 16."""
+    """Returns a remark on the bits that 16-bit pixels are read as, given the largest of them; None if as 16."""
     width = bits_that_hold(largest)
-    # An all-black picture says nothing of its range.
+    # An all-black picture does not show which range it has.
     return None if width == _WIDTHS[-1] or largest == 0 else f"no value above {largest}: read as {width} bits a pixel"
 
 
@@ -55,13 +56,13 @@ def _from_floats(values: np.ndarray) -> tuple[np.ndarray, str | None]:
 
 def _stretched(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, str]:
     scale = 255 / (high - low) if high > low else 0.0
-    halves = values / 2  # whose difference cannot overflow
+    halves = values / 2  # the difference of two halves cannot overflow
     halves -= values.dtype.type(low / 2)
     halves *= 2 * scale
     return _rounded(halves), f"values from {low:g} to {high:g}: scaled to that range"
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """As uint8. `values` is overwritten: there may be many of them."""
+    """Returns values as uint8. Overwrites `values` to save memory: there may be many of them."""
     rounded: np.ndarray = np.rint(values, out=values).astype(np.uint8)
     return rounded

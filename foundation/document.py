@@ -1,6 +1,6 @@
-"""Reading documents a person may have written: every problem found is reported, each with its place.
+"""Reads documents that a person may have written, and reports every problem found, each with its place.
 
-Knows of JSON and TOML tables and of dataclasses; knows nothing of what they describe.
+Knows JSON and TOML tables and dataclasses, and nothing of what they describe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class DocumentError(ValueError):
-    """A document breaks its rules. `problems` holds one line for each."""
+    """A document is invalid. `problems` holds one line for each problem."""
 
     def __init__(self, source: str, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -28,11 +28,11 @@ class DocumentError(ValueError):
 
 
 class ConfigError(ValueError):
-    """A setting is outside what it may be."""
+    """A setting has a value that is not allowed."""
 
 
 class Problems:
-    """Collects what is wrong with one document, so that all of it can be reported together."""
+    """Collects the problems of one document, so that all of them can be reported together."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -53,7 +53,7 @@ class Problems:
 def unknown(kind: str, word: object, allowed: Collection[str]) -> str:
     """`unknown operation 'sepconv3x3'; expected one of …; did you mean 'sep_conv_3x3'?`
 
-    What was meant is found whatever its capital letters: `CIFAR-10` is near `cifar10`.
+    The suggestion ignores upper and lower case: `CIFAR-10` is near `cifar10`.
     """
     by_lower = {name.lower(): name for name in allowed}
     close = difflib.get_close_matches(str(word).lower(), by_lower, n=1)
@@ -80,7 +80,7 @@ def read_json(path: Path, error: type[DocumentError] = DocumentError) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         return json.loads(text, object_pairs_hook=without_repeats, parse_constant=refuse)
-    except (FileNotFoundError, NotADirectoryError):  # the latter where a part of the path is a file
+    except (FileNotFoundError, NotADirectoryError):  # the latter if a folder of the path is a file
         raise error(str(path), ["no such file"]) from None
     except (UnicodeDecodeError, RecursionError) as problem:
         raise error(str(path), [f"not a JSON text ({type(problem).__name__})"]) from None
@@ -96,7 +96,7 @@ def check_keys(
     optional: Collection[str] = (),
     problems: Problems,
 ) -> None:
-    """Note every key that is missing or not known at `place`."""
+    """Adds a problem for every key that is missing or unknown at `place`."""
     allowed = [*required, *optional]
     for key in document:
         if key not in allowed:
@@ -120,12 +120,12 @@ def read_dataclass(
     problems: Problems,
     types: Mapping[str, type[Any]] | None = None,
 ) -> T | None:
-    """An instance of a frozen dataclass from a table; None, with the reasons noted, if it cannot be made.
+    """Returns an instance of a frozen dataclass from a table; None if it is invalid, with the reasons in `problems`.
 
-    `types` says what fields are whose annotation leaves it open.
+    `types` gives the types of fields whose annotation leaves them open.
 
-    Fields may be int, float, bool, str, a Literal, a homogeneous tuple, a mapping from texts, an optional of these, or
-    a dataclass. Fields with a default may be left out.
+    Fields may be int, float, bool, str, a Literal, a homogeneous tuple, a mapping with text keys, an optional of these,
+    or a dataclass. Fields with a default may be left out.
     """
     if not isinstance(document, Mapping):
         problems.add(f"{place or 'the document'} is {_kind(document)}; expected a table of keys and values")
@@ -157,7 +157,7 @@ def read_dataclass(
 
 
 def write_dataclass(value: object) -> Any:
-    """The table `read_dataclass` reads back. None is written by leaving the key out (TOML has no null)."""
+    """Returns the table that `read_dataclass` reads back. Keys whose value is None are left out: TOML has no null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         table = {f.name: write_dataclass(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {key: entry for key, entry in table.items() if entry is not None}
@@ -177,9 +177,9 @@ def without_none(hint: Any) -> Any:
 
 
 def value_of_text(text: str, hint: Any) -> Any:
-    """What a text of a command line means for a field of that type, as `none`, `true`, `0.05`.
+    """Returns the value that a text of a command line has for a field of type `hint`: `none`, `true`, `0.05`.
 
-    One that means nothing stays a text, which `read_dataclass` refuses by the type.
+    A text that cannot be parsed is returned unchanged; `read_dataclass` then refuses its type.
     """
     inner = without_none(hint)
     if inner is not hint and text == "none":
@@ -234,7 +234,7 @@ def _read_value(hint: Any, value: object, *, place: str, problems: Problems) -> 
     return value
 
 
-# Whole numbers of which arrays and files do not take all.
+# Integers from here on do not fit into all arrays and files.
 _TOO_LARGE = 10**18
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 

@@ -1,6 +1,6 @@
-"""What lies in a folder or a ZIP archive, as a tree of names; no file is read here.
+"""The contents of a folder or a ZIP archive as a tree of names; no file is read here.
 
-Hidden parts are passed over, links are followed, and whatever cannot be looked into is written down.
+Hidden names are skipped, links in folders are followed, and whatever cannot be opened is reported as a problem.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from foundation.pictures import PictureError, read_file
 from foundation.text import printable
 
 _NOT_OURS = ("__MACOSX", "Thumbs.db", "desktop.ini")
-"""What systems leave in folders, beside names that begin with a dot."""
+"""Names that operating systems create in folders, besides those that begin with a dot."""
 _IS_MARKED_UTF_8 = 0x800
-"""A bit of a ZIP member's flags."""
+"""A bit in the flags of a ZIP member: its name is UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +29,28 @@ class File:
     """A file that may be a picture."""
 
     path: str
-    """For a person: where it lies."""
+    """Its location, as shown to the user."""
     read: Callable[[], bytes]
     """Raises: PictureError: it cannot be read."""
 
 
 @dataclass
 class Folder:
-    """A folder with all that lies in it; both kinds are in the order of their names."""
+    """A folder with its subfolders and files, each in the order of their names."""
 
     path: str
-    """For a person: where it lies."""
+    """Its location, as shown to the user."""
     folders: dict[str, Folder] = field(default_factory=dict)
     files: dict[str, File] = field(default_factory=dict)
 
     def all_files(self) -> Iterator[File]:
-        """Those of this folder, then those of the folders in it."""
+        """Yields the files of this folder, then all files of its subfolders."""
         yield from self.files.values()
         for folder in self.folders.values():
             yield from folder.all_files()
 
     def find(self, name: str) -> File | None:
-        """The file of that name, which may have folders in it: `train/0.png`."""
+        """Returns the file with a name that may contain folders, such as `train/0.png`; None if there is none."""
         parts = parts_of(name)
         folder: Folder | None = self
         for part in parts[:-1]:
@@ -59,15 +59,15 @@ class Folder:
 
 
 Problem: TypeAlias = tuple[str, str]
-"""Where, and what is wrong there."""
+"""The place, and what is wrong there."""
 
 
 class TreeError(ValueError):
-    """There is no folder or archive to look into."""
+    """There is no folder or archive that can be read."""
 
 
 def read_tree(source: Path, problems: list[Problem]) -> Folder:
-    """The tree of a folder or a ZIP archive. problems: takes what is left out.
+    """Returns the tree of a folder or a ZIP archive. problems: receives every entry that is left out as unreadable.
 
     Raises: TreeError: there is no such folder, or it cannot be read, or the file is not a ZIP archive.
     """
@@ -86,17 +86,17 @@ def read_tree(source: Path, problems: list[Problem]) -> Folder:
 
 
 def parts_of(path: str) -> list[str]:
-    r"""The names that a path consists of, as tables and archives write it: `./train\0.png` is `train`, `0.png`."""
+    r"""Returns the parts of a path as written in tables and archives: `./train\0.png` gives `train`, `0.png`."""
     return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is one that people do not see in their folder: `.ipynb_checkpoints`, `.DS_Store`, `Thumbs.db`."""
+    """Whether users do not see files of that name in a folder: `.ipynb_checkpoints`, `.DS_Store`, `Thumbs.db`."""
     return name.startswith(".") or name in _NOT_OURS
 
 
 def _folder(path: Path, problems: list[Problem], *, above: dict[tuple[int, int], Path]) -> Folder:
-    """above: the folders that this one lies in, by device and inode, so that a link back to one is found."""
+    """Returns a folder's tree. above: its parent folders by device and inode, to detect a link back to one of them."""
     folder = Folder(str(path))
     try:
         status = path.stat()
@@ -132,7 +132,7 @@ def _folder(path: Path, problems: list[Problem], *, above: dict[tuple[int, int],
 
 
 def _archive(source: Path, problems: list[Problem]) -> Folder:
-    """The tree of an archive, whose files are read where they are: nothing is unpacked, so no name can lead outside."""
+    """Returns the tree of an archive. Its files are read without unpacking, so no name can lead outside."""
     archive = zipfile.ZipFile(source)
     root = Folder(str(source))
     for info in sorted(archive.infolist(), key=_name_of):
@@ -169,5 +169,5 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         raise PictureError(f"a file of more than {MAX_FILE_BYTES >> 20} MB is not taken for a picture")
     try:
         return archive.read(info)
-    except Exception as error:  # zlib's, lzma's, and zipfile's own of many kinds
+    except Exception as error:  # zlib, lzma and zipfile raise errors of many classes
         raise PictureError(f"damaged in the archive: {error}") from error

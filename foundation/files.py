@@ -1,5 +1,4 @@
-"""Files and folders that are whole or absent: written under a temporary name beside their own, then renamed; and their
-hashes."""
+"""Writes files and folders atomically, under a temporary name in the same folder and then renamed; hashes files."""
 
 from __future__ import annotations
 
@@ -21,19 +20,19 @@ from foundation.locks import share_lock, try_lock
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal digits. Raises: OSError: it cannot be read."""
+    """Returns the SHA-256 of a file's bytes as hexadecimal digits. Raises: OSError: it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path to write; when the block ends well it takes the name `path`, else it is removed.
+    """Yields a temporary path to write, which is renamed to `path` if the block succeeds, and removed if it raises.
 
-    Whatever stood at `path` stays untouched until the rename, through a full disk or a kill; then it is gone, or takes
-    the name `keep`. A kill between these two renames leaves nothing at `path`, and the file before at `keep`.
-    A link stays, and what it names is written, unless the link takes the name `keep`. A device, a pipe and an open
-    file, as /dev/stdout, stay, too, and get the bytes.
+    A file at `path` stays unchanged until the rename, even if the disk is full or the process is killed. Then it is
+    replaced, or renamed to `keep`. A kill between these two renames leaves nothing at `path`, and the old file at
+    `keep`. If `path` is a link, its target is replaced; with `keep`, the link itself is renamed. A device, a pipe and
+    an open file, such as /dev/stdout, are not replaced: the bytes are written to them.
 
     Raises: OSError: the folder cannot be made or written.
     """
@@ -46,20 +45,20 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
                     open(Path(folder, path.name), "rb") as written,
                     open(path if descriptor is None else os.dup(descriptor), "wb") as stream,
                 ):
-                    sys.stdout.flush()  # what was printed before comes before
+                    sys.stdout.flush()  # earlier output must precede the file's bytes
                     shutil.copyfileobj(written, stream)
         else:
             with _renamed(path if keep is not None else Path(os.path.realpath(path)), keep=keep) as temporary:
                 yield temporary
     except OSError as error:
-        # A write that fails, as on a full disk, does not say of which file.
+        # The error of a failed write, as on a full disk, does not name the file.
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
 
 
 def _descriptor_of(path: Path) -> int | None:
-    """The number of the open file that a path stands for, if it does."""
+    """Returns the file descriptor that a path such as /dev/stdout stands for; None for an ordinary path."""
     name = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}.get(str(path), str(path))
     match = re.fullmatch(r"/(?:dev|proc/self)/fd/([0-9]+)", name)
     return int(match[1]) if match else None
@@ -83,11 +82,11 @@ def _renamed(path: Path, *, keep: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; when the block ends well it takes the name `path`, else it is removed.
+    """Yields a temporary folder to fill, which is renamed to `path` if the block succeeds, and removed if it raises.
 
-    It is hidden, so that a server which looks meanwhile passes it over. What stood at `path` is replaced whole. A kill
-    leaves that as it was or, between two renames, nothing; never a part. The hidden folders that a kill leaves are gone
-    when the name is written the next time. A link stays, and what it names is replaced.
+    The temporary folder is hidden, so that a server that scans meanwhile skips it. A folder at `path` is replaced as a
+    whole. A kill leaves it unchanged or, between two renames, absent; never partial. The next write to `path` removes
+    the hidden folders of a killed process. If `path` is a link, its target is replaced.
 
     Raises: OSError: the folder cannot be made or written.
     """
@@ -114,9 +113,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _without_leftovers(path: Path) -> Iterator[None]:
-    """Remove the hidden folders of killed writers of `path`, then hold a lock that keeps others from removing ours.
+    """Removes the hidden folders of killed writers of `path`, then holds a lock that keeps others from removing ours.
 
-    The lock is the folder around `path`: writers share it, and only who has it alone, with no writer about, removes.
+    The lock is on the parent folder of `path`. Writers share it; only a process that gets it exclusively, while nobody
+    else writes, removes folders.
     """
     if sys.platform == "win32":
         yield
@@ -137,13 +137,13 @@ def _remove_leftovers(path: Path) -> None:
     for folder in path.parent.iterdir():
         if found := of_path.fullmatch(folder.name):
             if found[1] == "old" and not path.exists():
-                folder.rename(path)  # killed between two renames: this was the last one whole
+                folder.rename(path)  # killed between two renames: this is the last complete folder
             else:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def strict_json(document: Any, *, indent: int | None = 2) -> str:
-    """The JSON text of a document of measured values; infinities and NaN, which JSON does not have, become null."""
+    """Returns a document of measured values as JSON; infinities and NaN, which JSON does not have, become null."""
     return json.dumps(_finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -158,6 +158,6 @@ def _finite(document: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
+    """Writes a UTF-8 text file atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

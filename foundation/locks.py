@@ -1,6 +1,7 @@
 """Locks on open files, which order processes. The system releases one when its file is closed or its process ends.
 
-A file system may have none, as Lustre without its option `flock` and some mounts of NFS: the caller decides what then.
+Some file systems have no locks, such as Lustre without its option `flock` and some mounts of NFS; then the caller
+decides what to do.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def try_lock(file: int | IO[bytes]) -> LockState:
 
 
 def share_lock(file: int | IO[bytes]) -> LockState:
-    """Lock a file together with others that share it, as soon as no process holds it alone: held, or unavailable."""
+    """Takes a shared lock, after waiting until no process holds an exclusive one: held, or unavailable."""
     if fcntl is None:
         return "unavailable"
     try:

@@ -1,4 +1,4 @@
-"""The machine a measurement was made on: what it is, and what else it was doing meanwhile."""
+"""The machine of a measurement: its hardware and software, and the other work that ran on it meanwhile."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from foundation.allowance import allowed_cores, usable_cores, usable_memory
 
-# Other processes' share of the cores this one may run on, and the hypervisor's, beyond which a run is called noisy.
+# A run is noisy if other processes, or the hypervisor, took more than this share of the cores it may run on.
 _NOISY_OTHERS = 0.05
 _NOISY_STEAL = 0.01
-# Times a second that this process was made to wait for others, and the spread of a fixed loop's times, that are noisy.
+# A run is also noisy above this rate of involuntary context switches, or this spread of the times of a fixed loop.
 _NOISY_SWITCHES_PER_S = 100.0
 _NOISY_CALIBRATION = 0.10
 _CALIBRATION_LOOPS = 50_000
@@ -25,21 +25,21 @@ _CALIBRATION_LOOPS = 50_000
 
 @dataclass(frozen=True)
 class Machine:
-    """What stays the same during a run."""
+    """The properties of a machine that do not change during a run."""
 
     cpu: str
     cores: int
     usable_cores: int
-    """Those this process may run on, and has the CPU time of."""
+    """The cores that this process may run on and has CPU time for."""
     memory_bytes: int | None
-    """Those this process may fill; None where the system does not say."""
+    """The memory that this process may fill; None if the system does not report it."""
     system: str
     versions: dict[str, str]
 
     @classmethod
     def inspect(cls, *, root: Path = Path("/")) -> Machine:
         """Args: root: where `/proc` and `/sys` are."""
-        # torch only where it takes part: it may be installed and have nothing to do with the figures.
+        # torch only if it is loaded: otherwise it has no influence on the figures.
         packages = ["numpy", "onnxruntime", *(["torch"] if "torch" in sys.modules else []), "enas-toolchain"]
         return cls(
             cpu=_cpu_model(root),
@@ -59,16 +59,16 @@ class Machine:
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters at one moment; two of them say what happened in between."""
+    """Counters at one moment; `Activity.between` computes what happened between two readings."""
 
     time_s: float
     own_cpu_s: float
     cores: int
-    """Those this process may run on, which `busy_cpu_s` and `stolen_cpu_s` are of."""
+    """Number of cores that this process may run on; `busy_cpu_s` and `stolen_cpu_s` are sums over these cores."""
     busy_cpu_s: float | None
-    """All processes', this one's included; None where the system does not say."""
+    """CPU time of all processes, including this one; None if the system does not report it."""
     stolen_cpu_s: float | None
-    """What the hypervisor gave to others."""
+    """CPU time that the hypervisor gave to other virtual machines."""
     involuntary_switches: int | None
     load_average: float | None
     """Over the last minute."""
@@ -85,7 +85,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Activity:
-    """What else the machine did between two readings."""
+    """Other work of the machine between two readings."""
 
     seconds: float
     others_share: float | None
@@ -111,11 +111,11 @@ class Activity:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes took a share of the cores that tells."""
+        """Whether other processes took a large enough share of the cores to disturb a measurement."""
         return self.others_share is not None and self.others_share > _NOISY_OTHERS
 
     def disturbances(self, *, has_many_threads: bool = False) -> list[str]:
-        """Why a run in this time was noisy; empty if the machine was quiet.
+        """Returns the reasons why a run in this time was noisy; empty if the machine was quiet.
 
         Args: has_many_threads: this process may have had more threads than cores, which then interrupt each other.
         """
@@ -131,7 +131,7 @@ class Activity:
 
 
 def calibrate() -> float:
-    """Milliseconds that a fixed loop takes, the best of three: the same every time on a machine that is left alone."""
+    """Returns the time of a fixed loop, ms, best of three: constant on a machine without other work."""
     best_ns = 0
     for _ in range(3):
         start = time.perf_counter_ns()
@@ -144,7 +144,7 @@ def calibrate() -> float:
 
 
 def drift(calibration_ms: Sequence[float]) -> list[str]:
-    """Why the times of the fixed loop are a reason for doubt; empty if they stayed the same."""
+    """Returns a reason to doubt the measurement if the times of the fixed loop differ by over 10 %, else no reason."""
     if not calibration_ms or max(calibration_ms) <= (1 + _NOISY_CALIBRATION) * min(calibration_ms):
         return []
     return [f"a fixed loop took between {min(calibration_ms):.2f} and {max(calibration_ms):.2f} ms"]
@@ -161,7 +161,7 @@ def _cpu_model(root: Path) -> str:
         values.setdefault(key.strip(), []).append(value.strip())
     if models := values.get("model name"):
         return models[0]
-    if "CPU part" in values:  # of ARM, whose cores may be of several kinds
+    if "CPU part" in values:  # ARM; its cores may be of several kinds
         keys = ("implementer", "variant", "part")
         kinds = (f"{key} {'/'.join(dict.fromkeys(values.get(f'CPU {key}', [])))}" for key in keys)
         return " ".join([platform.machine(), *kinds])
@@ -169,7 +169,7 @@ def _cpu_model(root: Path) -> str:
 
 
 def _macos_cpu_model() -> str:
-    """As "Apple M2"; empty on other systems."""
+    """Returns the CPU model on macOS, such as "Apple M2"; empty on other systems."""
     if sys.platform != "darwin":
         return ""
     command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
@@ -182,7 +182,7 @@ def toolchain_version() -> str:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    """Installed versions; onnxruntime comes in two packages, of which either may be there."""
+    """Returns the versions of installed packages; onnxruntime may be installed with or without the suffix `-gpu`."""
     found = {}
     for package in packages:
         for name in (package, f"{package}-gpu"):
@@ -195,7 +195,7 @@ def _versions(*packages: str) -> dict[str, str]:
 
 
 def _cpu_seconds(cores: Set[int], root: Path) -> tuple[float | None, float | None]:
-    """Seconds since boot that `cores` were busy, and that the hypervisor took of them. Source: proc_stat(5)."""
+    """Returns the seconds since boot that `cores` were busy, and that the hypervisor took. Source: proc_stat(5)."""
     names = {f"cpu{number}" for number in cores}
     busy = stolen = 0
     try:

@@ -1,4 +1,4 @@
-"""JPEG and PNG files without what is written about the picture: damage there need not cost a sound picture."""
+"""Removes metadata from JPEG and PNG files: damaged metadata must not make an intact picture unreadable."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import zlib
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NEEDED_CHUNKS = (b"tRNS", b"eXIf")
-"""Chunks that change how a PNG looks, though a reader may pass over them: transparency and orientation."""
-# EXIF and XMP, ICC and MPF, Photoshop's, comments. APP14 is needed: it tells how colours are coded.
+"""Chunks that a reader may skip, but that change how a PNG looks: transparency and orientation."""
+# EXIF and XMP, ICC and MPF, Photoshop's, comments. APP14 is needed: it defines how colours are encoded.
 _DROPPED_MARKERS = (0xE1, 0xE2, 0xED, 0xFE)
 _START_OF_SCAN = 0xDA
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """The file with its pixels and what they need; None if it is another format, or there is nothing to leave out."""
+    """Returns the file without its metadata; None if it has another format, or no metadata."""
     if data.startswith(b"\xff\xd8"):
         kept = _jpeg(data)
     elif data.startswith(_PNG):
@@ -25,7 +25,7 @@ def without_metadata(data: bytes) -> bytes | None:
 
 
 def _jpeg(data: bytes) -> bytes:
-    """Segment by segment, FF, marker, big-endian length; from the first scan on as it stands."""
+    """Filters segments (FF, marker, big-endian length); everything from the first scan on stays unchanged."""
     kept, place = [data[:2]], 2
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != _START_OF_SCAN:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
@@ -36,7 +36,7 @@ def _jpeg(data: bytes) -> bytes:
 
 
 def _png(data: bytes) -> bytes:
-    """Chunk by chunk, length, name, content, CRC; a lower-case initial says that a reader need not know the chunk."""
+    """Filters chunks (length, name, content, CRC); a lower-case initial marks a chunk that a reader may skip."""
     kept, place = [data[:8]], 8
     while place + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, place)

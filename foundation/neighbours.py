@@ -1,4 +1,4 @@
-"""Another package of the same name: Hugging Face's `datasets` puts its files among ours, and ours among its."""
+"""Detects another package of the same name: Hugging Face's `datasets` is installed into the same folder as ours."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class NeighbourError(ValueError):
 
 
 def require_own_datasets() -> None:
-    """Raises: NeighbourError: `import datasets` would find another package than ours. Imports nothing itself."""
+    """Checks that `import datasets` would find our package; imports nothing. Raises: NeighbourError: it would not."""
     spec = importlib.util.find_spec("datasets")
     start = Path(spec.origin) if spec and spec.origin else None
-    # Ours is an empty file, as every `__init__` of ours is; whoever was installed last has written it.
+    # Our `__init__` is an empty file, as in all our packages; the package installed last has written it.
     if start and start.stat().st_size == 0 and (start.parent / "store.py").is_file():
         return
     where = start.parent if start else "this environment"

@@ -1,5 +1,5 @@
-"""What is wrong with the options of a command."""
+"""The error for wrong options of a command."""
 
 
 class OptionError(ValueError):
-    """Options that do not go together, or not with these files."""
+    """Options contradict each other, or do not fit the given files."""

@@ -1,8 +1,8 @@
-"""Packages that an installation which only runs models does without."""
+"""The message for packages that are missing in an installation that only runs models."""
 
 from __future__ import annotations
 
 
 def needs(package: str) -> str:
-    """What to tell a user for whom a package is missing, after the name of what needs it."""
+    """Returns the message for a missing package; the caller puts the name of what needs it before."""
     return f"needs the package '{package}': pip install 'enas-toolchain[train]'"

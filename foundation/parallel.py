@@ -1,4 +1,4 @@
-"""Work on many files at once, its results in order: by threads, or by processes where there are very many files."""
+"""Processes many files in parallel, with results in order: in threads, or in processes for very many files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _MOST_WORKERS = 16
-"""Each may hold a whole picture unfolded."""
+"""Limits memory: each worker may hold a whole decoded picture."""
 _FILES_AT_ONCE = 64
 
 
@@ -31,26 +31,26 @@ def num_workers() -> int:
 
 @dataclass(frozen=True)
 class Workers:
-    """What works side by side."""
+    """Parallel threads or processes."""
 
     executor: Executor
     at_once: int
-    """Items that one is given together: reaching another process costs as much as a small picture."""
+    """Items sent to a worker together: a message to another process costs as much as a small picture."""
 
 
 @contextmanager
 def thread_pool() -> Iterator[Workers]:
-    """For functions that give the interpreter's lock away most of the time, as decoders of large pictures do."""
+    """Yields threads, for functions that release the GIL most of the time, as decoders of large pictures do."""
     with ThreadPoolExecutor(num_workers()) as pool:
         yield Workers(pool, at_once=1)
 
 
 @contextmanager
 def process_pool() -> Iterator[Workers]:
-    """For functions that hold the interpreter's lock, as a small picture does, nearly all of whose time is its head's.
+    """Yields processes, for functions that hold the GIL. Small pictures do: nearly all their time goes to the header.
 
-    Each takes half a second to start. They are spawned, so functions, items and results must be such as `pickle` takes,
-    and a program that is no module must begin under `if __name__ == "__main__"`.
+    Each process takes half a second to start. They are spawned, so functions, items and results must be picklable, and
+    a script must start its work under `if __name__ == "__main__"`.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers(), mp_context=context, initializer=begin_process) as pool:
@@ -64,11 +64,11 @@ def in_order(
     workers: Workers | None = None,
     most_at_once: int | None = None,
 ) -> Iterator[_Result]:
-    """`map` by several workers, by default threads of its own.
+    """A parallel `map` with results in order, by default with its own threads.
 
-    Only a few items are taken ahead of the result that is waited for, so results never pile up.
+    Takes only a few items ahead of the next result, so results do not accumulate in memory.
 
-    Args: most_at_once: items given to a worker together, at most; for results that are large.
+    Args: most_at_once: the largest number of items sent to a worker together, for large results.
     Raises: what `function` raises, at its item's turn; BrokenExecutor: a process was killed.
     """
     if workers is None:
@@ -95,7 +95,7 @@ def _mapped(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> lis
 
 
 def begin_process() -> None:
-    """Of a process that works for another: leave signals, which a terminal sends to both, to it, and end with it."""
+    """Initializes a worker process: it ignores signals, which its parent handles, and ends with its parent."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,7 +1,7 @@
-"""Picture files of any kind as pixels: one list of formats, one decoder, one limit, wherever a picture is read.
+"""Decodes picture files, with one list of formats, one decoder and one size limit wherever a picture is read.
 
-A store and the model trained on it must see the same pixels, so import, prediction and serving all come here. Whatever
-a decoder raises becomes one `PictureError` with a reason that a person can act on.
+A store and the model trained on it must see the same pixels, so import, prediction and serving all use this module.
+Every error of a decoder becomes a `PictureError` with a reason that a user can act on.
 """
 
 # H height, W width, C channels
@@ -28,11 +28,11 @@ from foundation.metadata import without_metadata
 _Read = TypeVar("_Read")
 
 Resize: TypeAlias = Literal["squash", "center_crop"]
-"""How a raw picture is brought to a network's size: `squash` takes all of it out of proportion, `center_crop` the
-largest middle part in proportion; both bilinear."""
+"""How a picture is resized for a network: `squash` resizes all of it and changes its proportions, `center_crop` resizes
+the largest central part with the network's proportions; both bilinear."""
 
 MODES = {1: "L", 3: "RGB"}
-"""Pillow's name for one channel, luminance, and for three."""
+"""Number of channels -> Pillow's mode; one channel is luminance."""
 
 # Formats that Pillow decodes by itself, the common ones first. EPS and WMF would start other programs.
 _FORMATS = (
@@ -44,7 +44,7 @@ _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
 _ORIENTATION = 0x0112
 _MARKS_OF_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")
-"""A PNG whose orientation is told has one of these."""
+"""A PNG file that records an orientation contains one of these."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,16 +54,17 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes the picture upright; from 5 on width and height change places."""
+"""EXIF orientation -> the transposition that makes the picture upright; from 5 on it swaps width and height."""
 _FACTORS = {"L;2": 85, "L;4": 17}
-"""Pillow's name of grey PNG pixels of few bits -> what it multiplies them by, but not the value that is transparent."""
+"""Pillow's raw mode of grey PNG pixels with few bits -> the factor that it applies to them, but not to the transparent
+value."""
 _CONVERT = "convert it to JPEG or PNG first"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TOO_LARGE = f"too large a picture; at most {MAX_PIXELS // 10**6} million pixels are allowed"
 
-# Pillow's own guard, for what plugins unfold inside: it refuses twice this number and warns from it on.
+# Pillow's own limit, for pictures decoded inside plugins: it warns above this number and refuses above twice of it.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-# What is wrong with a file and matters is an error of ours; Pillow's warnings name no file.
+# Problems that matter become a PictureError; Pillow's warnings do not name the file.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -74,7 +75,7 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's file says before its pixels are read."""
+    """Properties of a picture that are known before its pixels are read."""
 
     size: tuple[int, int]
     """H, W, upright."""
@@ -88,11 +89,11 @@ class Picture:
     pixels: np.ndarray
     """uint8 [H, W, C]."""
     remark: str | None
-    """What of the file is shown otherwise than it is stored, for a person to know."""
+    """How the pixels differ from the stored ones, for the user; None if they do not."""
 
 
 def has_picture_suffix(name: str) -> bool:
-    """Whether a file's name says that it is a picture, one that can be read or a HEIC."""
+    """Whether a file name has the suffix of a picture: of a format that can be read, or of HEIC."""
     suffix = os.path.splitext(name)[1].lower()
     return suffix in (".heic", ".heif") or Image.registered_extensions().get(suffix) in _known_formats()
 
@@ -109,21 +110,21 @@ def read_file(path: Path) -> bytes:
 
 
 def read_header(data: bytes) -> Header:
-    """Raises: PictureError: not a picture, of an unknown format, or too large."""
+    """Returns a picture's header. Raises: PictureError: not a picture, of an unknown format, or too large."""
     return _tried_without_metadata(_header, data)
 
 
 def read_picture(data: bytes, *, size: tuple[int, int], channels: int, resize: Resize) -> Picture:
-    """The first picture of a file: upright, on white where it is transparent, in the size wanted.
+    """Returns the first picture of a file: upright, resized, with white in place of transparency.
 
     Args: size: H, W. channels: 1, luminance, or 3.
-    Raises: PictureError: as `read_header`, or the pixels are damaged.
+    Raises: PictureError: as in `read_header`, or the pixels are damaged.
     """
     return _tried_without_metadata(partial(_picture, size=size, channels=channels, resize=resize), data)
 
 
 def _tried_without_metadata(read: Callable[[bytes], _Read], data: bytes) -> _Read:
-    """What `read` makes of a file, or of its pixels alone where the file as it stands cannot be read."""
+    """Returns the result of `read` for a file; if that fails, the result for the file without its metadata."""
     try:
         return read(data)
     except PictureError:
@@ -138,7 +139,7 @@ def _tried_without_metadata(read: Callable[[bytes], _Read], data: bytes) -> _Rea
 def _header(data: bytes) -> Header:
     with _opened(data) as file:
         height, width = file.height, file.width
-        # Of a TIFF Pillow gives the size upright.
+        # For a TIFF, Pillow already reports the upright size.
         if not isinstance(file, TiffImagePlugin.TiffImageFile) and _orientation(file, data) >= 5:
             height, width = width, height
         is_grey = file.mode in _GREY_MODES or deep_colours.raw_mode(file) == deep_colours.GREY_WITH_ALPHA
@@ -163,7 +164,7 @@ def _picture(data: bytes, *, size: tuple[int, int], channels: int, resize: Resiz
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """The picture with its header read; what any decoder raises, here or in the block, becomes a PictureError."""
+    """Yields the picture with its header read; every decoder error, here or in the block, becomes a PictureError."""
     try:
         with Image.open(BytesIO(data), formats=_known_formats()) as file:
             if file.width * file.height > MAX_PIXELS:
@@ -182,14 +183,14 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 @cache
 def _known_formats() -> list[str]:
-    """Those of `_FORMATS` that this build of Pillow has."""
+    """Returns the formats of `_FORMATS` that this build of Pillow supports."""
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _orientation(file: Image.Image, data: bytes) -> int:
-    """The EXIF orientation, 1 to 8; 1, as stored, where it is absent or the EXIF data are damaged."""
-    # Of a PNG Pillow would decode all pixels to look behind them.
+    """Returns the EXIF orientation, 1 to 8; 1, as stored, if it is absent or the EXIF data are damaged."""
+    # Pillow would decode all pixels of a PNG, to search for EXIF data after them.
     if file.format == "PNG" and not any(mark in data for mark in _MARKS_OF_EXIF):
         return 1
     try:
@@ -201,10 +202,10 @@ def _orientation(file: Image.Image, data: bytes) -> int:
 
 
 def _upright(file: Image.Image, data: bytes) -> Image.Image:
-    """The picture turned by its orientation alone: nothing else of its EXIF data is looked at."""
+    """Returns the loaded picture turned upright; of its EXIF data, only the orientation is read."""
     orientation = _orientation(file, data)
     if isinstance(file, TiffImagePlugin.TiffImageFile):
-        # Pillow's own end of loading reads all the EXIF data, and then turns the picture.
+        # Pillow's own `load_end` would read all EXIF data, and turn the picture itself.
         file.load_end = lambda: None  # type: ignore[method-assign]
     if file.format == "PNG" and file.mode == "L" and "transparency" in file.info:
         file.info["transparency"] *= _FACTORS.get(file.tile[0].args, 1)  # type: ignore[attr-defined]
@@ -214,7 +215,7 @@ def _upright(file: Image.Image, data: bytes) -> Image.Image:
 
 
 def _in_eight_bits(file: Image.Image, data: bytes) -> tuple[Image.Image, str | None]:
-    """The upright picture with eight bits a channel, and how deeper pixels were scaled."""
+    """Returns the upright picture with eight bits a channel, and a remark if deeper pixels were scaled."""
     raw_mode = deep_colours.raw_mode(file)
     if raw_mode is not None:
         deep_colours.read_upper_bytes(file)
@@ -235,7 +236,7 @@ def _lower_bytes(data: bytes) -> Image.Image | None:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """The picture as L or RGB, transparent parts being white."""
+    """Returns the picture as L or RGB, with white in place of transparency."""
     if not picture.has_transparency_data:
         return picture if picture.mode in MODES.values() else picture.convert(_opaque_mode(picture))
     if picture.mode == "La":
@@ -251,7 +252,10 @@ def _opaque_mode(picture: Image.Image) -> str:
 
 
 def _frames_remark(file: Image.Image) -> str | None:
-    """A photograph's preview (MPO) is no second picture, and counting a GIF's would read all of it."""
+    """Returns a remark if a file holds several pictures.
+
+    Not for all formats: the second picture of an MPO is a preview, and counting those of a GIF would read all of it.
+    """
     if file.format in ("MPO", "GIF", "FLI", "ICO", "ICNS", "CUR", "PSD"):
         return None
     count = getattr(file, "n_frames", 1)
@@ -267,7 +271,7 @@ def _file_reason(error: OSError) -> str:
 
 
 def _what_else(data: bytes) -> str:
-    """What a file is that Pillow does not know, and what to do about it."""
+    """Returns what kind of file Pillow could not identify, and what to do about it."""
     if not data:
         return "an empty file"
     start = data[:512].lstrip().lower()

@@ -1,4 +1,4 @@
-"""Progress of many equal steps on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of many equal steps on stderr: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LINE_S = 10.0
-"""Seconds between the lines that a log gets."""
+"""Seconds between two lines in a log."""
 
 
 @contextmanager
 def steps(description: str, *, total: int, unit: str) -> Iterator[Callable[[], object]]:
-    """Yield a function to be called once a step, of `total` at most. What takes under ten seconds leaves no line."""
+    """Yields a function to call after each of at most `total` steps. Work of under ten seconds prints no line."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -43,7 +43,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def progress(description: str, *, total: float) -> Iterator[Callable[[float], object]]:
-    """Yield a function to be told how much more is done, of `total`."""
+    """Yields a function to call with each amount of work done; `total` is the expected sum."""
     if not sys.stderr.isatty():
         print(description, file=sys.stderr, flush=True)
         yield lambda amount: None
@@ -52,5 +52,5 @@ def progress(description: str, *, total: float) -> Iterator[Callable[[float], ob
 
     layout = "{desc} {bar} {percentage:3.0f} %, {remaining} left"
     with tqdm(total=total, desc=description, leave=False, bar_format=layout, dynamic_ncols=True) as bar:
-        # What takes longer than foreseen must not push the bar past its end.
+        # Work beyond the expected total must not push the bar past its end.
         yield lambda amount: bar.update(min(amount, total - bar.n))

@@ -1,7 +1,7 @@
-"""Random streams named by what they are for.
+"""Random streams named by their purpose.
 
-A stream is a function of the run's seed and a name, never of what was drawn before it: a run resumed at any step draws
-what the uninterrupted run would have drawn, with no generator state to save.
+A stream depends on the run's seed and its name, never on earlier draws: a run resumed at any step draws the same
+numbers as the uninterrupted run, with no generator state to save.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What may be said of a series of measured times: quantiles, their intervals, ratios, and shares. Pure numpy.
+"""Statistics of measured times: quantiles, their confidence intervals, ratios, and shares. Pure numpy.
 
-The percentile rule, once: the q-quantile of n samples is the ceil(q*n)-th smallest, a sample that was really seen,
-never an interpolation; and it is only stated where n is large enough to support it (`supports`).
+The percentile rule: the q-quantile of n samples is the ceil(q*n)-th smallest, which is a measured sample, never an
+interpolation; and it is stated only if n is large enough to support it (`supports`).
 Intervals are at 95 % confidence and rank-based, so they assume nothing about the shape of a distribution. Nor do they
-take successive samples for independent: what samples in a row have in common makes an interval wider.
+assume that successive samples are independent: correlation between them makes an interval wider.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PERCENTILES = (0.90, 0.95, 0.99, 0.999)
 _CONFIDENCE = 0.95
 # 97.5 % point of the standard normal distribution.
 _Z = 1.959963984540054
-# Stretches whose scatter tells how much successive samples have in common, and the fewest samples in one.
+# Number of batches whose variance shows how correlated successive samples are, and the fewest samples in a batch.
 _BATCHES = 10
 _SHORTEST_BATCH = 10
-# Their scatter is itself an estimate: Student's 97.5 % point of 9 degrees of freedom over the normal one, squared.
+# That variance is itself an estimate: Student's 97.5 % point of 9 degrees of freedom over the normal one, squared.
 _STUDENT = (2.262 / _Z) ** 2
 
 
@@ -39,15 +39,15 @@ class Interval:
 class Estimate:
     value: float
     interval: Interval | None
-    """None where there are too few samples for one."""
+    """None if there are too few samples for an interval."""
 
 
 def supports(count: int, q: float) -> bool:
     """Whether `count` samples are enough to state the q-quantile.
 
-    MLPerf's early-stopping rule at 99 % confidence with one sample allowed above: were the true share of samples above
-    the stated value 1 - q or more, at most one of `count` would lie above it with a chance under 1 %. That takes 64
-    samples for p90, 130 for p95, 662 for p99 and 6,636 for p99.9.
+    MLPerf's early-stopping rule at 99 % confidence with one sample allowed above: if the true share of samples above
+    the stated value were 1 - q or more, the probability of at most one of `count` above it would be at most 1 %. That
+    takes 64 samples for p90, 130 for p95, 662 for p99 and 6,636 for p99.9.
     """
     none_above = q**count
     one_above = count * (1 - q) * q ** (count - 1)
@@ -76,7 +76,7 @@ def median(samples: np.ndarray) -> Estimate:
 
 
 def percentiles(samples: np.ndarray) -> dict[float, Estimate | None]:
-    """Every one of `PERCENTILES`, None where the count does not support it."""
+    """Returns all `PERCENTILES`, each None if the count does not support it."""
     return {q: quantile(samples, q) if supports(samples.size, q) else None for q in PERCENTILES}
 
 
@@ -97,8 +97,8 @@ def is_steady(window_medians: Sequence[float], *, windows: int = 3, tolerance: f
 def round_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     """The median of the ratios of two interleaved series, round by round.
 
-    What disturbs both members of a round, a neighbour's load or a falling clock, cancels in their ratio. Rounds count
-    in twos, measured A B B A, which frees the ratio of a steady drift.
+    A disturbance of both members of a round, such as other load or a falling clock, cancels in their ratio. Rounds are
+    averaged in pairs, measured A B B A, so that a steady drift cancels too.
 
     Args: numerator, denominator: [n, n >= 1], positive; element i of both was measured in round i.
     """
@@ -111,11 +111,11 @@ def round_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> flo
 def ratio_of_sittings(ratios: Sequence[float]) -> Estimate:
     """The median of independent sittings' ratios, with its order-statistic interval.
 
-    Rounds of one sitting share what lasts as long as its sessions, such as where their memory lies: two sessions of one
-    file differ by up to 0.4 % for as long as they live. So a sitting counts once, however many rounds it has, and an
-    interval takes six of them.
+    Rounds of one sitting share constant properties of its sessions, such as their memory addresses: two sessions of one
+    file differ by up to 0.4 % for their whole lifetime. So a sitting counts once, for any number of rounds, and an
+    interval needs six sittings.
 
-    Args: ratios: [n, n >= 1], positive, one of each sitting.
+    Args: ratios: [n, n >= 1], positive, one for each sitting.
     """
     logs = np.log(np.asarray(ratios, dtype=np.float64))
     ordered = np.sort(logs)
@@ -133,15 +133,15 @@ def share(successes: int, count: int) -> Estimate:
 
 
 def share_of(hits: np.ndarray) -> Estimate:
-    """The share of true among `hits` [n, n >= 1, bool, in the order they were taken], with Wilson's interval for as
-    many independent trials as they are worth."""
+    """The share of true among `hits` [n, n >= 1, bool, in the order they were taken], with Wilson's interval for their
+    effective number of independent trials."""
     proportion = float(hits.mean())
     return Estimate(proportion, score_interval(proportion, _independent_count(hits)))
 
 
 def score_interval(proportion: float, count: float, *, z: float = _Z) -> Interval:
-    """Wilson's interval of a proportion among `count` independent trials, or what is worth as many: within [0, 1], and
-    of no zero width even where all succeed. Args: z: how many standard errors it reaches."""
+    """Wilson's interval of a proportion among `count` independent trials, which may be an effective number: within
+    [0, 1], and wider than zero even if all succeed. Args: z: standard errors on each side."""
     scale = 1 / (1 + z**2 / count)
     centre = scale * (proportion + z**2 / (2 * count))
     half_width = scale * z * math.sqrt(proportion * (1 - proportion) / count + z**2 / (4 * count**2))
@@ -149,9 +149,9 @@ def score_interval(proportion: float, count: float, *, z: float = _Z) -> Interva
 
 
 def _independent_count(hits: np.ndarray) -> int:
-    """How many independent samples say as much about the share of `hits` [n, bool] as these n in their order do.
+    """The effective number of independent samples: as many estimate the share of `hits` [n, bool, in order] as well.
 
-    By batch means: the shares of `_BATCHES` stretches scatter by what independent samples would, or by more.
+    By batch means: the variance of the shares of `_BATCHES` batches is that of independent samples, or larger.
     """
     length = hits.size // _BATCHES
     mean = float(hits.mean())
@@ -163,10 +163,10 @@ def _independent_count(hits: np.ndarray) -> int:
 
 
 def _interval_ranks(count: int, q: float, *, independent: int) -> tuple[int, int] | None:
-    """The 1-based ranks of `count` samples, worth `independent` ones, that enclose the q-quantile at 95 % confidence.
+    """The 1-based ranks, among `count` samples, that enclose the q-quantile at 95 % confidence; None if too few.
 
-    At most 2.5 % miss on each side: the number of samples below the true quantile is binomial(independent, q), whatever
-    the distribution.
+    independent: their effective number. At most 2.5 % miss on each side: for any distribution, the number of samples
+    below the true quantile is binomial(independent, q).
     """
     tail = (1 - _CONFIDENCE) / 2
     cumulative = _binomial_cumulative(independent, q)

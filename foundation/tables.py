@@ -8,7 +8,7 @@ ABSENT = "–"
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    """The columns numbered in `left` flush left, the others, numbers, flush right."""
+    """Returns the table, with the columns numbered in `left` flush left and all others, numbers, flush right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(

@@ -1,4 +1,4 @@
-"""No word to anybody: what other people's packages would send home is off, unless the user has switched it on."""
+"""Switches off the telemetry of third-party packages, unless the user has switched it on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 
 def switch_off() -> None:
-    """To be called before onnxruntime is imported by anyone.
+    """Switches off onnxruntime's telemetry. Call before onnxruntime is imported anywhere.
 
-    Its wheels from 1.31 on carry Microsoft's telemetry, switched on: importing them makes a file under the home
-    directory, and later looks up a name. The user's own setting of the variable stands.
+    Its wheels from 1.31 on contain Microsoft's telemetry, on by default: importing them creates a file under the home
+    directory, and later looks up a host name. A value of the variable that the user has set is kept.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""Names of other people's making, fit to be shown on a terminal."""
+"""Makes names from outside, such as file names, safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
-    r"""The text on one line: controls (a line's end, ESC), and bytes of a file's name that are not UTF-8, as `\x1b`."""
+    r"""Returns the text on one line, with control characters and non-UTF-8 bytes of a file name escaped, as `\x1b`."""
     if text.isprintable():
         return text
     return "".join(_escaped(character) for character in text)
 
 
 def _escaped(character: str) -> str:
-    # Blanks of other widths, and the joiners inside words of many scripts, do no harm.
+    # Spaces of other widths, and the joiners inside words of many scripts, are harmless.
     if character.isprintable() or unicodedata.category(character) == "Zs" or character in "\u200c\u200d":
         return character
     if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that it cannot decode
@@ -23,7 +23,7 @@ def _escaped(character: str) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name was text: a byte that is not UTF-8 is kept as half of a surrogate pair."""
+    """Whether a file's name is valid UTF-8; Python keeps any other byte as half of a surrogate pair."""
     try:
         name.encode()
     except UnicodeEncodeError:

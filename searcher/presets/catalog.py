@@ -10,7 +10,7 @@ from searcher.training.search_config import SearchConfig
 
 
 def search_preset(space: str, name: str, *, image_size: int | None = None) -> SearchConfig:
-    """The preset `name` of a space, its stem fitted to images of `image_size` pixels a side where it has one.
+    """Returns the preset `name` of a space. image_size: pixels a side, to which an image preset fits its stem.
 
     Raises: ArchitectureError: there is no such space or preset.
     """
@@ -20,13 +20,13 @@ def search_preset(space: str, name: str, *, image_size: int | None = None) -> Se
 
 
 def default_dataset(space: str, name: str) -> str:
-    """The data set that a preset is meant for. Raises: ArchitectureError: there is no such space or preset."""
+    """Returns the default data set of a preset. Raises: ArchitectureError: there is no such space or preset."""
     _presets_with(space, name)
     return datasets.default_dataset(space, name)
 
 
 def default_latency(space: str) -> str | None:
-    """What the deployed networks of a space are to take when the user does not say; None for any."""
+    """Returns the default latency target of a space's deployed networks; None if there is none."""
     return search_space(space).presets.LATENCY
 
 

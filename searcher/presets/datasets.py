@@ -1,4 +1,4 @@
-"""The data set that a preset is meant for, where the user names none. Loads no torch: `make` asks on each call."""
+"""The default data set of each preset. Loads no torch, because `make` reads it on each call."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TEXTS = {"quick": "shakespeare", "small": "shakespeare", "paper": "ptb", "refere
 _OF_KIND = {IMAGE_CLASSIFICATION: IMAGES, LANGUAGE_MODELLING: TEXTS}
 
 _PUBLISHED = ("paper", "reference")
-"""Presets that are what somebody published."""
+"""Presets that reproduce a published search."""
 
 
 def is_published(preset: str) -> bool:
-    """Whether a preset is a search that somebody published."""
+    """Whether a preset reproduces a published search."""
     return preset in _PUBLISHED
 
 
 def default_space(preset: str) -> str:
-    """The space that is meant when the user names none: that for deployment, unless the preset was published."""
+    """Returns the default space of a preset: the one for deployment, or micro if the preset was published."""
     return "micro" if is_published(preset) else "stages"
 
 
 def default_dataset(space: str, preset: str) -> str:
-    """The data set of presets of that name. Raises: ArchitectureError: there is no such space or preset."""
+    """Returns the default data set of a preset. Raises: ArchitectureError: there is no such space or preset."""
     datasets = _OF_KIND[space_module(space).TASK_KIND]
     if preset not in datasets:
         raise ArchitectureError("preset", [unknown("preset", preset, tuple(datasets))])

@@ -1,4 +1,4 @@
-"""Whole searches that spaces of images share but for the space, its sizes and the controller."""
+"""Complete search configs that all image spaces share, except for the space, its sizes and the controller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from searcher.training.search_config import SearchConfig
 def quick(
     *, space: str, search_space: Any, network: Any, final_network: Any, policy: PolicyConfig, reinforce: ReinforceConfig
 ) -> SearchConfig:
-    """Minutes on two CPU cores with the embedded Fashion-MNIST."""
+    """A search that takes minutes on two CPU cores with the embedded Fashion-MNIST."""
     return SearchConfig(
         space=space,
         preset="quick",
@@ -46,7 +46,7 @@ def quick(
 def standard(
     *, space: str, search_space: Any, network: Any, final_network: Any, policy: PolicyConfig, reinforce: ReinforceConfig
 ) -> SearchConfig:
-    """In between: an hour or two on a GPU, a night on a few CPU cores; our controller at the reference's sizes."""
+    """A search of an hour or two on a GPU, or a night on a few CPU cores; our controller at the reference's sizes."""
     return SearchConfig(
         space=space,
         preset="standard",
@@ -74,7 +74,7 @@ def standard(
 def paper(
     *, space: str, search_space: Any, network: Any, final_network: Any, reinforce: ReinforceConfig
 ) -> SearchConfig:
-    """The paper's text on CIFAR-10: 310 epochs, 2000 policy steps each, one architecture a step.
+    """The search of the paper's text on CIFAR-10: 310 epochs, 2000 policy steps each, one architecture a step.
 
     Source: Pham et al. 2018, sections 2 and 3.2 and appendix B.
     """

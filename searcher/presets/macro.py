@@ -1,4 +1,4 @@
-"""Whole searches of the macro space by name. A variant is `dataclasses.replace(quick_macro(), num_epochs=2)`."""
+"""Complete search configs of the macro space. A variant is `dataclasses.replace(quick_macro(), num_epochs=2)`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def standard_macro(*, image_size: int = 32) -> SearchConfig:
 
 
 def paper_macro(*, image_size: int = 32) -> SearchConfig:
-    """See `images.paper`; skips are concatenated, and widths, which the text leaves open, are the authors' scripts'."""
+    """See `images.paper`; skips are concatenated. The text leaves widths open; these are from the authors' scripts."""
     stride = stem_stride(image_size, largest_map=32)
     return images.paper(
         space="macro",

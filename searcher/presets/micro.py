@@ -1,4 +1,4 @@
-"""Whole searches of the micro space by name. A variant is `dataclasses.replace(quick_micro(), num_epochs=2)`."""
+"""Complete search configs of the micro space. A variant is `dataclasses.replace(quick_micro(), num_epochs=2)`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ REFERENCE_LOGITS = PolicyConfig(
         "identity": -0.25,
     },
 )
-"""The authors' micro controller: so narrow a range of logits, and a bias to convolutions, that it cannot settle on
-pooling alone."""
+"""The authors' micro controller: a narrow range of logits and a bias towards convolutions, which keep it from choosing
+only pooling."""
 
 
 def quick_micro(*, image_size: int = 28) -> SearchConfig:

@@ -1,4 +1,4 @@
-"""What published searches and retrainings have in common: the paper's text, and the authors' scripts.
+"""Settings that published searches and retrainings share: those of the paper's text and of the authors' scripts.
 
 Source: Pham et al. 2018, sections 2 and 3.2 and appendix B; the authors' code.
 """
@@ -25,7 +25,7 @@ PAPER_REINFORCE = ReinforceConfig(
 
 
 def script_sgd(*, final_learning_rate: float, weight_decay: float) -> SgdConfig:
-    """The authors' scripts': the paper's restarts; norms decay, and so does what a step does not use."""
+    """The optimizer of the authors' scripts: the paper's restarts; weight decay also on norms and on unused weights."""
     return SgdConfig(
         learning_rate=0.05,
         final_learning_rate=final_learning_rate,
@@ -38,7 +38,7 @@ def script_sgd(*, final_learning_rate: float, weight_decay: float) -> SgdConfig:
 
 
 def script_reinforce(*, learning_rate: float, skip_weight: float = 0.0) -> ReinforceConfig:
-    """The authors' scripts'."""
+    """The training of the controller in the authors' scripts."""
     return ReinforceConfig(
         learning_rate=learning_rate,
         adam_betas=(0.0, 0.999),

@@ -1,4 +1,4 @@
-"""Whole searches of the recurrent space by name."""
+"""Complete search configs of the recurrent space."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SEARCH_SGD = SgdConfig(
     learning_rate=10.0, final_learning_rate=2.0, warmup_epochs=0.1, momentum=0.0, weight_decay=1e-7, clip_norm=0.25
 )
 SEARCH_TRAINING = TextTraining(batch_norm=True, weight_range=0.1)
-"""With the paper's norm of the state: without it the states of some cells grow beyond all numbers."""
+"""With the paper's batch norm of the state: without it the states of some cells overflow."""
 
 
 def quick_recurrent() -> SearchConfig:
-    """Minutes on two CPU cores with the embedded Shakespeare."""
+    """A search that takes minutes on two CPU cores with the embedded Shakespeare."""
     return SearchConfig(
         space="recurrent",
         preset="quick",
@@ -48,7 +48,7 @@ def quick_recurrent() -> SearchConfig:
 
 
 def small_recurrent() -> SearchConfig:
-    """A quarter of an hour on two CPU cores, and with retraining an hour or less."""
+    """A search of a quarter of an hour on two CPU cores; with retraining, an hour or less."""
     return SearchConfig(
         space="recurrent",
         preset="small",
@@ -73,9 +73,9 @@ def small_recurrent() -> SearchConfig:
 
 
 def paper_recurrent() -> SearchConfig:
-    """The paper's text on Penn Treebank: 150 epochs, 2000 policy steps each, one architecture a step.
+    """The search of the paper's text on Penn Treebank: 150 epochs, 2000 policy steps each, one architecture a step.
 
-    The paper names variational dropout without its rates, which are those of the authors' first code.
+    The paper names variational dropout but not its rates; these are from the authors' first code.
     Source: Pham et al. 2018, sections 2 and 3.1 and appendix A; `ptb_search.sh`.
     """
     return SearchConfig(
@@ -128,7 +128,7 @@ def reference_recurrent() -> SearchConfig:
         final_network=RecurrentSize(hidden_size=800),
         sgd=SgdConfig(learning_rate=20.0, final_learning_rate=20.0, momentum=0.0, weight_decay=8e-7, clip_norm=0.1),
         training=TextTraining(
-            # Of the input what is left of two masks, which keep 0.8 and 0.25.
+            # enas_lm applies two masks to the input, which keep 0.8 and 0.25 of it: 0.2 remain.
             dropout=Dropout(embedding=0.1, input=0.8, state=0.25, output=0.75),
             slowness_penalty=1.0,
             weight_range=0.04,

@@ -1,4 +1,4 @@
-"""Whole searches of the stages space by name. A variant is `dataclasses.replace(quick_stages(), num_epochs=2)`."""
+"""Complete search configs of the stages space. A variant is `dataclasses.replace(quick_stages(), num_epochs=2)`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from searcher.training.image_learner import ImageTraining
 from searcher.training.search_config import SearchConfig
 
 LATENCY = "0.9x resnet-20"
-"""What a network is to take when the user does not say: a little less than what one would pick by hand."""
+"""The default latency target: slightly less than the latency of a hand-designed network, ResNet-20."""
 
 
 def small_space(image_size: int) -> StagesSpace:
@@ -31,7 +31,7 @@ def small_space(image_size: int) -> StagesSpace:
 
 
 def large_space(image_size: int) -> StagesSpace:
-    """Wider and deeper; holds ResNet-20 and the MobileNetV2 for small images (`enas spec list`)."""
+    """Wider and deeper networks; contains ResNet-20 and the MobileNetV2 for small images (`enas spec list`)."""
     return StagesSpace(
         stem_channels=(16, 24, 32, 48),
         stem_strides=_stem_strides(image_size),
@@ -41,7 +41,7 @@ def large_space(image_size: int) -> StagesSpace:
 
 
 def quick_stages(*, image_size: int = 28) -> SearchConfig:
-    """See `images.quick`; the policy begins early, for it has a target to find."""
+    """See `images.quick`; policy training starts early, because the policy has a latency target to reach."""
     config = images.quick(
         space="stages",
         search_space=small_space(image_size),
@@ -54,7 +54,7 @@ def quick_stages(*, image_size: int = 28) -> SearchConfig:
 
 
 def standard_stages(*, image_size: int = 32) -> SearchConfig:
-    """See `images.standard`; the policy waits for a quarter of the epochs."""
+    """See `images.standard`; policy training starts after a quarter of the epochs."""
     config = images.standard(
         space="stages",
         search_space=large_space(image_size),
@@ -86,7 +86,7 @@ def deploy_stages(*, image_size: int = 28) -> SearchConfig:
 
 
 def _stem_strides(image_size: int) -> tuple[int, ...]:
-    """Stages begin at 32 pixels or fewer a side, or at half of that."""
+    """Returns stem strides after which the map has at most 32 pixels a side, or half of that."""
     stride = stem_stride(image_size, largest_map=32)
     return (stride, 2 * stride) if stride < 16 else (stride,)
 

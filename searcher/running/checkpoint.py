@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, in one file that is whole or absent."""
+"""Checkpoints: everything a run needs to resume, in one file that is written atomically."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep: Path | None = None) -> None:
-    """Write tensors and plain values; an older checkpoint at `path` survives until the new one is whole.
+    """Writes tensors and plain values; an older checkpoint at `path` survives until the new one is complete.
 
-    keep: the name it gets then, instead of being replaced.
-
+    Args: keep: the older checkpoint is then renamed to this path instead of being replaced.
     Raises: OSError: the disk is full, or the folder cannot be written.
     """
-    # Into memory first: torch reports a full disk as a RuntimeError without saying what it was.
+    # Into memory first: torch reports a full disk as a RuntimeError that does not name the cause.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     with whole_file(path, keep=keep) as temporary:
@@ -32,7 +31,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, keep: Path | None =
 
 
 def load_checkpoint(path: Path, *, required: Collection[str] = ()) -> dict[str, Any]:
-    """Read a checkpoint, tensors onto the CPU, without running anything it might contain.
+    """Reads a checkpoint, with tensors on the CPU, without executing code that it may contain.
 
     Raises: CheckpointError: there is none, it is damaged, or it lacks one of the `required` keys.
     """
@@ -42,7 +41,7 @@ def load_checkpoint(path: Path, *, required: Collection[str] = ()) -> dict[str, 
         raise CheckpointError(f"{path}: no checkpoint here") from None
     except OSError:
         raise
-    except Exception as error:  # torch's reader meets damaged bytes with errors of every kind
+    except Exception as error:  # torch raises errors of many classes for damaged bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged, or not a checkpoint ({reason})") from None
     missing = [key for key in required if not isinstance(state, dict) or key not in state]
@@ -53,7 +52,7 @@ def load_checkpoint(path: Path, *, required: Collection[str] = ()) -> dict[str, 
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Turn what goes wrong when a state is put into place into a CheckpointError that says it is of another run."""
+    """Turns errors of restoring a state into a CheckpointError that says that the state is of another configuration."""
     try:
         yield
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:

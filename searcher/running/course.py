@@ -1,4 +1,4 @@
-"""What goes with every step of a long run: its progress bar, its checkpoints, its threads."""
+"""The updates after every step of a long run: progress bar, checkpoints, number of threads."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from searcher.running.threads import Threads
 
 @dataclass(frozen=True)
 class Course:
-    """A run under way, as its loops tell of it."""
+    """The parts of a run that its loops update after each step."""
 
     progress: Progress
     checkpointer: Checkpointer
     threads: Threads
 
     def step(self, **figures: str) -> None:
-        """A step is done. figures: for the progress bar. Raises: Stopped: see `Checkpointer.between_steps`."""
+        """Records a finished step. figures: for the progress bar. Raises: Stopped: see `Checkpointer.between_steps`."""
         self.progress.step(**figures)
         self.checkpointer.between_steps()
         self.threads.between_steps()
 
     def take(self, steps: Iterable[object]) -> float | None:
-        """Take all steps: milliseconds each on the mean, None where there were none. Raises: Stopped: see `step`."""
+        """Takes all steps and returns their mean time, ms; None if there were none. Raises: Stopped: see `step`."""
         started, count = time.perf_counter(), 0
         for _ in steps:
             self.step()

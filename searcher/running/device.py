@@ -13,19 +13,19 @@ import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-# glibc's numbers of what `mallopt` sets, its word for never, and the largest tensor that it can keep.
+# The numbers of two settings of glibc's `mallopt`, the value for "never", and the largest block that glibc can keep.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER, _MOST_BYTES = -1, 32 << 20
 
 
 class DeviceError(ValueError):
-    """The device a user asked for cannot be had."""
+    """The requested device is not available."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called auto, cpu or cuda; auto takes CUDA where it works.
+    """Returns the device for auto, cpu or cuda; auto chooses CUDA if it works.
 
-    Of the processes that torchrun starts on a machine each gets a GPU of its own.
+    Each of the processes that torchrun starts on a machine gets its own GPU.
     Raises: DeviceError: cuda was asked for by name and does not work here, or there are fewer GPUs than processes.
     """
     if name == "cpu":
@@ -45,10 +45,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def prepare(device: torch.device) -> None:
-    """Set what the whole process computes with. Call before the first tensor operation.
+    """Makes the process-wide settings for fast arithmetic. Call before the first tensor operation.
 
-    Threads take the flag for denormal numbers from the one that starts them, so it must be set before there are any;
-    a small supernet trains up to four times as fast with it.
+    Threads inherit the flag for denormal numbers from the thread that starts them, so it must be set before there are
+    any; a small supernet trains up to four times as fast with it.
     """
     torch.set_flush_denormal(True)
     if device.type == "cuda":
@@ -62,7 +62,7 @@ def prepare(device: torch.device) -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads on the CPU, 0 for as many as before."""
+    """Computes with `count` threads on the CPU inside the block; 0 changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -72,7 +72,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def describe(device: torch.device, *, count: int = 1) -> str:
-    """What to tell a person, and to write into a run's records. count: how many of them compute."""
+    """Returns a description for the user and for a run's records. count: number of such devices that compute."""
     times = f"{count} × " if count > 1 else ""
     if device.type == "cuda":
         return f"{times}cuda ({torch.cuda.get_device_name(device)})"
@@ -84,8 +84,8 @@ def describe(device: torch.device, *, count: int = 1) -> str:
 def computing(device: torch.device, precision: Precision) -> Iterator[None]:
     """The context for forward passes.
 
-    auto: bfloat16 on GPUs that compute with it, else float32 (on CUDA with TF32, 10 bits of mantissa). float32 by
-    name is whole float32 everywhere, though CUDA's backward passes, which run outside, keep TF32.
+    auto: bfloat16 on GPUs that support it in hardware, else float32 (on CUDA with TF32, 10 bits of mantissa). An
+    explicit float32 is full float32 everywhere, except that CUDA's backward passes, which run outside, keep TF32.
     """
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and _has_bfloat16()):
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -102,10 +102,10 @@ def computing(device: torch.device, precision: Precision) -> Iterator[None]:
 
 
 def products_precision(device: torch.device, precision: Precision) -> Precision:
-    """The precision of a training's products: auto is bfloat16 wherever those are faster for it.
+    """Returns the precision of matrix products in training: auto becomes bfloat16 on CPUs where that is faster.
 
-    On CPUs with AVX512_BF16 or AMX a product of large matrices takes half the time. What gains nothing by it
-    stays float32 all the same, see `nn/kernels/dense.py`.
+    On CPUs with AVX512_BF16 or AMX a product of large matrices takes half the time. Products that gain nothing
+    still use float32, see `nn/kernels/dense.py`.
     """
     if precision == "auto" and device.type == "cpu" and _cpu_has_bfloat16():
         return "bfloat16"
@@ -113,10 +113,10 @@ def products_precision(device: torch.device, precision: Precision) -> Precision:
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep the memory that tensors of up to 32 MiB free for those that follow.
+    """Makes the C library keep the memory of freed tensors of up to 32 MiB for later tensors.
 
-    Given back to the system, it has to be asked for and filled with zeros anew in every step, some 8 % of a step of a
-    micro supernet. Only glibc can be told so; elsewhere nothing happens.
+    Memory returned to the system must be requested and zeroed again in every step, which takes some 8 % of a step of a
+    micro supernet. Works only with glibc; elsewhere nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -133,10 +133,11 @@ def _has_bfloat16() -> bool:
 
 @functools.cache
 def _cpu_has_bfloat16() -> bool:
-    # The CPU may have what torch was told not to use (ATEN_CPU_CAPABILITY); then oneDNN refuses some products.
+    # The CPU may have instructions that torch was told not to use (ATEN_CPU_CAPABILITY); oneDNN then refuses some
+    # products.
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
-    # torch has no public way to ask; where this one is gone, float32 is safe.
+    # torch has no public function for this; if the private ones are gone, float32 is safe.
     return any(
         getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )

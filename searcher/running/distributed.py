@@ -1,7 +1,7 @@
-"""Several processes that train together, as torchrun starts them: the one room that knows torch.distributed.
+"""Several processes that train together, started by torchrun: the only module that knows torch.distributed.
 
-The others see a `World`: which rank they are, and how ranks share work and put its results together. All ranks call its
-methods at the same moments.
+Other modules see a `World`: the rank of this process, and how ranks split work and combine its results. All ranks must
+call its methods at the same points of the program.
 """
 
 # W ranks, n values or architectures
@@ -23,41 +23,41 @@ from torch.nn.parallel import DistributedDataParallel
 from searcher.running.interrupt import Stopped
 from searcher.running.pulse import Pulse, leave
 
-# A process that died is noticed at once, by its closed connections; this is for one that hangs.
+# A process that died is noticed at once by its closed connections; this timeout is for a process that hangs.
 _PATIENCE = timedelta(seconds=50)
 
 T = TypeVar("T")
 
 
 class DistributedError(ValueError):
-    """The processes of a run have lost one another."""
+    """The processes of a run have lost contact, or one of them has failed."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run. Alone, a process gets back from every method what it gave."""
+    """The processes of a run. With a single process, no method communicates."""
 
     rank: int = 0
     """This process's number."""
     size: int = 1
-    """How many there are."""
+    """Number of processes."""
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that reads and writes the run, and speaks."""
+        """Whether this is the process that reads and writes the run's files, and prints messages."""
         return self.rank == 0
 
     @property
     def stream(self) -> tuple[str | int, ...]:
-        """What tells this rank's random streams from the others'; the first has those of a process alone."""
+        """The part of a name that makes this rank's random streams its own; empty on rank 0, as in a single process."""
         return ("rank", self.rank) if self.rank > 0 else ()
 
     def part(self, count: int) -> slice:
-        """This rank's share of `count` things in a row, as equal as possible."""
+        """Returns this rank's part of `count` consecutive items; the parts are as equal as possible."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def whole(self, part: Tensor, count: int) -> Tensor:
-        """The ranks' shares, each [n, …] as `part(count)` cuts them, put together: [count, …]."""
+        """Combines the parts of all ranks, each [n, …] as cut by `part(count)`, into [count, …]."""
         if self.size == 1:
             return part
         whole = part.new_zeros(count, *part.shape[1:])
@@ -74,7 +74,7 @@ class World:
         return total
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
-        """Of each flag, whether it is set on any rank. Between CPUs, so that no device is waited for."""
+        """Returns for each flag whether any rank has set it. Sent between CPUs, so that no device is waited for."""
         if self.size == 1:
             return list(flags)
         found = torch.tensor(flags, dtype=torch.uint8)
@@ -82,15 +82,15 @@ class World:
         return [bool(flag) for flag in found.tolist()]
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank the first one's values, in place."""
+        """Copies the values of rank 0 to every rank, in place."""
         if self.size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor.detach(), src=0)
 
     def share(self, make: Callable[[], T]) -> T:
-        """What `make` gives, which runs on the first rank alone.
+        """Returns the result of `make` on every rank; only rank 0 calls it.
 
-        Raises: DistributedError: `make` failed there; on the first rank, what it raised.
+        Raises: DistributedError: `make` failed on rank 0. Rank 0 itself raises the original error.
         """
         if self.size == 1:
             return make()
@@ -107,10 +107,10 @@ class World:
         return box[0]
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Make every gradient the mean over ranks, the same on all of them.
+        """Replaces every gradient with its mean over ranks.
 
-        A rank that did not use a parameter counts with zero; what no rank used has no gradient afterwards, either. So a
-        step is the paper's estimate with an architecture a rank, M = W.
+        A rank that did not use a parameter counts with zero; a parameter that no rank used still has no gradient. So a
+        step is the paper's estimate with one architecture per rank, M = W.
         """
         if self.size == 1:
             return
@@ -121,7 +121,7 @@ class World:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.append(parameter.grad)
-        # One message, since a message's cost is its start.
+        # One message, since nearly all the cost of a message is its start.
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
         means = (flat / self.size).split([gradient.numel() for gradient in gradients])
@@ -129,9 +129,9 @@ class World:
             gradient.copy_(mean.view(gradient.shape))
 
     def replicate(self, network: nn.Module) -> nn.Module:
-        """The network as it is to be called in training, so that a backward pass averages its gradients over ranks.
+        """Returns the network to call in training, so that a backward pass averages its gradients over ranks.
 
-        Batch norm takes each rank's own statistics; of running averages the first rank's count.
+        Batch norm uses each rank's own statistics; the running averages are those of rank 0.
         """
         return network if self.size == 1 else DistributedDataParallel(network)
 
@@ -141,12 +141,12 @@ ALONE = World()
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world of this process: the one that torchrun has started it in, or itself alone.
+    """Yields the world of this process: the processes that torchrun has started, or this process alone.
 
-    A process that ends its part as planned, or by Stopped, tells the others that it leaves: they may still be writing a
-    checkpoint, and must not take it for lost.
+    A process that ends normally, or by Stopped, announces this to the others: they may still be writing a checkpoint,
+    and must not treat it as lost.
 
-    Raises: DistributedError: another process died, or does not answer any more.
+    Raises: DistributedError: another process died, or no longer responds.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
@@ -168,7 +168,7 @@ def joined(device: torch.device) -> Iterator[World]:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
         if pulse is not None:
-            atexit.register(leave)  # past what NCCL still waits for
+            atexit.register(leave)  # a normal exit would wait for pending NCCL operations
         raise DistributedError(_lost(world, str(error).splitlines()[0])) from None
     finally:
         if pulse is not None:
@@ -178,12 +178,12 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def _begin(world: World, store: distributed.Store, device: torch.device) -> Pulse | None:
-    """Let the ranks talk to one another; where NCCL carries their words, with a watch over them."""
+    """Connects the ranks; with NCCL, also starts and returns a pulse that detects lost processes."""
     options: dict[str, Any] = {"store": store, "rank": world.rank, "world_size": world.size, "timeout": _PATIENCE}
     if device.type != "cuda":
         distributed.init_process_group("gloo", **options)
         return None
-    # What NCCL's watchdog finds is to be raised where the next message is sent, rather than to abort the process.
+    # An error found by NCCL's watchdog must be raised at the next message, not abort the process.
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     distributed.init_process_group("cpu:gloo,cuda:nccl", **options)
     own_store: Any = store.clone()  # type: ignore[attr-defined]

@@ -19,11 +19,11 @@ R = TypeVar("R")
 
 
 class ExecutorError(ValueError):
-    """The executor a user asked for cannot be had."""
+    """The requested executor is not available."""
 
 
 def default_jobs(device: torch.device) -> int:
-    """One for each core that this process may use; on CUDA, where a job fills the device, one."""
+    """Returns the number of parallel jobs: one per core that this process may use; on CUDA, which a job fills, one."""
     if device.type != "cpu":
         return 1
     return usable_cores()
@@ -31,10 +31,11 @@ def default_jobs(device: torch.device) -> int:
 
 @contextmanager
 def executor_for(num_jobs: int, *, address: str | None = None) -> Iterator[Executor | None]:
-    """What runs `num_jobs` jobs at a time on this machine; None for one, which needs no process beside this one.
+    """Yields an executor for `num_jobs` parallel jobs on this machine; None for one job, which runs in this process.
 
-    address: of a cluster to run them on instead, which has its own number: `dask:` and that of a dask scheduler.
-    Raises: ExecutorError: there is no such cluster, or its workers are not as jobs need them.
+    Args: address: of a cluster to use instead, whose size sets the number of jobs: `dask:` and the address of its
+        scheduler.
+    Raises: ExecutorError: there is no such cluster, or its workers have more than one thread.
     """
     if address is not None:
         with _dask(address) as executor:
@@ -48,7 +49,7 @@ def executor_for(num_jobs: int, *, address: str | None = None) -> Iterator[Execu
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    """The executor of a dask cluster; a job whose worker dies begins again on another, from its last checkpoint."""
+    """Yields the executor of a dask cluster; a job whose worker dies resumes on another from its last checkpoint."""
     kind, _, scheduler = address.partition(":")
     if kind != "dask" or not scheduler:
         raise ExecutorError(f"--executor {address}: expected dask: and a scheduler's address, as dask:tcp://host:8786")
@@ -67,10 +68,10 @@ def _dask(address: str) -> Iterator[Executor]:
 
 
 class LoneProcesses(Executor):
-    """Processes that each do one call at a time.
+    """An executor of processes that each run one call at a time.
 
-    Each is a ProcessPoolExecutor of its own: a process that dies breaks its pool, and takes no other's work with it.
-    They are spawned, since torch's threads do not outlive a fork, and end when this process does, however it ends.
+    Each process has its own ProcessPoolExecutor: if it dies, it breaks only that pool, and other calls continue.
+    Processes are spawned, since torch's threads do not survive a fork, and end with this process, however it ends.
     """
 
     def __init__(self, size: int) -> None:

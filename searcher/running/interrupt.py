@@ -10,14 +10,14 @@ from typing import Any
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A run was asked to stop, or its time was over, and it has written its checkpoint, if it had got so far."""
+    """A run was asked to stop, or its time is over; it has written its checkpoint, if it had begun to train."""
 
     def __init__(self, *, out_of_time: bool = False) -> None:
         self.out_of_time = out_of_time
 
 
 class Interrupt:
-    """Whether somebody has asked the run to stop; long loops look at it between steps."""
+    """A request to stop the run; long loops check it between steps."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -25,9 +25,9 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A stretch that a request ends there and then, for what it makes cannot be kept in part.
+        """A block that a request ends immediately, because a partial result of it cannot be kept.
 
-        Raises: Stopped: the run was asked to stop, here or before.
+        Raises: Stopped: the run was asked to stop, in the block or before it.
         """
         self.acts_at_once = True
         try:
@@ -42,10 +42,10 @@ class Interrupt:
 
 @contextmanager
 def catch_signals() -> Iterator[Interrupt]:
-    """Turn Ctrl-C and SIGTERM into a request to stop.
+    """Turns Ctrl-C and SIGTERM into a request to stop.
 
-    A second Ctrl-C acts as usual. A second SIGTERM does not: a cluster sends one to every process, and a launcher hands
-    its own on.
+    A second Ctrl-C acts as usual. A second SIGTERM does not: a cluster sends one to every process, and a launcher
+    forwards its own.
     """
     interrupt = Interrupt()
     previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

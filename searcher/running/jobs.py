@@ -1,7 +1,7 @@
-"""Independent jobs side by side, such as trainings: in processes of this machine, or on the workers of a cluster.
+"""Runs independent jobs in parallel, such as trainings: in processes of this machine, or on the workers of a cluster.
 
-Knows of folders and of a function that does one job; nothing of what is trained. The function sets its number of
-threads itself, so that a result depends neither on how many jobs run at a time nor on where.
+Knows folders and a function that does one job, and nothing of what is trained. The function sets its number of threads
+itself, so that a result depends neither on the number of parallel jobs nor on where they run.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from searcher.running.progress import Progress
 from searcher.running.run_folder import LOG, lock_file
 
 _LEASH = ".jobs"
-# Seconds between two looks of the parent at its jobs, and the least between two looks of a job at its leash.
+# Seconds between two checks of the jobs by their parent, and the least between two checks of its leash by a job.
 _LOOK_S = 0.5
-# Looks without a sign of life of the parent after which a job stops: two minutes or more, since shared file systems
-# show changes late. Looks are counted, not seconds, so that a machine that was suspended goes on.
+# Checks without a sign of life of the parent after which a job stops: two minutes or more, since shared file systems
+# show changes late. Counts checks, not seconds, so that jobs continue after their machine was suspended.
 _MAX_STALE_LOOKS = 240
 
 R = TypeVar("R")
@@ -43,33 +43,33 @@ class JobsError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a function, whose results lie in a run folder."""
+    """One call of a function, whose results are written to a run folder."""
 
     title: str
-    """What to call it to a person: `architecture 3 of 8`."""
+    """Its name in messages: `architecture 3 of 8`."""
     folder: Path
-    """Its run folder, already begun; in another process what the job prints goes to `log.txt` in it."""
+    """Its run folder, already begun; in another process, the job's output is written to `log.txt` in it."""
     num_epochs: int
-    """How many records the folder's metrics will have."""
+    """Number of records that the folder's metrics will have."""
     arguments: Any
     """Handed to the function; picklable."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all jobs run under."""
+    """The context shared by all jobs: device, interrupt, pace and executor."""
 
     device: str
     """auto, cpu or cuda; resolved where a job runs."""
     interrupt: Interrupt
     pace: Pace
     executor: Executor | None = None
-    """Of `executors.executor_for`; None does one job after the other in this process."""
+    """From `executors.executor_for`; None runs one job after the other in this process."""
 
 
 Work = Callable[..., R]
-"""Does a job: `work(arguments, device=…, interrupt=…, pace=…)`. It goes on with what an earlier call left in the job's
-folder, raises Stopped when it is asked to stop, and is a module's own function, so that other processes find it."""
+"""Does a job: `work(arguments, device=…, interrupt=…, pace=…)`. It resumes from the files of an earlier call in the
+job's folder, raises Stopped when asked to stop, and is defined in a module, so that other processes can import it."""
 
 
 def run_jobs(
@@ -81,13 +81,13 @@ def run_jobs(
     title: str,
     on_result: Callable[[int, R], None] = lambda index, result: None,
 ) -> list[R]:
-    """The jobs' results in their order, whatever the order in which they end.
+    """Returns the jobs' results in the order of `jobs`, whatever the order in which they end.
 
-    Args: folder: common to all jobs; it is locked meanwhile. title: of the progress bar, which counts epochs.
+    Args: folder: common to all jobs; locked during the call. title: of the progress bar, which counts epochs.
     on_result: called with a job's position and result when it is done.
-    Raises: JobsError: some failed; they stopped no other, and each is in the message with its reason and log. Stopped:
-    the setting's interrupt was requested, or its deadline is over; all jobs under way have written their checkpoints.
-    RunError: another process runs jobs in the folder.
+    Raises: JobsError: some failed; all others were run, and the message gives the reason and log of each failure.
+    Stopped: the setting's interrupt was requested, or its deadline is over; all running jobs have written their
+    checkpoints. RunError: another process runs jobs in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _leash(folder / _LEASH) as leash:
@@ -187,14 +187,14 @@ def _all_results(results: dict[int, R], failures: dict[int, str], jobs: Sequence
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What comes back of a job: exceptions would have to be picklable, and not all are."""
+    """The result of a job, with an error as text, since not all exceptions are picklable."""
 
     value: Any = None
     failure: str | None = None
-    """Why there is no value."""
+    """The reason why there is no value."""
 
 
-# Jobs draw from torch's global generator, so a cluster's worker with several threads does one after the other.
+# Jobs draw from torch's global generator, so a cluster's worker with several threads runs one after the other.
 _one_at_a_time = threading.Lock()
 
 
@@ -206,7 +206,7 @@ def _do(work: Work[R], job: Job, *, device: str, checkpoint_minutes: float, leas
         redirect_stderr(log),
     ):
         try:
-            if leash.look() is None:  # a cluster may begin what was cancelled
+            if leash.look() is None:  # a cluster may start a cancelled job
                 raise Stopped
             where = devices.resolve_device(device)
             devices.prepare(where)
@@ -224,7 +224,7 @@ def _outcome(future: Future[_Outcome]) -> _Outcome:
         return future.result()
     except BrokenExecutor:
         return _Outcome(failure="its process has died: it was killed, perhaps for want of memory")
-    except Exception as error:  # whatever the executor calls a lost worker
+    except Exception as error:  # each executor has its own error for a lost worker
         return _Outcome(failure=_reason(error))
 
 
@@ -233,7 +233,7 @@ def _reason(error: Exception) -> str:
 
 
 def _speaks_for_itself(error: Exception) -> bool:
-    """Whether an error is a mistake of the user's; of others the class says more than the text."""
+    """Whether an error is a user's mistake, with a sufficient message; the others also need their class."""
     return bool(str(error)) and isinstance(error, ValueError | OSError)
 
 
@@ -242,17 +242,17 @@ def _speaks_for_itself(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Leash:
-    """A file by which a parent holds its jobs, on this machine or another: they stop once its word is not theirs.
+    """A file through which a parent stops its jobs, on this machine or another: they stop once its word has changed.
 
-    No signal reaches the workers of a cluster, and a parent that was killed sends none. A job sees that the parent
-    lives by the file's time.
+    Signals do not reach the workers of a cluster, and a killed parent sends none. The file's modification time shows a
+    job that the parent is alive.
     """
 
     path: Path
     word: str
 
     def tug(self) -> None:
-        """Show the jobs that the parent lives."""
+        """Shows the jobs that the parent is alive."""
         os.utime(self.path)
 
     def let_go(self) -> None:
@@ -260,7 +260,7 @@ class Leash:
         self.path.write_text("", encoding="utf-8")
 
     def look(self) -> int | None:
-        """A number that changes as long as the parent lives; None where it has let go, or another has taken over."""
+        """Returns a number that changes while the parent is alive; None if it has let go, or another has taken over."""
         try:
             return self.path.stat().st_mtime_ns if self.path.read_text(encoding="utf-8") == self.word else None
         except FileNotFoundError:
@@ -269,7 +269,7 @@ class Leash:
 
 @contextmanager
 def _leash(path: Path) -> Iterator[Leash]:
-    """Raises: RunError: another process holds jobs by that file."""
+    """Yields a leash for new jobs. Raises: RunError: another process holds jobs with that file."""
     with closing(lock_file(path)):
         leash = Leash(path.absolute(), secrets.token_hex(8))
         path.write_text(leash.word, encoding="utf-8")

@@ -17,16 +17,15 @@ _METRICS = "metrics.jsonl"
 class MetricsLog:
     """Appends records to `metrics.jsonl` and their numbers to TensorBoard files beside it.
 
-    The file grows as the run does; `position` belongs into the run's checkpoint, and opening the log at a checkpoint's
-    position cuts off what was written after it. Where the file is shorter, a note says so. TensorBoard leaves out what
-    it has from `next_step` on.
+    A run's checkpoint must contain `position`; opening the log at a checkpoint's position removes the records written
+    after it. If the file is shorter than that, a warning is printed. TensorBoard drops its events from `next_step` on.
     """
 
     def __init__(self, folder: Path, *, position: int = 0, next_step: int = 0) -> None:
         self._path = folder / _METRICS
         with open(self._path, "a+b") as file:
             if file.tell() < position:
-                # Somebody has cut it, perhaps within a line, to which the next record would be joined.
+                # The file was cut by somebody, perhaps within a line; the next record must not be joined to that line.
                 file.seek(0)
                 position = file.read().rfind(b"\n") + 1
                 print(f"{self._path}: records of earlier epochs are lost; going on without them", file=sys.stderr)
@@ -42,7 +41,7 @@ class MetricsLog:
         return self._path.stat().st_size
 
     def append(self, record: Mapping[str, Any], *, step: int) -> None:
-        """Add one line, on disk when this returns; floats are rounded to 6 significant digits."""
+        """Adds one line, which is on disk when this returns; floats are rounded to 6 significant digits."""
         rounded = {key: float(f"{v:.6g}") if isinstance(v, float) else v for key, v in record.items()}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(strict_json(rounded, indent=None) + "\n")
@@ -58,7 +57,7 @@ class MetricsLog:
 
 
 def count_records(folder: Path) -> int:
-    """How many whole lines a folder's metrics have, 0 where there are none yet."""
+    """Returns the number of complete lines in a folder's metrics; 0 if there is no file yet."""
     try:
         return (folder / _METRICS).read_bytes().count(b"\n")
     except FileNotFoundError:

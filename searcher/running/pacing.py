@@ -1,4 +1,4 @@
-"""Long runs: checkpoints on a timer, and an end that was asked for or is due."""
+"""The timing of long runs: periodic checkpoints, and stopping on request or at a deadline."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from searcher.running.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Pace:
-    """When checkpoints are written and when a run has to stop. It changes no result: a run may go on with another."""
+    """When checkpoints are written and when a run must stop. It changes no result: a run may resume with another."""
 
     checkpoint_minutes: float = 10.0
-    """Between checkpoints within an epoch; the end of an epoch writes one in any case."""
+    """Time between checkpoints within an epoch; one is also written at the end of every epoch."""
     deadline: float = math.inf
-    """On `now`'s clock, in seconds."""
+    """The time to stop, in seconds on the clock of `now`."""
     now: Callable[[], float] = time.monotonic
-    """Seconds from some moment on."""
+    """A clock: seconds since an arbitrary moment."""
 
 
 def pace_of(*, checkpoint_minutes: float, max_hours: float | None) -> Pace:
-    """A pace whose hours begin now."""
+    """Returns a pace whose deadline is `max_hours` from now; None for no deadline."""
     deadline = math.inf if max_hours is None else time.monotonic() + 3600 * max_hours
     return Pace(checkpoint_minutes, deadline)
 
@@ -36,7 +36,7 @@ class Checkpointer:
     def __init__(
         self, state: Callable[[], dict[str, Any]], *, folder: RunFolder, interrupt: Interrupt, pace: Pace
     ) -> None:
-        """state: gives what a checkpoint holds."""
+        """state: returns the contents of a checkpoint."""
         self._state = state
         self._folder = folder
         self._interrupt = interrupt
@@ -46,7 +46,7 @@ class Checkpointer:
     def between_steps(self) -> None:
         """Write a checkpoint if one is due. Raises: Stopped: the run was asked to stop, or its time is over."""
         now = self._pace.now()
-        # One rank's reason is every rank's.
+        # A reason on one rank applies to all ranks, so that they save and stop together.
         asked, out_of_time, due = self._folder.world.any(
             [
                 self._interrupt.requested,

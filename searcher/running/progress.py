@@ -13,10 +13,10 @@ class Progress:
     """A bar of `total` steps on stderr; on anything but a terminal only the lines given to `line` are printed."""
 
     def __init__(self, title: str, *, total: int, done: int = 0, unit: str = "step", shown: bool = True) -> None:
-        """shown: whether anything is printed at all."""
+        """shown: whether anything is printed."""
         self._shown = shown
         self._title, self._total, self._unit = title, total, unit
-        self._tenths = 0  # of the total, told so far
+        self._tenths = 0  # of the total, reported so far
         self._done = self._done_before = done
         self._started = time.perf_counter()
         self._figures: dict[str, str] = {}
@@ -33,14 +33,14 @@ class Progress:
         )
 
     def step(self, **figures: str) -> None:
-        """One step more; `figures` stand behind the bar until they are given anew."""
+        """Adds one step; `figures` are shown after the bar until new values are given."""
         self._figures |= figures
         self._bar.set_postfix(self._figures, refresh=False)
         self._bar.update(1)
         self._done += 1
 
     def reach(self, done: int, **figures: str) -> None:
-        """So many steps done in all, more than before or fewer; without a terminal a line tells of every tenth."""
+        """Sets the number of steps done, which may also decrease; without a terminal, prints a line at every tenth."""
         self._figures |= figures
         self._bar.set_postfix(self._figures, refresh=False)
         self._bar.update(done - self._bar.n)
@@ -52,19 +52,19 @@ class Progress:
             self.line(f"{self._title}: {done} of {self._total} {self._unit}s{words}{self.time_left}")
 
     def show(self, **figures: str) -> None:
-        """Change figures without a step."""
+        """Changes figures without a step."""
         self._figures |= figures
 
     def start_over(self) -> None:
-        """Back to no steps."""
-        self._bar.initial = 0  # of a run that was gone on with
+        """Resets the number of steps to 0."""
+        self._bar.initial = 0  # it is larger in a resumed run
         self._bar.reset()
         self._done = self._done_before = 0
         self._started = time.perf_counter()
 
     @property
     def time_left(self) -> str:
-        """`, 12 min left`, by the pace so far; nothing at the end, and on a terminal, where the bar tells it."""
+        """`, 12 min left`, estimated from the speed so far; empty at the end, and on a terminal: the bar shows it."""
         taken, left = self._done - self._done_before, self._total - self._done
         if not self._bar.disable or taken <= 0 or left <= 0:
             return ""
@@ -74,7 +74,7 @@ class Progress:
         return f", {seconds / 60:.0f} min left" if seconds < 6000 else f", {seconds / 3600:.1f} h left"
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         if not self._shown:
             return
         if self._bar.disable:

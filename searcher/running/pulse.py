@@ -1,8 +1,8 @@
 """Signs of life between the processes of a run, so that the loss of one ends the others with one clear line.
 
-gloo tells at once that a process is gone: its connections close. NCCL does not: its kernels wait for ever and the main
-thread with them, until its own watchdog aborts the process with pages of C++. So each process counts in a store that
-all can see, and looks at the others' counts. Knows nothing of torch.
+gloo reports the loss of a process at once: its connections close. NCCL does not: its kernels wait forever, and the main
+thread with them, until NCCL's own watchdog aborts the process with pages of C++ output. So each process increments a
+counter in a shared store, and watches the counters of the others. Knows nothing of torch.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _FAILED = 2
 
 
 class Store(Protocol):
-    """Numbers by name, common to all processes."""
+    """Counters by name, shared by all processes."""
 
     def add(self, name: str, amount: int) -> int:
-        """The number after adding to it; from 0 on. Raises: RuntimeError: whoever keeps the store is gone."""
+        """Adds to a counter, at first 0, and returns it. Raises: RuntimeError: the process with the store is gone."""
         ...
 
 
 class Pulse:
-    """A process's own count, and its watch over the others'.
+    """Increments the counter of this process, and watches those of the others.
 
-    Args: store: not used by another thread. patience_s: how long a count, or the store, may stand still. on_loss: ends
-    the process; called once, in a thread of the watch, with what was found out.
+    Args: store: not used by another thread. patience_s: how long a counter may stay the same, or the store not answer.
+    on_loss: ends the process; called once, in the watching thread, with the reason.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Pulse:
         self._answered = now
         self._counts = {other: 0 for other in range(size) if other != rank}
         self._changed = dict.fromkeys(self._counts, now)
-        """When each of the others was last seen to count."""
+        """When the counter of each other process was last seen to change."""
         self._stopping = threading.Event()
-        # Two, since the store may never answer.
+        # Two threads, since the store may never answer.
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._count, self._watch)]
 
     def start(self) -> None:
@@ -64,7 +64,7 @@ class Pulse:
             thread.start()
 
     def stop(self, *, leaves: bool) -> None:
-        """End the watch. leaves: tell the others that they need not wait for this process."""
+        """Stops the watch. leaves: whether to tell the others that this process ends normally, and is not lost."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(self._patience_s)
@@ -73,7 +73,7 @@ class Pulse:
                 self._store.add(_left(self._rank), 1)
 
     def _count(self) -> None:
-        # Whoever keeps the store may have left a moment before this process does.
+        # The process with the store may end a moment before this process does.
         with suppress(RuntimeError):
             while not self._stopping.wait(self._period_s):
                 self._store.add(_alive(self._rank), 1)
@@ -104,9 +104,9 @@ class Pulse:
 
 
 def leave(message: str | None = None) -> NoReturn:
-    """End the process now, with status 2 and an error's line if there is one.
+    """Ends the process immediately, with status 2 and an error line if there is a message.
 
-    Nothing is torn down: what waits on a device for a process that is gone would wait for ever.
+    Skips all cleanup: an operation on a device that waits for a lost process would never end.
     """
     if message is not None:
         print(f"error: {message}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """One stage of a run on disk: `runs/<name>/search/` and `runs/<name>/retrain/`.
 
-A stage is unfinished until its `summary.json` stands; `config.toml` holds all that is needed to repeat it.
+A stage is unfinished until its `summary.json` exists; `config.toml` contains everything needed to repeat it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from searcher.running.metrics import MetricsLog
 
 Config = TypeVar("Config")
 LOG = "log.txt"
-"""What a job prints that trains in a process of its own."""
+"""The output of a job that trains in its own process."""
 _LOCK = ".lock"
-# A wait for another process that is longer is told of.
+# A longer wait for another process is reported.
 _SILENT_WAIT_S = 2.0
 _CHECKPOINT = "checkpoint.pt"
 _PREVIOUS = "checkpoint-previous.pt"
@@ -49,7 +49,7 @@ _FILES = (
     LOG,
     "config.toml",
 )
-"""What a run writes, in the order in which it is deleted: at once it is no longer finished, and a run to the last."""
+"""The files of a run in the order of deletion: without the first it is unfinished, and the last marks it as a run."""
 _RECORDED_PACKAGES = ("torch", "numpy", "h5py", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
@@ -59,12 +59,12 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Opening:
-    """How a stage is opened. Where its folder exists, one of the flags must say what is to become of it."""
+    """How a stage is opened. If its folder exists, one of the flags must be set."""
 
     resume: bool = False
-    """Go on with what is there, if anything is."""
+    """Resume the stage, if its folder exists."""
     force: bool = False
-    """Delete what a run left there."""
+    """Delete an earlier run's files from its folder."""
     again: str = ""
     """The command that the user typed, for advice."""
 
@@ -79,9 +79,9 @@ class Opening:
 
 
 class RunFolder:
-    """A stage's files. Made by `open`; `finished` tells whether there is anything left to do.
+    """A stage's files. Made by `open`; `finished` reports whether the stage is complete.
 
-    In a world of several processes the first one alone reads and writes them, and all get what it read.
+    In a world of several processes, only rank 0 reads and writes files, and all ranks get what it read.
     """
 
     def __init__(self, path: Path, *, world: World = ALONE) -> None:
@@ -102,7 +102,7 @@ class RunFolder:
         world: World = ALONE,
         wait_s: float = 0.0,
     ) -> RunFolder:
-        """Begin a stage, or find the one begun; no other process can open it until `close`, or this one's end.
+        """Begins or resumes a stage; no other process can open it until `close`, or until this process ends.
 
         Args: config: the stage's dataclass. wait_s: for another process that is about to end.
         Raises: RunError: the folder exists and the opening has neither flag, or it was made with another configuration,
@@ -150,7 +150,7 @@ class RunFolder:
             if differences:
                 told = "; ".join(list(differences.values())[:3])
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
-                # Only the data, or only the network, are others under the same name: no option brings those back.
+                # Only the data, or only the spec, changed under the same name: no option brings the old one back.
                 is_of_others = len(differences) == 1 and next(iter(differences)).endswith("sha256")
                 cure = "" if is_of_others else "go on with the options that it was begun with and --resume, or "
                 raise RunError(
@@ -193,14 +193,14 @@ class RunFolder:
 
     @property
     def seconds(self) -> float:
-        """Time spent on the stage since `restore`, that before the last checkpoint of earlier processes included."""
+        """Time spent on the stage since `restore`, plus the time of earlier processes up to their last checkpoint."""
         return self._seconds_before + time.perf_counter() - self._started
 
     def restore(self) -> dict[str, Any] | None:
         """The last checkpoint, if there is one, with the metrics cut back to it. Call before `append` and `save`.
 
-        The one before it is taken where the last is damaged, and a note says so: a run that starts again by itself, in
-        the night or on a cluster, loses minutes of work then and not the night.
+        If the last checkpoint is damaged, the one before it is used and a warning is printed: a run that is restarted
+        automatically, at night or on a cluster, then loses only minutes of work.
         Raises: CheckpointError: neither can be read, or they are not this version's.
         """
         return self.world.share(self._restore)
@@ -216,7 +216,7 @@ class RunFolder:
         return state
 
     def start_over(self) -> None:
-        """Forget all that a stage has come to, but not its configuration. Call between `restore` and `finish`."""
+        """Deletes a stage's results, but not its configuration. Call between `restore` and `finish`."""
         if self.world.leads:
             assert self._metrics is not None
             self._metrics.close()
@@ -232,7 +232,7 @@ class RunFolder:
             self._metrics.append(record, step=record["epoch"])
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint, together with the place in the metrics that belongs to it; the last two stay."""
+        """Writes a checkpoint with the position in the metrics that belongs to it; keeps the last two checkpoints."""
         if self.world.leads:
             assert self._metrics is not None
             whole = {**state, "metrics_position": self._metrics.position, "seconds": self.seconds}
@@ -278,7 +278,7 @@ class RunFolder:
             except CheckpointError:
                 raise CheckpointError(f"{error}; start anew with --force") from None
             print(f"{error}: going on with the checkpoint before it", file=sys.stderr)
-            # The whole one takes the damaged one's place, lest it be pushed out by it.
+            # The intact checkpoint replaces the damaged one; otherwise the next `save` would lose the intact one.
             os.replace(self.previous_path, self.checkpoint_path)
             return state
 
@@ -328,8 +328,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
     """The file, made if it is not there, open and locked until it is closed or the process ends.
 
-    Where there are no locks, two processes in one run directory are the user's own care.
-    wait_s: how long to wait for another process that holds it. Raises: RunError: one does.
+    If the file system has no locks, the user must avoid two processes in one run directory.
+    Args: wait_s: how long to wait for another process that holds the file. Raises: RunError: it still holds it then.
     """
     file = open(path, "ab")  # noqa: SIM115 - stays open as long as the run
     began = time.monotonic()
@@ -347,7 +347,7 @@ def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> dict[str, str]:
-    """By its key, for every value that differs: `seed was 0, now 1`."""
+    """Returns a text for every value that differs, by dotted key: `seed was 0, now 1`."""
     found: dict[str, str] = {}
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)

@@ -1,6 +1,6 @@
-"""From a preset to a run's configuration: what a file holds replaces the preset's values, and `--set` the file's.
+"""Makes a run's configuration from a preset: a file's values replace the preset's, and `--set` replaces both.
 
-Knows of dataclasses and their tables; nothing of what is set.
+Knows dataclasses and their tables, and nothing of what is set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from searcher.running.run_folder import read_toml
 
 Config = TypeVar("Config")
 
-# What a configuration records without being settable by itself, and what is.
+# Keys that a configuration records but --set cannot change, and how each gets its value.
 _ELSEWHERE = {
     "space": "--space says it",
     "preset": "--preset says it",
@@ -35,50 +35,53 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user changes of a preset: a table from a file, which need not be whole, and single settings."""
+    """A user's changes to a preset: a table from a file, which may be partial, and single settings."""
 
     file: Path | None
     table: Mapping[str, Any]
     assignments: tuple[str, ...]
-    """Each `key=value`, a key within a table dotted, as in `sgd.learning_rate=0.05`."""
+    """Each is `key=value`; a dotted key is within a table, as in `sgd.learning_rate=0.05`."""
 
     @classmethod
     def read(cls, file: Path | None, assignments: Sequence[str]) -> Settings:
-        """Raises: DocumentError: the file is not there, or is not TOML. ConfigError: an assignment is none."""
+        """Reads a user's changes.
+
+        Raises: DocumentError: the file is missing, or is not TOML. ConfigError: an assignment is not `key=value`.
+        """
         for assignment in assignments:
             if not assignment.partition("=")[0].strip() or "=" not in assignment:
                 raise ConfigError(f"--set {assignment}: expected KEY=VALUE, as sgd.learning_rate=0.05")
         return cls(file, {} if file is None else read_toml(file), tuple(assignments))
 
     def name(self, key: str, given: str | None) -> str | None:
-        """The space or preset: that of the option --<key>, else the file's. Raises: ConfigError: the two differ."""
+        """Returns the space or preset of the option --<key>, else the file's. Raises: ConfigError: the two differ."""
         found = self.text(key)
         if None not in (given, found) and given != found:
             raise ConfigError(f"{self.file} is for the {key} {found}, but --{key} is {given}")
         return given or found
 
     def text(self, key: str) -> str | None:
-        """What the file says of a key, if it is a text."""
+        """Returns the file's value of a key if it is a text, else None."""
         found = self.table.get(key)
         return found if isinstance(found, str) else None
 
     @property
     def is_of_a_run(self) -> bool:
-        """Whether the file is a run's own configuration, which is whole: what it does not say the run did not have."""
+        """Whether the file is a run's own configuration, which is complete: the run did not have what is missing."""
         return self.text("dataset_sha256") is not None
 
     def has(self, key: str) -> bool:
-        """Whether the user sets a key, a dotted one within a table."""
+        """Whether the user sets a key; a dotted key is within a table."""
         found: Any = self.table
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         return found is not None or any(_split(assignment)[0] == key for assignment in self.assignments)
 
     def apply(self, preset: Config, *, types: Mapping[str, type[Any]]) -> Config:
-        """The preset with the user's changes. types: of the fields whose annotation leaves it open.
+        """Returns the preset with the user's changes. types: of the fields whose annotation leaves the type open.
 
         Raises: DocumentError: an unknown key, or a value of the wrong type or out of range. ConfigError: an unknown
-        setting, with the one that was perhaps meant.
+        setting; the message suggests similar ones.
         """
         settable = _settings(type(preset), types)
         whole = _merged(write_dataclass(preset), self.table, settable)
@@ -92,9 +95,9 @@ class Settings:
                 table = table.setdefault(part, {}) if isinstance(table, dict) else table
             value = value_of_text(text, settable[key])
             if not isinstance(table, dict):
-                continue  # the file has a value where this table belongs, which is told below
+                continue  # the file has a value where this table belongs, which is reported below
             if value is None:
-                table.pop(name, None)  # as TOML, which has no null, leaves it out
+                table.pop(name, None)  # TOML has no null: a missing key means None
             else:
                 table[name] = value
         sources = [str(self.file)] if self.file else []
@@ -113,7 +116,7 @@ def _split(assignment: str) -> tuple[str, str]:
 def _merged(
     base: Mapping[str, Any], changes: Mapping[str, Any], settable: Collection[str], place: str = ""
 ) -> dict[str, Any]:
-    """The base with the changes' values, table by table. What is one setting, as a table by operation, is replaced."""
+    """Returns the base with the changes merged table by table; a table that is one setting is replaced as a whole."""
     merged = dict(base)
     for key, value in changes.items():
         before, name = merged.get(key), f"{place}{key}"
@@ -145,7 +148,7 @@ def _unknown(key: str, settable: Mapping[str, Any]) -> str:
     inner = [name for name in settable if name.startswith(f"{key}.")]
     if inner:
         return f"--set {key}: this is a table; name one of its settings: {', '.join(inner)}"
-    # A setting is often named without its table, or in another, and a number of things by the things.
+    # Users often name a setting without its table or in another one, and write `epochs` for `num_epochs`.
     word = key.rpartition(".")[2]
     close = [name for name in settable if name.rpartition(".")[2] in (word, f"num_{word}")]
     close = close or difflib.get_close_matches(key, settable, n=1)

@@ -1,8 +1,8 @@
-"""How many CPU threads a run computes with: as many as pay, and as other processes leave to it.
+"""Chooses a run's number of CPU threads: as many as make steps faster, and as there are cores free of other processes.
 
-Threads that share out every operation wait for the slowest of them. With one more process at work on two cores a step
-on two threads takes three to twenty times as long as alone, however the threads wait, and a step on one thread hardly
-longer. So a run has a thread for each core that is free, and no more than pay.
+Threads that split every operation wait for the slowest of them. If another process runs on one of two cores, a step on
+two threads takes three to twenty times as long as without it, however the threads wait, but a step on one thread hardly
+longer. So a run has one thread for each free core, and no more than make steps faster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from searcher.running.distributed import World
 
 _CHOICE = "threads.json"
 _GLANCE_S, _WINDOW_S = 0.3, 3.0
-# Others may take that part of a core without our giving it up.
+# Other processes may use this part of a core, and it still counts as free.
 _SLACK = 0.25
 _QUIET_WINDOWS = 4
 # More threads must make a step shorter by a tenth to be worth their cores.
@@ -34,10 +34,10 @@ _HOPELESS = 5.0
 
 
 def free_cores(before: Reading, after: Reading, *, cores: int) -> float | None:
-    """How many cores other processes and the hypervisor left between two moments; None where the system does not tell.
+    """Returns the number of cores that other processes and the hypervisor left free; None if it is not known.
 
-    cores: that there is CPU time for. With a container's quota they are fewer than the cores this process may run on,
-    all of which processes outside of the container use, too.
+    Args: before, after: readings at two moments. cores: number of cores with CPU time for this process. A container's
+    quota makes it less than the cores that this process may run on, all of which processes outside also use.
     """
     activity = Activity.between(before, after)
     if activity.others_share is None or activity.steal_share is None:
@@ -46,7 +46,7 @@ def free_cores(before: Reading, after: Reading, *, cores: int) -> float | None:
 
 
 class Threads:
-    """The number of threads of a run, which `between_steps` looks at every few seconds."""
+    """The number of threads of a run, which `between_steps` adjusts every few seconds."""
 
     def __init__(
         self,
@@ -57,7 +57,8 @@ class Threads:
         read: Callable[[], Reading | None] = Reading.take,
         free: float | None = None,
     ) -> None:
-        """most: that pay. cores: that this process may use. say: tells a person of a change. free: cores, now."""
+        """most: the number that still makes steps faster. cores: that this process may use. say: reports a change to
+        the user. free: cores that are free now; None if unknown."""
         self._most = most
         self._cores = cores
         self._say = say
@@ -67,7 +68,7 @@ class Threads:
         self.count = most if free is None else self._wanted(free)
 
     def between_steps(self) -> None:
-        """Take another number of threads where other processes have come or gone."""
+        """Changes the number of threads if other processes have started or ended."""
         if self._before is None or time.monotonic() < self._before.time_s + _WINDOW_S:
             return
         before, self._before = self._before, self._read()
@@ -76,7 +77,7 @@ class Threads:
             return
         wanted = self._wanted(free)
         self._quiet_windows = self._quiet_windows + 1 if wanted > self.count else 0
-        # Going back waits, for a machine that is busy now and then is better taken for busy.
+        # An increase waits, since a machine that is busy now and then is better treated as busy.
         if wanted < self.count or self._quiet_windows >= _QUIET_WINDOWS:
             reason = "other processes are at work" if wanted < self.count else "the machine is quiet again"
             self._set(wanted)
@@ -101,10 +102,10 @@ def threads_for(
     trial: Callable[[], Iterator[object]],
     say: Callable[[str], None],
 ) -> Iterator[Threads]:
-    """The threads of a run whose configuration says `count`; 0 lets it choose, within what pays.
+    """Yields the threads of a run: the configured `count`; for 0, as many as are free and make steps faster.
 
-    What pays is found out once, on `trial`'s steps and the cores that are free then, and written into the run's folder.
-    On CUDA, beside other ranks, and where $OMP_NUM_THREADS is set, torch's own number is taken.
+    The fastest number is measured once, with the steps of `trial` on the cores that are free then, and stored in the
+    run's folder. On CUDA, with several ranks, and if $OMP_NUM_THREADS is set, torch's own number is used.
     """
     before = torch.get_num_threads()
     cores = usable_cores()
@@ -116,7 +117,7 @@ def threads_for(
     most = _written(path)
     if most is None:
         room = cores if free is None else int(free + _SLACK)
-        # Where others leave no core for a second thread, two are taken to pay, as they do mostly.
+        # If no core is free for a second thread, two are assumed to be faster, which they usually are.
         most = best_threads(trial(), most=room) if room > 1 else min(2, cores)
         write_text(path, json.dumps({"threads": most}) + "\n")
     threads = Threads(min(most, cores), cores=cores, say=say, free=free)
@@ -141,9 +142,9 @@ def _free_now(cores: int) -> float | None:
 
 
 def best_threads(steps: Iterator[object], *, most: int) -> int:
-    """The number at which a step takes least time, doubled as long as that pays; too few steps give 1.
+    """Returns the number of threads with the fastest steps, found by doubling; 1 if there are too few steps.
 
-    Steps with one number and with its double take turns, for they need not be alike. The first pair does not count.
+    Steps with a number and with its double alternate, since steps may differ. The first pair does not count.
     """
     count = 1
     while 2 * count <= most:
@@ -155,7 +156,7 @@ def best_threads(steps: Iterator[object], *, most: int) -> int:
             except (StopIteration, RuntimeError):
                 break
             ratios.append(second / first)
-            if ratios[-1] > _HOPELESS:  # somebody else has come
+            if ratios[-1] > _HOPELESS:  # another process has started
                 break
         if len(ratios) < 3 or statistics.median(ratios[1:]) > _MOST_RATIO:
             break
