@@ -1,4 +1,4 @@
-"""The published architectures by name, and how a user's SPEC, a file, a run or such a name, becomes a spec."""
+"""The published architectures by name, and the spec of a user's SPEC, which is a file, a run or such a name."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def published_spec(name: str) -> Spec:
 
 
 def check_is_run(path: Path) -> None:
-    """Raises: DocumentError: a file, where the directory of a run belongs."""
+    """Raises: DocumentError: `path` is a file, not the directory of a run."""
     if path.is_file():
         raise DocumentError(str(path), ["a file; expected the directory of a run"])
 
 
 def find_spec(source: Path) -> Spec:
-    """The spec in a file, of a run directory, or published under a name; what exists as a path comes first.
+    """Returns the spec in a file, of a run directory, or published under a name; an existing path takes precedence.
 
-    Raises: ArchitectureError, with the source as it was typed: there is no such spec, or it breaks its rules.
+    Raises: ArchitectureError, naming the source as it was typed: there is no such spec, or it is invalid.
     """
     makes_it = f"`enas search --run {shlex.quote(str(source))}` makes it"
     if source.is_dir():
-        # A run that trains a given spec, and has searched for none, holds it there.
+        # A run that trains a given spec without a search contains only retrain/spec.json.
         path = next((one for one in _specs_of(source) if one.exists()), source / "spec.json")
         if not path.exists():
             raise ArchitectureError(str(path), [f"no such file; {makes_it}"])
@@ -55,7 +55,7 @@ def find_spec(source: Path) -> Spec:
 
 
 def is_retraining_outdated(run: Path) -> bool:
-    """Whether what a run has retrained is another network than its spec.json, which a later search or derivation chose.
+    """Whether a run's retrained network differs from its spec.json, because a later search or derivation replaced it.
 
     Raises: ArchitectureError: as `find_spec`.
     """
@@ -64,7 +64,7 @@ def is_retraining_outdated(run: Path) -> bool:
 
 
 def _specs_of(run: Path) -> tuple[Path, Path]:
-    """Of what a run has chosen, and of what it has retrained."""
+    """The paths of the spec that a run has chosen, and of the spec that it has retrained."""
     return run / "spec.json", run / "retrain" / "spec.json"
 
 
