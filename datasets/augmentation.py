@@ -1,7 +1,7 @@
-"""Augmentation of a batch of images on its device, each image drawing for itself.
+"""Augmentation of a batch of images on its device, with separate random values for each image.
 
-What is drawn comes from a numpy generator on the CPU, so that a step looks the same on every device; what is done with
-it are a few operations on the whole batch.
+The random values come from a numpy generator on the CPU, so that a step is the same on every device; a few operations
+on the whole batch apply them.
 """
 
 # B batch, H W C an image's height, width and channels
@@ -23,53 +23,61 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 class AugmentationError(ValueError):
-    """An augmentation that cannot be done."""
+    """An augmentation that is invalid or cannot be applied."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a batch of training images, in the order of these fields; each image draws for itself."""
+    """The augmentation of training images, with separate random values for each image.
+
+    Applied in the order of these fields, except that the shear comes before the rotation.
+    """
 
     crop_padding: int = 0
-    """Pixels added on every side before a window of the image's size is cut at random, at most the image's larger side,
-    or, of black ones, one less than its smaller side; 0: no crop."""
+    """Pixels added to every side before a window of the image's size is cut at random; at most the larger side of the
+    image, or, with a black border, its smaller side minus 1; 0: no crop."""
     crop_border: Literal["mirrored", "black"] = "mirrored"
-    """What these pixels are: the image, mirrored at its border, or black, which photographs have not at theirs."""
+    """The added pixels: the image mirrored at its border, or black, which photographs do not have at their borders."""
     flip: bool = False
     """Mirror left to right with probability one half."""
     trivial_augment: bool = False
     """One of 14 operations at a random strength, see `trivial_augment`. Source: Müller and Hutter 2021,
     arXiv:2103.10158."""
     resized_crop: float = 0.0
-    """Least share of the area, above 0 and up to 1, of a window that is brought to the image's size, with an aspect of
-    3/4 to 4/3 times the image's; 0: none. For photographs: 0.08. Source: Szegedy et al. 2015, arXiv:1409.4842."""
+    """Least share of the image's area, above 0 and up to 1, of a window that is resized to the image's size; its aspect
+    is 3/4 to 4/3 times the image's; 0: none. For photographs: 0.08. Source: Szegedy et al. 2015, arXiv:1409.4842."""
     rotation: float = 0.0
-    """Greatest angle either way, in degrees; what lies outside the image is black, and between pixels is interpolated,
-    as with the next two. Source: Simard et al. 2003, "Best practices for convolutional neural networks"."""
+    """Greatest angle in either direction, in degrees. Here and in the next two, the area outside the image is black and
+    values between pixels are interpolated. Source: Simard et al. 2003, "Best practices for convolutional neural
+    networks"."""
     shear: float = 0.0
-    """Greatest angle by which upright lines lean either way, in degrees below 90."""
+    """Greatest angle by which vertical lines lean in either direction, in degrees below 90."""
     scale: float = 0.0
-    """Greatest enlargement beyond 1, and reduction: the factor is from 1 / (1 + scale) to 1 + scale."""
+    """Greatest enlargement or reduction: the factor is from 1 / (1 + scale) to 1 + scale."""
     brightness: float = 0.0
-    """Greatest change of the factor 1 on pixels. Source of this and the next two: Howard 2013, arXiv:1312.5402."""
+    """Greatest deviation from 1 of the factor on pixels. Source of this and the next two: Howard 2013,
+    arXiv:1312.5402."""
     contrast: float = 0.0
-    """Greatest change of the factor 1 on pixels' difference from the image's mean grey."""
+    """Greatest deviation from 1 of the factor on the difference between pixels and the image's mean grey."""
     colour: float = 0.0
-    """Greatest change of the factor 1 on pixels' difference from their own grey; without effect on grey images."""
+    """Greatest deviation from 1 of the factor on the difference between pixels and their own grey; without effect on
+    grey images."""
     cutout: int = 0
-    """Side in pixels of a square set to the mean (zero after normalisation), its centre uniform over the image and its
-    parts outside dropped; 0: no cutout. Source: DeVries and Taylor 2017, arXiv:1708.04552."""
+    """Side in pixels of a square set to the mean (zero after normalisation); its centre is uniform over the image, and
+    parts outside the image are ignored; 0: no cutout. Source: DeVries and Taylor 2017, arXiv:1708.04552."""
     erase_prob: float = 0.0
-    """Probability with which a rectangle of the image is replaced by noise, normal and of the data's variance; its
-    area, its aspect and its place are drawn as in Zhong et al. 2017, arXiv:1708.04896."""
+    """Probability that normal noise with the variance of the data replaces a rectangle of the image; its area, aspect
+    and place are drawn as in Zhong et al. 2017, arXiv:1708.04896."""
     erase_area: float = 0.33
     """Greatest share of the image that is erased; the least is 0.02."""
     mixup: float = 0.0
-    """α of the Beta distribution of an image's share in a mean with another of its batch, whose label counts alike; 0:
-    none. Source: Zhang et al. 2018, arXiv:1710.09412; there 1 on small images, 0.2 on photographs."""
+    """α of the Beta distribution of an image's share in the mean with another image of the batch; labels are mixed with
+    the same share; 0: none. Source: Zhang et al. 2018, arXiv:1710.09412; there 1 on small images, 0.2 on
+    photographs."""
     cutmix: float = 0.0
-    """α of the Beta distribution of the share of an image that is not replaced by a rectangle of another of its batch;
-    0: none. An image takes part in one of mixup and cutmix. Source: Yun et al. 2019, arXiv:1905.04899; there 1."""
+    """α of the Beta distribution of the share of an image that remains, while a rectangle of another image of the batch
+    replaces the rest; 0: none. Each image undergoes either mixup or cutmix. Source: Yun et al. 2019, arXiv:1905.04899;
+    there 1."""
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
@@ -83,12 +91,12 @@ class Augmentation:
             raise AugmentationError("crop_padding and resized_crop exclude each other; set one of them to 0")
 
     def check(self, *, image_shape: Sequence[int], num_classes: int) -> None:
-        """Raises: AugmentationError: it cannot be done to such images [H, W, C], or of so few classes."""
+        """Raises: AugmentationError: it cannot be applied to images of this shape [H, W, C], or to so few classes."""
         height, width, _ = image_shape
         if self.cutout > max(height, width):
             raise AugmentationError(f"cutout is {self.cutout}, larger than the pictures of {height}×{width}")
-        # Of a smaller padding than the smaller side every crop shows a part of the picture. A mirrored border shows the
-        # picture, too, and pictures of one row are padded as others.
+        # With a padding below the smaller side, every crop contains a part of the picture. A mirrored border contains
+        # the picture too, so even pictures of a single row can be padded like others.
         is_black = self.crop_border == "black"
         most = min(height, width) - 1 if is_black else max(height, width)
         if self.crop_padding > most:
@@ -101,7 +109,7 @@ class Augmentation:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether every epoch shows an image as it is."""
+        """Whether images stay unchanged in every epoch."""
         return self == Augmentation(erase_area=self.erase_area, crop_border=self.crop_border)
 
     @property
@@ -127,10 +135,10 @@ _RANGES = {
 
 
 def draw(generator: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]) -> Tensor:
-    """What each image of a batch of `shape` [B, H, W, C] draws: int64 [10, B].
+    """Draws the random choices for each image of a batch of `shape` [B, H, W, C]: int64 [10, B].
 
-    By rows: the crop's top and left, mirrored or not, the cutout's top and left, the erased rectangle's top, left,
-    height and width (0 where nothing is erased), and where its noise begins.
+    Rows: the crop's top and left, mirrored or not, the cutout's top and left, the erased rectangle's top, left, height
+    and width (both 0 if nothing is erased), and the start of its noise in `draw_noise`.
     """
     batch, height, width, channels = shape
     offsets = 2 * augmentation.crop_padding + 1
@@ -153,15 +161,15 @@ def draw(generator: np.random.Generator, augmentation: Augmentation, shape: Sequ
 
 
 def draw_noise(generator: np.random.Generator, shape: Sequence[int]) -> Tensor:
-    """The noise of an epoch, float32 [2*H*W*C]: an image takes a run of H*W*C of it, from where it drew on."""
+    """Draws the noise of an epoch, float32 [2*H*W*C]; an image uses a run of H*W*C values from its drawn start."""
     return torch.from_numpy(generator.standard_normal(2 * int(np.prod(shape)), dtype=np.float32))
 
 
 def crop_and_flip(pixels: Tensor, choices: Tensor, augmentation: Augmentation) -> Tensor:
-    """uint8 [B, H, W, C], the same shape after.
+    """Crops and mirrors images uint8 [B, H, W, C]; the shape stays the same.
 
-    Plain and mirrored images stand padded in one buffer; a row of a result is a run of W*C of its bytes, so whatever
-    was drawn, a batch is one gather of B*H runs: 0.23 ms for 128 images 32×32×3 on two cores.
+    One buffer contains the plain and the mirrored images, padded; each row of a result is a run of W*C of its bytes. So
+    a batch is always one gather of B*H runs: 0.23 ms for 128 images 32×32×3 on two cores.
     """
     batch, height, width, channels = pixels.shape
     padding = augmentation.crop_padding
@@ -182,7 +190,7 @@ def crop_and_flip(pixels: Tensor, choices: Tensor, augmentation: Augmentation) -
 
 
 def _mirror_at_border(padded: Tensor, padding: int, *, axis: int) -> None:
-    """Write what lies within the first and the last `padding` places of an axis: the picture, mirrored."""
+    """Write the picture, mirrored at its border, to the first and the last `padding` places of an axis."""
     first, last = padding, padded.shape[axis] - padding - 1
     for away in range(1, padding + 1):
         back = min(away, last - first)
@@ -216,5 +224,5 @@ def inside(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Ten
 
 
 def _runs(values: Tensor, length: int) -> Tensor:
-    """The run of `length` that starts at each place of `values` [N]: a view [N - length + 1, length]."""
+    """Returns the runs of `length` that start at each place of `values` [N], as a view [N - length + 1, length]."""
     return values.as_strided((len(values) - length + 1, length), (1, 1))

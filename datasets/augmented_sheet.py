@@ -1,4 +1,4 @@
-"""Images as training shows them, on one sheet: under one augmentation, or under each kind there is, one a row."""
+"""A sheet of augmented images, as training shows them: with one augmentation, or a row for each kind."""
 
 # B images of the sheet, H W C an image
 
@@ -25,7 +25,7 @@ _MOST_ROWS = 20
 
 
 def augmentation_of(assignments: Sequence[str]) -> Augmentation:
-    """The augmentation that KEY=VALUE pairs make, with keys as `enas retrain --set` has them, or without their tables.
+    """Returns the augmentation of KEY=VALUE pairs, with keys as in `enas retrain --set`, or without their prefix.
 
     Raises: DocumentError: an unknown key, or a value of the wrong type or out of range.
     """
@@ -44,10 +44,10 @@ def augmentation_of(assignments: Sequence[str]) -> Augmentation:
 def augmented_sheet(
     store: ImageStore, split: str, *, augmentation: Augmentation | None, num_columns: int
 ) -> Image.Image:
-    """A row for each class: its first image as it is, and augmented. Without an augmentation, a row for each kind that
-    such images take.
+    """Draws a row for each class, at most 20: its first image, unchanged and augmented. Without an augmentation, a row
+    for each kind that can be applied to these images.
 
-    Raises: AugmentationError: it cannot be done to these images. StoreError: the store has no such split.
+    Raises: AugmentationError: it cannot be applied to these images. StoreError: the store has no such split.
     """
     labels = store.labels(split)
     classes = np.unique(labels)
@@ -57,7 +57,7 @@ def augmented_sheet(
         several = [found[number] for number in np.resize(first, num_columns).tolist()]
         rows = [("as they are", several)]
         for name, kind in kinds(store.image_shape).items():
-            with suppress(AugmentationError):  # a kind that these images are too small for, or too alike
+            with suppress(AugmentationError):  # the images are too small, or have too few classes
                 rows.append((name, _augmented(several, kind, store)))
         return draw_rows(rows, image_shape=store.image_shape)
     shown, num_views = first[:_MOST_ROWS], max(1, num_columns - 1)
@@ -71,7 +71,7 @@ def augmented_sheet(
 
 
 def kinds(image_shape: tuple[int, int, int]) -> dict[str, Augmentation]:
-    """Each kind of augmentation alone, at a usual strength for images [H, W, C], by its settings."""
+    """Returns settings as text -> augmentation: each kind alone, with a usual strength for images [H, W, C]."""
     side = min(image_shape[:2])
     alone = [
         Augmentation(crop_padding=max(1, side // 8)),
@@ -97,7 +97,7 @@ def kinds(image_shape: tuple[int, int, int]) -> dict[str, Augmentation]:
 
 
 def _augmented(pictures: Sequence[np.ndarray], augmentation: Augmentation, store: ImageStore) -> list[np.ndarray]:
-    """The pictures uint8 [H, W, C], as a training would show them in one batch."""
+    """Returns the pictures uint8 [H, W, C] as training would show them in one batch."""
     augmentation.check(image_shape=store.image_shape, num_classes=len(store.classes))
     mean, std = (torch.tensor(values, dtype=torch.float32) for values in (store.mean, store.std))
 

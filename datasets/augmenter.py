@@ -1,7 +1,7 @@
-"""An epoch's augmentation: all that its batches draw, and the order in which it is done to one of them.
+"""The augmentation of an epoch: the random values of all its batches, and the order of operations on a batch.
 
-All is drawn at once, on the CPU, for a copy to the device at every step would wait there for the step before. Each kind
-draws from a stream of its own, so that one changes nothing of another.
+All values are drawn at once on the CPU, because a copy to the device at every step would wait for the step before. Each
+kind draws from its own random stream, so that one kind does not change the values of another.
 """
 
 # B batch, H W C an image's height, width and channels, K classes
@@ -25,7 +25,7 @@ _Draw = Callable[[np.random.Generator, Augmentation, Sequence[int]], Tensor]
 
 
 class Augmenter:
-    """Augments the batches of one epoch, by their numbers."""
+    """Augments the batches of one epoch, given the number of their step."""
 
     def __init__(
         self,
@@ -62,9 +62,9 @@ class Augmenter:
         ]
 
     def images(self, pixels: Tensor, step: int, *, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-        """A batch uint8 [B, H, W, C], augmented but not mixed: float32 [B, C, H, W].
+        """Augments a batch uint8 [B, H, W, C] without mixing it; returns float32 [B, C, H, W].
 
-        normalise: from pixels of any type, 0 to 255, to images in channels_last memory.
+        normalise: maps pixels of any type, 0 to 255, to images in channels_last memory.
         """
         augmentation, here = self._augmentation, self._here(step)
         choices = self._choices[:, here]
@@ -83,7 +83,7 @@ class Augmenter:
         return images
 
     def mixed(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Images and labels int64 [B] as they are learnt: where they are mixed, labels are shares float32 [B, K]."""
+        """Mixes images and labels int64 [B] if the augmentation does; mixed labels are shares float32 [B, K]."""
         if self._mixing is None:
             return images, labels
         return mix(images, labels, self._mixing[:, self._here(step)], num_classes=self._num_classes)

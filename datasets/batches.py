@@ -1,8 +1,8 @@
-"""Batches of images on a device: kept there as bytes, augmented there a batch at a time.
+"""Batches of images on a device: kept there as bytes, augmented there one batch at a time.
 
-A split that fits the memory budget lies on the device whole; a larger one streams through a buffer of random chunks
-that a thread reads ahead. Nothing random is remembered: an epoch's order and a step's augmentation are functions of
-(seed, epoch, step), drawn on the CPU, so an epoch can start at any step, and looks the same on every device.
+A split that fits the memory budget is on the device as a whole; a larger split streams through a buffer of random
+chunks that a thread reads ahead. There is no random state: the order of an epoch and the augmentation of a step are
+functions of (seed, epoch, step), drawn on the CPU, so an epoch can start at any step and is the same on every device.
 """
 
 # N images of the split, B batch, H W C an image's height, width and channels, K classes
@@ -50,7 +50,7 @@ class ImageBatches:
         device: torch.device | str,
         memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
     ) -> ImageBatches:
-        """Bring a split to the device if its pixels fit the budget, else stream it within the budget.
+        """Load a split onto the device if its pixels fit the budget, else stream it within the budget.
 
         Raises: StoreError: the store has no such split, or is damaged.
         """
@@ -70,7 +70,7 @@ class ImageBatches:
     def order(
         self, *, batch_size: int, seed: int, epoch: int, shuffle: bool = True, drop_last: bool = False
     ) -> np.ndarray:
-        """The numbers of the images [N] in the order in which an epoch shows them."""
+        """The indices of the images [N] in the order in which an epoch shows them."""
         order = self._images.order(numpy_generator(seed, "order", epoch) if shuffle else None, batch_size)
         return order[: self.num_steps(batch_size, drop_last) * batch_size] if drop_last else order
 
@@ -85,10 +85,10 @@ class ImageBatches:
         drop_last: bool = False,
         start_step: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in batches, from `start_step` on as if the steps before it had been taken.
+        """Yields every image once, in batches; from `start_step` on, the batches are the same as in a whole epoch.
 
         Returns: images float32 [B, C, H, W], normalised, channels_last; labels int64 [B], or shares of the classes
-        float32 [B, K] where the augmentation mixes images.
+        float32 [B, K] if the augmentation mixes images.
         """
         order = self.order(batch_size=batch_size, seed=seed, epoch=epoch, shuffle=shuffle, drop_last=drop_last)
         labels = self._labels[torch.from_numpy(order).to(self._labels.device)]
@@ -118,7 +118,7 @@ class ImageBatches:
         return self._normalise(self._images.pick(numbers.numpy())), self._labels[numbers.to(self._labels.device)]
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, H, W, C], 0 to 255 -> float32 [B, C, H, W], channels_last: the memory stays as it was."""
+        """Pixels [B, H, W, C], 0 to 255 -> float32 [B, C, H, W], channels_last: the memory layout is unchanged."""
         rows = pixels.flatten(2)  # [B, H, W*C]
         rows = (rows if rows.is_floating_point() else rows.float()).mul_(self._scale).add_(self._shift)
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
@@ -165,10 +165,10 @@ class _Resident:
 
 
 class _Streaming:
-    """Pixels in the store's file, read by chunks into a buffer that mixes many of them.
+    """Pixels in the store's file, read chunk by chunk into a buffer that mixes many chunks.
 
-    The file's chunks come in random order, and inside a buffer's length of that order all images are shuffled together.
-    While one buffer is handed out the next is read. The budget is for three: in use, being read, and changing hands.
+    The file's chunks are in random order, and all images of one buffer are shuffled together. The next buffer is read
+    while one is handed out. The budget covers three buffers: in use, being read, and changing hands.
     """
 
     def __init__(self, store: ImageStore, split: str, *, device: torch.device, memory_budget_bytes: int) -> None:

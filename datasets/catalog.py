@@ -1,7 +1,7 @@
 """The data sets known by name, where each comes from, and where its store lies.
 
-A name is that of an embedded set, of one that can be fetched, or of one that a person imported; a path to an .h5 file
-serves everywhere a name does. Stores that are not embedded lie in the data folder.
+A name belongs to an embedded data set, to one that can be fetched, or to one that a user imported; a path to an .h5
+file can replace a name everywhere. Stores that are not embedded are in the data folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EMBEDDED = Path(__file__).parent / "embedded"
 
 @dataclass(frozen=True)
 class Remote:
-    """Where a data set's originals are published, and how they become a store."""
+    """The published originals of a data set, and the function that builds a store from them."""
 
     files: tuple[RemoteFile, ...]
     build: Callable[[Path, Path], None]
@@ -80,12 +80,12 @@ def entries() -> tuple[Entry, ...]:
 
 
 def imported() -> tuple[str, ...]:
-    """Names of the stores in the data folder that are not known by name: a person's own."""
+    """Names of the user's own stores: those in the data folder that are not in the catalogue."""
     return tuple(sorted(path.stem for path in data_folder().glob("*.h5") if path.stem not in _ENTRIES))
 
 
 def data_folder() -> Path:
-    """Where stores that are not embedded lie: $ENAS_DATA, else $XDG_DATA_HOME/enas, else ~/.local/share/enas."""
+    """The folder of stores that are not embedded: $ENAS_DATA, else $XDG_DATA_HOME/enas, else ~/.local/share/enas."""
     if folder := os.environ.get("ENAS_DATA"):
         return Path(folder)
     if folder := os.environ.get("XDG_DATA_HOME"):
@@ -94,14 +94,14 @@ def data_folder() -> Path:
 
 
 def store_path(name: str) -> Path:
-    """Where the store called `name` lies or would lie."""
+    """The path of the store called `name`, which may not exist."""
     entry = _ENTRIES.get(name)
     folder = _EMBEDDED if entry and entry.remote is None else data_folder()
     return folder / f"{name}.h5"
 
 
 def locate(name_or_path: str) -> Path:
-    """The store's file, which exists.
+    """Returns the path of an existing store.
 
     Raises: StoreError: no data set has that name, it is not fetched yet, or there is no such file.
     """
@@ -120,9 +120,9 @@ def locate(name_or_path: str) -> Path:
 
 
 def check_is_here(name_or_path: str, *, named_by: str) -> None:
-    """Of a name that a run, a spec or a model holds: where its store has gone, nobody has mistyped it.
+    """Check that the data set of a run, a spec or a model exists; nobody has mistyped its name, so it must be restored.
 
-    Args: named_by: the sentence that the name ends, as "runs/pets was trained on".
+    Args: named_by: the beginning of the message, before the name, such as "runs/pets was trained on".
     Raises: StoreError: there is no such store.
     """
     if _is_path(name_or_path):
@@ -148,7 +148,7 @@ def load(name_or_path: str) -> ImageStore | TextStore:
 
 
 def load_images(name_or_path: str) -> ImageStore:
-    """The image store that a name or a path stands for. Raises: StoreError: as `load`, or it holds text."""
+    """Returns the image store with that name or path. Raises: StoreError: as `load`, or it contains text."""
     store = load(name_or_path)
     if not isinstance(store, ImageStore):
         raise StoreError(f"{name_or_path} holds text, but images are needed")
@@ -156,7 +156,7 @@ def load_images(name_or_path: str) -> ImageStore:
 
 
 def load_text(name_or_path: str) -> TextStore:
-    """The text store that a name or a path stands for. Raises: StoreError: as `load`, or it holds images."""
+    """Returns the text store with that name or path. Raises: StoreError: as `load`, or it contains images."""
     store = load(name_or_path)
     if not isinstance(store, TextStore):
         raise StoreError(f"{name_or_path} holds images, but text is needed")
@@ -166,10 +166,11 @@ def load_text(name_or_path: str) -> TextStore:
 def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, force: bool = False) -> Path:
     """Build the store of a data set known by name, from its published originals.
 
-    Args: originals: a folder that holds them; by default they are downloaded, and removed once the store is whole.
-        out: the store's path; by default its place in the data folder. force: replace what stands there.
+    Args: originals: the folder of the originals; by default they are downloaded, and removed once the store is
+        complete. out: the store's path; by default in the data folder. force: replace an existing file.
     Returns: the store's path.
-    Raises: StoreError: no such set, it is embedded or here already, the network fails, or the originals are damaged.
+    Raises: StoreError: the name is unknown, the set is embedded or exists already, the network fails, or the originals
+        are damaged.
     """
     fetchable = [entry.name for entry in entries() if entry.remote]
     entry = _ENTRIES.get(name)
@@ -187,11 +188,11 @@ def fetch(name: str, *, originals: Path | None = None, out: Path | None = None, 
         entry.remote.build(downloads, out)
         for file in received:
             file.unlink()
-        with suppress(OSError):  # it may hold what somebody else has put there
+        with suppress(OSError):  # it may contain files that are not ours
             downloads.rmdir()
     return out
 
 
 def is_known(name: str) -> bool:
-    """Whether the name belongs to a data set of the catalogue, so that a person's own may not take it."""
+    """Whether the name belongs to a data set of the catalogue, so that a user's own data set cannot have it."""
     return name in _ENTRIES

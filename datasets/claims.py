@@ -1,4 +1,4 @@
-"""The right to write a store: one process at a time, which leaves nothing behind however it ends."""
+"""The exclusive right to write a store: one process at a time, with no files left behind however it ends."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from foundation.locks import try_lock
 T = TypeVar("T")
 
 _LEFT_OVER = re.compile(r"\.(.+\.h5)\.([0-9a-f]{8}\.tmp|lock)")
-"""What `whole_file` calls a store that is not whole yet, and the lock beside it."""
+"""The names of an unfinished store of `whole_file`, and of the lock beside a store."""
 
 
 @contextmanager
 def claimed(path: Path, *, force: bool) -> Iterator[None]:
-    """Hold the store's place for the block, in which SIGTERM ends the program as Ctrl-C does: everything is tidied up.
+    """Hold a store's lock during the block, in which SIGTERM ends the program with a clean-up, as Ctrl-C does.
 
-    What killed imports have left in the folder is removed first.
-    Raises: StoreError: another process writes the store, or one stands there and nobody said to replace it.
+    Files that killed imports left in the folder are removed first.
+    Raises: StoreError: another process is writing the store, the store exists and `force` is not set, or the folder
+        cannot be written.
     """
     refuse_existing(path, force=force)
-    path = Path(os.path.realpath(path))  # a link's store is written where the link leads
+    path = Path(os.path.realpath(path))  # the target of a link is written, not the link
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _try_lock(path)
@@ -39,7 +40,7 @@ def claimed(path: Path, *, force: bool) -> Iterator[None]:
     if lock is None:
         raise StoreError(f"{path}: another import or fetch is writing it; wait for its end")
     try:
-        # The one before may have finished between our first look and the lock.
+        # The previous writer may have finished between our first check and the lock.
         refuse_existing(path, force=force)
         _sweep(path.parent, own=path.name)
         with _ended_by_sigterm():
@@ -49,13 +50,13 @@ def claimed(path: Path, *, force: bool) -> Iterator[None]:
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raises: StoreError: something stands at `path`, and nobody said to replace it."""
+    """Raises: StoreError: `path` exists, and `force` is not set."""
     if path.exists() and not force:
         raise StoreError(f"{path}: is there already; --force replaces it")
 
 
 def _sweep(folder: Path, *, own: str) -> None:
-    """Remove temporary stores and locks whose writer is gone: one that lives holds its lock."""
+    """Remove temporary stores and locks whose writer has ended; a running writer holds its lock."""
     left_over = [match[1] for path in folder.iterdir() if (match := _LEFT_OVER.fullmatch(path.name))]
     for name in dict.fromkeys([own, *left_over]):
         lock = None if name == own else _try_lock(folder / name)
@@ -67,7 +68,7 @@ def _sweep(folder: Path, *, own: str) -> None:
             _unlock(folder / name, lock)
 
 
-# --- locks, which the system takes from a process that dies ----------------------------------------------------------
+# --- locks, which the system releases when a process dies ------------------------------------------------------------
 
 
 def _lock_path(path: Path) -> Path:
@@ -75,11 +76,11 @@ def _lock_path(path: Path) -> Path:
 
 
 def _try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock of a store; None if another process holds it. Raises: OSError."""
+    """Returns a descriptor that holds the lock of a store; None if another process holds it. Raises: OSError."""
     lock = _lock_path(path)
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        # On a file system without locks the rename at the end is all the order there is.
+        # On a file system without locks, only the rename at the end orders the writers.
         if try_lock(descriptor) == "in use":
             os.close(descriptor)
             return None
@@ -88,7 +89,7 @@ def _try_lock(path: Path) -> int | None:
                 return descriptor
         except FileNotFoundError:
             pass
-        os.close(descriptor)  # its owner has just removed it: the next one at that path is the lock
+        os.close(descriptor)  # its owner has just removed it: try the next file at that path
 
 
 def _unlock(path: Path, descriptor: int) -> None:
@@ -98,7 +99,7 @@ def _unlock(path: Path, descriptor: int) -> None:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit, so that every `finally` on the way out is run."""
+    """SIGTERM raises SystemExit in the block, so that every `finally` runs; no effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,9 +115,9 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 class DeferredSignals:
-    """In the block SIGINT and SIGTERM wait for its end: HDF5 loses what a handler raises while it calls back.
+    """Defers SIGINT and SIGTERM to the end of the block: HDF5 loses an exception that a handler raises in a callback.
 
-    Without effect outside the main thread, where no handler is ever called.
+    Has no effect outside the main thread, where handlers are never called.
     """
 
     def __init__(self) -> None:
@@ -138,7 +139,7 @@ class DeferredSignals:
         self._handle()
 
     def handled_between(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; while one is made signals are handled at once."""
+        """Yields the same items; signals are handled immediately while an item is produced."""
         iterator = iter(items)
         while True:
             self._is_open = True

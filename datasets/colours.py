@@ -1,7 +1,7 @@
-"""What changes the colours of pictures and leaves everything where it is, a batch at once.
+"""Operations that change the colours of a batch of pictures, but not the position of pixels.
 
-Pictures are float32 [B, H, W, C], 0 to 255, and stay so. Grey ones have one channel. What each does is Pillow's
-`ImageEnhance` or `ImageOps`, without rounding in between.
+Pictures and results are float32 [B, H, W, C], 0 to 255; grey pictures have one channel. Each operation equals Pillow's
+in `ImageEnhance` or `ImageOps`, without rounding in between.
 """
 
 # B batch, H W C a picture's height, width and channels
@@ -22,7 +22,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def recolours(augmentation: Augmentation) -> bool:
-    """Whether factors are drawn at all."""
+    """Whether the augmentation draws factors."""
     return any((augmentation.brightness, augmentation.contrast, augmentation.colour))
 
 
@@ -33,7 +33,7 @@ def draw_factors(generator: np.random.Generator, augmentation: Augmentation, sha
 
 
 def recolour(pixels: Tensor, factors: Tensor, augmentation: Augmentation) -> Tensor:
-    """Brightness, contrast and colour in turn, each by its factors [3, B] unless the augmentation leaves it alone."""
+    """Changes brightness, then contrast, then colour by factors [3, B], except those that the augmentation omits."""
     for change, bound, factor in (
         (brighten, augmentation.brightness, factors[0]),
         (stretch, augmentation.contrast, factors[1]),
@@ -45,22 +45,25 @@ def recolour(pixels: Tensor, factors: Tensor, augmentation: Augmentation) -> Ten
 
 
 def brighten(pixels: Tensor, factor: Tensor) -> Tensor:
-    """factor: [B], 0 for black."""
+    """Changes the brightness. factor: [B]; 0 gives black."""
     return (pixels * _each(factor)).clamp_(0, 255)
 
 
 def stretch(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Contrast. factor: [B], 0 for the mean grey."""
+    """Changes the contrast. factor: [B]; 0 gives the mean grey."""
     return _blend(_grey(pixels).mean((1, 2, 3), keepdim=True), pixels, factor)
 
 
 def saturate(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Colour. factor: [B], 0 for grey."""
+    """Changes the saturation. factor: [B]; 0 gives grey."""
     return pixels if pixels.shape[3] == 1 else _blend(_grey(pixels), pixels, factor)
 
 
 def sharpen(pixels: Tensor, factor: Tensor) -> Tensor:
-    """factor: [B], 0 for a blurred picture, in which a pixel has 5 parts and its neighbours one; the border stays."""
+    """Changes the sharpness; the border stays unchanged.
+
+    factor: [B]; 0 gives a blurred picture, in which a pixel has weight 5 and each of its 8 neighbours weight 1.
+    """
     planes = pixels.permute(0, 3, 1, 2)
     blurred = planes.clone()
     if min(planes.shape[2:]) > 2:
@@ -76,19 +79,19 @@ def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
 
 
 def solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is not below a threshold [B]."""
+    """Invert the values at or above a threshold [B]."""
     return torch.where(pixels < _each(threshold), pixels, 255 - pixels)
 
 
 def autocontrast(pixels: Tensor) -> Tensor:
-    """Stretch each channel to 0 to 255; one of a single value stays."""
+    """Stretch each channel to the range 0 to 255; a channel with a single value stays unchanged."""
     low, high = pixels.amin((1, 2), keepdim=True), pixels.amax((1, 2), keepdim=True)
     span = high - low
     return torch.where(span > 0, (pixels - low) * (255 / span.clamp_min(1e-6)), pixels)
 
 
 def equalize(pixels: Tensor) -> Tensor:
-    """Give each channel of whole numbers as many pixels of each value as can be."""
+    """Equalise the histogram of each channel of whole numbers."""
     batch, height, width, channels = pixels.shape
     values = pixels.permute(0, 3, 1, 2).reshape(batch * channels, height * width).long()
     counts = values.new_zeros(batch * channels, 256).scatter_add_(1, values, torch.ones_like(values))

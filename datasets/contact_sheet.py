@@ -1,4 +1,4 @@
-"""A few images of each class on one sheet, for a person to see what a network will see."""
+"""A sheet with a few images of each class, which shows what a network will see."""
 
 # K classes, H W C an image
 
@@ -14,14 +14,14 @@ from datasets.store import ImageStore
 from foundation.text import printable
 
 _SMALLEST, _LARGEST = 64, 128
-"""Pixels of a tile's longer side: small images are enlarged by whole factors, so that their pixels are seen."""
+"""Bounds of a tile's longer side, pixels: small images are enlarged by whole factors, so that pixels are visible."""
 _GAP, _FONT_SIZE, _LONGEST_NAME = 6, 16, 24
 _BACKGROUND, _INK = "#808080", "white"
-"""Grey, beside which both black and white borders show."""
+"""Grey, on which both black and white borders are visible."""
 
 
 def contact_sheet(store: ImageStore, split: str, *, num_columns: int, max_classes: int = 100) -> Image.Image:
-    """One row for each class with images in the split, under its name: its first images, as many as columns.
+    """Draws a row for each class with images in the split: its name, and below it its first `num_columns` images.
 
     Raises: StoreError: the store has no such split, or is damaged.
     """
@@ -38,7 +38,7 @@ def contact_sheet(store: ImageStore, split: str, *, num_columns: int, max_classe
 
 
 def draw_rows(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, image_shape: tuple[int, int, int]) -> Image.Image:
-    """A sheet of images uint8 [H, W, C], each row under its title."""
+    """Draws a sheet of images uint8 [H, W, C], each row below its title."""
     width, height = _tile_size(image_shape)
     font = ImageFont.load_default(_FONT_SIZE)
     line = _FONT_SIZE + _GAP

@@ -1,8 +1,10 @@
-"""A store back as plain files: a folder of pictures with their labels, or of texts. Importing it gives the same again,
-with the classes in the order of their names; how pictures were resized is not in the files.
+"""Exports a store as plain files: a folder of pictures with their labels, or of texts.
+
+Importing the folder gives the same data again, with the classes ordered by name; the files do not record how pictures
+were resized.
 
 FOLDER/<split>/<class>/<number>.png, FOLDER/metadata.csv      images
-FOLDER/<split>.txt                                            text, in the form that its tokens keep
+FOLDER/<split>.txt                                            text, which gives the same tokens again
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ _TABLE = "metadata.csv"
 
 
 def export(store: ImageStore | TextStore, folder: Path, *, on_step: Callable[[], object] = lambda: None) -> None:
-    """Write the folder, whole or not at all. on_step: called once an image.
+    """Write the folder atomically. on_step: called once per image.
 
-    Raises: StoreError: something stands there already, the store is damaged, or the disk is full.
+    Raises: StoreError: the path exists already, the store is damaged, or the disk is full.
     """
     with _new_folder(folder) as temporary:
         if isinstance(store, TextStore):
@@ -72,14 +74,14 @@ def _save(folder: Path, item: tuple[str, np.ndarray]) -> None:
 
 
 def _folder_name(class_name: str) -> str:
-    """A name that every file system takes, different for different classes: `a/b` is `a%2Fb`."""
+    """Returns a folder name that every file system accepts, different for different classes: `a/b` gives `a%2Fb`."""
     kept = "".join(c if c.isprintable() and c not in '/\\:*?"<>|%' else quote(c, safe="") for c in class_name)
     return f"%2E{kept[1:]}" if kept.startswith(".") else kept or "%"
 
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder, which takes its name when the block ends well and is gone when it does not."""
+    """Yields a temporary folder; renames it to `folder` if the block succeeds, else removes it."""
     if folder.exists():
         raise StoreError(f"{folder}: is there already; give a name that is free")
     try:

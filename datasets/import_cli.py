@@ -163,7 +163,7 @@ def import_command(
 
 
 def _mirroring(store: ImageStore) -> str:
-    """What training will do about left and right, in a line."""
+    """Returns a line that reports whether training will mirror the pictures, and why."""
     found = look_alikes(store)
     if found is None:
         return (
@@ -175,7 +175,7 @@ def _mirroring(store: ImageStore) -> str:
 
 
 def _check_form(source: Path) -> None:
-    """Raises: StoreError: a file that holds neither pictures nor labels that are read here."""
+    """Raises: StoreError: the source is a file, but neither a table nor a ZIP archive."""
     suffix = source.suffix.lower()
     if source.is_file() and suffix not in (*SUFFIXES, ".zip"):
         if suffix in _PACKED:
@@ -184,7 +184,7 @@ def _check_form(source: Path) -> None:
 
 
 def _is_text(source: Path) -> bool:
-    """Whether it can be nothing but text: a .txt file, or a folder of such files alone."""
+    """Whether the source can only be text: a .txt file, or a folder that contains only .txt files."""
     if source.is_dir():
         inside = [entry for entry in source.iterdir() if not entry.name.startswith(".")]
         return bool(inside) and all(entry.suffix.lower() == ".txt" and entry.is_file() for entry in inside)
@@ -202,7 +202,7 @@ def _import_text(source: Path, path: Path, *, name: str, tokens: Tokens, vocabul
 
 @contextmanager
 def _step_counter(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[], object]]]:
-    """What is told the number of steps, once it is known, and what is told of every step."""
+    """Yields two callbacks: one takes the number of steps once it is known, the other is called at every step."""
     with ExitStack() as stack:
         step: Callable[[], object] = lambda: None  # noqa: E731
 
@@ -214,7 +214,7 @@ def _step_counter(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[
 
 
 def _tell(report: ImportReport, *, list_copies: bool) -> None:
-    """Say on stderr what a person should know before training on it."""
+    """Print on stderr what a user should know before training on the pictures."""
     _note("left out, since they cannot be read", [f"{path}: {why}" for path, why in report.unreadable])
     _note("files or folders passed over", [f"{path}: {why}" for path, why in report.passed_over])
     _note("files shown otherwise than they are stored", [f"{path}: {how}" for path, how in report.remarks])

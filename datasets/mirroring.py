@@ -1,12 +1,12 @@
-"""Whether pictures mirrored left to right look like those of another class: arrows do, trousers do not.
+"""Finds classes whose pictures, mirrored left to right, look like another class: arrows do, trousers do not.
 
-Training that mirrors such pictures teaches the wrong answer. The question is put to nearest neighbours: how many
-pictures have one of their own class by themselves, and a mirrored one of another class once mirrored copies of all
-lie beside them. Pictures that merely look unlike themselves when mirrored, as shoes that all point one way, are no
-nearer to another class for it, and do no harm.
+Training that mirrors such pictures teaches wrong labels. The test uses nearest neighbours: it counts the pictures whose
+nearest neighbour is of their own class, but becomes a mirrored picture of another class once mirrored copies of all
+pictures are added. Pictures that only differ from their own mirror image, such as shoes that all point one way, do not
+come nearer to another class, and do no harm.
 """
 
-# n pictures looked at, H height, W width, C channels, F features
+# n examined pictures, H height, W width, C channels, F features
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ import numpy as np
 from datasets.store import ImageStore
 from foundation.seeds import numpy_generator
 
-# Enough for a pair of classes among dozens, and half a second on a CPU core.
+# Enough to find one pair among dozens of classes; takes half a second on a CPU core.
 _MOST_PICTURES = 1000
 _MOST_CHUNKS = 64
 _PICTURE_SIDE = 32
-# Fine ones tell details apart, coarse ones let them be a little elsewhere.
+# Fine maps distinguish details, coarse maps tolerate small shifts of them.
 _MAP_SIDES = (8, 4, 2)
-# Standard deviations of harm minus help, from which on it is no accident, and from which on it is beyond doubt.
+# Thresholds of harm minus help, in standard deviations: from the first on it is no accident, from the second certain.
 _NOTABLE, _CLEAR = 3.0, 4.0
-# Part of both classes' pictures.
+# Least harm minus help of a certain finding, as a share of the pictures of both classes.
 _CLEAR_PART = 0.1
 
 
 @dataclass(frozen=True)
 class LookAlikes:
-    """Two classes whose pictures look like each other's mirrored."""
+    """Two classes whose pictures look like mirrored pictures of each other."""
 
     classes: tuple[str, str]
     count: int
-    """Pictures of theirs that were looked at."""
+    """Number of examined pictures of both classes."""
     confused: int
-    """Of them, nearest to a mirrored picture of the other class, though one of their own was the nearest before."""
+    """Number of those whose nearest neighbour was of their own class, and is now a mirrored picture of the other."""
     is_clear: bool
-    """Whether it is beyond doubt that mirroring does harm."""
+    """Whether mirroring certainly does harm."""
 
     def __str__(self) -> str:
         one, other = self.classes
@@ -48,14 +48,14 @@ class LookAlikes:
 
 
 def look_alikes(store: ImageStore) -> LookAlikes | None:
-    """The two classes of train that mirroring confuses most, if any. Looks at about a thousand pictures."""
+    """Returns the two classes of train that mirroring confuses most, or None. Examines about a thousand pictures."""
     if min(store.image_shape[:2]) < 3:  # too small to have a left and a right
         return None
     images, labels = _sample(store)
     features, mirrored = _features(images)
     among_all = features @ features.T  # [n, n] cosines
     with_mirrored = features @ mirrored.T
-    for cosines in (among_all, with_mirrored):  # neither itself nor its own mirror image
+    for cosines in (among_all, with_mirrored):  # excludes the picture itself and its mirror image
         np.fill_diagonal(cosines, -2)
     before = labels[among_all.argmax(1)]
     is_nearer = with_mirrored.max(1) > among_all.max(1)
@@ -66,8 +66,11 @@ def look_alikes(store: ImageStore) -> LookAlikes | None:
 def _worst_pair(
     labels: np.ndarray, before: np.ndarray, after: np.ndarray, *, classes: tuple[str, ...]
 ) -> LookAlikes | None:
-    """The pair with the most harm. Args: of each picture its class, and its nearest neighbour's without and with
-    mirrored copies: [n]."""
+    """Returns the pair of classes with the most significant harm, or None.
+
+    Args: labels: [n], the class of each picture. before, after: [n], the class of its nearest neighbour without and
+        with mirrored copies.
+    """
     was_right, is_right = before == labels, after == labels
     worst, most = None, _NOTABLE
     for pair in combinations(np.unique(labels[was_right & ~is_right]).tolist(), 2):
@@ -83,7 +86,7 @@ def _worst_pair(
 
 
 def _sample(store: ImageStore) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 [n, H, W, C] of train from chunks of its file at random, and their labels [n]."""
+    """Returns pictures uint8 [n, H, W, C] from random chunks of train, and their labels [n]."""
     generator = numpy_generator(0, "mirroring")
     count, length = store.count("train"), store.chunk_length
     starts = generator.permutation(range(0, count, length))[:_MOST_CHUNKS]
@@ -97,9 +100,9 @@ def _sample(store: ImageStore) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What pictures and their mirror images are compared by: unit vectors [n, F] each.
+    """Returns the features of pictures and of their mirror images: unit vectors [n, F] each.
 
-    Where in the picture it gets brighter towards the right, the left, the bottom and the top, on maps of three sizes.
+    A feature is how much brightness increases to the right, left, bottom or top in one field of a map of three sizes.
     """
     grey = _reduced(images.astype(np.float32).mean(3), _PICTURE_SIDE)
     right = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: images of a batch mixed with others of it, and their labels alike."""
+"""Mixup and cutmix: mixes the images of a batch with each other, and their labels with the same shares."""
 
 # B batch, H W C an image's height, width and channels, K classes
 
@@ -15,10 +15,10 @@ from datasets.augmentation import Augmentation, inside
 
 
 def draw_mixing(generator: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]) -> Tensor:
-    """What each image of a batch of `shape` [B, H, W, C] draws: float32 [6, B].
+    """Draws the random choices for each image of a batch of `shape` [B, H, W, C]: float32 [6, B].
 
-    By rows: the number in the batch of the image it is mixed with; that image's share in the mean, 0 where a rectangle
-    is taken instead; and the rectangle's top, left, bottom and right, all 0 where there is none.
+    Rows: the index in the batch of the image to mix with; that image's share in the mean, 0 if a rectangle is used
+    instead; and the rectangle's top, left, bottom and right, all 0 if there is none.
     """
     batch, height, width, _ = shape
     drawn = np.zeros((6, batch))

@@ -1,4 +1,4 @@
-"""Who goes into which split: seeded, stratified by class, identical images kept together; and what splits are called.
+"""Assigns examples to splits (seeded, stratified by class, identical images together), and recognises names of splits.
 
 Knows nothing of files or stores: labels in, indices out.
 """
@@ -17,13 +17,13 @@ NAMES = {
     "valid": ("valid", "val", "validation", "validate", "dev", "development"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""What people call each split. Source: the keywords of Hugging Face's image folders, and a few more."""
+"""Usual names of each split. Source: the keywords of Hugging Face's image folders, and a few more."""
 _SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 _NAME = re.compile(rf"({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(?:[ _-]?(?:set|data|images|imgs|split))?")
 
 
 def split_called(name: str) -> str | None:
-    """The split that a folder, a file or a table calls by that name, in any case: `Training`, `val`, `test_set`."""
+    """Returns the split with that usual name, in upper or lower case, or None: `Training`, `val`, `test_set`."""
     match = _NAME.fullmatch(name.strip().lower())
     return _SPLIT_OF[match[1]] if match else None
 
@@ -37,11 +37,11 @@ def stratified_split(
 ) -> dict[str, np.ndarray]:
     """Divide the examples of every class in the same proportions.
 
-    The unit is a group: all its members go where its first one goes, and proportions are those of groups. The first
-    split takes what the others leave; a class of fewer groups than splits goes wholly to the first.
+    The unit is a group: all its members go into one split, under the class of the first member, and proportions count
+    groups. The first split takes the remainder; a class with fewer groups than splits goes entirely to the first.
 
-    Args: labels: [N], class of each example. fractions: of each split, summing to 1, the first being train.
-        groups: [N], equal numbers for examples that may not be separated; by default each stands alone.
+    Args: labels: [N], class of each example. fractions: the fraction of each split, summing to 1, train first.
+        groups: [N], equal numbers for examples that must stay together; by default each example is its own group.
     Returns: ascending indices of each split.
     """
     if groups is None:
@@ -50,7 +50,7 @@ def stratified_split(
     group_labels = labels[first_member]
     split_of = np.zeros(len(first_member), np.int64)
     for label in np.unique(group_labels):
-        # A stream a class: more examples of one class leave the others where they were.
+        # One random stream per class: more examples of one class do not move those of the others.
         members = numpy_generator(seed, "split", int(label)).permutation(np.flatnonzero(group_labels == label))
         if len(members) < len(fractions):
             continue

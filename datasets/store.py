@@ -1,17 +1,16 @@
-"""The data set store: one HDF5 file that holds everything a data set is.
+"""The data set store: one HDF5 file that contains a whole data set.
 
     /                 format, version, kind, name, source, licence, complete                      (attributes)
-                      images: resize; text: tokens, which is `word` where it is missing           (attributes)
+                      images: resize; text: tokens, `word` if missing                             (attributes)
     /<split>          sha256; images, train: mean, std                                            (attributes)
     images            /classes UTF-8;     /<split>/images uint8 [N, H, W, C], /<split>/labels int64 [N]
     text              /vocabulary UTF-8;  /<split>/tokens uint16 or uint32 [N], one flat stream
-    <split>           train, and mostly valid and test
+    <split>           train, and usually valid and test
 
-Wherever a store is asked for a split, several joined by `+` are read one after the other: `train+valid`.
+The name of a split can join several by `+`, such as `train+valid`, which are then read one after the other.
 
-Knows nothing of where data comes from, of torch, or of batches. A store is written by `store_writer.py`, whole or not
-at all, `complete` being its last attribute; it is checked once, on opening, without reading its pixels. `verify` reads
-them all.
+Knows nothing of where data comes from, of torch, or of batches. `store_writer.py` writes a store atomically, with
+`complete` as its last attribute. A store is checked once, on opening, without reading its pixels; `verify` reads them.
 """
 
 # N images or tokens of a split, H W C of an image
@@ -38,18 +37,18 @@ _CURE = "fetch or import it again: `enas data fetch NAME` or `enas data import F
 
 
 class StoreError(ValueError):
-    """A data set that is unknown, absent, damaged or not what it should be."""
+    """A data set that is unknown, missing, damaged or of the wrong kind."""
 
 
 class StoreInUseError(StoreError):
-    """A store that another program writes to at this moment."""
+    """A store that another program is writing."""
 
 
 @dataclass(frozen=True)
 class ImageStore:
-    """A checked store of labelled images. Opened anew for every read, so it may be read from several threads.
+    """A checked store of labelled images. The file is opened for every read, so several threads may read.
 
-    A read raises StoreError where the file was replaced by one with other data.
+    A read raises StoreError if the file was replaced by one with other data.
     """
 
     path: Path
@@ -66,10 +65,10 @@ class ImageStore:
     counts: Mapping[str, int]
     """Images of each split."""
     sha256: Mapping[str, str]
-    """Of each split's pixels followed by its labels, as the arrays lie in memory on a little-endian machine."""
+    """Digest of each split: its pixels followed by its labels, as little-endian arrays in memory."""
 
     resize: Resize = "squash"
-    """What was done to the pictures, and a new one needs too."""
+    """How the pictures were resized; new pictures need the same."""
     kind: Literal["images"] = "images"
 
     def count(self, split: str) -> int:
@@ -95,15 +94,15 @@ class ImageStore:
         return pieces[1] if len(pieces) == 2 else np.concatenate(pieces)
 
     def take(self, split: str, numbers: np.ndarray) -> np.ndarray:
-        """The images with those numbers [n] of a split, in their order: uint8 [n, H, W, C].
+        """The images at the indices `numbers` [n] of a split, in that order: uint8 [n, H, W, C].
 
-        Each of the file's chunks is read once, and one of them is in memory beside the images at a time.
+        Each chunk of the file is read once, and only one chunk at a time is in memory in addition to the images.
         """
         images = np.empty((len(numbers), *self.image_shape), np.uint8)
         length = self.chunk_length
         by_chunk = np.argsort(numbers // length, kind="stable")
         chunks, first = np.unique(numbers[by_chunk] // length, return_index=True)
-        for chunk, places in zip(chunks.tolist(), np.split(by_chunk, first[1:]), strict=False):  # none of no numbers
+        for chunk, places in zip(chunks.tolist(), np.split(by_chunk, first[1:]), strict=False):  # no numbers, no chunk
             start = chunk * length
             images[places] = self.read(split, start, start + length)[numbers[places] - start]
         return images
@@ -114,11 +113,11 @@ class ImageStore:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the digests of all splits and the classes' names: other data, other digest."""
+        """SHA-256 over the digests of all splits and the names of the classes; it differs if the data differs."""
         return _digest_of(self, self.classes)
 
     def nbytes(self, split: str) -> int:
-        """Bytes of a split's pixels when they are in memory."""
+        """Size of a split's pixels in memory, bytes."""
         return self.count(split) * self.image_nbytes
 
     @property
@@ -132,9 +131,9 @@ class ImageStore:
         return chunk_length_of(self.image_nbytes)
 
     def verify(self) -> None:
-        """Read every pixel and label.
+        """Read every pixel and label, and compare with the digests.
 
-        Raises: StoreError: a split's bytes are not those that were written.
+        Raises: StoreError: a split's bytes differ from those that were written.
         """
         for split, count in self.counts.items():
             digest = hashlib.sha256()
@@ -156,10 +155,10 @@ class TextStore:
     counts: Mapping[str, int]
     """Tokens of each split."""
     sha256: Mapping[str, str]
-    """Of each split's tokens, as the array lies in memory on a little-endian machine."""
+    """Digest of each split's tokens, as a little-endian array in memory."""
 
     tokens: Tokens = "word"
-    """What was made a token, and a new text's tokens need to be too."""
+    """The kind of token; new texts must be tokenised in the same way."""
     kind: Literal["text"] = "text"
 
     def count(self, split: str) -> int:
@@ -167,7 +166,7 @@ class TextStore:
         return _count_of(self, split)
 
     def stream(self, split: str) -> np.ndarray:
-        """A split's tokens as numbers, places in the vocabulary: uint16 [N] or uint32 [N]."""
+        """A split's tokens as indices into the vocabulary: uint16 [N] or uint32 [N]."""
         return _read_joined(self, split, "tokens")
 
     def require_splits(self) -> None:
@@ -176,13 +175,13 @@ class TextStore:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the digests of all splits and the vocabulary: other data, other digest."""
+        """SHA-256 over the digests of all splits and the vocabulary; it differs if the data differs."""
         return _digest_of(self, self.vocabulary)
 
     def verify(self) -> None:
-        """Read every token.
+        """Read every token, and compare with the digests.
 
-        Raises: StoreError: a split's bytes are not those that were written.
+        Raises: StoreError: a split's bytes differ from those that were written.
         """
         for split in self.counts:
             digest = hashlib.sha256(self.stream(split).data).hexdigest()
@@ -193,9 +192,9 @@ class TextStore:
 
 
 def open_store(path: Path) -> ImageStore | TextStore:
-    """Open a store and check that it is whole and consistent; pixels are not read.
+    """Open a store and check that it is complete and consistent; pixels are not read.
 
-    Raises: StoreError: all that is wrong with the file, and the cure.
+    Raises: StoreError: the file has problems; the message lists all of them and the remedy.
     """
     with _reading(path) as file:
         problems = problems_of(file)
@@ -229,7 +228,7 @@ def open_store(path: Path) -> ImageStore | TextStore:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
-    """Open a store; whatever HDF5 says of damaged bytes becomes one line that names the file and the cure."""
+    """Open a store; errors of HDF5 become one line that names the file and the remedy."""
     if not path.is_file():
         raise StoreError(f"{path}: no such file")
     try:
@@ -248,7 +247,7 @@ def _reading(path: Path) -> Iterator[h5py.File]:
 
 
 def _read(store: ImageStore | TextStore, dataset: str, places: slice = slice(None)) -> np.ndarray:
-    """A range of an array. Raises: StoreError: the file holds other data than when it was opened."""
+    """Returns a range of an array. Raises: StoreError: the file contains other data than when it was opened."""
     with _reading(store.path) as file:
         if any(split not in file or file[split].attrs.get("sha256") != found for split, found in store.sha256.items()):
             raise StoreError(

@@ -1,4 +1,4 @@
-"""What a file must hold to be a store, and all that is wrong with one; `store.py` describes the format."""
+"""Checks that a file is a valid store, and lists its problems; `store.py` describes the format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSION = 1
 
 
 def problems_of(file: h5py.File) -> list[str]:
-    """Whatever keeps an open file from being a whole and consistent store; pixels are not read."""
+    """Lists all reasons why an open file is not a complete and consistent store; pixels are not read."""
     problems = _header_problems(file)
     if problems:
         return problems

@@ -1,4 +1,4 @@
-"""Writing data set stores: whole or not at all, and equal input gives equal bytes. The layout is `store.py`'s."""
+"""Writes data set stores atomically; equal input gives equal bytes. `store.py` describes the layout."""
 
 # N images or tokens of a split, H W C of an image
 
@@ -39,9 +39,9 @@ def write_image_store(
     licence: str,
     resize: Resize = "squash",
 ) -> None:
-    """Write an image store, whole or not at all; equal input gives equal bytes.
+    """Write an image store atomically; equal input gives equal bytes.
 
-    Args: splits: of each split either its images and labels, or an iterable of such chunks, read one at a time.
+    Args: splits: for each split either its images and labels, or an iterable of such chunks, read one at a time.
     Raises: StoreError: sizes differ, a split or a class of train is empty, a type or a label is wrong, or the disk is
         full.
     """
@@ -72,10 +72,10 @@ def _write_images(
     classes: Sequence[str],
     sink: _Sink,
 ) -> tuple[int, ...]:
-    """Write one split chunk by chunk; `shape` is that of earlier splits. Returns: the images' H, W, C."""
+    """Write one split chunk by chunk. shape: H, W, C in earlier splits. Returns: the images' H, W, C."""
     digest = hashlib.sha256()
     all_labels = []
-    histogram: np.ndarray | None = None  # [C, 256], exact where a running mean of squares would round
+    histogram: np.ndarray | None = None  # [C, 256]; exact, while a running mean of squares would round
     dataset: h5py.Dataset | None = None
     for images, labels in chunks:
         _check_chunk(split, images, labels, shape=shape, num_classes=len(classes))
@@ -133,9 +133,9 @@ def write_text_store(
     licence: str,
     tokens: Tokens = "word",
 ) -> None:
-    """Write a text store, whole or not at all; equal input gives equal bytes.
+    """Write a text store atomically; equal input gives equal bytes.
 
-    Args: splits: token numbers of each split, any integer type [N]. tokens: what was made a token.
+    Args: splits: token numbers of each split, any integer type [N]. tokens: the kind of token.
     Raises: StoreError: a split is empty, a number is outside the vocabulary, or the disk is full.
     """
     _check_strings("vocabulary", vocabulary)
@@ -165,7 +165,7 @@ def write_text_store(
 
 @contextmanager
 def _writing(path: Path, **attributes: str) -> Iterator[tuple[h5py.File, _Sink, DeferredSignals]]:
-    """A new store under a temporary name, which is marked complete and renamed when the block ends well."""
+    """Yields a new store under a temporary name; marks it complete and renames it if the block succeeds."""
     try:
         with whole_file(path) as temporary, DeferredSignals() as signals, _Sink(temporary) as sink:
             # A compressed chunk is written once only if the chunk cache can hold it until it is full.
@@ -181,7 +181,7 @@ def _writing(path: Path, **attributes: str) -> Iterator[tuple[h5py.File, _Sink, 
 
 
 class _Sink(io.FileIO):
-    """A file that keeps its first failure to itself, to be raised later: HDF5 crashes when the disk is full."""
+    """A file that stores its first failure, to be raised later: HDF5 crashes if a write raises on a full disk."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+b")
@@ -203,7 +203,7 @@ class _Sink(io.FileIO):
     def _remembering(self) -> Iterator[None]:
         try:
             yield
-        # An interruption too: HDF5 cannot pass it on.
+        # KeyboardInterrupt too: HDF5 cannot propagate it.
         except BaseException as error:
             self._failure = self._failure or error
 

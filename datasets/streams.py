@@ -1,4 +1,4 @@
-"""One flat stream of tokens cut into parallel streams, for a recurrent model to read side by side."""
+"""Cuts one flat stream of tokens into parallel streams, which a recurrent model reads side by side."""
 
 # N tokens, S streams, L targets of a stream
 
@@ -11,8 +11,8 @@ import numpy as np
 from datasets.store import StoreError
 
 EVALUATION_STREAMS = 32
-"""Perplexity is scored over that many streams, each from the zero state on with its state carried: the number decides
-how often a text is read without its past, so it is the same wherever a perplexity is given."""
+"""Number of streams over which perplexity is measured; each starts from the zero state and carries its state. The
+number determines how often text is read without its past, so it is the same for every perplexity that we report."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Streams:
 
 
 def split_streams(tokens: np.ndarray, num_streams: int) -> Streams:
-    """Cut tokens [N] into `num_streams` streams, or into N - 1 if there are fewer targets than that.
+    """Cut tokens [N] into `num_streams` streams, or into N - 1 streams if there are fewer targets than `num_streams`.
 
     Raises: StoreError: fewer than 2 tokens.
     """

@@ -1,4 +1,4 @@
-"""A data set in half a line, and its classes or tokens as a table."""
+"""A short summary of a data set, and a table of its classes or tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from foundation.text import printable, shape_text
 
 
 def summary(store: ImageStore | TextStore) -> str:
-    """How much a store holds of what, e.g. `70,000 images 28×28×1 in 10 classes`."""
+    """Returns the amount and kind of data in a store, e.g. `70,000 images 28×28×1 in 10 classes`."""
     total = sum(store.counts.values())
     if isinstance(store, TextStore):
         different = f"{len(store.vocabulary):,}"
@@ -36,7 +36,7 @@ def class_table(store: ImageStore, *, limit: int = 20) -> str:
 
 
 def token_table(store: TextStore) -> str:
-    """Tokens of each split, and the part of them that is outside the vocabulary."""
+    """Tokens of each split, and the share of them outside the vocabulary."""
     unknown = unknown_counts(store)
     header = ["", UNITS[store.tokens], *([UNKNOWN] if unknown else [])]
     rows = [
@@ -47,7 +47,7 @@ def token_table(store: TextStore) -> str:
 
 
 def unknown_counts(store: TextStore) -> dict[str, int] | None:
-    """Tokens of each split that stand for one outside the vocabulary; None if the vocabulary has no such token."""
+    """Counts the tokens of each split that are `<unk>`; None if the vocabulary does not contain it."""
     if UNKNOWN not in store.vocabulary:
         return None
     number = store.vocabulary.index(UNKNOWN)

@@ -1,7 +1,7 @@
 """A text on a device, in windows for truncated backpropagation through time.
 
-Nothing is shuffled: an epoch reads the text in order, as parallel streams, so that a carried state goes on where the
-window before ended. Tensors are time first.
+Nothing is shuffled: an epoch reads the text in order, as parallel streams, so that a carried state continues where the
+previous window ended. Tensors are time first.
 """
 
 # N tokens of the split, L targets of a stream, T time steps of a window, B batch, S evaluation streams
@@ -22,14 +22,14 @@ class TokenBatches:
     """The tokens of one split, handed out in windows on one device."""
 
     def __init__(self, tokens: Tensor, *, where: str) -> None:
-        """tokens: int32 [N]. where: what an error calls the split."""
+        """tokens: int32 [N]. where: the name of the split in error messages."""
         self.num_tokens = len(tokens)
         self._tokens = tokens
         self._where = where
 
     @classmethod
     def load(cls, store: TextStore, split: str, *, device: torch.device | str) -> TokenBatches:
-        """Bring a split to the device.
+        """Load a split onto the device.
 
         Raises: StoreError: the store has no such split, is damaged, or the split has fewer than 2 tokens.
         """
@@ -62,7 +62,7 @@ class TokenBatches:
         )
 
     def windows(self, generator: np.random.Generator, *, batch_size: int, window: int) -> tuple[Tensor, Tensor]:
-        """`batch_size` windows from random places, all as long as the split allows up to `window` steps.
+        """Returns `batch_size` windows from random places, all of `window` steps, or fewer if the split is shorter.
 
         Returns: inputs and targets, int64 [T, B] each.
         """
@@ -72,7 +72,7 @@ class TokenBatches:
         return self._tokens[places].long(), self._tokens[places + 1].long()
 
     def evaluation_streams(self, num_streams: int = EVALUATION_STREAMS) -> tuple[Tensor, Tensor, Tensor]:
-        """Every token but the first as a target once.
+        """Returns streams in which every token but the first is a target once.
 
         Returns: inputs and targets, int64 [L, S], and weights float32 [L, S], 0 in the padding.
         """

@@ -1,18 +1,19 @@
-"""From text to tokens and back: the same when a store is made and when a model is asked.
+"""Converts text to tokens and back, in the same way for a store and for a trained model.
 
-`word`: lower-cased words and punctuation marks, the end of a line a token of its own. A word is a run of letters and
-digits; hyphens and apostrophes inside it belong to it, and so do an apostrophe before or behind (`'tis`, `th'`), a
-point or comma between two digits, and the points of an abbreviation of single letters (`u.s.`). Dashes `--` and dots
-`...` are one token each, any other mark is one by itself. `<unk>` stays whole, so what was tokenised is not changed by
-being tokenised again.
+`word`: lower-cased words and punctuation marks; the end of a line is a token of its own. A word is a run of letters and
+digits. It includes hyphens and apostrophes inside it, an apostrophe before or after it (`'tis`, `th'`), a point or
+comma between two digits, and the points of an abbreviation of single letters (`u.s.`). Dashes `--` and dots `...` are
+one token each; any other mark is a token by itself. `<unk>` stays one token, so tokenising a text of tokens again does
+not change it.
 
-`char`: every character, the end of a line being one of them.
+`char`: every character, including the end of a line.
 
-`whitespace`: what stands between whitespace, as it is written, and the end of a line as with `word`; for a text that
-has a blank between any two tokens already, as published sets do.
+`whitespace`: the strings between whitespace, unchanged, and the end of a line as with `word`; for texts that already
+have a blank between any two tokens, as published sets do.
 
-The first two read a text in Unicode's composed form (NFC), so that a letter with its accent is one token however a file
-stores it. A mark that has no composed form (in Indic scripts, Thai, emoji) belongs to the character that it stands on.
+`word` and `char` use Unicode's composed form (NFC), so that a letter with its accent is one character however a file
+stores it. With `word`, a mark that has no composed form (in Indic scripts, Thai, emoji) belongs to the character that
+it modifies.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from functools import cache
 from typing import Literal, TypeAlias
 
 Tokens: TypeAlias = Literal["word", "whitespace", "char"]
-"""What a token is."""
+"""The kind of token."""
 UNITS = {"word": "words", "whitespace": "words", "char": "characters"}
-"""What a number of tokens counts."""
+"""The unit of a number of tokens."""
 
 END_OF_LINE = "<eos>"
-"""The word that stands for the end of a line."""
+"""The token for the end of a line."""
 UNKNOWN = "<unk>"
-"""The word, or character, that stands for all that are not in a vocabulary."""
+"""The token for all words, or characters, outside the vocabulary."""
 
 
 @cache
 def _word_or_mark(*, ascii_only: bool) -> re.Pattern[str]:
-    """What is a word or a punctuation mark. ASCII has no combining marks, and need not be searched for them."""
+    """The pattern of a word or punctuation mark. For ASCII, which has no combining marks, it omits them."""
     letters, marks, joined = r"\w+", "", ""
     if not ascii_only:
         combining = _combining_marks()
         letters, marks = rf"\w[\w{combining}]*", f"[{combining}]*"
-        joined = rf"(?:(?<=\u200d)[^\w\s]{marks})*"  # emoji made of several
+        joined = rf"(?:(?<=\u200d)[^\w\s]{marks})*"  # emoji joined from several
     return re.compile(
         rf"\n|<unk>|(?:[^\W\d_]{marks}\.){{2,}}"
         rf"|'?{letters}(?:(?:['-]|(?<=\d)[.,](?=\d)){letters})*'?"
@@ -50,8 +51,8 @@ def _word_or_mark(*, ascii_only: bool) -> re.Pattern[str]:
 
 
 def _combining_marks() -> str:
-    r"""All characters that stand on the one before, and the joiners within words: the inside of a regular expression's
-    set. Python's `\w` leaves them out.
+    r"""All characters that modify the one before, and the joiners within words, as the inside of a regular expression's
+    set. Python's `\w` does not include them.
     """
     numbers = [n for n in range(0x300, 0x1F000) if unicodedata.category(chr(n)).startswith("M")]
     spans = [(0x200C, 0x200D), (0xE0100, 0xE01EF)]
@@ -64,7 +65,7 @@ def _combining_marks() -> str:
 
 
 def tokenize(text: str, *, tokens: Tokens) -> list[str]:
-    """The tokens of a text, in order. A last line without its end gets none: more words may follow."""
+    """The tokens of a text, in order. A last line without a line end gets no end token: more words may follow."""
     if tokens == "whitespace":
         return text.replace("\n", f" {END_OF_LINE} ").split()
     text = unicodedata.normalize("NFC", text)
@@ -76,7 +77,7 @@ def tokenize(text: str, *, tokens: Tokens) -> list[str]:
 
 
 def detokenize(strings: Iterable[str], *, tokens: Tokens) -> str:
-    """A text whose tokens are `strings`: words with blanks between, characters without."""
+    """Returns a text whose tokens are `strings`: words are joined by blanks, characters by nothing."""
     if tokens == "char":
         return "".join(strings)
     text = " ".join("\n" if string == END_OF_LINE else string for string in strings)

@@ -1,6 +1,6 @@
 """TrivialAugment: each picture undergoes one operation, drawn from fourteen, at one of 31 strengths.
 
-The ranges are those of its wide space. Source: Müller and Hutter 2021, arXiv:2103.10158, table 6.
+The ranges are those of the paper's wide space. Source: Müller and Hutter 2021, arXiv:2103.10158, table 6.
 """
 
 # B batch, H W C a picture's height, width and channels
@@ -31,11 +31,11 @@ COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 OPERATIONS = ("identity", *WARPS, *COLOURS)
 _NUM_STRENGTHS = 31
 _SHEAR, _SHIFT, _TURN, _FACTOR, _BITS = 0.99, 32, 135, 0.99, 6
-"""The greatest: the tangent of an angle, pixels, degrees, a change of a factor of 1, and bits lost of 8."""
+"""Greatest strengths: the tangent of an angle, pixels, degrees, deviation of a factor from 1, bits removed from 8."""
 
 
 def _strength(operation: str, level: float, sign: float) -> float:
-    """What an operation takes at a level from 0 to 1; sign: -1 or 1."""
+    """Returns the argument of an operation at a level from 0 to 1. sign: -1 or 1."""
     match operation:
         case "shear_x" | "shear_y":
             return sign * level * _SHEAR
@@ -67,23 +67,23 @@ _STRENGTHS = np.array(
 
 @dataclass(frozen=True)
 class Trivial:
-    """What a batch has drawn, its pictures sorted by operation."""
+    """The random choices for a batch, with its pictures sorted by operation."""
 
     counts: tuple[int, ...]
-    """Pictures of each operation."""
+    """Number of pictures for each operation."""
     places: Tensor
-    """Of the pictures in the batch, int64 [B]."""
+    """Index of each picture in the batch, int64 [B]."""
     strengths: Tensor
-    """What the operations take, float32 [B]."""
+    """Argument of each picture's operation, float32 [B]."""
     maps: Tensor
-    """Of the pictures that are warped, see `warps.warp`: float32 [n, 2, 3]."""
+    """Maps of the n warped pictures, see `warps.warp`: float32 [n, 2, 3]."""
 
     def to(self, device: torch.device) -> Trivial:
         return Trivial(self.counts, self.places.to(device), self.strengths.to(device), self.maps.to(device))
 
 
 def draw_trivial(generator: np.random.Generator, shape: Sequence[int]) -> Trivial:
-    """For a batch of `shape` [B, H, W, C]."""
+    """Draws operations and strengths for a batch of `shape` [B, H, W, C]."""
     batch = shape[0]
     chosen = generator.integers(0, len(OPERATIONS), batch)
     levels, signs = generator.integers(0, _NUM_STRENGTHS, batch), generator.integers(0, 2, batch)
@@ -110,7 +110,7 @@ def draw_trivial(generator: np.random.Generator, shape: Sequence[int]) -> Trivia
 
 
 def apply_trivial(pixels: Tensor, drawn: Trivial) -> Tensor:
-    """The pictures [B, H, W, C], bytes, each after its operation: float32, 0 to 255."""
+    """Applies to each picture uint8 [B, H, W, C] its operation; returns float32, 0 to 255."""
     found = pixels.float()
     unchanged, warped = drawn.counts[0], sum(drawn.counts[1 : 1 + len(WARPS)])
     places = drawn.places[unchanged:]

@@ -1,4 +1,4 @@
-"""Pictures turned, sheared, scaled and cut out at any size: one affine map for each, applied to a batch at once."""
+"""Rotates, shears, scales and crops pictures: one affine map for each picture, applied to a whole batch at once."""
 
 # B batch, H W C a picture's height, width and channels
 
@@ -14,18 +14,18 @@ from torch.nn import functional
 from datasets.augmentation import Augmentation
 
 _CROP_ASPECT = (3 / 4, 4 / 3)
-"""Least and greatest ratio of a window's width to its height, each as a part of the picture's."""
+"""Least and greatest ratio of a window's width to its height, both as fractions of the picture's sides."""
 
 
 def warps(augmentation: Augmentation) -> bool:
-    """Whether pictures are warped at all."""
+    """Whether the augmentation warps pictures."""
     return any((augmentation.resized_crop, augmentation.rotation, augmentation.shear, augmentation.scale))
 
 
 def draw_warps(generator: np.random.Generator, augmentation: Augmentation, shape: Sequence[int]) -> Tensor:
-    """The maps of a batch of `shape` [B, H, W, C], see `warp`: float32 [B, 2, 3].
+    """Draws the maps of a batch of `shape` [B, H, W, C], see `warp`: float32 [B, 2, 3].
 
-    A window is cut out first; what it shows is then sheared, turned and scaled about its middle.
+    A window is cut out first; its content is then sheared, rotated and scaled about its centre.
     """
     batch, height, width, _ = shape
     angle = np.radians(generator.uniform(-augmentation.rotation, augmentation.rotation, batch))
@@ -53,11 +53,11 @@ def affine(
     shift_x: np.ndarray | float = 0.0,
     shift_y: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Maps for `warp`: float64 [B, 2, 3].
+    """Returns maps for `warp`: float64 [B, 2, 3].
 
-    A picture is sheared, turned clockwise and scaled about its middle, then shifted to the right and down. Args: each
-    [B] or one for all. turn, lean_x, lean_y: in radians; lean_x moves its upper part to the left. shift_x, shift_y: in
-    pixels.
+    A picture is sheared, rotated clockwise and scaled about its centre, then shifted to the right and down.
+    Args: each [B], or one number for all pictures. turn, lean_x, lean_y: radians; lean_x moves the upper part to the
+        left. shift_x, shift_y: pixels.
     """
     turn, lean_x, lean_y, factor, shift_x, shift_y = np.broadcast_arrays(turn, lean_x, lean_y, factor, shift_x, shift_y)
     sine, cosine = np.sin(turn), np.cos(turn)
@@ -70,10 +70,11 @@ def affine(
 
 
 def warp(pixels: Tensor, maps: Tensor) -> Tensor:
-    """The pictures [B, H, W, C], bytes or floats, warped: float32 [B, H, W, C].
+    """Warps pictures [B, H, W, C], bytes or floats; returns float32 [B, H, W, C].
 
-    Args: maps: [B, 2, 3], from a pixel's place in the result to that which it comes from in the picture, (x, y) in
-    pixels from the middle. Between pixels it is interpolated, bilinearly; beyond the border there is black.
+    Interpolates bilinearly between pixels; the area outside the picture is black.
+    Args: maps: [B, 2, 3], from a pixel's position in the result to its source in the picture, (x, y) in pixels from
+        the centre.
     """
     batch, height, width, channels = pixels.shape
     # affine_grid measures both sides from -1 to 1.

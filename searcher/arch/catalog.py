@@ -1,4 +1,4 @@
-"""The published architectures by name, and how a user's SPEC, a file, a run or such a name, becomes a spec."""
+"""The published architectures by name, and the spec of a user's SPEC, which is a file, a run or such a name."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def published_spec(name: str) -> Spec:
 
 
 def check_is_run(path: Path) -> None:
-    """Raises: DocumentError: a file, where the directory of a run belongs."""
+    """Raises: DocumentError: `path` is a file, not the directory of a run."""
     if path.is_file():
         raise DocumentError(str(path), ["a file; expected the directory of a run"])
 
 
 def find_spec(source: Path) -> Spec:
-    """The spec in a file, of a run directory, or published under a name; what exists as a path comes first.
+    """Returns the spec in a file, of a run directory, or published under a name; an existing path takes precedence.
 
-    Raises: ArchitectureError, with the source as it was typed: there is no such spec, or it breaks its rules.
+    Raises: ArchitectureError, naming the source as it was typed: there is no such spec, or it is invalid.
     """
     makes_it = f"`enas search --run {shlex.quote(str(source))}` makes it"
     if source.is_dir():
-        # A run that trains a given spec, and has searched for none, holds it there.
+        # A run that trains a given spec without a search contains only retrain/spec.json.
         specs = (source / "spec.json", source / "retrain" / "spec.json")
         path = next((one for one in specs if one.exists()), specs[0])
         if not path.exists():

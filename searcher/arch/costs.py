@@ -1,7 +1,7 @@
-"""What layers cost, by arithmetic alone: parameters, multiply-adds, and elements of outputs.
+"""Calculates the cost of layers without running them: parameters, multiply-adds, and elements of outputs.
 
-`area` is the number of pixels of a layer's output: height times width. What an operation costs stands beside its name,
-in the table of its space.
+`area` is the number of pixels of a layer's output: height times width. The cost of an operation is listed with its
+name, in the table of its space.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Sides = tuple[int, int]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a layer, or of many together: costs add up."""
+    """The cost of a layer, or the sum over several layers."""
 
     parameters: int = 0
     multiply_adds: int = 0
@@ -36,30 +36,30 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 
 def conv(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1, groups: int = 1) -> Cost:
-    """A convolution without bias."""
+    """The cost of a convolution without bias."""
     weights = kernel_size**2 * (in_channels // groups) * out_channels
     return Cost(weights, weights * area, out_channels * area)
 
 
 def linear(in_features: int, out_features: int) -> Cost:
-    """A matrix product without bias."""
+    """The cost of a matrix product without bias."""
     return conv(1, in_features, out_features)
 
 
 def norm(channels: int) -> Cost:
-    """Scale and shift; running averages are no parameters."""
+    """The cost of a norm: scale and shift; running averages do not count as parameters."""
     return Cost(parameters=2 * channels)
 
 
 def conv_norm(area: int, in_channels: int, out_channels: int, *, kernel_size: int = 1) -> Cost:
-    """A convolution and its norm."""
+    """The cost of a convolution and its norm."""
     return conv(area, in_channels, out_channels, kernel_size=kernel_size) + norm(out_channels)
 
 
 def factorized_reduction(sides: Sides, in_channels: int, out_channels: int) -> Cost:
-    """Two convolutions of half the output channels each: of the even pixels of a map, and of the odd ones.
+    """The cost of two convolutions with half the output channels each: one on the even pixels of a map, one on the odd.
 
-    sides: of the map before. One of a single row or column has no odd pixels, and is filled up with zeros first.
+    sides: of the input map. A map with a single row or column has no odd pixels, and is padded with zeros first.
     """
     even, odd = area_of(halved(sides)), (sides[0] // 2) * (sides[1] // 2)
     half = out_channels // 2
@@ -76,5 +76,5 @@ def area_of(sides: Sides) -> int:
 
 
 def depthwise(area: int, channels: int, *, kernel_size: int) -> Cost:
-    """A convolution of every channel by itself."""
+    """The cost of a depthwise convolution without bias."""
     return conv(area, channels, channels, kernel_size=kernel_size, groups=channels)

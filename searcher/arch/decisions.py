@@ -1,8 +1,8 @@
-"""The alphabet in which a search space tells the controller what there is to decide.
+"""The kinds of step with which a search space describes its decisions to the controller.
 
 A space is a fixed sequence of steps. Every step but `Inputs` and `LearnedAnchor` is one step of the controller's LSTM,
-whose hidden state h makes the decision; each kind of step says what the LSTM reads next (its next-input rule). An
-*anchor* is the vector, mostly a hidden state, that stands for a node, so that later steps can point at it.
+whose hidden state h makes the decision; each kind of step defines what the LSTM reads next (its next-input rule). An
+*anchor* is the vector, usually a hidden state, that represents a node, so that later steps can point at it.
 
 An architecture as the controller sees it is a row of integer *tokens*: one for a `Choice` or a `Pointer`, one 0 or 1
 per candidate for a `Subset`. Each space converts tokens to architectures and back.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 class Inputs:
     """A cell begins with `count` input tensors: earlier anchors are forgotten, and the LSTM takes one step per input.
 
-    Each input gets a blank anchor (zeros). The LSTM reads the start embedding, then and next.
+    Each input gets a blank anchor (zeros). The LSTM reads the start embedding in these steps and in the next.
     """
 
     count: int
@@ -28,7 +28,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class LearnedAnchor:
-    """A tensor that is there before any decision: its anchor is a vector that is learned. The LSTM takes no step."""
+    """A tensor that exists before any decision; its anchor is a learned vector. The LSTM takes no step."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Subset:
-    """Any of the first `num_candidates` anchors, each in or out by itself; h then becomes the next anchor.
+    """Any of the first `num_candidates` anchors, each chosen independently; h then becomes the next anchor.
 
     The LSTM next reads the sum of the chosen anchors over one plus their number; the start embedding if there are no
     candidates.
@@ -80,7 +80,7 @@ def _tokens_of(step: Step) -> int:
 
 
 def option_counts(steps: Sequence[Step]) -> list[int]:
-    """How many values each token of a row may take."""
+    """The number of values that each token of a row may have."""
     counts: list[int] = []
     for step in steps:
         if isinstance(step, Choice):

@@ -1,4 +1,4 @@
-"""What is wrong with an architecture."""
+"""The error of an invalid architecture."""
 
 from __future__ import annotations
 

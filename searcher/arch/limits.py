@@ -1,13 +1,13 @@
-"""How large networks and spaces of them may be: numbers beyond that are slips, which would fill all memory."""
+"""Maximum sizes of networks and search spaces: larger numbers are mistakes that would exhaust memory."""
 
 from __future__ import annotations
 
 from foundation.document import ConfigError
 
 MAX_WIDTH = 65_536
-"""Of a layer or a state, in channels or features."""
+"""Maximum width of a layer or a state, in channels or features."""
 MAX_DEPTH = 1_000
-"""Layers of a stage, cells of a network; in a search space also layers of a network and nodes of a cell."""
+"""Maximum layers of a stage and cells of a network; in a search space also layers of a network and nodes of a cell."""
 
 
 def check_at_most(most: int, **sizes: int) -> None:

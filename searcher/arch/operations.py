@@ -1,7 +1,7 @@
-"""The operations of micro cells and of macro layers: their names, with what each costs.
+"""The operations of micro cells and of macro layers: their names and costs.
 
-Their classes are in `nn/operations.py`, whose tables have the same names. To add one: a line in both; a search takes it
-where its space's `operations` names it.
+Their classes are in `nn/operations.py`, whose tables have the same names. To add one, add a line to both; a search uses
+it if its space's `operations` names it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CELL_COSTS: dict[str, Callable[..., Cost]] = {
     "max_pool_3x3": _cell_pool,
     "identity": identity_cost,
 }
-"""What each operation costs, by its name: (sides of the input, channels, stride) -> Cost.
+"""The cost of each operation, by its name: (sides of the input, channels, stride) -> Cost.
 
 Order matters: the published encoding's index is the position in this table, so new operations come last."""
 
@@ -61,13 +61,13 @@ LAYER_COSTS: dict[str, Callable[..., Cost]] = {
     "avg_pool_3x3": _layer_pool,
     "max_pool_3x3": _layer_pool,
 }
-"""What each operation costs, by its name: (area of the map, channels) -> Cost.
+"""The cost of each operation, by its name: (area of the map, channels) -> Cost.
 
 Order matters: the published encoding's index is the position in this table, so new operations come last."""
 
 
 def check_operations(operations: Sequence[str], known: Collection[str]) -> None:
-    """Raises: ConfigError: there are none, one stands twice, or one is not known."""
+    """Raises: ConfigError: there are no operations, one is named twice, or one is unknown."""
     for operation in operations:
         if operation not in known:
             raise ConfigError(f"operations: {unknown('operation', operation, known)}")

@@ -1,7 +1,6 @@
-"""Reading an architecture that a person may have written: the objects and lists of a document, the numbers of an
-encoding.
+"""Reads an architecture that a user may have written: the objects and lists of a document, the numbers of an encoding.
 
-Every problem is noted with its place. Knows nothing of what architectures hold.
+Notes every problem with its place. Knows nothing of the content of architectures.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from searcher.arch.errors import ArchitectureError
 
 
 def read_numbers(text: str, *, source: str) -> list[int]:
-    """The whole numbers of an encoding. Raises: ArchitectureError: it has something else."""
+    """Returns the whole numbers of an encoding. Raises: ArchitectureError: it contains anything else."""
     try:
         return [int(word) for word in text.replace(",", " ").split()]
     except ValueError:
@@ -22,7 +21,7 @@ def read_numbers(text: str, *, source: str) -> list[int]:
 
 
 def read_object(document: object, *, place: str, keys: Sequence[str], problems: Problems) -> Mapping[str, Any] | None:
-    """The object, whose missing and unknown keys are noted; None, with the reason noted, if it is no object."""
+    """Returns the object and notes missing and unknown keys; None, with the reason noted, if it is not an object."""
     if not isinstance(document, Mapping):
         problems.add(f"{place} must be an object with the keys {', '.join(keys[:-1])} and {keys[-1]}")
         return None
@@ -31,7 +30,10 @@ def read_object(document: object, *, place: str, keys: Sequence[str], problems: 
 
 
 def read_list(document: object, *, place: str, entry: str, problems: Problems) -> list[object]:
-    """The list; an empty one, with the reason noted, if it is none or has no entry. entry: what stands in it."""
+    """Returns the list; an empty list, with the reason noted, if it is not a list or has no entry.
+
+    entry: the name of an entry in messages.
+    """
     if not isinstance(document, list) or not document:
         problems.add(f"{place} must be a list with at least one {entry}")
         return []
@@ -41,7 +43,7 @@ def read_list(document: object, *, place: str, entry: str, problems: Problems) -
 def read_entries(
     entries: Sequence[object], *, place: str, keys: Sequence[str], problems: Problems
 ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """The objects of a list that have these keys and no others: position, place, object. What others lack is noted."""
+    """Yields position, place and object of each object with exactly these keys; notes the problems of the others."""
     for position, entry in enumerate(entries):
         entry_place, before = f"{place}[{position}]", len(problems)
         found = read_object(entry, place=entry_place, keys=keys, problems=problems)
@@ -52,7 +54,7 @@ def read_entries(
 def check_number(
     entry: Mapping[str, Any], key: str, *, place: str, position: int, first: int, problems: Problems
 ) -> None:
-    """Note an entry that does not say its own number. first: that of the entry at position 0."""
+    """Note a problem if an entry does not contain its own number. first: the number of the entry at position 0."""
     if type(entry[key]) is not int or entry[key] != position + first:
         problems.add(
             f"{place}.{key} is {entry[key]!r}; expected {position + first}: {key}s stand in order from {first}"

@@ -14,11 +14,11 @@ from searcher.arch.tasks import Task, image_size_of
 
 
 def retarget(spec: Spec, task: Task) -> Spec:
-    """The spec with another task of its kind.
+    """Returns the spec with another task of the same kind.
 
-    The stem's stride is fitted to the pictures: it is the smallest with which the first layers see no larger a map than
-    they do in the spec. So a network for 32 pixels, stride 1, has stride 1 for 28 pixels and stride 8 for 224.
-    Raises: ArchitectureError: networks of the spec's space are not for such a task.
+    The stem's stride is adapted to the pictures: it is the smallest with which the first layers get a map no larger
+    than in the spec. So a network for 32 pixels, stride 1, has stride 1 for 28 pixels and stride 8 for 224.
+    Raises: ArchitectureError: the spec's space does not support this kind of task.
     """
     if task.kind != spec.task.kind:
         raise ArchitectureError("task", [f"{spec.space} networks are for {spec.task.kind}, not for {task.kind}"])
@@ -30,17 +30,17 @@ def retarget(spec: Spec, task: Task) -> Spec:
 
 
 def with_stem_stride(spec: Spec, stride: int) -> Spec:
-    """The same network of images with another stride of its stem."""
+    """The same image network with another stride of its stem."""
     architecture, network = _space_of_images(spec).with_stem_stride(spec.architecture, spec.network, stride)
     return replace(spec, architecture=architecture, network=network)
 
 
 def with_larger_maps(spec: Spec) -> Spec | None:
-    """The same network on maps twice as large per side; None where its first layers see the whole picture already."""
+    """The same network on maps twice as large per side; None if the stem has stride 1 already."""
     stride = _space_of_images(spec).stem_stride_of(spec.architecture, spec.network)
     return with_stem_stride(spec, stride // 2) if stride > 1 else None
 
 
 def _space_of_images(spec: Spec) -> Any:
-    """The module of the spec's space; all spaces of images say and change the stride of their stem."""
+    """The module of the spec's space; the module of every image space can read and change the stem's stride."""
     return SPACES[spec.space]

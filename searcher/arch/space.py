@@ -1,6 +1,6 @@
-"""What a search space is, and all that there are by name: every module in `arch/spaces/` is one.
+"""The interface of a search space, and all spaces by name: every module in `arch/spaces/` is one.
 
-Nothing else knows which there are, or how many.
+Nothing else knows which spaces exist, or how many.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from searcher.arch.space_names import SPACE_NAMES
 
 
 class Space(Protocol):
-    """What can be decided, and how decisions, as tokens, name an architecture."""
+    """The decisions of a search space, and the conversion between tokens and architectures."""
 
     @property
     def size(self) -> int: ...
@@ -32,7 +32,7 @@ class Space(Protocol):
 
 
 def neighbour(space: Space, architecture: Any, rng: random.Random, *, changes: int) -> Any:
-    """An architecture that differs in `changes` of its decisions; mostly, for rows of tokens may be one architecture.
+    """Returns an architecture with `changes` decisions changed; rarely the same one, if both rows of tokens name it.
 
     Raises: ArchitectureError: the architecture is not in the space.
     """
@@ -44,7 +44,7 @@ def neighbour(space: Space, architecture: Any, rng: random.Random, *, changes: i
 
 
 class SpaceModule(Protocol):
-    """What a module `arch/spaces/<space>.py` offers to the rest of the house."""
+    """The interface of a module `arch/spaces/<space>.py`."""
 
     @property
     def SPACE(self) -> type[Any]: ...  # noqa: N802 - a class, named as the modules name it
@@ -57,7 +57,7 @@ class SpaceModule(Protocol):
 
     @property
     def LACKS(self) -> Mapping[str, str]:  # noqa: N802
-        """Settings of training that need what its networks have not, and what that is."""
+        """Training settings that need a part which the space's networks lack -> the name of that part."""
         ...
 
     def to_document(self, architecture: Any) -> Any: ...

@@ -1,4 +1,4 @@
-"""The names of the search spaces: every module in `arch/spaces/` is one. Loads none of them, for help must be quick."""
+"""The names of the search spaces: every module in `arch/spaces/` is one. Loads none of them, to keep `--help` fast."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The architecture spec, `spec.json`: the only thing that passes from search to export.
 
-Validated on reading and on writing, and stable under a round trip: equal specs are equal bytes.
+Validated on reading and on writing, and stable under a round trip: equal specs give equal bytes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ TaskType = TypeVar("TaskType", bound=Task)
 
 @dataclass(frozen=True)
 class SpecOf(Generic[Architecture, Size, TaskType]):
-    """An architecture, the size of its network, and its task; a space's own types say which.
+    """An architecture, the size of its network, and its task; their types depend on the space.
 
-    `network` is the space's size dataclass, `task` one of those in `tasks.py`; `provenance` says how the architecture
+    `network` is the space's size dataclass, `task` a dataclass of `tasks.py`; `provenance` records how the architecture
     was found and may be empty.
     """
 
@@ -42,7 +42,7 @@ class SpecOf(Generic[Architecture, Size, TaskType]):
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The document's text. Raises: ArchitectureError: it would not be read back."""
+        """Returns the document's text. Raises: ArchitectureError: the spec is invalid."""
         document = self.to_document()
         parse_spec(document, source="spec")
         return _format(document) + "\n"
@@ -65,9 +65,9 @@ Spec: TypeAlias = SpecOf[Any, Any, Task]
 
 
 def parse_spec(document: object, *, source: str) -> Spec:
-    """The spec a parsed JSON document stands for.
+    """Returns the spec of a parsed JSON document.
 
-    Raises: ArchitectureError, naming `source`: every place that breaks a rule, and the rule.
+    Raises: ArchitectureError, naming `source`, every place that breaks a rule, and the rule.
     """
     problems = Problems(source)
     if not isinstance(document, Mapping):
@@ -117,12 +117,12 @@ def spec_digest(spec: Spec) -> str:
 
 
 def write_spec(path: Path, spec: Spec) -> None:
-    """Write a spec file, whole or not at all. Raises: ArchitectureError: the spec is not valid."""
+    """Write a spec file atomically. Raises: ArchitectureError: the spec is invalid."""
     write_text(path, spec.to_json())
 
 
 def _read_task(document: object, *, kind: str, space: str, problems: Problems) -> Task | None:
-    """The `task` section, which must be of the space's kind of task."""
+    """Reads the `task` section, which must be of the space's kind of task; None, with the reasons noted, if not."""
     if isinstance(document, Mapping) and document.get("kind", kind) != kind:
         found = document["kind"]
         if isinstance(found, str) and found in TASKS:
@@ -134,7 +134,7 @@ def _read_task(document: object, *, kind: str, space: str, problems: Problems) -
 
 
 def _format(value: Any, indent: str = "") -> str:
-    """JSON with whatever fits on a line kept on one line, so that a node of a cell is a line."""
+    """Returns JSON in which every value that fits on one line is on one line, such as a node of a cell."""
     flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if len(indent) + len(flat) <= _LINE_WIDTH - 20 or not isinstance(value, dict | list) or not value:
         return flat

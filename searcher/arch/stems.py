@@ -1,25 +1,25 @@
-"""The stem of networks of images: 3×3 convolutions, each of which halves the picture, that bring it down to maps."""
+"""The stem of image networks: 3×3 convolutions, each of which halves the picture, or one that keeps its size."""
 
 from __future__ import annotations
 
 from foundation.document import ConfigError
 
 STEM_STRIDES = (1, 2, 4, 8, 16)
-"""How much smaller than the picture a stem's output may be, per side."""
+"""Possible ratios of the picture's side to the side of the stem's output."""
 
 
 def check_stem_stride(name: str, stride: int) -> None:
-    """Raises: ConfigError: no stem has that stride. Args: name: of the setting."""
+    """Raises: ConfigError: no stem has that stride. Args: name: the name of the setting."""
     if stride not in STEM_STRIDES:
         raise ConfigError(f"{name} is {stride}; expected one of {', '.join(map(str, STEM_STRIDES))}")
 
 
 def stem_steps(stride: int) -> list[int]:
-    """The strides of a stem's convolutions: one that keeps the picture's size, or as many as halve it."""
+    """Returns the strides of a stem's convolutions: a single 1 for stride 1, else one 2 for each halving."""
     return [2] * (stride.bit_length() - 1) or [1]
 
 
 def stem_stride(image_size: int, *, largest_map: int) -> int:
-    """The smallest stride that brings pictures of that size down to `largest_map` pixels a side; else the largest."""
+    """Returns the smallest stride that reduces pictures to at most `largest_map` pixels per side; else the largest."""
     fitting = (stride for stride in STEM_STRIDES if -(-image_size // stride) <= largest_map)
     return next(fitting, STEM_STRIDES[-1])

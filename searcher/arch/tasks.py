@@ -1,4 +1,4 @@
-"""What a network is for: the `task` section of a spec, one dataclass for each kind of task."""
+"""The task of a network: the `task` section of a spec, one dataclass for each kind of task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LANGUAGE_MODELLING: Literal["language-modelling"] = "language-modelling"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageClassification:
-    """Which of several classes a picture shows."""
+    """Predicts which of several classes a picture shows."""
 
     dataset: str
     """A data set's name, or the path of a store."""
@@ -31,15 +31,15 @@ class ImageClassification:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelling:
-    """Which token comes next in a text."""
+    """Predicts the next token of a text."""
 
     dataset: str
     """A data set's name, or the path of a store."""
     kind: Literal["language-modelling"] = LANGUAGE_MODELLING
     tokens: Literal["word", "char"]
-    """What a token is: a word, however words were parted, or a character."""
+    """The kind of token: a word, however the text was split into words, or a character."""
     vocabulary_size: int
-    """Different tokens; the words themselves stay in the data set's store."""
+    """Number of different tokens; the tokens themselves stay in the data set's store."""
 
     def __post_init__(self) -> None:
         if self.vocabulary_size < 2:
@@ -50,7 +50,7 @@ Task = ImageClassification | LanguageModelling
 
 
 def image_size_of(task: Task) -> int | None:
-    """The longer side of a task's images, in pixels; None where there are no images."""
+    """The longer side of a task's images, in pixels; None if there are no images."""
     return max(task.input_shape[:2]) if isinstance(task, ImageClassification) else None
 
 

@@ -1,6 +1,6 @@
-"""The same architecture at other widths.
+"""The same architecture with other widths.
 
-A width is what a spec calls `channels`, wherever it stands: of the whole network, or of each of its stages.
+A width is any `channels` entry of a spec: of the whole network, or of each of its stages.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from searcher.arch.retarget import retarget
 from searcher.arch.spec import Spec, parse_spec
 
 MULTIPLE = 4
-"""Of which scaled widths are multiples."""
+"""Scaled widths are multiples of this number."""
 
 _PARTS = ("architecture", "network")
-"""Of a spec's document, with widths; what a provenance calls channels is none."""
+"""The parts of a spec's document that contain widths; `channels` in a provenance is not a width."""
 
 
 def widths(spec: Spec) -> list[int]:
-    """All of a network's, the first layer's first; empty where it has none that may be chosen."""
+    """All widths of a network, from the first layer on; empty if its spec has no `channels`."""
     return [holder["channels"] for holder in _holders(spec.to_document())]
 
 
 def has_one_width(network: Any) -> bool:
-    """Whether a network's sizes name one width of the whole, which the space does not decide on."""
+    """Whether a network's size contains one width for the whole network, which is not a decision of the space."""
     return hasattr(network, "channels")
 
 
 def scaled(spec: Spec, factor: float) -> Spec:
-    """The spec with every width times `factor`, rounded to multiples of 4, of which one at least is left.
+    """The spec with every width multiplied by `factor` and rounded to a multiple of 4, at least 4.
 
     Raises: ArchitectureError: the spec's space has no network of these widths.
     """
@@ -40,8 +40,9 @@ def scaled(spec: Spec, factor: float) -> Spec:
 
 
 def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
-    """The spec with widths wider by `steps`, which are by their places in `widths`; None where one would be none.
+    """The spec with some widths changed; None if a width would be below 1.
 
+    Args: steps: position in `widths` -> channels to add.
     Raises: ArchitectureError: as `scaled`.
     """
     document = copy.deepcopy(spec.to_document())
@@ -52,8 +53,8 @@ def with_changes(spec: Spec, steps: Mapping[int, int]) -> Spec | None:
 
 
 def is_same_network(first: Spec, second: Spec) -> bool:
-    """Whether two specs are of one network, whatever data they are for: of equal layers, which come from one search or
-    have equal sizes. One that was retrained from the other, at other sizes perhaps, is the same."""
+    """Whether two specs describe the same network, whatever data they are for: their layers are equal, and so are
+    their sizes or their provenance. A network retrained from the other, even with other sizes, is the same."""
 
     def layers(spec: Spec) -> Any:
         return _scaled(spec.to_document()["architecture"], 0)
@@ -66,13 +67,13 @@ def is_same_network(first: Spec, second: Spec) -> bool:
 
 
 def _holders(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What has a width of its own in a spec's document."""
+    """Yields every object with a width of its own in a spec's document."""
     for part in _PARTS:
         yield from _with_widths(document[part])
 
 
 def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
-    """What has a width of its own in a part of a document."""
+    """Yields every object with a width of its own in a part of a document."""
     if isinstance(value, dict) and "channels" in value:
         yield value
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -81,7 +82,7 @@ def _with_widths(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _scaled(value: Any, factor: float) -> Any:
-    """A part of a spec's document with its widths multiplied."""
+    """Returns a part of a spec's document with its widths multiplied."""
     if isinstance(value, dict):
         return {
             key: max(1, round(entry * factor / MULTIPLE)) * MULTIPLE if key == "channels" else _scaled(entry, factor)

@@ -1,8 +1,8 @@
 """The macro space: a whole convolutional network, layer by layer, with skip connections.
 
 Tensor 0 is the output of the stem and tensor k that of layer k, counted from 1. Layer k applies its operation to tensor
-k - 1 and joins the result with its *skips*, any of the tensors 0 to k - 2. After two of
-the layers, a third and two thirds of the way, all tensors are halved.
+k - 1 and joins the result with its *skips*, any of the tensors 0 to k - 2. After two of the layers, at one third and
+two thirds of the depth, all tensors are halved.
 
 Source: Pham et al. 2018, section 2.3.
 """
@@ -32,7 +32,7 @@ SkipMerge = Literal["sum", "concat", "residual"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer joins `operation` of the tensor before it with the tensors `skips`, in rising order."""
+    """A layer applies `operation` to the previous tensor and joins the result with the tensors `skips`, ascending."""
 
     operation: str
     skips: tuple[int, ...] = ()
@@ -67,12 +67,12 @@ class MacroArchitecture:
         problems.raise_if_any(ArchitectureError)
 
     def read_after(self, layer: int) -> tuple[int, ...]:
-        """Which of the tensors 0 to `layer` a later layer reads, in order; the last one always is read."""
+        """Returns the tensors from 0 to `layer` that a later layer reads, in order; the last one is always read."""
         skipped = {tensor for later in self.layers[layer:] for tensor in later.skips}
         return tuple(tensor for tensor in range(layer + 1) if tensor == layer or tensor in skipped)
 
     def used(self) -> dict[tuple[str, ...], set[Any]]:
-        """What a network of this architecture needs: at each site, the chosen candidates (see `nn/banks.py`)."""
+        """Returns the candidates chosen at each site of a network of this architecture (see `nn/banks.py`)."""
         sites: dict[tuple[str, ...], set[Any]] = {}
         for index, layer in enumerate(self.layers, start=1):
             sites["operation", str(index)] = {layer.operation}
@@ -84,19 +84,19 @@ class MacroArchitecture:
 
 @dataclass(frozen=True)
 class MacroSize:
-    """How wide the network is and how it joins: the `network` section of a spec, and of a search's config.
+    """The network's width and how it joins skips: the `network` section of a spec, and of a search's config.
 
-    Its depth is the architecture's.
+    The architecture determines its depth.
     """
 
     channels: int
-    """Of the stem and the first layers."""
+    """Width of the stem and the first layers."""
     stem_stride: int = 1
-    """Power of two: how much smaller than the picture the first layer's input is, per side."""
+    """Ratio of the picture's side to the side of the first layer's input, a power of two."""
     skip_merge: SkipMerge = "concat"
-    """How a layer joins its skips with its operation's result. sum: added up, norm (the authors' search). concat:
-    concatenated, then ReLU, 1×1 convolution, norm (the paper, and the authors' final network). residual: added up and
-    no more, which costs next to nothing in a runtime."""
+    """How a layer joins its skips with its operation's result. sum: sum, then norm (the authors' search). concat:
+    concatenation, then ReLU, 1×1 convolution, norm (the paper, and the authors' final network). residual: sum only,
+    which costs almost nothing in a runtime."""
     double_channels: bool = False
     """Whether halving the maps doubles the channels, as in the authors' final network."""
 
@@ -116,7 +116,7 @@ class MacroSpace:
     """Whether the controller has a learned anchor for the stem. The authors' code has none: there a skip from tensor j
     attends to the anchor of layer j + 1."""
     operations: tuple[str, ...] = PUBLISHED_OPERATIONS
-    """What a layer may apply; the paper's unless others are named."""
+    """Operations of a layer; by default those of the paper."""
 
     def __post_init__(self) -> None:
         if self.num_layers < MIN_LAYERS:
@@ -130,7 +130,7 @@ class MacroSpace:
         return int(len(self.operations) ** self.num_layers * 2 ** math.comb(self.num_layers, 2))
 
     def steps(self) -> tuple[Step, ...]:
-        """What the controller decides, in order: for each layer, the operation, then the skips."""
+        """The controller's decisions, in order: for each layer, the operation, then the skips."""
         sequence: list[Step] = [LearnedAnchor()] if self.stem_anchor else []
         for layer in range(1, self.num_layers + 1):
             sequence += [Choice(self.operations, scope="layer"), Subset(len(skip_candidates(layer)))]
@@ -207,7 +207,7 @@ def to_published(architecture: MacroArchitecture) -> str:
 
 
 def _rows(numbers: Sequence[int], num_layers: int) -> Iterator[Sequence[int]]:
-    """1, 2, 3, … numbers: a row for each layer."""
+    """Yields a row for each layer, of 1, 2, 3, … numbers."""
     expected = math.comb(num_layers + 1, 2)
     if len(numbers) != expected:
         raise ArchitectureError("tokens", [f"{len(numbers)} numbers; expected {expected}"])
@@ -261,7 +261,7 @@ def _too_few(num_layers: int) -> str:
 
 
 def stem_stride_of(architecture: MacroArchitecture, size: MacroSize) -> int:
-    """How much smaller than the picture the first layers' input is, per side."""
+    """The ratio of the picture's side to the side of the first layers' input."""
     return size.stem_stride
 
 

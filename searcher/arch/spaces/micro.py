@@ -71,7 +71,7 @@ class MicroArchitecture:
         return self.normal if kind == "normal" else self.reduction
 
     def used(self) -> dict[tuple[str, ...], set[Any]]:
-        """What a network of this architecture needs: at each site, the chosen candidates (see `nn/banks.py`)."""
+        """Returns the candidates chosen at each site of a network of this architecture (see `nn/banks.py`)."""
         sites: dict[tuple[str, ...], set[Any]] = {}
         for kind in CELL_KINDS:
             cell = self.cell(kind)
@@ -84,14 +84,14 @@ class MicroArchitecture:
 
 @dataclass(frozen=True)
 class MicroSize:
-    """How often the cells are repeated and how wide: the `network` section of a spec, and of a search's config."""
+    """The number of cells and their width: the `network` section of a spec, and of a search's config."""
 
     cells: int
-    """All cells, the two reduction cells among them."""
+    """Number of all cells, including the two reduction cells."""
     channels: int
-    """Of the first cell; each reduction cell doubles them."""
+    """Width of the first cell; each reduction cell doubles it."""
     stem_stride: int = 1
-    """Power of two: how much smaller than the picture the first cell's input is, per side."""
+    """Ratio of the picture's side to the side of the first cell's input, a power of two."""
 
     def __post_init__(self) -> None:
         if self.cells < 3:
@@ -118,7 +118,7 @@ class MicroSpace:
 
     num_nodes: int = 5
     operations: tuple[str, ...] = PUBLISHED_OPERATIONS
-    """What a node may apply; the paper's unless others are named."""
+    """Operations of a node; by default those of the paper."""
 
     def __post_init__(self) -> None:
         if self.num_nodes < 1:
@@ -139,7 +139,7 @@ class MicroSpace:
         return per_cell**2
 
     def steps(self) -> tuple[Step, ...]:
-        """What the controller decides, in order: for each cell and node, both inputs, then both operations."""
+        """The controller's decisions, in order: for each cell and node, both inputs, then both operations."""
         sequence: list[Step] = []
         for kind in CELL_KINDS:
             sequence.append(Inputs(NUM_INPUTS))
@@ -282,7 +282,7 @@ def _node_problems(position: int, inputs: Sequence[object], operations: Sequence
 
 
 def stem_stride_of(architecture: MicroArchitecture, size: MicroSize) -> int:
-    """How much smaller than the picture the first layers' input is, per side."""
+    """The ratio of the picture's side to the side of the first layers' input."""
     return size.stem_stride
 
 

@@ -32,7 +32,7 @@ STATE = 0
 
 @dataclass(frozen=True)
 class Node:
-    """A node applies `activation` to what it reads of node `previous`."""
+    """A node reads node `previous` and applies `activation` to it."""
 
     previous: int
     activation: str
@@ -47,7 +47,7 @@ class RecurrentArchitecture:
 
     nodes: tuple[Node, ...]
     output: Output = "loose_ends"
-    """What is averaged: the loose ends, or all nodes after the first (enas_lm)."""
+    """The averaged nodes: the loose ends, or all nodes after the first (enas_lm)."""
 
     def __post_init__(self) -> None:
         problems = Problems("architecture")
@@ -67,9 +67,9 @@ class RecurrentArchitecture:
         return tuple(number for number in range(1, len(self.nodes) + 1) if number not in read)
 
     def used(self) -> dict[tuple[str, ...], set[Any]]:
-        """What a network of this architecture needs: at each node, the chosen candidate (see `nn/banks.py`).
+        """Returns the candidate chosen at each node of a network of this architecture (see `nn/banks.py`).
 
-        A candidate is (previous,) where activations share weights and (previous, activation) where each has its own.
+        A candidate is (previous,) if activations share weights, and (previous, activation) if each has its own.
         """
         return {
             (str(number),): {(node.previous,), (node.previous, node.activation)}
@@ -79,10 +79,10 @@ class RecurrentArchitecture:
 
 @dataclass(frozen=True)
 class RecurrentSize:
-    """How wide the network is: the `network` section of a spec, and of a search's config."""
+    """The width of the network: the `network` section of a spec, and of a search's config."""
 
     hidden_size: int
-    """Of the state, of every node, and of the embedding, which is also the softmax's."""
+    """Size of the state, of every node, and of the embedding, which the softmax shares."""
 
     def __post_init__(self) -> None:
         if self.hidden_size < 1:
@@ -100,7 +100,7 @@ class RecurrentSpace:
     weights: Literal["per_edge", "per_activation"] = "per_edge"
     """One matrix for each pair of nodes (paper), or one for each pair and activation (enas_lm)."""
     first_activation: str = ""
-    """Of the first node, where it is not searched for. enas_lm: tanh."""
+    """Activation of the first node if it is not searched for, else empty. enas_lm: tanh."""
 
     def __post_init__(self) -> None:
         if self.first_activation and self.first_activation not in ACTIVATIONS:
@@ -119,7 +119,7 @@ class RecurrentSpace:
         return count
 
     def steps(self) -> tuple[Step, ...]:
-        """What the controller decides, in order: the first activation, then a previous node and an activation each."""
+        """The controller's decisions, in order: the first activation, then a previous node and an activation each."""
         choice = Choice(ACTIVATIONS, scope="cell")
         first: list[Step] = [Inputs(1)] if self.first_activation else [choice, Anchor()]
         rest = [step for number in range(2, self.num_nodes + 1) for step in (Pointer(number - 1), choice, Anchor())]
@@ -203,9 +203,9 @@ def from_published(text: str) -> RecurrentArchitecture:
 
 
 def to_published(architecture: RecurrentArchitecture) -> str:
-    """The inverse of `from_published`: enas_lm's encoding where all nodes are averaged.
+    """The inverse of `from_published`: enas_lm's encoding if all nodes are averaged.
 
-    Raises: ArchitectureError: all nodes are averaged, but the first has not enas_lm's tanh.
+    Raises: ArchitectureError: all nodes are averaged, but the first node's activation is not tanh, as in enas_lm.
     """
     first, *rest = architecture.nodes
     if architecture.output == "all" and first.activation != "tanh":

@@ -1,8 +1,8 @@
-"""The stages space, for deployment: a stem, then stages of layers, where widths, depths and operations are free.
+"""The stages space, for deployment: a stem, then stages of layers, with free widths, depths and operations.
 
-The first layer of a stage brings its input to the stage's width and, from the second stage on, to half its size. Widths
-are in the architecture, so that any network of this form, whatever its widths, is a spec: ResNet-20 is one. What the
-architecture consists of, and how it is written, is in `arch/stages/`.
+The first layer of a stage brings its input to the stage's width and, from the second stage on, to half its size. The
+architecture contains the widths, so that any network of this form can be a spec, for example ResNet-20. `arch/stages/`
+defines the architecture and its written forms.
 
 Source: Bender et al. 2020 (TuNAS) and Tan et al. 2019 (MnasNet) for spaces of this kind.
 """
@@ -31,14 +31,14 @@ __all__ = ["from_document", "from_published", "to_document", "to_published"]
 
 @dataclass(frozen=True)
 class StagesSize:
-    """The `network` section of a spec, and of a search's config: empty, for the architecture decides all sizes."""
+    """The `network` section of a spec, and of a search's config: empty, because the architecture contains all sizes."""
 
 
 @dataclass(frozen=True)
 class StagesSpace:
     """All networks whose widths and strides are among those given, with up to `max_layers` layers in each stage.
 
-    Widths of whole blocks of 16 channels, or of 8, are fast in onnxruntime; others are allowed.
+    Widths that are multiples of 16 or 8 channels are fast in onnxruntime; others are allowed.
     """
 
     stem_channels: tuple[int, ...]
@@ -46,7 +46,7 @@ class StagesSpace:
     stage_channels: tuple[tuple[int, ...], ...]
     """For each stage, the widths to choose from."""
     max_layers: tuple[int, ...]
-    """For each stage; every stage has at least one layer."""
+    """For each stage, the maximum number of layers; every stage has at least one layer."""
     operations: tuple[str, ...] = STANDARD_OPERATIONS
 
     def __post_init__(self) -> None:
@@ -79,9 +79,9 @@ class StagesSpace:
         return len(self.stem_channels) * len(self.stem_strides) * int(math.prod(depths))
 
     def steps(self) -> tuple[Step, ...]:
-        """What the controller decides, in order: the stem, then for each stage its width and its layers.
+        """The controller's decisions, in order: the stem, then for each stage its width and its layers.
 
-        Every stage's first layer is there; the others may be absent.
+        The first layer of a stage always exists; the others may be absent.
         """
         later = Choice((*self.operations, ABSENT), scope="layer")
         sequence: list[Step] = [_number(self.stem_channels, "stem"), _number(self.stem_strides, "stem")]
@@ -92,8 +92,8 @@ class StagesSpace:
     def from_tokens(self, tokens: Sequence[int]) -> StagesArchitecture:
         """The architecture of a row of tokens: stem width and stride; for each stage, its width and its layers.
 
-        Absent layers are left out, wherever they stand, and those behind them move up: rows that differ in nothing else
-        are one architecture.
+        Absent layers are omitted, wherever they are, and later layers move up: rows that differ only in the positions
+        of absent layers are the same architecture.
         """
         expected = 2 + sum(1 + most for most in self.max_layers)
         if len(tokens) != expected:
@@ -109,7 +109,7 @@ class StagesSpace:
         return StagesArchitecture(stem, tuple(stages))
 
     def to_tokens(self, architecture: StagesArchitecture) -> list[int]:
-        """The row of tokens that `from_tokens` reads as this architecture and that has absent layers at the end only.
+        """Returns the architecture's row of tokens, in which absent layers are only at the end of each stage.
 
         Raises: ArchitectureError: the architecture is not in this space.
         """
@@ -135,7 +135,7 @@ class StagesSpace:
 
     @staticmethod
     def around(architecture: StagesArchitecture) -> StagesSpace:
-        """The smallest space that holds an architecture: with no other choice of width, stride or operation."""
+        """The smallest space that contains an architecture: it has no other width, stride or operation."""
         return StagesSpace(
             (architecture.stem.channels,),
             (architecture.stem.stride,),
@@ -158,7 +158,7 @@ def _number(values: tuple[int, ...], scope: str) -> Choice:
 
 
 def stem_stride_of(architecture: StagesArchitecture, size: StagesSize) -> int:
-    """How much smaller than the picture the first layers' input is, per side."""
+    """The ratio of the picture's side to the side of the first layers' input."""
     return architecture.stem.stride
 
 

@@ -1,4 +1,4 @@
-"""A network of the stages space: its stem, and its stages of layers, with what each must keep to."""
+"""A network of the stages space: its stem, its stages of layers, and the rules for both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from searcher.arch.stems import STEM_STRIDES
 
 @dataclass(frozen=True)
 class Stem:
-    """The first convolution, and how much smaller than the picture its output is, per side."""
+    """The first convolutions: their channels, and the ratio of the picture's side to the side of their output."""
 
     channels: int
     stride: int
@@ -33,7 +33,8 @@ class Stage:
 class StagesArchitecture:
     """A whole network.
 
-    Raises: ArchitectureError: there is no stage, a stage has no layer, an operation is unknown, or a width is none.
+    Raises: ArchitectureError: there is no stage, a stage has no layer or too many, an operation is unknown, or a width
+        or the stem's stride is not allowed.
     """
 
     stem: Stem
@@ -51,7 +52,7 @@ class StagesArchitecture:
         problems.raise_if_any(ArchitectureError)
 
     def used(self) -> dict[tuple[str, ...], set[Any]]:
-        """What a network of this architecture needs: at each site, the chosen candidates (see `nn/banks.py`)."""
+        """Returns the candidates chosen at each site of a network of this architecture (see `nn/banks.py`)."""
         return {
             ("layer", str(number), str(position)): {operation}
             for number, stage in enumerate(self.stages)
@@ -65,14 +66,14 @@ def stage_stride(stage: int) -> int:
 
 
 def stem_problems(channels: object, stride: object) -> Iterator[str]:
-    """What is wrong with a stem, each with the place inside it."""
+    """Yields the problems of a stem, each with its place in the stem."""
     yield from _width_problems(channels)
     if type(stride) is not int or stride not in STEM_STRIDES:
         yield f"stride is {stride!r}; expected one of {', '.join(map(str, STEM_STRIDES))}"
 
 
 def stage_problems(channels: object, layers: Sequence[object]) -> Iterator[str]:
-    """What is wrong with a stage, each with the place inside it."""
+    """Yields the problems of a stage, each with its place in the stage."""
     yield from _width_problems(channels)
     if not layers:
         yield "layers is empty; at least one layer is needed"

@@ -1,4 +1,4 @@
-"""How architectures of the stages space are written: the `architecture` section of a spec, and the integer encoding."""
+"""The written forms of stages architectures: the `architecture` section of a spec, and the integer encoding."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def from_document(document: object, *, place: str, problems: Problems) -> Stages
 
 
 def from_published(text: str) -> StagesArchitecture:
-    """Read the integer encoding: stem width and stride; for each stage its width, its number of layers, and each one's
-    operation as its position in OPERATIONS.
+    """Read the integer encoding: stem width and stride; for each stage its width, its number of layers, and the
+    operation of each layer as its position in OPERATIONS.
 
-    The encoding is our own, for the literature has none that holds widths.
+    The encoding is our own, because the literature has none that contains widths.
     Raises: ArchitectureError: not whole numbers, too few of them, or a number out of range.
     """
     source = "integer encoding"

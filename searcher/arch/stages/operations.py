@@ -1,7 +1,7 @@
-"""The operations of the stages space: their families, and what each costs.
+"""The operations of the stages space: their families and costs.
 
-A family's class is in `nn/stage_blocks.py`. An operation of a known family is a line in OPERATIONS; a search takes it
-where `StagesSpace.operations` names it.
+A family's class is in `nn/stage_blocks.py`. An operation of a known family is a line in OPERATIONS; a search uses it if
+`StagesSpace.operations` names it.
 
 Source: He et al. 2016, Sandler et al. 2018 and Gupta and Akin 2020 for the three families.
 """
@@ -17,16 +17,16 @@ Family = Literal["residual", "fused", "inverted"]
 
 
 class Operation(NamedTuple):
-    """What a layer's name says of it."""
+    """The properties that the name of an operation stands for."""
 
     family: Family
     kernel_size: int
     expansion: int = 1
-    """Inner channels by input channels."""
+    """Ratio of inner channels to input channels."""
 
     @property
     def block(self) -> str:
-        """Names what shares weights in a supernet: one family and kernel, with all its expansions."""
+        """The name of the block that shares weights in a supernet: one family and kernel, with all its expansions."""
         return f"{self.family}_{self.kernel_size}x{self.kernel_size}"
 
 
@@ -55,9 +55,9 @@ STANDARD_OPERATIONS = (
     "inverted_5x5_e4",
     "inverted_5x5_e6",
 )
-"""What a layer may be unless a space says otherwise: a new operation changes no search until one names it."""
+"""The default operations of a space: a new operation changes no search until a space names it."""
 ABSENT = "absent"
-"""The decision against a layer; architectures do not hold it."""
+"""The decision to omit a layer; architectures do not contain it."""
 
 
 def _residual(areas: tuple[int, int], channels: tuple[int, int], operation: Operation, *, stride: int) -> Cost:
@@ -85,6 +85,6 @@ _FAMILIES: dict[Family, Callable[..., Cost]] = {"residual": _residual, "fused": 
 
 
 def layer_cost(name: str, areas: tuple[int, int], channels: tuple[int, int], *, stride: int) -> Cost:
-    """What a layer costs. areas, channels: of its input and of its output."""
+    """Returns the cost of a layer. areas, channels: of its input and of its output."""
     operation = OPERATIONS[name]
     return _FAMILIES[operation.family](areas, channels, operation, stride=stride)
