@@ -1,10 +1,10 @@
-"""How long networks take in onnxruntime, before they are trained: measured, side by side, in seconds for tens of them.
+"""Measures the latency of untrained networks in onnxruntime, together, in seconds for tens of networks.
 
-The one place that answers it, whoever asks: a search, a comparison, a fit of widths. A network is written as ONNX by
-`trace.py`, with its batch norms on the statistics of random pictures, and timed by the benchmark that times the files
-that ship. What is told is not the median, though, but what the fastest tenth of the calls keeps to: networks are
-compared here, and where others use the machine, or the host that it shares, medians of one network differ by 2 to 5 %
-from one sitting to the next, and this by 0.3 % (docs/experiments.md; `make bench ONLY=latencies` measures it here).
+Searches, comparisons and fits of widths all measure here. `trace.py` writes a network as ONNX, with its batch norms on
+the statistics of random pictures, and the benchmark of exported files times it. The result is not the median, though,
+but the 0.1 quantile of the calls: networks are compared here, and if others use the machine, or the host that it
+shares, medians of one network differ by 2 to 5 % from one sitting to the next, and this quantile by 0.3 %
+(docs/experiments.md; `make bench ONLY=latencies` measures it here).
 """
 
 # B batch, C channels, H height, W width, n networks
@@ -37,15 +37,15 @@ from searcher.nn.build import build_network
 from searcher.running.device import torch_threads
 
 _SETTLING_IMAGES = 8
-# Of calls: that quantile is little disturbed by others, and not a single lucky call.
+# Quantile of the calls: it is little disturbed by other processes, and not a single lucky call.
 UNDISTURBED = 0.1
-# Opening a session takes longer than all its calls: no reason to open fewer.
+# Opening a session takes longer than all its calls; that must not reduce the number of sessions.
 _PATIENCE = 100.0
 
 
 @dataclass(frozen=True)
 class Sized:
-    """A network that is no spec's, such as a reference: images [B, C, H, W] -> (logits, auxiliary logits or None)."""
+    """A network without a spec, such as a probe: images [B, C, H, W] -> (logits, auxiliary logits or None)."""
 
     network: nn.Module
     input_shape: tuple[int, ...]
@@ -57,18 +57,18 @@ Untrained = Spec | Sized
 
 @dataclass(frozen=True)
 class Latencies:
-    """What n networks took in one sitting, one after the other in turn."""
+    """Latencies of n networks, measured together, in turn."""
 
     ms: tuple[Estimate, ...]
-    """What the fastest tenth of each one's calls keeps to, with its 95 % interval."""
+    """The 0.1 quantile of each network's calls, with its 95 % interval."""
     ratios: tuple[Estimate, ...]
-    """Of each network's time to the first one's, sitting by sitting: what to compare with. An interval takes six
+    """Each network's time over the first one's, sitting by sitting; use these to compare. An interval needs six
     sittings."""
     batch: int
     threads: int
     machine: Machine
     disturbances: tuple[str, ...]
-    """Why the machine is to be called noisy; empty if it was quiet."""
+    """Why the machine counts as noisy; empty if it was quiet."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +76,23 @@ class Effort:
     """How carefully to measure."""
 
     seconds: float = 0.12
-    """Of calls of each network, all sittings together."""
+    """Duration of each network's calls, over all sittings."""
     sittings: int = 3
-    """How many times each is opened afresh; six at least give a ratio its interval."""
+    """How many times each network's session is opened; from six on ratios have intervals."""
 
 
 QUICK = Effort()
-"""Tens of networks in as many half seconds, on a quiet machine to 0.3 %."""
+"""Half a second per network; within 0.3 % on a quiet machine."""
 FITTING = Effort(seconds=0.06, sittings=2)
-"""For networks that are measured again and again until one takes a given time."""
+"""For networks that are measured repeatedly until one takes a given time."""
 CAREFUL = Effort(seconds=0.4, sittings=8)
-"""Whose ratios have intervals."""
+"""Gives ratios with intervals."""
 
 
 def onnx_of(untrained: Untrained, *, seed: int = 0) -> bytes:
-    """The network's ONNX file, as fast as the one that is exported after training. Knows nothing of a data set.
+    """Returns the network's ONNX file, with the latency of the file exported after training. Needs no data set.
 
-    On one thread: 30 ms for small networks, where two that other processes keep from a core take 0.3 to 2 s.
+    On one thread: 30 ms for small networks, where two threads without a free core each take 0.3 to 2 s.
     """
     if isinstance(untrained, SpecOf):
         assert isinstance(untrained.task, ImageClassification)
@@ -107,10 +107,10 @@ def onnx_of(untrained: Untrained, *, seed: int = 0) -> bytes:
 def measure(
     networks: Sequence[Untrained | bytes], *, batch: int = 1, threads: int = 1, effort: Effort = QUICK, seed: int = 0
 ) -> Latencies:
-    """The latencies of networks on this machine's CPU, all in one sitting, in their order.
+    """Returns the latencies of networks on this machine's CPU, measured together, in their order.
 
-    Args: networks: specs of image networks, other networks, or ONNX files. batch: images a call. threads: intra-op.
-    Raises: BenchmarkError: one cannot be run.
+    Args: networks: specs of image networks, other networks, or ONNX files. batch: images per call. threads: intra-op.
+    Raises: BenchmarkError: a network cannot be run.
     """
     contestants = []
     for number, network in enumerate(networks):
@@ -126,7 +126,7 @@ def measure(
         min_samples=3 * effort.sittings,
         patience=_PATIENCE,
         warmup_s=0.1,
-        # A warm-up takes three windows or more: of a fifth of a sitting each, they are less than what is counted.
+        # A warm-up takes at least three windows; at a fifth of a sitting each, they are shorter than the timed calls.
         window_s=min(0.004, effort.seconds / effort.sittings / 5),
         turn_s=0.01,
         settle_s=0.002,
@@ -159,10 +159,10 @@ def measure_at_pace(
     threads: int,
     effort: Effort = QUICK,
 ) -> list[float]:
-    """What networks take, ms, at the pace that the machine had when others were measured, which are measured again.
+    """Returns the latencies of networks, ms, at the machine's pace in an earlier measurement of others.
 
     Beside other work, at another clock or with a cold cache a machine takes 5 to 20 % longer for all networks alike.
-    Args: paced: ONNX files, and what they took in ms. Raises: as `measure`.
+    Args: paced: ONNX files, which are measured again, and their earlier latencies, ms. Raises: as `measure`.
     """
     everything = [*(file for file, _ in paced), *networks]
     found = [estimate.value for estimate in measure(everything, batch=batch, threads=threads, effort=effort).ms]
@@ -172,7 +172,7 @@ def measure_at_pace(
 
 
 def _ratio(series: Series, first: Series) -> Estimate:
-    """Of the time of one to that of the first."""
+    """Returns the ratio of a network's time to the first one's."""
     if series is first:
         return Estimate(1.0, statistics.Interval(1.0, 1.0))
     pairs = zip(series.sittings, first.sittings, strict=True)
@@ -184,10 +184,10 @@ def _undisturbed_ms(sitting: Sitting) -> float:
 
 
 def _settle(network: DeployedNetwork, *, input_shape: tuple[int, ...], seed: int) -> None:
-    """Give norms the statistics of random pictures, as training would.
+    """Sets the norms' statistics by random pictures, as training would.
 
-    Values would else shrink or grow from layer to layer: a deep untrained network of torch's own first weights ends in
-    denormal numbers, and takes 20 times as long as after training.
+    Otherwise values would shrink or grow from layer to layer: a deep untrained network with torch's own initial weights
+    ends in denormal numbers, and takes 20 times as long as after training.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, "latency"))
     images = torch.randint(0, 256, (_SETTLING_IMAGES, *input_shape), dtype=torch.uint8, generator=generator)

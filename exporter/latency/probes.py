@@ -1,7 +1,8 @@
-"""Small networks around one fused block each, whose latency says what the block takes inside a network.
+"""Small networks around one fused block each, which measure the block's latency inside a network.
 
 A probe is a 1×1 convolution that makes the block's input, the block, and a mean over its output; its *frame* is the
-same without the block. The difference of both leaves out what a call costs, and the change of layout at either end.
+same without the block. The difference of their latencies excludes a call's overhead, and the layout changes at both
+ends.
 """
 
 # B batch, C channels, H height, W width
@@ -27,12 +28,12 @@ def probe(space: str, block: Block) -> Sized:
 
 
 def frame(block: Block) -> Sized:
-    """What the probe of a block consists of beside the block; blocks that read equal maps have one frame."""
+    """Returns the probe of a block without the block; blocks with equal inputs share a frame."""
     return Sized(_Frame(block), (block.height, block.width, _image_channels(block)))
 
 
 def frame_key(block: Block) -> Block:
-    """Equal for the blocks that have one frame."""
+    """Returns a key that is equal for blocks that share a frame."""
     channels = block.in_channels
     return Block(STEM if block.operation == STEM else "", channels, channels, block.height, block.width)
 
@@ -85,7 +86,7 @@ def _module(space: str, block: Block) -> nn.Module:
 
 
 class _Concat(nn.Module):
-    """[B, C, H, W] -> [B, n*C, H, W]; the tensors differ, or a runtime would join them for nothing."""
+    """[B, C, H, W] -> [B, n*C, H, W]; the tensors differ, or a runtime would join them at no cost."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

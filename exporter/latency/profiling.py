@@ -1,7 +1,7 @@
-"""Making the latency table of a space on this machine: every fused block measured, then whole networks to fit on.
+"""Makes the latency table of a space on this machine: measures every fused block, then whole networks to fit on.
 
-What is measured is kept after each group of blocks, so that an interrupted profile goes on where it stopped; only the
-sitting of whole networks at its end, which are compared with each other, is one.
+Rows are saved after each group of blocks, so that an interrupted profile resumes where it stopped. Only the whole
+networks at its end are measured all together, since they are compared with each other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from searcher.latency.table import (
 from searcher.running.progress import Progress
 from searcher.running.run_folder import lock_file
 
-# An error of a row is one of many in a network's sum, so that many rows measured fast beat few measured carefully.
+# A row's error is one of many in a network's sum, so many rows measured fast are better than few measured carefully.
 _ROWS = Effort(seconds=0.02, sittings=2)
 _NETWORKS = Effort(seconds=0.06, sittings=3)
 _GROUP = 40
@@ -53,7 +53,7 @@ _LONGEST_PROFILE_S = 3600.0
 
 @dataclass(frozen=True)
 class Profiled:
-    """What a table is of."""
+    """The subject of a latency table."""
 
     space_name: str
     space: Any
@@ -63,14 +63,14 @@ class Profiled:
 
 
 def setting_here(*, batch: int, threads: int) -> Setting:
-    """This machine's CPU, with onnxruntime as it is installed."""
+    """Returns the setting of this machine's CPU and the installed onnxruntime."""
     return Setting(
         cpu=Machine.inspect().cpu, provider="cpu", onnxruntime=onnxruntime.__version__, threads=threads, batch=batch
     )
 
 
 def table_path(profiled: Profiled, setting: Setting) -> Path:
-    """Where the table of a space lies in the data folder, for this machine and setting."""
+    """Returns the path of a space's table in the data folder, for this setting."""
     what = (
         profiled.space_name,
         write_dataclass(profiled.space),
@@ -84,14 +84,14 @@ def table_path(profiled: Profiled, setting: Setting) -> Path:
 
 
 def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[str], None]) -> LatencyTable:
-    """This machine's table of a space: read if it was made before, else made, which takes about a minute.
+    """Returns this machine's table of a space: reads it if it exists, else makes it, which takes about a minute.
 
     Raises: as `profile` and `read_table`.
     """
     setting = setting_here(batch=batch, threads=threads)
     path = table_path(profiled, setting)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of several processes one measures, and the others wait for what it finds.
+    # One of several processes measures, and the others wait for its table.
     with closing(lock_file(path.with_suffix(".lock"), wait_s=_LONGEST_PROFILE_S)):
         if path.exists():
             table = read_table(path)
@@ -108,9 +108,9 @@ def table_here(profiled: Profiled, *, batch: int, threads: int, log: Callable[[s
 
 
 def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[str], None]) -> LatencyTable:
-    """Measure a space's blocks and networks, or the rest of them, and write the table to `path`.
+    """Measures a space's blocks and networks, or the rest of them, and writes the table to `path`.
 
-    Raises: BenchmarkError: a network cannot be run. KeyboardInterrupt: what was measured is kept.
+    Raises: BenchmarkError: a network cannot be run. KeyboardInterrupt: the saved rows are kept.
     """
     blocks = blocks_of_space(profiled.space_name, profiled.space, profiled.network, profiled.task)
     specs = list(_networks(profiled, count=_FITTED + _HELD_OUT))
@@ -146,7 +146,7 @@ def profile(profiled: Profiled, *, setting: Setting, path: Path, log: Callable[[
 
 
 def _measure_rows(space: str, blocks: Sequence[Block], sittings: _Sittings) -> list[tuple[Block, Row]]:
-    """What each block adds to its frame, both measured in one sitting, never less than nothing."""
+    """Returns the time that each block adds to its frame, measured together; at least 0."""
     frames = {frame_key(block): frame(block) for block in blocks}
     networks: list[Untrained] = [*frames.values(), *(probe(space, block) for block in blocks)]
     measured = sittings.measure(networks, _ROWS)
@@ -162,12 +162,12 @@ def _measure_rows(space: str, blocks: Sequence[Block], sittings: _Sittings) -> l
 
 @dataclass
 class _Sittings:
-    """The sittings of one table. Where the machine was noisy, one is held again, and the last counts."""
+    """The measurements of one table. If the machine was noisy, one is repeated, and the last counts."""
 
     setting: Setting
     log: Callable[[str], None]
     were_noisy: bool = False
-    """Whether one that counts was."""
+    """Whether a measurement that counts was noisy."""
     _is_told: bool = False
 
     def measure(self, networks: Sequence[Untrained | bytes], effort: Effort) -> Latencies:
@@ -185,7 +185,7 @@ class _Sittings:
 
 
 def _networks(profiled: Profiled, *, count: int) -> Iterator[Spec]:
-    """Random networks of the space."""
+    """Yields random networks of the space."""
     rng = random.Random(stream_seed(0, "latency", "networks"))
     for architecture in islice(iter(lambda: profiled.space.random(rng), None), count):
         yield Spec(profiled.space_name, architecture, profiled.network, profiled.task)
@@ -197,7 +197,7 @@ def _groups(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
 
 
 class _Partial:
-    """The rows of an unfinished table, in a file beside it; those of another setting, or damaged, are dropped."""
+    """The rows of an unfinished table, in a file beside it; rows of another setting and damaged files are dropped."""
 
     def __init__(self, path: Path, setting: Setting, *, log: Callable[[str], None]) -> None:
         self.path = path

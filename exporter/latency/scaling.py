@@ -1,8 +1,8 @@
-"""Networks of the same architecture at other widths, until one takes a given time: fitted by measurement.
+"""Fits the widths of a network to a given time, by measuring the same architecture at other widths.
 
-All of a network's widths are multiplied by one factor; where no factor gives the time, for narrow networks have few
-widths, single ones are changed. Then widths that end within a block of channels, which kernels compute as a whole, are
-filled up as far as the time allows. Knows nothing of training.
+All of a network's widths are multiplied by one factor. If no factor gives the time, since narrow networks have few
+possible widths, single widths are changed. Then widths that end within a block of channels, which kernels compute as a
+whole, are filled up as far as the time allows. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from searcher.arch.widths import MULTIPLE, scaled, widths, with_changes
 from searcher.nn.complexity import complexity_of
 
 Shares = Callable[[Sequence[Spec]], Sequence[float]]
-"""What networks take, measured, as shares of the time that they are to take."""
+"""Measures networks; returns their latencies as fractions of the wanted time."""
 IsEnough = Callable[[float], bool]
 TOLERANCE = 0.03
-"""How far from the time it is to take a network may lie, as a share of it."""
-# Of kernels with AVX-512. Those of AVX2 compute half of it, of which it is a multiple.
+"""Accepted difference of a network from the wanted time, as a fraction of it."""
+# Channels in a block of AVX-512 kernels; a multiple of AVX2's blocks, which have half as many.
 _BLOCK = 16
-# Multiply-adds of a network with widths filled up, as a multiple of those before: with more it is not worth measuring.
+# Most multiply-adds of a network with widths filled up that is worth measuring, as a multiple of those before.
 _MOST_FILLED = 2.0
 _MOST_ROUNDS = 8
-# Then single widths are changed one after the other.
+# Rounds in which single widths are changed, after that.
 _MOST_CHANGES = 3
-# What a step outside of all widths tried may multiply a factor by, and how many factors are looked at in between.
+# Largest ratio of a step beyond all factors tried, and number of factors considered in a range.
 _LONGEST_STEP = 3.0
 _NUM_FACTORS = 48
 _OVERHANG = 1.3
@@ -38,7 +38,7 @@ _OVERHANG = 1.3
 
 @dataclass(frozen=True)
 class Fitted:
-    """A network and the time it took when it was fitted, as a share of the time it was to take."""
+    """A network and its latency when it was fitted, as a fraction of the wanted time."""
 
     spec: Spec
     ratio: float
@@ -49,17 +49,17 @@ class Fitted:
 
 
 def is_near(ratio: float) -> bool:
-    """Whether a network takes what it is to take, give or take half the tolerance."""
+    """Whether a network's time is within half the tolerance of the wanted time."""
     return abs(ratio - 1) <= TOLERANCE / 2
 
 
 def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Sequence[IsEnough] | None = None) -> list[Fitted]:
-    """Each network at the widths, of those tried, that take the wanted time and compute most in it.
+    """Returns each network at those widths, of the ones tried, that take the wanted time and compute most in it.
 
-    One that has no such widths comes at those that take nearest to it, and says that it does not fit.
+    A network without such widths comes at those nearest to the wanted time; see `Fitted.fits`.
 
-    Args: shares: measures the networks of a round, all in one sitting. is_enough: of each network, whether such a share
-    of the time will do; by default where that is near 1.
+    Args: shares: measures the networks of a round together. is_enough: for each network, whether a fraction of the
+    wanted time is accepted; `is_near` by default.
     """
     checks = [is_near] * len(specs) if is_enough is None else is_enough
     searches = [_Widths(spec, check) for spec, check in zip(specs, checks, strict=True)]
@@ -84,7 +84,7 @@ def fit_widths(specs: Sequence[Spec], *, shares: Shares, is_enough: Sequence[IsE
 
 
 def shares_of(like: Spec | bytes, *, batch: int, threads: int) -> Shares:
-    """Latencies as shares of that of a network which is measured with them, so that the machine's pace cancels."""
+    """Returns `Shares` of the latency of `like`, which is measured with the networks, so that the pace cancels."""
 
     def shares(networks: Sequence[Spec]) -> list[float]:
         found = measure([like, *networks], batch=batch, threads=threads, effort=FITTING)
@@ -95,7 +95,7 @@ def shares_of(like: Spec | bytes, *, batch: int, threads: int) -> Shares:
 
 @dataclass
 class _Widths:
-    """The widths tried of one network."""
+    """The widths tried for one network."""
 
     spec: Spec
     is_enough: IsEnough
@@ -114,7 +114,7 @@ class _Widths:
         self.tried[factor] = Fitted(network, ratio)
 
     def changed(self) -> list[Spec]:
-        """The best network with one of its widths a step nearer to the wanted time; none where that fits well."""
+        """Returns the best network with each single width a step nearer to the wanted time; empty if it fits well."""
         if self.is_enough(self.best.ratio):
             return []
         step = -MULTIPLE if self.best.ratio > 1 else MULTIPLE
@@ -124,7 +124,7 @@ class _Widths:
         return [network for network in networks if network is not None and network not in known]
 
     def filled(self) -> list[Spec]:
-        """The best network with one of the widths that end within a block filled up, or all; none where it is slow."""
+        """Returns the best network with each partial block filled up, and with all; empty if its time does not fit."""
         best = self.best
         if not self.is_enough(best.ratio):
             return []
@@ -138,7 +138,7 @@ class _Widths:
         self.tried_changed.append(Fitted(network, ratio))
 
     def next_factor(self) -> float | None:
-        """The next one to try; None where one fits well, or none is left that is nearer."""
+        """Returns the next factor to try; None if one fits well, or none is left that may be nearer."""
         if not self.tried:
             return 1.0
         if self.is_enough(self.best.ratio):
@@ -154,10 +154,10 @@ class _Widths:
             wanted = below / self.tried[below].ratio
         else:
             low, high = below, above
-            # Times grow about as a power of the width.
+            # Times grow roughly as a power of the width.
             times = np.log([self.tried[low].ratio, self.tried[high].ratio])
             wanted = float(np.exp(np.interp(0.0, times, np.log([low, high]))))
-        # Beyond both, too: onnxruntime is fast on whole blocks of channels, so a wider network may take less time.
+        # Beyond both, too: onnxruntime is faster on whole blocks of channels, so a wider network may take less time.
         factors = [wanted, *np.geomspace(low / _OVERHANG, high * _OVERHANG, _NUM_FACTORS).tolist()]
         factors.sort(key=lambda factor: abs(math.log(factor / wanted)))
         known = [scaled(self.spec, factor) for factor in self.tried]

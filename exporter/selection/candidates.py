@@ -1,7 +1,7 @@
-"""The candidates of a derivation: whom the search favours, random ones, neighbours of known networks, and these.
+"""The candidates of a derivation: networks that the search favours, random ones, known networks and their neighbours.
 
-With a latency target all meet it, as measured side by side, at widths fitted to it; without one there is no size at
-which a known network would be a fair candidate, and none takes part. Knows nothing of training.
+With a latency target all candidates meet it, measured together, at widths fitted to it. Without one there is no size at
+which a known network would be a fair candidate, so none is included. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from searcher.arch.spec import Spec, parse_spec
 from searcher.latency.references import references_of
 from searcher.nn.complexity import complexity_of
 
-# How many are fitted for each that is wanted, for not all have a width that meets the target.
+# Networks fitted for each candidate wanted, since not all have a width that meets the target.
 _TRIED = 1.5
-# Multiply-adds a millisecond, as a share of the most among the candidates. In two derivations of twelve networks on
-# Fashion-MNIST all five below it were among the last four by training loss.
+# Least multiply-adds per millisecond, as a fraction of the most among the candidates. In two derivations of twelve
+# networks on Fashion-MNIST all five below it were among the last four by training loss.
 _LEAST_RATE = 0.5
-# Of a rung's best.
+# Per parent; the parents are a rung's best.
 _DESCENDANTS_OF_EACH = 3
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that takes part."""
+    """A network that a derivation trains."""
 
     name: str
     """`favoured 3`, `random 2` or `resnet-20 changed 1`, by where it comes from, or a known network's name."""
     spec: Spec
     latency_ms: float | None
-    """Measured, beside the others; None where the search has no target."""
+    """Measured together with the others; None if the search has no target."""
     reward: float | None
-    """With the shared weights, on the search's minibatches; None of a known network."""
+    """With the shared weights, on the search's minibatches; None for a known network."""
     drawn: Spec | None = None
-    """As the search's space holds it, before its widths were fitted; None where it does not."""
+    """As an architecture of the search's space, before its widths were fitted; None if the space has none."""
 
     def to_document(self) -> dict[str, Any]:
         """For `candidates.json`."""
@@ -66,9 +66,9 @@ def read_candidate(document: dict[str, Any], *, source: str) -> Candidate:
 
 
 def candidates_of(finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]) -> list[Candidate]:
-    """Samples of the search, and the known networks, all measured to meet the target; without one, the samples alone.
+    """Returns samples of the search and known networks that meet the target as measured, or samples if there is none.
 
-    Raises: ConfigError: nothing meets the target. BenchmarkError: see `measure`.
+    Raises: ConfigError: no sample meets the target. BenchmarkError: see `measure`.
     """
     known = _known_of(finished)
     samples = samples_of(finished, config, known={one.name: one.spec for one in known})
@@ -90,9 +90,10 @@ def candidates_of(finished: FinishedSearch, config: HalvingConfig, *, log: Calla
 def descendants_of(
     ranked: Sequence[Candidate], finished: FinishedSearch, config: HalvingConfig, *, log: Callable[[str], None]
 ) -> list[Candidate]:
-    """Neighbours of the first of those ranked, measured to meet the target: `config.num_descendants`, or fewer.
+    """Returns up to `config.num_descendants` neighbours of the best ranked candidates, measured to meet the target.
 
-    Only of those that the search's space holds at some width. Raises: BenchmarkError: see `measure`.
+    Only candidates that the search's space contains at some width have neighbours. Raises: BenchmarkError: see
+    `measure`.
     """
     parents = {one.name: one.drawn for one in ranked if one.drawn is not None}
     count = math.ceil(config.num_descendants / _DESCENDANTS_OF_EACH)
@@ -114,9 +115,9 @@ def descendants_of(
 
 
 def without_idle(candidates: Sequence[Candidate], *, log: Callable[[str], None]) -> list[Candidate]:
-    """Without those that compute much less in the same time than another: padding and overhead take the rest.
+    """Leaves out candidates that compute much less than another in the same time, which goes to padding and overhead.
 
-    The published networks stay, as they are published.
+    Published networks are always kept, as published.
     """
     rates = [complexity_of(one.spec).total.multiply_adds / (one.latency_ms or math.inf) for one in candidates]
     least = _LEAST_RATE * max(rates, default=0.0)
@@ -129,7 +130,7 @@ def without_idle(candidates: Sequence[Candidate], *, log: Callable[[str], None])
 
 
 def known_networks(profiled: Profiled) -> dict[str, Spec]:
-    """The published networks as latency targets name them, and on larger maps, where the same time makes them narrower.
+    """Returns the published networks of latency targets, and each on larger maps, where equal time makes it narrower.
 
     Which of the two trains better depends on the data.
     """
@@ -150,7 +151,7 @@ def _unmeasured(sample: Sample) -> Candidate:
 
 
 def _meeting(samples: Sequence[Sample], finished: FinishedSearch) -> list[Candidate]:
-    """Those that have widths at which they meet the target, as measured."""
+    """Returns the samples that meet the target as measured, at widths fitted to it."""
     target = finished.search.config.latency
     assert target is not None
     networks = brought_to_target(

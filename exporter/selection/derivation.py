@@ -1,9 +1,9 @@
-"""The architecture to retrain, chosen by training: successive halving from many candidates to one.
+"""Chooses the architecture to retrain by training: successive halving from many candidates to one.
 
-Shared weights say little of architectures that lie close together, so they only choose who takes part. Candidates come
-from the search's policy, at random from its space, and from the neighbourhood of the known networks. These join them,
-brought to the same latency, and the best of them stays to the last rung. All are measured, then trained in rungs, each
-with fewer candidates for longer; neighbours of the first rung's best are trained in it, too. Test is not looked at.
+Shared weights hardly distinguish similar architectures, so they only choose candidates. These come from the search's
+policy, at random from its space, and from the neighbourhood of the known networks. The known networks are candidates,
+too, brought to the same latency, and the best of them stays to the last rung. All are measured, then trained in rungs,
+each with fewer candidates for longer; neighbours of the first rung's best are also trained in it. Test is not used.
 
 Sources: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"; Real et
 al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for neighbours of the best.
@@ -45,7 +45,7 @@ _DESCENDANTS = "descendants.json"
 
 @dataclass(frozen=True)
 class Derivation:
-    """A choice and its grounds; `derivation.json` holds it."""
+    """A choice and its evidence, stored in `derivation.json`."""
 
     chosen: str
     metric: str
@@ -73,17 +73,17 @@ def derive_by_training(
     opening: Opening,
     log: Callable[[str], None],
 ) -> Derivation:
-    """Choose the spec of a finished search anew, by training, and write it to the run's `spec.json`.
+    """Chooses the spec of a finished search again, by training, and writes it to the run's `spec.json`.
 
-    The search's own choice stays in `search/spec.json`. Args: retrain_config: how candidates are trained, their
-    number of epochs aside. setting: of the trainings.
-    Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
-    ConfigError: nothing meets the target. Stopped, JobsError: as `run_jobs`. BenchmarkError: see `measure`.
+    The search's own choice stays in `search/spec.json`. Args: retrain_config: how candidates are trained, except for
+    the number of epochs. setting: of the trainings.
+    Raises: RunError: the run has no finished search, or see `RunFolder.open`. StoreError: its data set has changed.
+    ConfigError: no sample meets the target. Stopped, JobsError: as `run_jobs`. BenchmarkError: see `measure`.
     """
     finished = finished_search(run, device=resolve_device(setting.device))
     training = finished.search.config.training
     if isinstance(training, ImageTraining):
-        retrain_config = with_flip(retrain_config, flip=training.augmentation.flip)  # as the search saw the pictures
+        retrain_config = with_flip(retrain_config, flip=training.augmentation.flip)  # as in the search
     config = replace(config, spec_sha256=spec_digest(finished.spec))
     earlier = RunFolder(run / _FOLDER)
     if opening.force or not earlier.begun or "recipe" in read_toml(earlier.config_path):
@@ -110,14 +110,14 @@ def derive_by_training(
 
 @dataclass(frozen=True)
 class _Halving:
-    """From the candidates of a search to one: what an earlier start chose and trained is not done again."""
+    """Reduces the candidates of a search to one; reuses the candidates and trainings of an interrupted derivation."""
 
     finished: FinishedSearch
     config: HalvingConfig
     trainer: RungTrainer
 
     def derivation(self) -> Derivation:
-        """Train rung by rung. Raises: as `derive_by_training`."""
+        """Trains rung by rung. Raises: as `derive_by_training`."""
         search = self.finished.search
         metric = search.learner.metric
         candidates = self._chosen_once(_CANDIDATES, partial(candidates_of, self.finished, self.config))
@@ -150,15 +150,15 @@ class _Halving:
         )
 
     def _ranked(self, alive: Sequence[Candidate], showings: Mapping[str, Showing]) -> list[Candidate]:
-        """The best first."""
+        """Returns the candidates, best first."""
         by_name = {one.name: one for one in alive}
         names = rank(showings, metric=self.finished.search.learner.metric, count=self.finished.store.count("valid"))
         return [by_name[name] for name in names]
 
     def _chosen_once(self, file: str, choose: Callable[..., list[Candidate]]) -> list[Candidate]:
-        """The candidates that an earlier start chose, if it did, else these, which are written down.
+        """Returns the candidates in `file` if it exists, else those of `choose`, which it writes to `file`.
 
-        Args: choose: given `log`. Raises: DocumentError: the file is damaged.
+        Args: choose: called with `log`. Raises: DocumentError: the file is damaged.
         """
         path, log = self.trainer.folder / file, self.trainer.log
         if path.exists():
@@ -189,7 +189,7 @@ def read_derivation(run: Path) -> Derivation:
 
 
 def _delete(folder: Path) -> None:
-    """All that an earlier derivation left, its configuration aside."""
+    """Deletes the results of an earlier derivation, but not its configuration."""
     for name in (_CANDIDATES, _DESCENDANTS):
         (folder / name).unlink(missing_ok=True)
     for rung in folder.glob("rung-*"):
@@ -201,9 +201,9 @@ def _text(score: float | None, metric: str) -> str:
 
 
 def _put_back(run: Path, derivation: Derivation, searched: Spec, *, log: Callable[[str], None]) -> None:
-    """Write the choice of a finished derivation where the search's own, or nothing, has taken its place.
+    """Restores the choice of a finished derivation if spec.json is missing or is the search's own.
 
-    Another spec there is the user's, and stays.
+    Any other spec there is the user's and is kept.
     """
     path, choice = run / "spec.json", _choice(derivation, searched)
     found = read_spec(path) if path.exists() else None

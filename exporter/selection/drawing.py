@@ -1,7 +1,7 @@
-"""Architectures of a search's space that may become candidates of a derivation, and how they are drawn.
+"""Samples architectures of a search's space as possible candidates of a derivation.
 
-Source: Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for changing a good network
-a little.
+Source: Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search", for small changes to a good
+network.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from searcher.nn.complexity import complexity_of
 from searcher.running.device import torch_threads
 from searcher.training.derive import sample_candidates, score
 
-# Uniform draws for each that is wanted.
+# Uniform draws for each architecture wanted.
 _DRAWS_PER_STRATUM = 16
-# Of a network's decisions that a neighbour changes, at most; and draws for each neighbour wanted, for some are drawn
-# twice.
+# Most decisions of a network that a neighbour changes; and draws for each neighbour wanted, since some are drawn twice.
 _MOST_CHANGES = 3
 _DRAWS_PER_NEIGHBOUR = 20
-# At what widths a space may hold a known network.
+# Factors of a known network's widths that are tried to find it in a space.
 _FACTORS_OF_KNOWN = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A network that may become a candidate, at the widths that it was drawn at."""
+    """A network that may become a candidate, at the widths at which it was drawn."""
 
     name: str
     spec: Spec
     reward: float | None
-    """With the shared weights; None of a known network."""
+    """With the shared weights; None for a known network."""
     drawn: Spec | None
-    """As the search's space holds it; None where it does not."""
+    """As an architecture of the search's space; None if the space has none."""
 
 
 def samples_of(finished: FinishedSearch, config: HalvingConfig, *, known: Mapping[str, Spec]) -> list[Sample]:
-    """In turn an architecture that shared weights favour and that is predicted to meet the target, one drawn uniformly,
-    and a neighbour of a known network.
+    """Returns in turn an architecture that shared weights favour and that is predicted to meet the target, a uniformly
+    drawn one, and a neighbour of a known network.
 
-    The first is the search's own choice. Shared weights favour what shares them most, narrow layers above all, and a
-    policy that has settled gives many of a kind: with its best alone, what differs from them would never be trained.
+    The first is the search's own choice. Shared weights favour architectures that share them most, above all narrow
+    layers, and a converged policy samples many similar ones: with its best alone, different ones would never be
+    trained.
     """
     search = finished.search
     drawn = sample_candidates(
@@ -85,16 +85,17 @@ def samples_of(finished: FinishedSearch, config: HalvingConfig, *, known: Mappin
 
 
 def scored(architectures: Mapping[str, Any], finished: FinishedSearch, config: HalvingConfig) -> list[Sample]:
-    """Samples of architectures of the space, given by name."""
+    """Returns the samples of architectures of the space, given by name."""
     rewards = _rewards(list(architectures.values()), finished, config)
     return [_sample(name, one, rewards[one], finished) for name, one in architectures.items()]
 
 
 def spread(space: Space, like: Spec, *, count: int, seed: int) -> list[Any]:
-    """`count` architectures drawn uniformly, one of each of as many strata by multiply-adds, the most first.
+    """Returns `count` uniformly drawn architectures, one from each of `count` strata by multiply-adds, the most first.
 
-    However far from the target they lie: their widths will be fitted. What costs most at the space's widths, layers
-    that see large maps above all, becomes narrow so, and is found nowhere among what is predicted to meet the target.
+    Their latencies do not matter, since their widths will be fitted. Architectures that cost most at the space's
+    widths, above all by layers with large maps, become narrow; none of them is among those predicted to meet the
+    target.
     """
     rng = random.Random(stream_seed(seed, "halving", "uniform"))
     drawn = dict.fromkeys(space.random(rng) for _ in range(_DRAWS_PER_STRATUM * count))
@@ -111,11 +112,11 @@ def neighbours_of(
     rng: random.Random,
     without: Collection[Any] = (),
 ) -> dict[Any, str]:
-    """Neighbours of the networks that a space holds, at their widths or larger, and their names, of each network in
-    turn.
+    """Returns neighbours of the networks that a space contains at their widths or larger, with names, of each network
+    in turn.
 
-    However far from a target they lie: their widths will be fitted, so only the widths' proportions matter. Args: word:
-    between the network's name and the neighbour's number. without: architectures that are known already.
+    Their latencies do not matter: their widths will be fitted, so only the widths' proportions count. Args: word:
+    between the network's name and the neighbour's number. without: architectures to leave out.
     """
     parents = {name: one.architecture for name, spec in networks.items() if (one := held(space, spec)) is not None}
     known = {*parents.values(), *without}
@@ -133,7 +134,7 @@ def neighbours_of(
 
 
 def held(space: Space, spec: Spec) -> Spec | None:
-    """A network as the space holds it, at the first factor of its widths at which it does; None if it holds it not."""
+    """Returns a network with its widths times the first factor at which the space contains it; None if none does."""
     for factor in _FACTORS_OF_KNOWN:
         found = scaled(spec, factor)
         with suppress(ArchitectureError):
@@ -143,11 +144,11 @@ def held(space: Space, spec: Spec) -> Spec | None:
 
 
 def _rewards(architectures: list[Any], finished: FinishedSearch, config: HalvingConfig) -> dict[Any, float]:
-    """With the shared weights, on the search's minibatches."""
+    """Returns the rewards with the shared weights, on the search's minibatches."""
     search = finished.search
     examples = numpy_generator(config.seed, "halving", "examples")
     batches = search.learner.reward_batches(examples, count=search.config.derivation.num_batches)
-    with torch_threads(1):  # two that other processes keep from a core wait for each other at every operation
+    with torch_threads(1):  # two threads without a free core each wait for each other at every operation
         scores = score(search.learner, search.supernet, architectures, batches).tolist()
     return dict(zip(architectures, scores, strict=True))
 

@@ -1,4 +1,4 @@
-"""How a derivation by training halves its candidates: its settings."""
+"""The settings of a derivation by training."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class HalvingConfig:
     num_scored: int = 200
     """Architectures of the policy that meet the target, scored with shared weights."""
     num_candidates: int = 16
-    """Which are trained: the best of the policy's, uniformly random ones, and neighbours of known networks; these come
-    on top."""
+    """Candidates that are trained: the policy's best, uniformly random ones, and neighbours of known networks. Known
+    networks come on top."""
     rung_epochs: tuple[int, ...] = (4, 12)
     """Epochs of each rung's trainings, from scratch."""
     keep: float = 0.25
-    """The part of a rung that goes on to the next one."""
+    """Fraction of a rung's candidates that is kept for the next rung."""
     num_descendants: int = 0
-    """Neighbours of the best of the first rung, which join it."""
+    """Neighbours of the first rung's best candidates, trained in the first rung, too."""
     seed: int = 0
-    """Chooses the candidates."""
+    """Determines which candidates are drawn."""
     spec_sha256: str = ""
-    """Of the spec that the search came to."""
+    """Digest of the spec that the search chose."""
     recipe: RetrainConfig | None = None
-    """How candidates are trained, their number of epochs aside; None of a derivation that recorded none."""
+    """How candidates are trained, except for the number of epochs; None in derivations of earlier versions."""
 
     def __post_init__(self) -> None:
         for name in ("num_scored", "num_candidates"):
@@ -49,5 +49,5 @@ _PRESETS: dict[str, HalvingConfig] = {
 
 
 def halving_preset(name: str) -> HalvingConfig:
-    """How candidates are trained with the preset `name`; as `deploy` does where it says nothing of its own."""
+    """Returns the settings of the preset `name`; those of `deploy` if it has none of its own."""
     return _PRESETS.get(name, _PRESETS["deploy"])

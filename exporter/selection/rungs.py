@@ -1,4 +1,4 @@
-"""A rung of a derivation: candidates trained from scratch for some epochs, and what that showed. Chooses nobody."""
+"""A rung of a derivation: trains candidates from scratch for some epochs, and reports the results. Chooses none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from searcher.training.task_kinds import Store
 
 @dataclass(frozen=True)
 class Rung:
-    """What one round of trainings showed."""
+    """The results of one round of trainings."""
 
     epochs: int
     showings: dict[str, Showing]
@@ -52,10 +52,10 @@ class RungTrainer:
         return f"rung {rung} of {len(self.config.rung_epochs)}"
 
     def train(self, candidates: Sequence[Candidate], *, rung: int) -> dict[str, Showing]:
-        """What each showed, by name. Args: rung: from 1. Raises: as `run_jobs`."""
+        """Returns each candidate's result, by name. Args: rung: from 1. Raises: as `run_jobs`."""
         epochs, path, title = self.config.rung_epochs[rung - 1], self.folder / f"rung-{rung}", self.title(rung)
         recipe = shortened(self.retrain_config, epochs)
-        # The longest first: one that began last would end alone.
+        # The longest first: if it began last, it would run alone in the end.
         candidates = sorted(candidates, key=lambda one: -complexity_of(one.spec).total.multiply_adds)
         jobs = [
             begin_training(
@@ -74,5 +74,5 @@ class RungTrainer:
 
 
 def shortened(config: RetrainConfig, epochs: int) -> RetrainConfig:
-    """The training with fewer epochs, each of as many passes over train."""
+    """Returns the training with fewer epochs of the same length: `min_steps` is reduced in proportion."""
     return replace(config, num_epochs=epochs, min_steps=config.min_steps * epochs // config.num_epochs)

@@ -1,4 +1,4 @@
-"""A search as it ended: what ranking and derivation look into."""
+"""A finished search, as ranking and derivation use it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class FinishedSearch:
     """With its policy and shared weights, its learner, its config."""
     store: Store
     spec: Spec
-    """What it came to."""
+    """The spec that the search chose."""
     profiled: Profiled | None
-    """What its latency table is of; None for text."""
+    """The subject of its latency table; None for text."""
     table: LatencyTable | None
-    """That it predicted with; None without a latency target."""
+    """The table that it predicted with; None without a latency target."""
 
 
 def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
-    """The search of a run, with its data.
+    """Loads the finished search of a run, with its data.
 
-    Raises: RunError: no search is finished there. StoreError: its data set has changed. CheckpointError.
+    Raises: RunError: the run has no finished search. StoreError: its data set has changed. CheckpointError.
     """
     spec = searched_spec(run)
     folder = RunFolder(run / "search")
@@ -63,16 +63,16 @@ def finished_search(run: Path, *, device: torch.device) -> FinishedSearch:
 
 
 def searched_spec(run: Path) -> Spec:
-    """What the search of a run came to. Raises: RunError: no search is finished there. ArchitectureError."""
+    """Returns the spec that a run's search chose. Raises: RunError: there is no finished search. ArchitectureError."""
     folder = RunFolder(run / "search")
     if not folder.finished:
         raise RunError(f"{run}: no search is finished there; give the run directory of one that is")
     own = folder.path / "spec.json"
-    return read_spec(own if own.exists() else run / "spec.json")  # earlier versions left the one beside it alone
+    return read_spec(own if own.exists() else run / "spec.json")  # earlier versions wrote only the run's
 
 
 def _table(config: SearchConfig, profiled: Profiled, folder: Path) -> LatencyTable:
-    """The table that the search predicted with, from its folder.
+    """Returns the table that the search predicted with, from its folder.
 
     Raises: TableError: it is of another machine, or damaged.
     """
@@ -80,7 +80,7 @@ def _table(config: SearchConfig, profiled: Profiled, folder: Path) -> LatencyTab
     assert target is not None
     here = {"batch": target.batch, "threads": target.threads}
     kept = folder / KEPT
-    # A search that was begun by an earlier version kept none.
+    # A search begun by an earlier version has none in its folder.
     table = read_table(kept) if kept.exists() else table_here(profiled, **here, log=lambda line: None)
     if table.digest != target.table_sha256 or table.setting.cpu != setting_here(**here).cpu:
         raise TableError("latency table", ["the search was made with another one; search again on this machine"])

@@ -1,8 +1,8 @@
-"""Who leads after a rung: valid says, as far as it can, and among those that it cannot tell apart the training itself.
+"""Ranks candidates after a rung: by valid, and by the training itself where valid cannot distinguish them.
 
-A thousand images know an accuracy to one point, where networks of the same latency differ by half of one. Loss and
-accuracy over the last pass through train are of many times as many, and in so short a training nothing is learnt by
-heart. Both count: a loss with smoothed labels is also low where answers are merely as unsure as they should be.
+A thousand images determine an accuracy to one point, while networks of the same latency differ by half a point. Loss
+and accuracy over the last pass through train are over many times more images, and so short a training does not overfit.
+Both count: a loss with smoothed labels is also low if answers are merely as uncertain as the labels.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from searcher.training.learner import more_is_better
 
 @dataclass(frozen=True)
 class Showing:
-    """What a short training showed."""
+    """The result of a short training."""
 
     score: float | None
-    """The metric on valid, in the epoch chosen; None where the training diverged."""
+    """The metric on valid, in the chosen epoch; None if the training diverged."""
     loss: float | None
-    """The mean training loss of the last epoch; None where it is not known."""
+    """The mean training loss of the last epoch; None if unknown."""
     accuracy: float | None = None
-    """The training accuracy of the last epoch; None where it is not known."""
+    """The training accuracy of the last epoch; None if unknown."""
 
 
 def showing_of(training: Mapping[str, Any]) -> Showing:
-    """Of a training's summary, see `trainings.score_job`."""
+    """Returns the result in a training's summary, see `trainings.score_job`."""
     return Showing(training["valid_score"], training.get("train_loss"), training.get("train_accuracy"))
 
 
 def rank(showings: Mapping[str, Showing], *, metric: str, count: int) -> list[str]:
-    """The best first: those whose accuracy is within two standard errors of the best one, by their places among each
-    other in training loss and in training accuracy together; then the others by score. Of other metrics than accuracy
+    """Returns the names, best first: those whose accuracy is within two standard errors of the best, by the sum of
+    their places in training loss and in training accuracy; then the others by score. For metrics other than accuracy
     no error is known, and the score decides.
 
-    The best of ten accuracies is the luckiest, too: within one standard error of it, the network that trained best by
-    far can be missing. Args: count: images of valid.
+    The best of ten accuracies is also the luckiest: a margin of one standard error can exclude the network that trained
+    best by far. Args: count: images of valid.
     Source: Ru et al. 2021, "Speedy Performance Estimation for Neural Architecture Search", for the loss of training.
     """
     worths = {name: _worth(showing.score, metric) for name, showing in showings.items()}
@@ -58,7 +58,7 @@ def rank(showings: Mapping[str, Showing], *, metric: str, count: int) -> list[st
 
 
 def _places(values: Mapping[str, float | None], *, sign: int = 1) -> dict[str, int]:
-    """How many values are below each one's, or above with sign -1; of an unknown one, how many are known."""
+    """Returns for each name how many values are below its own, or above with sign -1; all known ones if it is None."""
     known = [sign * value for value in values.values() if value is not None]
     return {
         name: len(known) if value is None else sum(other < sign * value for other in known)
@@ -67,10 +67,10 @@ def _places(values: Mapping[str, float | None], *, sign: int = 1) -> dict[str, i
 
 
 def kept_of(ranked: Sequence[str], count: int, *, known: Collection[str]) -> list[str]:
-    """Who goes on to the next rung: the first `count`, of whom the last gives way to the best known network, should
-    none be among them.
+    """Returns the names kept for the next rung: the first `count`. If no known network is among them, the best known
+    one replaces the last.
 
-    A short training says little of a long one, and the choice must not be worse than what was known before the search.
+    A short training predicts a long one poorly, and the choice must not be worse than the networks known before.
     """
     kept = list(ranked[:count])
     best_known = next((name for name in ranked if name in known), None)
@@ -80,7 +80,7 @@ def kept_of(ranked: Sequence[str], count: int, *, known: Collection[str]) -> lis
 
 
 def _worth(score: float | None, metric: str) -> float:
-    """More for the better of two scores; least for none."""
+    """Returns a value that is larger for a better score; minus infinity for None."""
     if score is None:
         return -math.inf
     return score if more_is_better(metric) else -score

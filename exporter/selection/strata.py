@@ -1,4 +1,4 @@
-"""Drawing by strata: as many equal parts of what is in order, and one of each."""
+"""Stratified sampling: one item from each of several equal parts of an ordered sequence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ T = TypeVar("T")
 
 
 def one_of_each_stratum(ordered: Sequence[T], count: int, *, rng: random.Random) -> list[T]:
-    """`count` of them, in their order; some more than once where there are fewer. There is one at least."""
+    """Returns `count` items, in their order; some repeatedly if there are fewer. `ordered` must not be empty."""
     bounds = [len(ordered) * number // count for number in range(count + 1)]
     return [ordered[rng.randrange(start, max(stop, start + 1))] for start, stop in itertools.pairwise(bounds)]

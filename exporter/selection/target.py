@@ -1,4 +1,4 @@
-"""Networks brought to the time that a search aims at: their widths fitted, then all measured side by side."""
+"""Fits the widths of networks to a search's latency target, then measures all networks together."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from searcher.arch.errors import ArchitectureError
 from searcher.arch.spec import Spec
 from searcher.latency.references import references_of
 
-# Of a target: what measuring a network twice may differ by.
+# How much two measurements of a network may differ, as a fraction of the target.
 _MARGIN = 0.01
-# Of a target: what is aimed at. Right on it, every second network would be too slow where a machine is busy.
+# The latency aimed at, as a fraction of the target: at 1, every second network would be too slow on a busy machine.
 _AIM = 0.98
 
 
 def brought_to_target(
     specs: Sequence[Spec], *, are_known: Sequence[bool], finished: FinishedSearch
 ) -> list[tuple[Spec, float]]:
-    """Each network at the widths fitted to the search's target, and the milliseconds that it takes there.
+    """Returns each network at widths fitted to the search's target, and its latency there in ms.
 
-    All in the same sittings, for opening and pacing take longer than the calls. Args: are_known: known networks, which
-    are fitted more closely. Raises: BenchmarkError: see `measure`. ConfigError: no network is wide enough.
+    All are measured in the same sittings, since opening and pacing take longer than the calls. Args: are_known: known
+    networks, which are fitted more closely. Raises: BenchmarkError: see `measure`. ConfigError: no network is wide
+    enough.
     """
     target, table, profiled = finished.search.config.latency, finished.table, finished.profiled
     assert target is not None
@@ -40,7 +41,7 @@ def brought_to_target(
         return [ms / aim_ms for ms in ms_of(networks, effort=FITTING)]
 
     def meets(share: float) -> bool:
-        """With a margin, for they are measured once more."""
+        """Whether a share meets the target, with a margin, since the networks are measured once more."""
         return all(target.miss((share + margin) * aim_ms) == 0 for margin in (-_MARGIN, _MARGIN))
 
     try:
@@ -51,7 +52,7 @@ def brought_to_target(
         ) from error
     networks = [fit.spec for fit in fitted]
     measured = ms_of(networks, effort=QUICK)
-    # Where the machine was busy for a while, all that were fitted to the target can miss it together.
+    # If the machine was busy for a while, all networks can miss the target together, so these are measured again.
     if missing := [place for place, ms in enumerate(measured) if target.miss(ms) > 0]:
         for place, ms in zip(missing, ms_of([networks[place] for place in missing], effort=QUICK), strict=True):
             measured[place] = ms

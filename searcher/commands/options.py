@@ -1,4 +1,4 @@
-"""What the commands of long runs have in common: options, and the end of a run that was stopped. Loads no torch."""
+"""Shared by the commands of long runs: options, and the exit of a run that was stopped. Loads no torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OUT_OF_TIME = 75  # sysexits.h: try again later
 
 
 def pace_options(command: Command) -> Command:
-    """--checkpoint-minutes and --max-hours, as the parameters of `pacing.pace_of`."""
+    """Adds --checkpoint-minutes and --max-hours, as the parameters of `pacing.pace_of`."""
     for option in (
         click.option(
             "--max-hours",
@@ -49,14 +49,14 @@ def pace_options(command: Command) -> Command:
 
 
 def space_option(*, default: str | None = None, show_default: str | bool = True) -> Callable[[Command], Command]:
-    """--space, as the parameter space."""
+    """Adds --space, as the parameter space."""
     return click.option(
         "--space", default=default, show_default=show_default, help=f"Search space: {', '.join(SPACE_NAMES)}."
     )
 
 
 def settings_options(command: Command) -> Command:
-    """--config and --set, as the parameters of `settings.Settings.read`."""
+    """Adds --config and --set, as the parameters of `settings.Settings.read`."""
     for option in (
         click.option(
             "--set",
@@ -78,7 +78,7 @@ def settings_options(command: Command) -> Command:
 
 
 def threads_option(command: Command) -> Command:
-    """--threads, as the parameter threads."""
+    """Adds --threads, as the parameter threads."""
     return click.option(
         "--threads",
         type=click.IntRange(1, MAX_THREADS),
@@ -88,7 +88,7 @@ def threads_option(command: Command) -> Command:
 
 
 def memory_budget_option(command: Command) -> Command:
-    """--memory-budget, as the parameter memory_budget_mb."""
+    """Adds --memory-budget, as the parameter memory_budget_mb."""
     return click.option(
         "--memory-budget",
         "memory_budget_mb",
@@ -102,7 +102,7 @@ def memory_budget_option(command: Command) -> Command:
 def resume_options(
     stage: str, *, resume: str = "Go on with an unfinished {stage}, if there is one."
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--resume and --force, as the parameter opening. stage: what the command makes. resume: the help."""
+    """Adds --resume and --force, as the parameter opening. stage: what the command makes. resume: the help text."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
@@ -118,7 +118,7 @@ def resume_options(
 
 
 def jobs_options(command: Command) -> Command:
-    """--jobs and --executor, as the parameters of `executors.executor_for`."""
+    """Adds --jobs and --executor, as the parameters of `executors.executor_for`."""
     for option in (
         click.option(
             "--executor",
@@ -139,7 +139,7 @@ def jobs_options(command: Command) -> Command:
 
 
 def flip_option(command: Command) -> Command:
-    """--flip/--no-flip, as the parameter flip, None where neither is given."""
+    """Adds --flip/--no-flip, as the parameter flip, None if neither is given."""
     return click.option(
         "--flip/--no-flip",
         default=None,
@@ -149,7 +149,7 @@ def flip_option(command: Command) -> Command:
 
 
 def graphs_option(command: Command) -> Command:
-    """--cuda-graphs, as the parameter cuda_graphs."""
+    """Adds --cuda-graphs, as the parameter cuda_graphs."""
     return click.option(
         "--cuda-graphs",
         is_flag=True,
@@ -160,27 +160,27 @@ def graphs_option(command: Command) -> Command:
 
 
 def command_again() -> str:
-    """The command line as the user gave it, without --resume and --force: what to advise for going on."""
+    """Returns the user's command line without --resume and --force, to recommend it for resuming."""
     enas = "torchrun … -m enas --" if under_torchrun() else "enas"
     return f"{enas} {shlex.join(word for word in sys.argv[1:] if word not in ('--resume', '--force'))}"
 
 
 @contextmanager
 def exits_when_stopped(go_on: str = "--resume") -> Iterator[None]:
-    """Where the user stops what is done in it, says how to go on, and exits. Goes around `distributed.joined`."""
+    """If the block is stopped, reports how to resume, and exits. Must enclose `distributed.joined`."""
     try:
         yield
     except Stopped as stopped:
         reason = "stopped at the limit of --max-hours" if stopped.out_of_time else "stopped"
         leading_speaker()(f"{reason}; go on with: {command_again()} {go_on}", err=True)
-        # torchrun hands no status on, and would start again what did not exit with 0.
+        # torchrun passes no status on, and would restart a process that did not exit with 0.
         out_of_time = 0 if under_torchrun() else _OUT_OF_TIME
         click.get_current_context().exit(out_of_time if stopped.out_of_time else _INTERRUPTED)
 
 
 @contextmanager
 def workers_for(num_jobs: int, *, device: str, pace: Pace, executor: str | None) -> Iterator[Setting]:
-    """What jobs are given; where the user stops them, says how to go on, and leaves.
+    """Yields the setting that jobs receive; if they are stopped, reports how to resume, and exits.
 
     executor: see --executor. Raises: as `executors.executor_for`.
     """
@@ -197,15 +197,15 @@ def workers_for(num_jobs: int, *, device: str, pace: Pace, executor: str | None)
 
 
 def leading_speaker() -> Callable[..., None]:
-    """`speaker` of the process that leads, for what is said while the processes are not joined."""
+    """Returns the leading process's `speaker`, for messages while the processes are not joined."""
     return speaker(speaks=os.environ.get("RANK", "0") == "0")
 
 
 def speaker(*, speaks: bool) -> Callable[..., None]:
-    """`click.echo`, or nothing."""
+    """Returns `click.echo`, or a function that does nothing."""
     return click.echo if speaks else lambda *_, **__: None
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun has started this process, beside others."""
+    """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ

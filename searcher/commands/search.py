@@ -112,12 +112,12 @@ def search(
         note(f"a new search in {run_path}: {config.space} networks for {config.dataset}, preset {config.preset}")
     with ExitStack() as stack:
         interrupt = stack.enter_context(catch_signals())
-        # What is measured meanwhile is kept; an earlier search is still there.
+        # A stop here keeps the measurements; an earlier search still exists, so --force must be given again.
         with exits_when_stopped("--force" if opening.force else "--resume"), interrupt.at_once():
             config, table = with_latency(request, tables=tables, say=note)
         stack.enter_context(exits_when_stopped())
         world = stack.enter_context(joined(torch_device))
-        # One machine's latencies for all: ranks that predict others would draw and reward differently.
+        # All ranks use one machine's latencies: with different ones they would sample and reward differently.
         config, table = world.share(lambda: (config, table))
         stack.enter_context(devices.torch_threads(config.threads))
         folder = stack.enter_context(closing(RunFolder.open(run_path / "search", config, opening, world=world)))
@@ -147,9 +147,9 @@ def search(
 
 
 def _finished(run: Path) -> str:
-    """What to say of a finished search; writes the run's spec.json again where it has been lost.
+    """Returns the message about a finished search; writes the run's spec.json again if it is missing.
 
-    What a derivation has chosen since only that can write again.
+    If a derivation has chosen it since, only the derivation can write it again.
     """
     from searcher.arch.spec import read_spec, write_spec
 
@@ -160,7 +160,7 @@ def _finished(run: Path) -> str:
         derive = f"`enas derive {shlex.quote(str(run))} --resume`, with the options it was begun with,"
         return f"{run}: the search is finished; {derive} writes {path} again"
     own = run / "search" / "spec.json"
-    if not own.exists():  # of an earlier version
+    if not own.exists():  # an earlier version made the search
         return f"{run}: the search is finished, but {path} is missing; --force searches anew"
     write_spec(path, read_spec(own))
     return f"{run}: the search is finished; {path} was missing and is written again"

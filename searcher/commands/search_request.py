@@ -1,4 +1,4 @@
-"""From what a user asks of a search to what is to be done: its configuration, its data, its latency target."""
+"""Turns a user's options for a search into its configuration, data and latency target."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from searcher.training.search_config import SearchConfig, config_types
 from searcher.training.task_kinds import Store, check_images, load_store, task_of
 
 _TARGET = LatencyTarget(target_ms=1.0)
-"""A goal's until its time is looked up, so that its weight may be set."""
+"""Used for a goal until its time is looked up, so that settings can change its weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What a user says of a search, as the options of `enas search`; None where nothing is said."""
+    """The user's options of `enas search`; None for an option that is not given."""
 
     space: str | None = None
     preset: str | None = None
@@ -47,14 +47,14 @@ class SearchOptions:
     flip: bool | None = None
     threads: int | None = None
     latency: str | None = None
-    """A time, a known network or a share of one, or none for any."""
+    """A time, a known network or a fraction of its latency, or `none` for no target."""
     latency_batch: int | None = None
     latency_threads: int | None = None
 
     def going_on(self, folder: Path) -> SearchOptions:
-        """These options, and for what they do not say those of the search that was begun in a folder.
+        """Returns these options, with the config of the search begun in a folder for those not given.
 
-        Not where they name another space or preset: nothing of it would fit.
+        Unchanged if they give a config, or if the folder's does not fit: of another space, preset or version.
         """
         config = folder / "config.toml"
         if self.config_file is not None or not config.exists():
@@ -67,29 +67,29 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search that is complete but for its latency target, which must be looked up in a table that may take a minute
-    to measure."""
+    """A search, complete except for its latency target, which must be looked up in a table that may take a minute to
+    measure."""
 
     config: SearchConfig
     store: Store
     task: Task
     latency: str | None
-    """The goal that replaces the time of the configuration's; None for that of the configuration, if it has one."""
+    """The goal that replaces the time of the configuration's target; None keeps it, if the configuration has one."""
     latency_batch: int | None
     latency_threads: int | None
 
     @property
     def default_run(self) -> Path:
-        """The run directory where the user names none."""
+        """The run directory if the user names none."""
         config = self.config
         name = Path(config.dataset).stem if config.dataset.endswith(".h5") else config.dataset
         return Path("runs") / f"{config.space}-{name}-{config.preset}"
 
 
 def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> SearchRequest:
-    """What the options mean together, with the data set opened. say: takes a line that the user should know.
+    """Returns the search that the options ask for, with the data set opened. say: receives a line for the user.
 
-    Raises: ArchitectureError, ConfigError, DocumentError, StoreError: an option says what cannot be.
+    Raises: ArchitectureError, ConfigError, DocumentError, StoreError: an option is invalid.
     """
     settings = Settings.read(options.config_file, options.assignments)
     if "train_on" in settings.table:
@@ -98,7 +98,7 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
     space = settings.name("space", options.space) or default_space(preset)
     dataset = options.dataset or settings.text("dataset") or default_dataset(space, preset)
     store = load_store(dataset, space=space)
-    # Tells now what would otherwise be found out when the search is over.
+    # Fails now instead of at the end of the search.
     task = task_of(store, dataset=dataset)
     goal = options.latency
     if goal is None and not settings.has("latency") and not settings.is_of_a_run:
@@ -128,10 +128,11 @@ def search_request(options: SearchOptions, *, say: Callable[[str], object]) -> S
 def with_latency(
     request: SearchRequest, *, tables: Tables, say: Callable[[str], object]
 ) -> tuple[SearchConfig, LatencyTable | None]:
-    """The configuration with its latency target, and the table to predict with; without a goal, the configuration's own
-    target. say: takes a line that the user should know.
+    """Returns the configuration with its latency target, and the table to predict with; without a goal, the
+    configuration's own target. say: receives a line for the user.
 
-    Raises: ConfigError: the goal is none, or no network of the space is as fast, or networks of the space have none.
+    Raises: ConfigError: the goal is invalid, no network of the space is fast enough, the space has no latencies, or the
+    table is not the configuration's.
     """
     config, task, goal, network = request.config, request.task, request.latency, request.config.final_network
     asked = config.latency
@@ -155,7 +156,7 @@ def with_latency(
     if asked.table_sha256 not in ("", table.digest):
         raise ConfigError("the latency table of this machine is not the one of the config; give --latency anew")
     least, most = latency_range(config.search_space, table.predictor(network, task))
-    if has_one_width(network):  # which is fitted to the target afterwards, and may become any
+    if has_one_width(network):  # its width is fitted afterwards, so only the intercept bounds its latency
         least, most = table.fit.intercept_ms, math.inf
     if asked.target_ms < least:
         raise ConfigError(
@@ -170,7 +171,7 @@ def with_latency(
 
 
 def _derivation(config: SearchConfig, kind: Literal["thorough", "paper"] | None) -> DeriveConfig:
-    """How the architecture is chosen in the end; the configuration's where it is of the kind already."""
+    """Returns the settings of the derivation; the configuration's if they are of this kind already, or kind is None."""
     if kind == "paper":
         return PAPER_DERIVATION
     if kind == "thorough" and config.derivation == PAPER_DERIVATION:

@@ -207,12 +207,12 @@ def _retargeted(found: Spec, dataset: str) -> Spec:
 def _is_spec(text_or_file: str) -> bool:
     from searcher.arch.catalog import published_names
 
-    # os.path, to which a long encoding is no path rather than an error.
+    # os.path returns False for a long encoding, where pathlib may raise.
     return text_or_file in published_names() or text_or_file.endswith(".json") or os.path.isdir(text_or_file)
 
 
 def _imported(source: str, dataset: str | None, *, space: str | None = None, preset: str | None = None) -> Spec:
-    """A spec for another data set. Raises: ConfigError: none is given, or the spec is of another space."""
+    """Returns a spec for another data set. Raises: ConfigError: `dataset` is None, or the spec is of another space."""
     from foundation.document import ConfigError
     from searcher.arch.catalog import find_spec
     from searcher.arch.tasks import image_size_of
@@ -238,7 +238,7 @@ def _make_spec(
     architecture: Callable[[Any], Any],
     provenance: dict[str, Any],
 ) -> Spec:
-    """A spec for a data set. Args: architecture: gets the preset's options of the space."""
+    """Returns a spec for a data set. Args: architecture: called with the preset's options of the space."""
     from searcher.arch.spec import Spec
     from searcher.arch.tasks import image_size_of
     from searcher.presets.catalog import default_dataset, search_preset

@@ -1,4 +1,4 @@
-"""What commands have in common that run many trainings: how many at a time, where, and for how long. Loads no torch."""
+"""Shared by commands that run many trainings: how many at a time, where, and for how long. Loads no torch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ EPOCHS_HELP = "Passes over train; with --set min_steps=N an epoch is several whe
 
 @dataclass(frozen=True)
 class Trainings:
-    """How a command's trainings run, as its options say."""
+    """How a command runs its trainings, from its options."""
 
     jobs: int | None
     executor: str | None
     threads: int | None
-    """Of each of them; None: the command's default."""
+    """Of each training; None for the command's default."""
     device: str
     pace: Pace
 
     @contextmanager
     def setting(self, *, most: int | None = None) -> Iterator[Setting]:
-        """What the block's trainings run under; where the user stops it, it says how to go on, and the command ends.
+        """Yields the setting of the block's trainings; if the block is stopped, reports how to resume, and exits.
 
-        Args: most: trainings that there are to do.
+        Args: most: number of trainings to run.
         Raises: as `executors.executor_for` and `device.resolve_device`.
         """
         from searcher.running import device as devices
@@ -48,7 +48,7 @@ class Trainings:
 
 
 def trainings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--jobs, --executor, --threads, --max-hours, --checkpoint-minutes and --device, as the parameter trainings."""
+    """Adds --jobs, --executor, --threads, --max-hours, --checkpoint-minutes, --device, as the parameter trainings."""
 
     @functools.wraps(command)
     def with_trainings(
@@ -63,7 +63,7 @@ def trainings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from searcher.running.pacing import pace_of
 
-        # The hours are counted from here on.
+        # --max-hours counts from here.
         pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
         return command(trainings=Trainings(jobs, executor, threads, device, pace), **options)
 

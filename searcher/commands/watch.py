@@ -1,4 +1,4 @@
-"""`enas watch`: a run followed in the terminal."""
+"""The command `enas watch`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def watch(run: Path, every: float, once: bool) -> None:
 
 
 def _redraw(lines: list[Line], *, above: int) -> None:
-    """Write lines over the `above` lines that stand there, none wider than the terminal."""
+    """Overwrites the last `above` lines of the terminal with lines no wider than it."""
     width = shutil.get_terminal_size().columns
     up = f"\x1b[{above}A" if above else ""
     click.echo(up + "".join(f"{str(line)[:width]}\x1b[K\n" for line in lines) + "\x1b[J", nl=False)

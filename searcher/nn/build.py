@@ -1,4 +1,4 @@
-"""Networks of all spaces, with their first weights."""
+"""Builds networks of all spaces, with their initial weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from searcher.spaces import search_space
 
 
 class BoundNetwork(nn.Module):
-    """A network with its architecture bound, called without it.
+    """A network with a bound architecture, which calls do not pass.
 
-    Of images: [B, C, H, W] -> (logits [B, num_classes], auxiliary or None). Of text: see `recurrent.RecurrentNetwork`.
+    Images: [B, C, H, W] -> (logits [B, num_classes], auxiliary or None). Text: see `recurrent.RecurrentNetwork`.
     """
 
     def __init__(self, network: nn.Module, architecture: Any) -> None:
@@ -34,7 +34,7 @@ class BoundNetwork(nn.Module):
 
 
 def task_options(task: Task) -> dict[str, Any]:
-    """What a network needs to know of its task."""
+    """Returns the arguments of a network that depend on its task."""
     if isinstance(task, ImageClassification):
         return {"input_shape": task.input_shape, "num_classes": len(task.classes)}
     return {"vocabulary_size": task.vocabulary_size}
@@ -62,7 +62,7 @@ def build_network(
 ) -> BoundNetwork:
     """The fixed network of a spec, channels_last on the CPU, with fresh weights. options: as for a supernet's training.
 
-    `form="search", running_statistics=False` gives the very network that the supernet computes for the architecture.
+    `form="search", running_statistics=False` gives exactly the network that the supernet computes for the architecture.
     """
     network = search_space(spec.space).wiring.build_fixed(
         spec.architecture,

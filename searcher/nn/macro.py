@@ -1,8 +1,8 @@
 """The macro network: one wiring for the supernet and for every fixed network.
 
-What skips are joined by and how wide the layers are is said by the size. The argument `form` only decides where the
-weights of a joining 1×1 convolution lie:
-  search  in blocks, one for each tensor that may be joined, which all architectures share;
+The size sets how skips are joined and how wide the layers are. The argument `form` only sets where the weights of a
+joining 1×1 convolution are stored:
+  search  in blocks, one for each tensor that may be joined, shared by all architectures;
   final   in one convolution.
 
 Source: Pham et al. 2018, section 2.3, and the authors' code where the paper is silent.
@@ -53,14 +53,14 @@ def build_fixed(architecture: MacroArchitecture, size: MacroSize, *, form: Form,
 
 
 def make_operation(name: str, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> nn.Module:
-    """One operation by itself, which keeps the number of channels and has no stride."""
+    """Returns a single operation; it keeps the number of channels and has no stride."""
     return make_layer_operation(name, in_channels, norm=norm)
 
 
 class MacroNetwork(nn.Module):
     """Stem, layers, classifier: images [B, C, H, W] and an architecture -> logits [B, num_classes].
 
-    Args: operations: what the bank may choose of. input_shape: H, W, C. dropout_prob: before the classifier, in
+    Args: operations: the candidates for the bank. input_shape: H, W, C. dropout_prob: before the classifier, in
     training.
     Raises: ConfigError: an auxiliary head is asked for.
     """
@@ -113,7 +113,7 @@ class MacroNetwork(nn.Module):
     ) -> tuple[Tensor, None]:
         """Logits [B, num_classes]; there is no auxiliary head.
 
-        Raises: ConfigError: `drop_path_prob` is not 0. A layer's only way in is its operation.
+        Raises: ConfigError: `drop_path_prob` is not 0. A layer has a single path, through its operation.
         """
         if drop_path_prob > 0:
             raise ConfigError("a macro network has no paths to drop; drop_path_prob must be 0")
@@ -123,7 +123,7 @@ class MacroNetwork(nn.Module):
             x = tensors[index] = module(x, [tensors[skip] for skip in layer.skips], layer)
             if str(index) in self.reductions:
                 reductions: Any = self.reductions[str(index)]
-                # What no later layer reads is neither halved nor kept.
+                # Tensors that no later layer reads are neither halved nor kept.
                 tensors = {
                     tensor: reductions[str(tensor)](tensors[tensor]) for tensor in architecture.read_after(index)
                 }
@@ -133,7 +133,7 @@ class MacroNetwork(nn.Module):
 
 
 class MacroLayer(nn.Module):
-    """Layer `index`: the tensor before it and its skips, all [B, C, H, W] -> its own."""
+    """Layer `index`: the tensor before it and its skips, all [B, C, H, W] -> its output."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class MacroLayer(nn.Module):
         self.operations = Alternatives({name: make_layer_operation(name, channels, norm=norm) for name in names})
         candidates = skip_candidates(index)
         joined = bank.select(("merge", str(index)), [*candidates, index])
-        self.merge: nn.Module | None = None  # of a layer that has nothing to skip from
+        self.merge: nn.Module | None = None  # for a layer without skip candidates
         if candidates and merge in ("sum", "residual"):
             self.merge = _Sum(norm(channels) if merge == "sum" else nn.Identity())
         elif candidates and form == "search":

@@ -1,8 +1,8 @@
 """The micro network: one wiring for the supernet and for every fixed network.
 
 What differs between search and final network is the argument `form`:
-  search  a cell's loose ends are merged by a 1×1 convolution, one block of weights per possible leaf, to C channels;
-  final   they are concatenated, and the next cell's calibration, one 1×1 convolution longer, does the rest.
+  search  a 1×1 convolution, with one block of weights per possible leaf, merges a cell's loose ends to C channels;
+  final   they are concatenated, and the next cell's calibration has one more 1×1 convolution.
 
 Source: Pham et al. 2018, section 2.4, and the authors' code where the paper is silent.
 """
@@ -70,17 +70,17 @@ def build_fixed(architecture: MicroArchitecture, size: MicroSize, *, form: Form,
 
 
 def make_operation(name: str, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> nn.Module:
-    """One operation by itself, which keeps the number of channels."""
+    """Returns a single operation; it keeps the number of channels."""
     return make_cell_operation(name, in_channels, stride=stride, norm=norm)
 
 
 class MicroNetwork(nn.Module):
     """Stem, cells, classifier: images [B, C, H, W] and an architecture -> logits [B, num_classes].
 
-    Args: num_nodes: of a cell, without its inputs. operations: what the bank may choose of. leaves: number of loose
+    Args: num_nodes: of a cell, without its inputs. operations: the candidates for the bank. leaves: number of loose
     ends of each kind of cell, which sets the width of cell outputs in the final form. input_shape: H, W, C.
     dropout_prob: before the classifier, in training. auxiliary: whether to build the auxiliary head, whose logits
-    `forward` gives beside the others in training.
+    `forward` also returns in training.
     """
 
     def __init__(
@@ -136,10 +136,10 @@ class MicroNetwork(nn.Module):
     def forward(
         self, images: Tensor, architecture: MicroArchitecture, *, drop_path_prob: float | Tensor = 0.0
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, num_classes], and the auxiliary head's, if there is one and the network is training.
+        """Returns logits [B, num_classes], and the auxiliary head's, if there is one and the network is training.
 
-        `drop_path_prob` in [0, 1) is the last cell's; earlier cells drop linearly less. A graph that is recorded of a
-        pass can read it from a scalar tensor.
+        `drop_path_prob` in [0, 1) is the last cell's; earlier cells drop linearly less. A recorded graph can read it
+        from a scalar tensor.
         """
         previous = current = self.stem(images)
         auxiliary_logits = None
@@ -154,7 +154,7 @@ class MicroNetwork(nn.Module):
 
 
 class MicroCell(nn.Module):
-    """One cell: the outputs of the two cells before it -> its own, at half their size if it is a reduction cell."""
+    """One cell: the outputs of the two cells before it -> its output, at half their size if it is a reduction cell."""
 
     def __init__(
         self,
@@ -227,6 +227,6 @@ def _calibrate(in_channels: int, channels: int, *, norm: Norm) -> nn.Module:
 
 
 def _dropped(x: Tensor, name: str, prob: float | Tensor) -> Tensor:
-    """Drop path spares the identity, as in the authors' code."""
+    """Applies drop path, except to the identity, as in the authors' code."""
     drops = isinstance(prob, Tensor) or prob > 0.0
     return drop_path(x, prob) if drops and name != "identity" else x

@@ -1,8 +1,8 @@
 """The stages network: one wiring for the supernet and for every fixed network.
 
-A fixed network is the supernet of the smallest space that holds its architecture, so both compute alike, and a fixed
-network's weights are the first channels of its supernet's. In a supernet, operations of one family and kernel size
-share weights too: a smaller expansion takes the first inner channels of the largest.
+A fixed network is the supernet of the smallest space that contains its architecture, so both compute the same, and a
+fixed network's weights are the first channels of its supernet's. In a supernet, operations of one family and kernel
+size share weights, too: a smaller expansion uses the first inner channels of the largest.
 """
 
 # B batch, C channels, H height, W width
@@ -30,9 +30,9 @@ from searcher.nn.stage_blocks import make_block
 def build_shared(space: StagesSpace, size: StagesSize, **options: Any) -> StagesNetwork:
     """The supernet: all candidates, all widths. options: see `StagesNetwork`.
 
-    Layers that always add their input begin as the identity, with zeros as the scales of their last norms: until they
-    have learnt something, whatever is drawn there leaves the channels' meaning as it is. Otherwise too many unlike
-    layers hand on too many unlike maps for anything to be learnt from. Source: Goyal et al. 2017, section 5.1.
+    Layers that always add their input begin as the identity: the scales of their last norms are zero. Until such a
+    layer has learnt something, sampling it does not change what the channels mean. Otherwise later layers would receive
+    too many different maps to learn anything. Source: Goyal et al. 2017, section 5.1.
     """
     supernet = StagesNetwork(space, SharedOps(), **options)
     for layers in supernet.stages:
@@ -47,7 +47,7 @@ def build_fixed(architecture: StagesArchitecture, size: StagesSize, *, form: For
 
 
 def make_operation(name: str, in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> nn.Module:
-    """One layer by itself."""
+    """Returns a single layer."""
     return _Layer(name, in_channels, out_channels, stride=stride, norm=norm)
 
 
@@ -109,7 +109,7 @@ class StagesNetwork(nn.Module):
 class _Stem(nn.Module):
     """3×3 convolutions, each with norm and ReLU: [B, in_channels, H, W] -> [B, stem.channels, ⌈H/stride⌉, ⌈W/stride⌉].
 
-    One convolution does for a stride of 1 or 2, with the same weights; each further halving takes one more.
+    Strides of 1 and 2 need one convolution, with the same weights; each further halving needs one more.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, most_stride: int, norm: Norm) -> None:
@@ -139,7 +139,7 @@ class _Layer(nn.Module):
 
 
 def _blocks(names: Iterable[str], pairs: list[tuple[int, int]], *, stride: int, norm: Norm) -> nn.ModuleDict:
-    """A block for each family and kernel size among the operations of a layer, by `Operation.block`."""
+    """Returns a block for each family and kernel size among the operations of a layer, by `Operation.block`."""
     widest: dict[str, Operation] = {}
     for operation in (OPERATIONS[name] for name in names):
         widest[operation.block] = max(operation, widest.get(operation.block, operation), key=lambda o: o.expansion)

@@ -1,6 +1,6 @@
 """The running average of a network's weights, and the norms' statistics that belong to given weights.
 
-Knows of networks, and of a learner's training batches; which weights count in the end is for others to say.
+Knows networks and a learner's training batches; other modules decide which weights are kept.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from searcher.training.learner import Learner
 
 
 class WeightAverage:
-    """An average of a network's weights over its steps, whose horizon is a constant share of the steps done.
+    """A running average of a network's weights, whose horizon is a constant share of the steps done.
 
-    A horizon of fixed length is wrong for most trainings: one of less than that many steps keeps its first, random
-    weights, and one of far more gains little. This one grows from a single step, so that nothing of the weights before
-    the first step remains, to the share of all steps; see `horizon`. A share of 1 is the plain mean.
+    A fixed horizon is wrong for most trainings: a training shorter than it keeps its first, random weights, and a much
+    longer one gains little. This horizon grows from a single step, so that the weights before the first step leave no
+    trace, to `share` of all steps; see `horizon`. A share of 1 gives the plain mean.
 
     torch's `AveragedModel` copies all buffers, and waits for the device, at every step.
     """
@@ -30,14 +30,14 @@ class WeightAverage:
     def __init__(self, network: nn.Module, *, share: float) -> None:
         """share: in (0, 1]."""
         self.network = deepcopy(network).requires_grad_(False)
-        """With the average's weights, and with buffers of its own, see `estimate_norms`."""
+        """Holds the averaged weights, and its own buffers, see `estimate_norms`."""
         self.steps = 0
-        """How many weights it is the average of."""
+        """Number of steps averaged."""
         self._share = share
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Adds the weights after a step to the average."""
         self.steps += 1
         averages: list[Tensor] = list(self.network.parameters())
         weights: list[Tensor] = list(network.parameters())
@@ -52,7 +52,7 @@ class WeightAverage:
 
 
 def horizon(steps: int, *, share: float) -> float:
-    """How many steps an average effectively spans after that many: the last weights' part in it is one over this.
+    """Returns how many steps an average effectively spans after `steps` steps; the last weights' share is 1 over that.
 
     Source: Shamir and Zhang 2013, "Stochastic gradient descent for non-smooth optimization", section 4 (polynomial
     decay, with η + 1 = 1 / share).
@@ -62,12 +62,12 @@ def horizon(steps: int, *, share: float) -> float:
 
 @torch.no_grad()
 def estimate_norms(network: nn.Module, learner: Learner, batches: Iterable[Any], *, world: World = ALONE) -> None:
-    """Give the norms' running statistics the mean over `batches` of what each of them has in `network`.
+    """Sets the norms' running statistics to the mean over `batches` of their batch statistics in `network`.
 
-    Without it an average of weights would go with statistics of other weights, and a network after few steps with
-    those that it was built with. All but the norms is in evaluation mode and paths are dropped as before the first
-    step, with probability 0, so that the statistics are those of the network as it will be used.
-    batches: each rank's own, as many on all of them.
+    Without this, averaged weights would be used with the statistics of other weights, and a network after few steps
+    with its initial statistics. Everything except the norms is in evaluation mode, and the drop-path probability is 0,
+    as before the first step, so that the statistics are those of the network as it will be used.
+    batches: this rank's own; the same number on all ranks.
 
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3 (precise batch norm).
     """
@@ -77,7 +77,7 @@ def estimate_norms(network: nn.Module, learner: Learner, batches: Iterable[Any],
     for index, batch in enumerate(batches):
         for norm in norms:
             norm.train()
-            norm.momentum = 1 / (index + 1)  # which makes a plain mean of a moving average
+            norm.momentum = 1 / (index + 1)  # turns the moving average into a plain mean
         learner.loss(network, batch, progress=0.0)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()

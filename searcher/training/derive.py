@@ -1,6 +1,6 @@
-"""From a trained policy and supernet to one architecture.
+"""Derives one architecture from a trained policy and supernet.
 
-Knows of a policy, and of scoring architectures with shared weights through a learner.
+Knows a policy, and how to score architectures with shared weights through a learner.
 """
 
 # n architectures
@@ -36,7 +36,7 @@ class DeriveConfig:
     num_batches: int = 10
     """Validation minibatches on which all are scored. Paper: 1."""
     num_finalists: int = 10
-    """Of them, scored on the whole validation split; 1 leaves this out, as the paper does."""
+    """Best samples, scored again on the whole validation split; 1 skips this, as the paper does."""
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_batches", "num_finalists"):
@@ -50,15 +50,15 @@ PAPER_DERIVATION = DeriveConfig(num_samples=10, num_batches=1, num_finalists=1)
 
 @dataclass(frozen=True)
 class Derived:
-    """The architecture chosen, and what is known of the choice. Rewards are the learner's."""
+    """The chosen architecture, and the rewards behind the choice, as the learner defines them."""
 
     architecture: Any
     reward: float
-    """Of the chosen one: on the whole validation split, or on the minibatches if there was no final."""
+    """The chosen architecture's: on the whole validation split, or on the minibatches if only one was a finalist."""
     sampled_rewards: tuple[float, ...]
-    """Of every different architecture drawn, on the minibatches."""
+    """One for each distinct architecture drawn, on the minibatches."""
     finalist_rewards: tuple[float, ...]
-    """Of the finalists, on the whole validation split."""
+    """One for each finalist, on the whole validation split; empty if only one was a finalist."""
 
 
 def score(
@@ -69,11 +69,11 @@ def score(
     *,
     world: World = ALONE,
 ) -> Tensor:
-    """The reward of each architecture on the same validation minibatches with the shared weights: [n] float32.
+    """Returns the reward of each architecture on the same validation minibatches with the shared weights: [n] float32.
 
-    Nothing is augmented or dropped. The architectures are shared out over the ranks.
+    Nothing is augmented or dropped. The ranks divide the architectures among themselves.
     """
-    if supernet.training:  # it has thousands of modules to tell
+    if supernet.training:  # checked first, since `eval` visits thousands of modules
         supernet.eval()
     mine = architectures[world.part(len(architectures))]
     rewards = [learner.reward(bind(supernet, architecture), batches) for architecture in mine]
@@ -99,9 +99,9 @@ def derive(
     world: World = ALONE,
     on_score: Callable[[], None] = lambda: None,
 ) -> Derived:
-    """Choose the architecture to retrain. The ranks score an architecture each at a time.
+    """Chooses the architecture to retrain. Each rank scores one architecture at a time.
 
-    miss: see `sample_candidates`. on_score: called after each architecture scored; it may raise to stop.
+    miss: see `sample_candidates`. on_score: called after each scored architecture; it may raise to stop.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, "derive", "architectures"))
     candidates = sample_candidates(policy, space, config.num_samples, miss=miss, generator=generator, world=world)
@@ -135,16 +135,16 @@ def sample_candidates(
     generator: torch.Generator,
     world: World = ALONE,
 ) -> list[Any]:
-    """Up to `count` different architectures from a policy.
+    """Returns up to `count` distinct architectures sampled from a policy.
 
-    miss: how far an architecture lies from what is asked for, 0 for nothing; then draws go on, within bounds, until
-    enough lie at 0. Where none does, the nearest are taken.
+    miss: distance of an architecture from the target, 0 if it meets the target. If given, sampling repeats, within
+    bounds, until enough architectures have distance 0; if none has, the nearest ones are returned.
     """
     drawn: dict[Any, float] = {}
     for _ in range(1 if miss is None else _MOST_DRAWS):
         with torch.no_grad():
             tokens = policy.sample(count, generator=generator).tokens
-        world.broadcast([tokens])  # all ranks must count the same candidates, whatever their last bits are
+        world.broadcast([tokens])  # all ranks need the same candidates, even if their policies differ in the last bits
         new = dict.fromkeys(space.from_tokens(row) for row in tokens.tolist())
         drawn |= {one: 0.0 if miss is None else miss(one) for one in new if one not in drawn}
         admitted = [one for one, distance in drawn.items() if distance == 0]
@@ -154,7 +154,7 @@ def sample_candidates(
 
 
 def num_scorings(config: DeriveConfig) -> int:
-    """How often `derive` calls `on_score`, at most."""
+    """Returns the most times that `derive` calls `on_score`."""
     return config.num_samples + (config.num_finalists if config.num_finalists > 1 else 0)
 
 
@@ -163,10 +163,10 @@ def _groups(architectures: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def _worth(reward: float) -> float:
-    """A reward as comparisons take it: minus infinity in place of nan, so that any other reward is better."""
+    """Returns a reward for comparisons: minus infinity instead of nan, so that any other reward is better."""
     return -math.inf if math.isnan(reward) else reward
 
 
 def _examples(seed: int) -> np.random.Generator:
-    """Chooses the validation examples, the same for every architecture."""
+    """Returns the generator that chooses the validation examples, the same ones for every architecture."""
     return numpy_generator(seed, "derive", "examples")

@@ -1,9 +1,9 @@
-"""Learning from a teacher's answers beside the labels: knowledge distillation.
+"""Knowledge distillation: learning from a teacher's answers in addition to the labels.
 
-Knows of answers and losses; what a teacher is, and how it is run, is for others to say.
+Knows answers and losses; other modules define a teacher and run it.
 
-Source: Hinton et al. 2015, arXiv:1503.02531. The teacher sees the very view of an image that the network sees: Beyer et
-al. 2022, "Knowledge distillation: a good teacher is patient and consistent", arXiv:2106.05237.
+Source: Hinton et al. 2015, arXiv:1503.02531. The teacher sees the same view of an image as the network: Beyer et al.
+2022, "Knowledge distillation: a good teacher is patient and consistent", arXiv:2106.05237.
 """
 
 # M models of a teacher, N images of the split, B batch, C channels, H height, W width, K classes
@@ -27,19 +27,19 @@ _MOST_KEPT_BYTES = 1 << 28
 
 
 class Distillation:
-    """A teacher and how much it counts."""
+    """A teacher and the weight of its loss."""
 
     def __init__(self, teacher: Teacher, *, temperature: float, weight: float) -> None:
-        """temperature: of both softmaxes, above 0. weight: of the teacher's part in the loss, in (0, 1]."""
+        """temperature: of both softmaxes, above 0. weight: of the teacher's loss, in (0, 1]."""
         self._teacher = teacher
         self._temperature = temperature
         self.weight = weight
         self._kept: Tensor | None = None  # [N, M, K]
 
     def keep(self, images: ImageBatches) -> bool:
-        """Ask for the answers to all images of a split as they are, once. Returns False where those are too many.
+        """Computes the answers to all unaugmented images of a split, once, and keeps them; False if they are too large.
 
-        In the split's order, so that a training that goes on finds the same answers to the bit.
+        In the split's order, so that a resumed training gets the same answers to the bit.
         """
         if self._kept is None:
             first, _ = images.batch(np.arange(min(_BATCH_SIZE, images.num_images)))
@@ -51,17 +51,17 @@ class Distillation:
         return True
 
     def answers(self, images: Tensor, numbers: np.ndarray | None) -> Tensor:
-        """The teacher's logits [B, M, K]. numbers: of the images [B], where answers to them are kept."""
+        """The teacher's logits [B, M, K]. numbers: of the images in the split [B], if answers are kept."""
         if numbers is None:
             return self._teacher(images)
         assert self._kept is not None
         return self._kept[torch.from_numpy(numbers).to(self._kept.device)]
 
     def loss(self, logits: Tensor, answers: Tensor, *, image_weights: Tensor | None = None) -> Tensor:
-        """How far softened answers [B, K] are from the mean of the teacher's [B, M, K], in nats: scalar, mean over B.
+        """Returns the KL divergence of softened logits [B, K] from the mean of softened answers [B, M, K], in nats.
 
-        Times the square of the temperature, so that its gradients stay as large as those of the labels' loss.
-        image_weights: [B], what each image counts; all count 1 without.
+        A scalar, the mean over B, times the squared temperature, so that its gradients are as large as those of the
+        labels' loss. image_weights: [B], weight of each image; None weights all by 1.
         """
         wanted = (answers / self._temperature).softmax(-1).mean(1)
         found = (logits.float() / self._temperature).log_softmax(-1)

@@ -32,22 +32,23 @@ _EVALUATION_BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class ImageTraining:
-    """How images are shown and what is asked of the answers."""
+    """Settings of training on images: augmentation, losses and regularisation."""
 
     augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen, so one serves all
-    """Of training images."""
+    """Applied to training images."""
     auxiliary_weight: float = 0.0
-    """Of the auxiliary head's loss; 0 builds none. Authors' code: 0.4."""
+    """Weight of the auxiliary head's loss; 0 builds no head. Authors' code: 0.4."""
     label_smoothing: float = 0.0
-    """Part of the target spread over all classes, in [0, 1)."""
+    """Share of the target spread over all classes, in [0, 1)."""
     dropout_prob: float = 0.0
-    """Before the classifier. Authors' code: 0.1 in the search, 0.2 in the end."""
+    """Before the classifier. Authors' code: 0.1 in the search, 0.2 in the final network."""
     drop_path_prob: float = 0.0
-    """The last cell's at the end of training; it rises linearly over cells and steps. Authors' code: 0.4 in the end."""
+    """Of the last cell at the end of training; it rises linearly over cells and steps. Authors' code: 0.4 in the final
+    network."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Of the loss. balanced: an image counts inversely to its class's share of train, 1 on the mean, so that rare
-    classes are learnt as well as frequent ones, and the epoch is chosen by balanced accuracy; accuracy may fall where
-    that rises."""
+    """Weights of images in the loss. balanced: inversely proportional to the class's share of train, 1 on average, so
+    that rare classes are learnt as well as frequent ones, and the epoch is chosen by balanced accuracy; accuracy may
+    fall while balanced accuracy rises."""
 
     def __post_init__(self) -> None:
         if not self.auxiliary_weight >= 0:
@@ -58,10 +59,10 @@ class ImageTraining:
 
 
 class ImageLearner:
-    """A store's images. Batches are images [B, C, H, W] and labels [B], or shares of classes [B, K] where images are
-    mixed, and a teacher's answers [B, M, K], if any; a reward is an accuracy in [0, 1].
+    """Learns to classify a store's images. A batch is images [B, C, H, W], labels [B], or class shares [B, K] if images
+    are mixed, and a teacher's answers [B, M, K], if there is one. A reward is an accuracy in [0, 1].
 
-    Networks give logits [B, classes] and those of an auxiliary head, or None.
+    Networks return logits [B, K] and the auxiliary head's logits, or None.
     """
 
     metric = "accuracy"
@@ -81,10 +82,10 @@ class ImageLearner:
         world: World = ALONE,
         distillation: Distillation | None = None,
     ) -> None:
-        """Bring train and valid to the device; whichever does not fit its share of the budget streams from the store.
+        """Loads train and valid onto the device; a split that exceeds its share of the budget streams from the store.
 
         Raises: StoreError: the store has no such split, or is damaged. ConfigError: a batch has no image for some rank.
-        AugmentationError: its images cannot be augmented so.
+        AugmentationError: the augmentation does not suit the store's images.
         """
         training.augmentation.check(image_shape=store.image_shape, num_classes=len(store.classes))
         self._training = training
@@ -97,7 +98,7 @@ class ImageLearner:
         budget = memory_budget_mb << 20
         for_valid = min(store.nbytes("valid"), budget // _VALID_SHARE)
         for_train = min(store.nbytes(train_on), budget - for_valid)
-        self._budget_left = max(budget - for_valid - for_train, 1)  # for a split that is scored
+        self._budget_left = max(budget - for_valid - for_train, 1)  # for another split that is scored
         self._train = ImageBatches.load(store, train_on, device=device, memory_budget_bytes=budget - for_valid)
         self._valid = ImageBatches.load(store, "valid", device=device, memory_budget_bytes=max(for_valid, 1))
         self._class_weights: Tensor | None = None
@@ -110,7 +111,7 @@ class ImageLearner:
         if min(batch_size, self._train.num_images) < world.size:
             raise ConfigError(f"batch_size is {batch_size}; each of the {world.size} processes needs an image of it")
         self._reward_batch_size = min(reward_batch_size, self._valid.num_images)
-        # Norms want batches of one size; a data set smaller than a batch is taken as it is.
+        # Norms need batches of one size; a data set smaller than a batch is a single, smaller batch.
         self._drop_last = self._train.num_images >= batch_size
         self.steps_per_epoch = self._train.num_steps(batch_size, drop_last=self._drop_last)
         self.network_options: dict[str, Any] = {
@@ -119,7 +120,7 @@ class ImageLearner:
         }
 
     def batches(self, *, epoch: int, start_step: int) -> Iterator[tuple[Tensor, ...]]:
-        """The training batches of an epoch from a step on, of each this rank's part."""
+        """Yields this rank's part of each training batch of an epoch, from `start_step` on."""
         which: dict[str, Any] = {
             "batch_size": self._batch_size,
             "seed": self._seed,
@@ -141,7 +142,7 @@ class ImageLearner:
                 yield images, labels, teacher.answers(images, numbers)
 
     def loss(self, network: Network, batch: tuple[Tensor, ...], *, progress: float) -> StepLoss:
-        """Of a batch: see `classification_loss`."""
+        """Returns the loss of a batch, see `classification_loss`."""
         images, labels, *answers = batch
         with computing(self._device, self._precision):
             logits, auxiliary_logits = network(images, drop_path_prob=self._training.drop_path_prob * progress)
@@ -163,11 +164,11 @@ class ImageLearner:
         return {"loss": mean_loss, "train_accuracy": mean_measured}
 
     def norm_batches(self, generator: np.random.Generator, *, count: int) -> list[tuple[Tensor, Tensor]]:
-        """Random training batches of about `count` images in all, not augmented; of each this rank's part."""
+        """Returns this rank's part of random training batches, about `count` images in total, not augmented."""
         num_images, size = self._train.num_images, min(self._batch_size, self._train.num_images)
         part = self._world.part(size)
         numbers = generator.permutation(num_images)[: max(1, min(count, num_images) // size) * size]
-        images, labels = self._train.batch(numbers)  # at once, since a streaming store reads each chunk once then
+        images, labels = self._train.batch(numbers)  # in one call, so that a streaming store reads each chunk once
         parts = [slice(start + part.start, start + part.stop) for start in range(0, len(numbers), size)]
         return [(images[part], labels[part]) for part in parts]
 
@@ -195,9 +196,9 @@ class ImageLearner:
         return torch.cat([self._correct(network, *batch) for batch in batches]).float().mean()
 
     def whole_reward(self, network: Network, generator: np.random.Generator, *, half: Half | None = None) -> float:
-        """Accuracy on all of valid, or a half, in mixed batches of one size, since norms use a batch's statistics.
+        """Accuracy on all of valid, or a half, in shuffled batches of one size, since norms use a batch's statistics.
 
-        The last batch reaches back over images already seen, which are not counted again.
+        The last batch is filled up with images of the batch before, which are not counted again.
         """
         order = generator.permutation(_numbers(self._valid.num_images, half))
         size = min(self._reward_batch_size, len(order))
@@ -209,7 +210,7 @@ class ImageLearner:
         return torch.cat(answers).double().mean().item()
 
     def chance_reward(self, *, num_batches: int | None = None) -> float:
-        """The accuracy of always the most frequent class, and three standard errors for luck."""
+        """Returns the accuracy of always answering the most frequent class, plus three standard errors for luck."""
         counts = np.bincount(self._store.labels("valid"))
         part, num_images = counts.max() / counts.sum(), counts.sum()
         if num_batches is not None:
@@ -217,9 +218,9 @@ class ImageLearner:
         return min(1.0, float(part + 3 * math.sqrt(part * (1 - part) / num_images)))
 
     def score(self, network: Network, split: str, *, half: Half | None = None) -> Score:
-        """Accuracy on a whole split, or a half, in full float32. The network is to be in evaluation mode.
+        """Returns the score on a whole split, or a half, in full float32. The network must be in evaluation mode.
 
-        The ranks take turns at its batches.
+        The ranks divide the batches among themselves.
         """
         images = self._valid
         if split != "valid":
@@ -250,7 +251,7 @@ class ImageLearner:
 
 
 def _numbers(count: int, half: Half | None) -> np.ndarray:
-    """The images of a split, or of a half of it, in which classes are mixed whatever their order."""
+    """Returns the image numbers of a split, or of a random half, which mixes the classes whatever their order."""
     if half is None:
         return np.arange(count)
     order = numpy_generator(0, "halves").permutation(count)
@@ -267,12 +268,12 @@ def classification_loss(
     distillation: Distillation | None = None,
     answers: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy of logits [B, K], mixed with a teacher's loss, plus the auxiliary head's with its weight: scalar.
+    """Returns the cross entropy of logits [B, K], mixed with a teacher's loss, plus the weighted auxiliary one: scalar.
 
-    labels: int64 [B], or shares of the classes, float [B, K]. class_weights: [K], what an image of each counts.
-    answers: the teacher's, [B, M, K]; without them labels alone are learnt from.
+    labels: int64 [B], or class shares, float [B, K]. class_weights: [K], weight of an image of each class.
+    answers: the teacher's, [B, M, K]; if None, only the labels are learnt from.
     """
-    image_weights = None  # [B, K], of each class its share of the image's weight
+    image_weights = None  # [B, K], each class's part of the image's weight
     if class_weights is not None:
         image_weights = class_weights * (labels if labels.ndim == 2 else functional.one_hot(labels, logits.shape[1]))
 
@@ -280,9 +281,9 @@ def classification_loss(
         smoothing = training.label_smoothing
         if image_weights is None:
             return functional.cross_entropy(of.float(), labels, label_smoothing=smoothing)
-        # torch's own weights would make the smoothed part of a frequent image's target count as the rare classes do,
-        # whose logits would then be its best; and its mean is over the weights of the batch, in which a rare class
-        # alone would count no more than any.
+        # Not torch's own weights: they would weight the smoothed part of a frequent class's target by the rare classes,
+        # whose logits would then be its highest. And torch divides by the batch's weights, so that a batch of one rare
+        # class would count no more than any other.
         log_probs = of.float().log_softmax(1)
         of_labels, of_all = (image_weights * log_probs).sum(1), image_weights.sum(1) * log_probs.mean(1)
         return -((1 - smoothing) * of_labels + smoothing * of_all).mean()
@@ -297,10 +298,10 @@ def classification_loss(
 
 @torch.inference_mode()
 def _answer_sums(network: Network, images: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
-    """Images of each class that a network answers correctly in full float32, images of each, and their loss: [2K + 1].
+    """Returns correct answers per class in full float32, images per class, and the summed loss: [2K + 1].
 
-    The loss has training's label smoothing, without which the sure answers of the first epochs would seem the best; it
-    has neither class weights nor an auxiliary head's part.
+    The loss has training's label smoothing, without which the more confident answers of the first epochs would seem
+    best; it has neither class weights nor the auxiliary head's loss.
     """
     with computing(images.device, "float32"):
         logits, _ = network(images)
@@ -314,6 +315,6 @@ def _answer_sums(network: Network, images: Tensor, labels: Tensor, *, label_smoo
 def correct_answers(
     forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, precision: Precision = "auto"
 ) -> Tensor:
-    """Whether the best logit of each image is its label's: bool [B]."""
+    """Returns whether each image's largest logit is its label's: bool [B]."""
     with computing(images.device, precision):
         return forward(images).argmax(1) == labels

@@ -1,7 +1,7 @@
-"""What is learnt, from which data, and how it is scored: what the loops of search and retraining ask of a task.
+"""The interface between a task and the loops of search and retraining: its data, loss and score.
 
-`ImageLearner` and `TextLearner` are the two there are. A loop hands in networks as functions of a batch's inputs, with
-whatever else they need (an architecture) bound already.
+`ImageLearner` and `TextLearner` implement it. A loop passes networks as functions of a batch's inputs, with everything
+else that they need (an architecture) already bound.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Network = Callable[..., Any]
 BALANCED = "balanced_accuracy"
 
 Half = Literal["first", "second"]
-"""Of a split, disjoint and always the same: what is chosen on one can be judged on the other."""
+"""A half of a split. The halves are disjoint and always the same: a choice made on one can be judged on the other."""
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """What a training batch gave."""
+    """The result of a training batch."""
 
     loss: Tensor
-    """Scalar to be differentiated."""
+    """Scalar to differentiate."""
     measured: Tensor
-    """Scalar, a sum over the batch: correct answers of images, nats of text."""
+    """Scalar, a sum over the batch: correct answers for images, nats for text."""
     count: int
     """Images, or tokens."""
 
@@ -38,19 +38,19 @@ class Learner(Protocol):
     """A task with its training and validation data on one device."""
 
     metric: str
-    """What `score` gives: accuracy or perplexity."""
+    """The metric of `score`: accuracy or perplexity."""
     criterion: str
-    """What epochs are chosen by: the metric, or balanced_accuracy."""
+    """The metric that chooses epochs: `metric`, or balanced_accuracy."""
     network_options: dict[str, Any]
-    """What its training asks of the building of a network."""
+    """Arguments that its training adds to the construction of a network."""
     steps_per_epoch: int
 
     def batches(self, *, epoch: int, start_step: int) -> Iterator[Any]:
-        """The training batches of an epoch from a step on."""
+        """Yields the training batches of an epoch, from `start_step` on."""
         ...
 
     def loss(self, network: Network, batch: Any, *, progress: float) -> StepLoss:
-        """One forward pass. progress: the part of the whole training that is done after this step, in [0, 1].
+        """Runs one forward pass. progress: share of the whole training that is done after this step, in [0, 1].
 
         At 0 no path is dropped.
         """
@@ -61,11 +61,11 @@ class Learner(Protocol):
         ...
 
     def norm_batches(self, generator: np.random.Generator, *, count: int) -> Sequence[Any]:
-        """Random training batches of about `count` examples in all, as they are: nothing augmented."""
+        """Returns random training batches of about `count` examples in total, not augmented."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to hold to go on within an epoch."""
+        """Returns the state that a checkpoint needs to resume within an epoch."""
         ...
 
     def load(self, state: dict[str, Any]) -> None: ...
@@ -87,7 +87,7 @@ class Learner(Protocol):
         ...
 
     def chance_reward(self, *, num_batches: int | None = None) -> float:
-        """The most that answers which do not depend on the input earn, on all of valid or on that many minibatches."""
+        """The highest reward of answers that ignore the input, on all of valid or on `num_batches` minibatches."""
         ...
 
     def score(self, network: Network, split: str, *, half: Half | None = None) -> Score:
@@ -100,32 +100,32 @@ class Score:
     """A network's score on a whole split."""
 
     value: float
-    """Of the metric."""
+    """The value of the metric."""
     count: int
-    """Images or tokens that it is over; of a half of a text to within a token a stream."""
+    """Number of images or tokens; for a half of a text, exact to within one token per stream."""
     loss: float
     """Mean cross entropy of the answers in nats, with training's label smoothing but without its class weights; it
-    tells apart what the metric finds equal."""
+    breaks ties of the metric."""
     balanced: float | None = None
-    """Balanced accuracy, in [0, 1]; None unless there are classes, and so unequal ones that accuracy misleads."""
+    """Balanced accuracy, in [0, 1]; None unless there are classes, with sizes so unequal that accuracy misleads."""
     balanced_error: float | None = None
-    """Its standard error."""
+    """Standard error of `balanced`."""
 
 
 def more_is_better(metric: str) -> bool:
-    """Whether larger values of a metric are the better ones."""
+    """Whether larger values of a metric are better."""
     return metric in ("accuracy", BALANCED)
 
 
 def measured(criterion: str, score: Score) -> float:
-    """A score's value of a learner's criterion: the metric's for want of a balanced one."""
+    """Returns a score's value by a learner's criterion; the metric's value if the score has no balanced accuracy."""
     if criterion == BALANCED and score.balanced is not None:
         return score.balanced
     return score.value
 
 
 def is_better(criterion: str, score: Score, than: Score | None) -> bool:
-    """Whether a score beats another, or is the first; one whose loss is not finite never does."""
+    """Whether a score is better than another, or the first one; a score whose loss is not finite never is."""
     if not math.isfinite(score.loss):
         return False
     if than is None:
@@ -135,11 +135,11 @@ def is_better(criterion: str, score: Score, than: Score | None) -> bool:
 
 
 def is_no_worse(criterion: str, score: Score, than: Score | None) -> bool:
-    """Whether a later epoch's score is better than the best one so far, or a standard error of its accuracy below it.
+    """Whether a later epoch's score is better than the best so far, or at most one standard error of accuracy below it.
 
-    A split of 1,000 images knows an accuracy to one percent, and of the many epochs within that the highest is only the
-    luckiest, while the last ones have the smallest learning rates. Perplexities, of many more tokens, have no such
-    margin. Source: Breiman et al. 1984, "Classification and Regression Trees", the one-standard-error rule.
+    A split of 1,000 images determines an accuracy to one percent. Of the many epochs within that margin the highest is
+    only the luckiest, while the last ones have the smallest learning rates. Perplexities, over many more tokens, have
+    no such margin. Source: Breiman et al. 1984, "Classification and Regression Trees", the one-standard-error rule.
     """
     if not more_is_better(criterion) or than is None or not math.isfinite(score.loss):
         return is_better(criterion, score, than)

@@ -1,6 +1,6 @@
-"""The ENAS alternation: an epoch of shared weights, then a number of policy steps, over and over.
+"""The ENAS alternation: an epoch of shared weights, then a number of policy steps, repeated.
 
-Knows nothing of folders, checkpoints or progress, which `search.py` has.
+Knows nothing of folders, checkpoints or progress; `search.py` handles those.
 Source: Pham et al. 2018, section 2.2.
 """
 
@@ -35,7 +35,7 @@ _MOST_DRAWS = 30
 
 
 class Search:
-    """A search under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
+    """A running search. All loop state is declared in `__init__`, saved in `state` and restored in `load`."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class Search:
         graphs: Graphs | None = None,
         aim: Aim | None = None,
     ) -> None:
-        """graphs: what the operations of a convolutional supernet are to be recorded in.
+        """graphs: records the operations of a convolutional supernet.
 
-        aim: at the config's latency target, if it has one.
+        aim: at the config's latency target; None if it has none.
         """
         assert (aim is None) == (config.latency is None)
         self.config = config
@@ -108,11 +108,11 @@ class Search:
                 eps=config.reinforce.adam_eps,
             )
         self.baseline = Baseline(config.reinforce)
-        # Sums over policy steps: reward, control's, entropy, ms.
+        # Sums over policy steps: reward, reward of the controls, entropy, latency in ms.
         self.policy_totals = torch.zeros(4, dtype=torch.float64)
 
     def state(self) -> dict[str, Any]:
-        """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
+        """Raises: DivergedError: the loss is no longer finite, so the state is not worth saving."""
         return {
             "epoch": self.epoch,
             "phase": self.phase,
@@ -138,7 +138,7 @@ class Search:
             self.policy_totals.copy_(state["policy_totals"])
 
     def align(self) -> None:
-        """Give all ranks the first one's weights, which equal seeds need not make alike on unlike machines."""
+        """Gives all ranks the first rank's weights; on different machines equal seeds may give different weights."""
         self.world.broadcast(self.supernet.parameters())
         if isinstance(self.policy, LstmPolicy):
             self.world.broadcast(self.policy.parameters())
@@ -160,7 +160,7 @@ class Search:
         return epoch * self.weights.steps_per_epoch + policy_epochs * self.config.policy_steps
 
     def train_weights(self) -> Iterator[None]:
-        """Phase one: a pass over train, every step of every rank with architectures of its own, yielding after each."""
+        """Phase one: an epoch over train; each step of each rank has its own architectures. Yields after each step."""
         # The policy does not change within the phase, so one pass samples for all of its steps.
         num_architectures = self.config.architectures_per_step * self.weights.steps_per_epoch
         stream = ("architectures", self.epoch, *self.world.stream)
@@ -175,7 +175,7 @@ class Search:
         self.weights.totals.check()
 
     def train_policy(self) -> Iterator[float]:
-        """Phase two: updates of the policy, yielding the mean reward of each."""
+        """Phase two: updates of the policy. Yields the mean reward of each."""
         config = self.config
         for step in range(self.step, self.policy_steps):
             batch = self.learner.reward_batch(numpy_generator(config.seed, "reward", self.epoch, step))
@@ -190,7 +190,7 @@ class Search:
                 loss = reinforce_loss(sample, rewards, baseline=self.baseline, config=config.reinforce)
                 self.policy_optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                # They are alike already, up to the order in which a device adds up.
+                # The ranks' gradients are equal already, except for the order in which a device adds.
                 self.world.average_gradients(list(self.policy.parameters()))
                 for group in self.policy_optimizer.param_groups:
                     group["lr"] = config.reinforce.learning_rate * self._policy_rate(step)
@@ -201,7 +201,7 @@ class Search:
             yield rewards.mean().item()
 
     def _with_latency(self, rewards: Tensor, architectures: list[Any], controls: list[Any]) -> tuple[Tensor, Tensor]:
-        """Rewards [n] of architectures, then controls, with the penalties on their latencies; the former's mean, ms."""
+        """Returns rewards [n] of architectures and controls with latency penalties; mean latency of the former, ms."""
         if self.aim is None:
             return rewards, torch.zeros(())
         latencies = self.aim.latencies(architectures + controls)
@@ -209,13 +209,13 @@ class Search:
         return penalised, latencies[: len(architectures)].mean()
 
     def _policy_rate(self, step: int) -> float:
-        """The part of the policy's learning rate that a step of the current epoch has, in (0, 1]."""
+        """Returns the factor of the policy's learning rate at a step of the current epoch, in (0, 1]."""
         ramp = self.config.reinforce.ramp_epochs * self.config.policy_steps
         done = (self.epoch - self.config.policy_start_epoch) * self.config.policy_steps + step + 1
         return min(1.0, done / ramp) if ramp > 0 else 1.0
 
     def end_epoch(self) -> dict[str, Any]:
-        """The epoch's record; afterwards the next one begins."""
+        """Returns the epoch's record, and begins the next epoch."""
         record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
         if self.policy_steps > 0:
             totals = (self.policy_totals / self.policy_steps).tolist()
@@ -232,14 +232,14 @@ class Search:
         return record
 
     def is_near_target(self, architecture: Any) -> bool:
-        """Whether the search trains an architecture's weights: all are where there is no latency target."""
+        """Whether the search trains an architecture's weights; always true without a latency target."""
         return self.aim is None or self.aim.is_near(architecture)
 
     def _sample(self, policy: Policy, count: int, *stream: str | int, near_target: bool = False) -> list[Any]:
-        """Architectures from a random stream of their own.
+        """Returns `count` architectures, sampled with a random stream of their own.
 
-        near_target: where there is a latency target, draw again, within bounds, what lies far from it: networks that
-        are several times as slow would take most of the time, and their weights are not asked for.
+        near_target: with a latency target, architectures far from it are drawn again, within bounds: networks that are
+        several times slower would take most of the time, and their weights are not needed.
         """
         generator = torch.Generator().manual_seed(stream_seed(self.config.seed, *stream))
         architectures: list[Any] = []

@@ -1,4 +1,4 @@
-"""Whether training mirrors pictures: what the user says, else what the search did, else what the pictures say."""
+"""Decides whether training mirrors pictures: as the user asks, else as the search did, else by the pictures."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def decide_flip(
     searched_without: bool = False,
     say: Callable[[str], object],
 ) -> Config:
-    """The configuration of a search or a retraining with mirroring on or off, and a word where that is a question.
+    """Returns the configuration of a search or a retraining with mirroring on or off; reports doubtful cases.
 
-    Args: flip: what the user says. is_own: the setting is the user's own, which is not changed, only warned of.
-    searched_without: the search whose network is trained mirrored nothing. say: takes a line.
-    Raises: ConfigError: the user says something of mirroring, but it is text.
+    Args: flip: the user's option. is_own: the user made the setting, so it is not changed; a doubt is only reported.
+    searched_without: the search that found the network did not mirror. say: receives a line.
+    Raises: ConfigError: `flip` is given, but the data are text.
     """
     if not isinstance(config.training, ImageTraining) or not isinstance(store, ImageStore):
         if flip is not None:
@@ -54,6 +54,6 @@ def decide_flip(
 
 
 def with_flip(config: Config, *, flip: bool) -> Config:
-    """The configuration with mirroring on or off, and all else as it is."""
+    """Returns the configuration with mirroring on or off, otherwise unchanged."""
     training = config.training
     return replace(config, training=replace(training, augmentation=replace(training.augmentation, flip=flip)))

@@ -1,4 +1,4 @@
-"""A search in a run folder, to its end: the alternation with checkpoints and progress, then derivation."""
+"""Runs a search in a run folder: the alternation with checkpoints and progress, then the derivation."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def search(
     graphs: Graphs | None = None,
     aim: Aim | None = None,
 ) -> Spec:
-    """Run a search, or the rest of one, in `folder`; writes `spec.json` beside the folder and the folder's summary.
+    """Runs a search, or the rest of one, in `folder`; writes `spec.json` in and beside it, and the folder's summary.
 
     All ranks of the folder's world run it together.
-    Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
+    Raises: Stopped: `interrupt` was requested, or the pace's deadline has passed; the last step is in the checkpoint.
     StoreError, CheckpointError, DivergedError.
     """
     run = Search(config, store=store, device=device, world=folder.world, graphs=graphs, aim=aim)
@@ -78,7 +78,7 @@ def search(
     steps = config.num_epochs * run.weights.steps_per_epoch
     spec = _make_spec(config, task=run.task, derived=derived, steps=steps, device=device)
     if folder.world.leads:
-        # What later steps choose instead goes beside the folder, too; the search's own choice stays in it.
+        # A later derivation replaces the file beside the folder; the search's own choice stays in the folder.
         write_spec(folder.path / "spec.json", spec)
         write_spec(folder.path.parent / "spec.json", spec)
     folder.finish(
@@ -104,7 +104,7 @@ def _train_epochs(run: Search, *, folder: RunFolder, course: Course) -> None:
         progress.line(run.weights.rounds_text)
     while run.epoch < num_epochs:
         progress.show(epoch=f"{run.epoch + 1}/{num_epochs}", phase=run.phase)
-        step_ms: float | None = None  # unknown where the run was resumed after the epoch's last step
+        step_ms: float | None = None  # unknown if the run was resumed after the epoch's last step
         if run.phase == "weights":
             step_ms = course.take(run.train_weights())
             run.phase, run.step = "policy", 0

@@ -1,4 +1,4 @@
-"""Everything that makes a search, in one frozen table."""
+"""The complete configuration of a search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from searcher.training.task_kinds import check_steps, check_training, training_t
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Everything that makes a search; `search/config.toml` holds it whole."""
+    """The complete configuration of a search, stored in `search/config.toml`."""
 
     space: str
     """The name of a module in `searcher/arch/spaces/`."""
@@ -28,11 +28,11 @@ class SearchConfig:
     dataset: str
     """A data set's name, or the path of a store."""
     seed: int
-    """Fixes the run: on a CPU to the bit, for the same machine, versions and threads."""
+    """Makes the run reproducible: on a CPU to the bit, with the same machine, versions and threads."""
     num_epochs: int
-    """Each a pass over train for the shared weights, or several, see `min_steps`; then `policy_steps`."""
+    """In each, the shared weights pass over train once, or more often, see `min_steps`; then `policy_steps` follow."""
     batch_size: int
-    """Images, or parallel streams of text, of a step of the shared weights, shared out over the processes."""
+    """Images, or parallel streams of text, in a step of the shared weights, divided among the processes."""
     training: Any
     """How the task is learnt: `ImageTraining` or `TextTraining`."""
     search_space: Any
@@ -40,9 +40,9 @@ class SearchConfig:
     network: Any
     """The supernet's size."""
     final_network: Any
-    """The size of the network to be retrained, which the spec hands on."""
+    """The size of the network to retrain, written to the spec."""
     sgd: SgdConfig
-    """Of the shared weights."""
+    """The optimiser of the shared weights."""
     policy: PolicyConfig
     reinforce: ReinforceConfig
     policy_steps: int
@@ -50,28 +50,27 @@ class SearchConfig:
     policy_samples: int
     """Architectures scored for each update. Paper: 1; authors' micro code: 10."""
     control_samples: int
-    """Uniformly random architectures scored on the same minibatch, only to compare with."""
+    """Uniformly random architectures scored on the same minibatch, only for comparison."""
     reward_batch_size: int
     """Validation images, or windows of text, on which all architectures of a policy step are scored."""
     derivation: DeriveConfig
     policy_start_epoch: int = 0
-    """Epochs of shared weights alone, before the first with policy steps. The paper and the authors' code have none; a
+    """Epochs of shared weights only, before the first with policy steps. The paper and the authors' code have none; a
     short search gains by waiting, since operations with many weights score badly before they are trained."""
     min_steps: int = 0
-    """Of the shared weights in all epochs together: where train is too small, an epoch is up to 8 passes over it."""
+    """Of the shared weights in all epochs together: if train is too small, an epoch makes up to 8 passes over it."""
     architectures_per_step: int = 1
-    """Child models whose gradients one step of the shared weights averages: the paper's M. Of each process, where there
-    are several."""
+    """Child models, in each process, whose gradients a step of the shared weights averages: the paper's M."""
     latency: LatencyTarget | None = None
-    """What the deployed network is to take; None leaves latency out of the reward."""
+    """Latency target of the deployed network; None leaves latency out of the reward."""
     precision: Precision = "auto"
     """auto: see `device.products_precision`."""
     threads: int = 0
-    """On a CPU; 0 for as many as pay and as other processes leave, see `threads`."""
+    """On a CPU; 0 chooses as many as shorten a step and as other processes leave free, see `threads`."""
     memory_budget_mb: int = 2048
-    """For training and validation images; what does not fit streams from the store."""
+    """For training and validation images; images that do not fit stream from the store."""
     dataset_sha256: str = ""
-    """The store's digest, so that a run does not go on with other data."""
+    """The store's digest, so that a run is not resumed with other data."""
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
@@ -103,9 +102,9 @@ class SearchConfig:
 
     @staticmethod
     def upgraded(table: Mapping[str, Any]) -> dict[str, Any]:
-        """A search's table as this version reads it: with values of operations by name.
+        """Returns a search's table in the form of this version, with values of operations by name.
 
-        Earlier versions gave them as lists, in the order of the published operations.
+        Earlier versions stored them as lists, in the order of the published operations.
         """
         space, policy = table.get("space"), table.get("policy")
         if not isinstance(space, str) or space not in SPACES or not isinstance(policy, Mapping):
@@ -120,7 +119,7 @@ class SearchConfig:
 
 
 def config_types(space: str) -> dict[str, type[Any]]:
-    """The classes of a SearchConfig's fields that depend on the space, for reading one."""
+    """Returns the classes of the SearchConfig fields that depend on the space, for reading a configuration."""
     module = space_module(space)
     return {
         "search_space": module.SPACE,

@@ -1,4 +1,4 @@
-"""Which learner, and which settings and data, go with which kind of task."""
+"""The learner, settings and data of each kind of task."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ def training_type(space: str) -> type[ImageTraining] | type[TextTraining]:
 
 
 def check_training(space: str, training: Training) -> None:
-    """Raises: ConfigError: the networks of a space have not what its training would use."""
+    """Raises: ConfigError: the networks of a space lack a part that the training would use."""
     for name, missing in space_module(space).LACKS.items():
         if getattr(training, name) > 0:
             raise ConfigError(f"{name} is {getattr(training, name)}, but {space} networks have no {missing}")
 
 
 def check_steps(sgd: SgdConfig, training: Training, *, batch_size: int) -> None:
-    """Raises: ConfigError: steps of such batches cannot be taken as the optimiser is set."""
+    """Raises: ConfigError: the optimiser's settings do not suit the batch size or the task."""
     if batch_size % sgd.accumulation:
         raise ConfigError(f"accumulation is {sgd.accumulation}, which does not divide batch_size, {batch_size}")
     if isinstance(training, ImageTraining) and batch_size == sgd.accumulation:
-        # Of a map of one pixel, a single image's statistics are none.
+        # A single image with a map of one pixel has no batch statistics.
         raise ConfigError(
             f"accumulation is {sgd.accumulation} and batch_size {batch_size}; a part of a batch must have two images "
             "at least, for batch norm"
         )
     if isinstance(training, TextTraining) and (sgd.accumulation > 1 or sgd.sharpness):
-        # A text's state is carried from window to window, and a pass moves it on.
+        # A text's state is carried from window to window, and every pass advances it.
         raise ConfigError("accumulation and sharpness are for images; a text's steps are taken whole, and once")
     if isinstance(training, TextTraining) and sgd.optimizer == "muon":
         raise ConfigError("muon is for convolutions, which networks for text have none of")
 
 
 def check_images(training: Training, store: Store) -> None:
-    """Raises: AugmentationError: the store's images cannot be shown as the training says."""
+    """Raises: AugmentationError: the training's augmentation does not suit the store's images."""
     if isinstance(training, ImageTraining) and isinstance(store, ImageStore):
         training.augmentation.check(image_shape=store.image_shape, num_classes=len(store.classes))
 
@@ -87,13 +87,13 @@ def load_store(dataset: str, *, space: str) -> Store:
 
 
 def load_store_of(spec: Spec, *, named_by: str = "the spec is for") -> Store:
-    """The data set that a spec names. Raises: StoreError: as `load_store`, or it has gone, see `check_is_here`."""
+    """The data set that a spec names. Raises: StoreError: as `load_store`, or it is missing, see `check_is_here`."""
     check_is_here(spec.task.dataset, named_by=named_by)
     return load_store(spec.task.dataset, space=spec.space)
 
 
 def task_of(store: Store, *, dataset: str) -> Task:
-    """The task that a store's data sets. Raises: ConfigError: it cannot be one."""
+    """Returns the task that a store's data define. Raises: ConfigError: they define no valid task."""
     if isinstance(store, ImageStore):
         return ImageClassification(dataset=dataset, input_shape=store.image_shape, classes=store.classes)
     tokens: Literal["word", "char"] = "char" if store.tokens == "char" else "word"

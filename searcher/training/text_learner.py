@@ -27,21 +27,21 @@ _LARGEST_EXPONENT = 700.0
 
 @dataclass(frozen=True)
 class TextTraining:
-    """How text is read and what is asked of the cell."""
+    """Settings of training on text: window, regularisation and reward."""
 
     window: int = 35
     """Time steps through which a gradient flows. Paper: 35."""
     dropout: Dropout = Dropout()  # noqa: RUF009 - frozen, so one serves all
     activation_penalty: float = 0.0
-    """Times the mean square of the states, before dropout. enas_lm's final network: 0.7."""
+    """Factor, in the loss, of the mean square of the states, before dropout. enas_lm's final network: 0.7."""
     slowness_penalty: float = 0.0
-    """Times the mean square of the state's change from one time step to the next. enas_lm: 1."""
+    """Factor, in the loss, of the mean square of the state's change from one time step to the next. enas_lm: 1."""
     batch_norm: bool = False
-    """Of the new state, in the search only. Paper: yes."""
+    """Whether to normalise the new state, in the search only. Paper: yes."""
     weight_range: float = 0.04
-    """Weights start uniform in ± this. Paper: 0.025 in the search, 0.04 in the end."""
+    """Initial weights are uniform in ± this. Paper: 0.025 in the search, 0.04 in the final network."""
     reward_constant: float = 80.0
-    """A reward is this over the perplexity. Paper: 80."""
+    """A reward is this divided by the perplexity. Paper: 80."""
 
     def __post_init__(self) -> None:
         if self.window < 1:
@@ -66,11 +66,10 @@ class TextBatch(NamedTuple):
 
 
 class TextLearner:
-    """A store's text. A reward is reward_constant / perplexity.
+    """Learns to predict a store's text. A reward is reward_constant / perplexity.
 
-    Networks take tokens, targets and a state, and give `Scores`. In training the state is carried from window to
-    window, cut off from the gradient, and starts each epoch from zero; windows that are scored for a reward start from
-    zero.
+    Networks take tokens, targets and a state, and return `Scores`. In training the state is carried from window to
+    window, detached from the gradient; it is zero at the start of each epoch, and of each window scored for a reward.
     """
 
     metric = criterion = "perplexity"
@@ -89,7 +88,7 @@ class TextLearner:
         precision: Precision,
         world: World = ALONE,
     ) -> None:
-        """Bring train and valid to the device. A text is small: memory_budget_mb does not matter, nor does the seed.
+        """Loads train and valid onto the device. A text is small, so memory_budget_mb is not used; nor is the seed.
 
         Raises: StoreError: the store has no such split, is damaged, or is too short for the batch.
         ConfigError: a batch has no stream for some rank.
@@ -114,9 +113,9 @@ class TextLearner:
         self._state: Tensor | None = None
 
     def batches(self, *, epoch: int, start_step: int) -> Iterator[TextBatch]:
-        """The windows of an epoch from a step on, each with the state that the loss of the one before left.
+        """Yields the windows of an epoch, from `start_step` on, each with the state that the window before ended in.
 
-        A rank has some of the streams, the same ones throughout.
+        A rank has the same part of the streams throughout.
         """
         if start_step == 0:
             self._state = None
@@ -143,7 +142,7 @@ class TextLearner:
         return {"loss": mean_loss, "train_perplexity": math.exp(min(mean_measured, _LARGEST_EXPONENT))}
 
     def norm_batches(self, generator: np.random.Generator, *, count: int) -> list[TextBatch]:
-        """Windows of train from random places, of about `count` tokens in all."""
+        """Returns windows of train from random places, about `count` tokens in total."""
         window, size = self._training.window, self._batch_size
         windows = [
             self._train.windows(generator, batch_size=size, window=window)
@@ -153,7 +152,7 @@ class TextLearner:
         return [TextBatch(tokens[:, streams], targets[:, streams], None) for tokens, targets in windows]
 
     def state(self) -> dict[str, Any]:
-        """The state that the next window starts from, of all ranks' streams."""
+        """Returns the state at the start of the next window, for the streams of all ranks."""
         return {} if self._state is None else {"state": self._world.whole(self._state, self._batch_size)}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -172,25 +171,25 @@ class TextLearner:
 
     @torch.inference_mode()
     def reward(self, network: Network, batches: Sequence[TextBatch]) -> Tensor:
-        """reward_constant / perplexity with the shared weights: scalar; 0 for a child whose state has no bounds."""
+        """reward_constant / perplexity with the shared weights: scalar; 0 if the child's state overflows to nan."""
         with computing(self._device, self._precision):
             nll = torch.cat([network(*batch).nll.flatten() for batch in batches])
         return self._training.reward_constant * torch.exp(-nll.mean()).nan_to_num(nan=0.0)
 
     def whole_reward(self, network: Network, generator: np.random.Generator, *, half: Half | None = None) -> float:
-        """reward_constant / perplexity on all of valid, or a half, with the state carried; 0 as for `reward`."""
+        """reward_constant / perplexity on all of valid, or a half, with the state carried; 0 as in `reward`."""
         nll = mean_nll(network, self._valid, precision=self._precision, half=half)
         reward = self._training.reward_constant / perplexity_of(nll)
         return 0.0 if math.isnan(reward) else reward
 
     def chance_reward(self, *, num_batches: int | None = None) -> float:
-        """reward_constant / perplexity of answers by frequency alone: of train's tokens, each counted once more."""
+        """reward_constant / perplexity of predictions by token frequency alone: the counts in train, plus 1 each."""
         seen = np.bincount(self._store.stream("train"), minlength=len(self._store.vocabulary)) + 1
         nll = -np.log(seen / seen.sum())[self._store.stream("valid")].mean()
         return self._training.reward_constant / perplexity_of(float(nll))
 
     def score(self, network: Network, split: str, *, half: Half | None = None) -> Score:
-        """Perplexity on a whole split, or a half, in full float32. The network is to be in evaluation mode."""
+        """Returns the score on a whole split, or a half, in full float32. The network must be in evaluation mode."""
         text = self._valid if split == "valid" else TokenBatches.load(self._store, split, device=self._device)
         loss = mean_nll(network, text, precision="float32", world=self._world, half=half)
         count = text.num_tokens - 1 if half is None else text.num_tokens // 2
@@ -198,7 +197,7 @@ class TextLearner:
 
 
 def perplexity(network: Network, text: TokenBatches, *, precision: Precision) -> float:
-    """Of a whole split, see `mean_nll`; infinite where it exceeds a float's range."""
+    """Returns the perplexity of a whole split, see `mean_nll`; infinite if it exceeds a float's range."""
     return perplexity_of(mean_nll(network, text, precision=precision))
 
 
@@ -216,9 +215,10 @@ def mean_nll(
     world: World = ALONE,
     half: Half | None = None,
 ) -> float:
-    """Mean negative log likelihood of a split, over the streams of `datasets/streams.py`, each from the zero state on.
+    """Returns the mean negative log likelihood of a split in nats, over the streams of `datasets/streams.py`.
 
-    The streams are shared out over the ranks. A half is that of every stream; the second half is read after the first.
+    Each stream starts from the zero state. The ranks divide the streams among themselves. A half is the same half of
+    every stream; the second half is read after the first.
     """
     streams = text.evaluation_streams()  # [L, S] each
     if half is not None:

@@ -1,6 +1,6 @@
-"""Training a network's weights epoch by epoch.
+"""Trains a network's weights epoch by epoch.
 
-Knows of a learner, which turns a network and a batch into a loss, and of nothing that searches.
+Knows a learner, which turns a network and a batch into a loss, and nothing of search.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from searcher.training.optimizers.flat_sgd import FlatSgd
 from searcher.training.optimizers.optimizer import EachParameter, SgdConfig, learning_rate
 from searcher.training.optimizers.sharpness import climbed
 
-# More would show each example of a tiny data set hundreds of times over a training.
+# With more, a training would see each example of a tiny data set hundreds of times.
 _MOST_ROUNDS = 8
 
 
 class DivergedError(ValueError):
-    """The loss is no longer a number."""
+    """The loss is no longer finite."""
 
 
 class Totals:
@@ -31,7 +31,7 @@ class Totals:
 
     def __init__(self, device: torch.device, *, world: World) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
-        """Of the loss times its count, of what the learner measures, and of counts: this rank's part of each."""
+        """This rank's sums of the loss times its count, of the learner's measured value, and of the count."""
         self._world = world
 
     def add(self, step: StepLoss) -> None:
@@ -39,11 +39,11 @@ class Totals:
         self.sums += torch.stack([loss * step.count, measured, torch.full_like(loss, step.count)])
 
     def watch(self, value: Tensor) -> None:
-        """Let `check` find out whether a scalar was finite, without reading it now."""
+        """Makes `check` raise if a scalar is not finite, without reading it now."""
         self.sums[0] += 0 * value
 
     def whole(self) -> Tensor:
-        """The sums over all ranks. Raises: DivergedError: a step's loss, or a value watched, was not finite."""
+        """Returns the sums over all ranks. Raises: DivergedError: a step's loss, or a watched value, was not finite."""
         sums = self._world.sum(self.sums)
         if not torch.isfinite(sums[0]):
             raise DivergedError(
@@ -57,20 +57,20 @@ class Totals:
         self.whole()
 
     def load(self, sums: Tensor) -> None:
-        """Go on with what `whole` gave, which the first rank takes on."""
+        """Restores the result of `whole`: the first rank takes all of it, the others start at zero."""
         self.sums.copy_(sums if self._world.leads else torch.zeros_like(sums))
 
     def means(self) -> tuple[float, float]:
-        """Mean loss, and mean of what is measured. Raises: DivergedError: the loss is not finite."""
+        """Returns the mean loss, and the mean measured value. Raises: DivergedError: the loss is not finite."""
         loss, measured, count = self.whole().tolist()
         return loss / count, measured / count
 
 
 class WeightsTrainer:
-    """A network's optimiser and the learner it follows: what search and retraining do alike.
+    """Trains a network with a learner's loss and an optimiser; search and retraining share it.
 
-    Whatever a step draws depends on (seed, epoch, step) alone, so an epoch may stop between steps and go on later with
-    the same `state`.
+    A step's random draws depend only on (seed, epoch, step), so an epoch can stop between steps and resume from
+    `state`.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class WeightsTrainer:
         replicated: bool = False,
     ) -> None:
         """min_steps: of all epochs together, see `rounds_of`.
-        passes: forward and backward passes a step, whose gradients are averaged, as are those of the ranks.
-        replicated: the network comes from `World.replicate`, which does the latter.
+        passes: forward and backward passes per step; gradients are averaged over passes and ranks.
+        replicated: the network comes from `World.replicate`, which averages over the ranks itself.
         """
         self._network = network
         self._parameters = list(network.parameters())
@@ -101,18 +101,18 @@ class WeightsTrainer:
         self._world = world
         self._replicated = replicated
         self.rounds = rounds_of(learner.steps_per_epoch, num_epochs=num_epochs, min_steps=min_steps)
-        """Over train, which make an epoch."""
+        """Passes over train in an epoch."""
         self.steps_per_epoch = self.rounds * learner.steps_per_epoch
         self.rate_scale = 1.0
-        """Factor of the learning rate, of a training that began again with a smaller one."""
+        """Factor of the learning rate; below 1 if the training was restarted with a smaller rate."""
         self.optimizer = FlatSgd(network, sgd) if sgd.update_unused else EachParameter(network, sgd)
         self.totals = Totals(device, world=world)
 
     def epoch(self, network_of: Callable[[int], Network], *, epoch: int, start_step: int) -> Iterator[int]:
-        """The rest of an epoch from `start_step` on, yielding after each step how many of the epoch are done.
+        """Trains the rest of an epoch from `start_step` on; yields after each step how many of the epoch are done.
 
-        network_of: from the number of a pass in its epoch to the network of that pass. The network is put into
-        training mode once, and has to stay in it.
+        network_of: maps the number of a pass in the epoch to the network of that pass. The network is put into training
+        mode once, and must stay in it.
         """
         self._network.train()  # not at every step: a supernet has thousands of modules
         for step, batch in enumerate(self._batches(epoch, start_step), start=start_step):
@@ -131,9 +131,9 @@ class WeightsTrainer:
             yield step + 1
 
     def _gradients(self, networks: Sequence[Network], batch: Any, *, progress: float, noise: int) -> list[StepLoss]:
-        """Give the parameters the gradients of a batch, averaged over networks; what each pass gave.
+        """Sets the parameters' gradients for a batch, averaged over networks; returns the result of each pass.
 
-        noise: seeds what the passes draw.
+        noise: seed of the passes' random draws.
         """
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(noise)
@@ -154,7 +154,7 @@ class WeightsTrainer:
         return f"train is small: an epoch is {self.rounds} passes over it, {self.steps_per_epoch} steps"
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[Any]:
-        """The batches of an epoch from a step on, round by round."""
+        """Yields the batches of an epoch from `start_step` on, round by round."""
         first, step = divmod(start_step, self._learner.steps_per_epoch)
         for number in range(first, self.rounds):
             yield from self._learner.batches(epoch=epoch * self.rounds + number, start_step=step)
@@ -165,7 +165,7 @@ class WeightsTrainer:
         return {**self._learner.record(*self.totals.means()), "learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def state(self) -> dict[str, Any]:
-        """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
+        """Raises: DivergedError: the loss is no longer finite, so the state is not worth saving."""
         totals = self.totals.whole()
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -187,7 +187,7 @@ class WeightsTrainer:
 
 
 def _parts(batch: Any, count: int) -> list[tuple[Any, float]]:
-    """A batch, a tuple of tensors whose first axis is the batch's, in parts, each with its share of it."""
+    """Splits a batch, a tuple of tensors whose first axis is the batch's, into parts, each with its share of it."""
     if count == 1:
         return [(batch, 1.0)]
     size = len(batch[0])
@@ -196,9 +196,9 @@ def _parts(batch: Any, count: int) -> list[tuple[Any, float]]:
 
 
 def rounds_of(steps: int, *, num_epochs: int, min_steps: int) -> int:
-    """How many rounds of `steps` steps over train make an epoch, so that all epochs together have `min_steps`.
+    """Returns how many rounds of `steps` steps over train make an epoch, so that all epochs together have `min_steps`.
 
-    A small data set's epochs are so few steps that nothing is learnt in as many of them as a large one needs. It is at
-    most 8 rounds, so a tiny data set may stay below min_steps.
+    In the number of epochs that a large data set needs, a small one has too few steps to learn anything. At most 8
+    rounds, so a tiny data set may stay below min_steps.
     """
     return min(max(1, -(-min_steps // (num_epochs * steps))), _MOST_ROUNDS)

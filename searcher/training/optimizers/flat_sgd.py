@@ -1,7 +1,7 @@
-"""SGD over whole vectors, for steps in which every parameter takes part whether a pass has used it or not.
+"""SGD on flat vectors, for steps that update every parameter, whether a pass has used it or not.
 
-The supernet of the preset `reference` has 5,408 parameters, of which a step uses 374. Filling in, clipping and stepping
-one by one took longer than the step's kernels do on a GPU.
+The supernet of the preset `reference` has 5,408 parameters, of which a step uses 374. Filling in zero gradients,
+clipping and stepping one by one took longer than the step's kernels on a GPU.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from searcher.training.optimizers.optimizer import SgdConfig, make_sgd
 
 
 class FlatSgd:
-    """Takes the steps of `make_sgd` where parameters without a gradient have one of zero.
+    """Takes the same steps as `make_sgd`, with a zero gradient for parameters that have none.
 
-    Weights, gradients and momenta lie one behind the other in one vector each, of the parameters that decay and of
-    those that are spared; the network's parameters become views of them, with their shapes and strides. States have the
-    form of `make_sgd`'s, with a momentum for each parameter, and both read each other's.
+    Weights, gradients and momenta lie in one vector each, separately for parameters with and without weight decay. The
+    network's parameters become views of these vectors, with their shapes and strides. States have the form of
+    `make_sgd`'s, with a momentum for each parameter, so that each can load the other's.
     """
 
     def __init__(self, network: nn.Module, config: SgdConfig) -> None:
-        # Never takes a step: it groups the parameters, and its state is how checkpoints name ours.
+        # Never takes a step: it groups the parameters, and its state has the form that checkpoints use.
         self._each = make_sgd(network, config)
         self._clip_norm = config.clip_norm
         self._vectors = [_lay_flat(group["params"]) for group in self._each.param_groups]
@@ -36,7 +36,7 @@ class FlatSgd:
             vector.grad = torch.zeros_like(vector)
             gradients |= zip(group["params"], views_of(vector.grad, group["params"]), strict=True)
         self._units = [[(parameter, gradients[parameter]) for parameter in unit] for unit in used_as_one(network)]
-        # In the last step; elsewhere there is no gradient, and the vectors' is zero.
+        # Used in the last step. All others have no gradient, and the vectors' gradients are zero there.
         self._used = [pair for unit in self._units for pair in unit]
         groups = [
             {**group, "params": [vector]} for group, vector in zip(self._each.param_groups, self._vectors, strict=True)
@@ -55,18 +55,18 @@ class FlatSgd:
         return self._each.param_groups
 
     def zero_grad(self) -> None:
-        """Forget the gradients that the last step followed. Those are all there are, once a step is taken."""
+        """Clears the gradients that the last step used; after a step there are no others."""
         for parameter, _ in self._used:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> Tensor | None:
-        """Follow the parameters' gradients, clipped. Returns: as `clip_gradients`."""
+        """Takes a step with clipped gradients. Returns: as `clip_gradients`."""
         torch._foreach_zero_([gradient for _, gradient in self._used])
-        # The one look at all that may be used: with cold caches one at each of 5,408 parameters took milliseconds.
+        # Checks one parameter of each unit: with cold caches, checking all 5,408 parameters took milliseconds.
         self._used = [pair for unit in self._units if unit[0][0].grad is not None for pair in unit]
         found = [parameter.grad for parameter, _ in self._used if parameter.grad is not None]
-        # Clipped here and not as vectors, which are zero all but for these: two passes over all weights less.
+        # Clipped here and not in the vectors, which are zero elsewhere: saves two passes over all weights.
         norm = _clip(found, self._clip_norm) if found and self._clip_norm > 0 else None
         torch._foreach_copy_([gradient for _, gradient in self._used], found)
         for whole, each in zip(self._whole.param_groups, self._each.param_groups, strict=True):
@@ -75,7 +75,7 @@ class FlatSgd:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on, which later steps change."""
+        """Returns the state for `load_state_dict`; later steps change it in place."""
         return self._each.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -91,9 +91,9 @@ class FlatSgd:
 
 
 def _clip(gradients: list[Tensor], max_norm: float) -> Tensor:
-    """What `clip_gradients` does to parameters with these gradients, to the bit, of one type and on one device.
+    """Clips gradients of one type on one device, with the result of `clip_gradients` to the bit. Returns: as there.
 
-    torch's own looks at each of them several times to find that out, which takes longer than the work.
+    torch's own function checks type and device of each gradient several times, which takes longer than the clipping.
     """
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -102,7 +102,7 @@ def _clip(gradients: list[Tensor], max_norm: float) -> Tensor:
 
 @torch.no_grad()
 def _lay_flat(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
-    """A vector of all parameters, which become views of it, wherever they lay before."""
+    """Returns a vector with the values of all parameters, which become views of it."""
     vector = nn.Parameter(parameters[0].new_zeros(sum(parameter.numel() for parameter in parameters)))
     for parameter, view in zip(parameters, views_of(vector.detach(), parameters), strict=True):
         view.copy_(parameter)

@@ -1,8 +1,8 @@
 """torch's optimisers without torch.compile's machinery.
 
-Methods of `torch.optim` are decorated for code that is compiled, and the first call of any of them imports
-`torch._dynamo`: 1.7 s of CPU time in every process that trains. Nothing here compiles a step, so these call what is
-decorated. The arithmetic, the settings and the states are torch's own, to the bit.
+Methods of `torch.optim` are decorated for compiled code, and the first call of any of them imports `torch._dynamo`:
+1.7 s of CPU time in every process that trains. Nothing here compiles a step, so these classes call the undecorated
+methods. The arithmetic, the settings and the states are torch's own, to the bit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 
 class _Light(Optimizer):
-    """To be named before one of torch's classes, whose step it calls."""
+    """A mixin, listed before one of torch's classes, whose step it calls."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         inspect.unwrap(Optimizer.add_param_group)(self, param_group)

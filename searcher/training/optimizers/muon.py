@@ -1,13 +1,13 @@
-"""SGD whose steps of convolutions are orthogonal: all directions of a weight move alike.
+"""SGD with orthogonal steps for convolutions: a step moves a weight equally far in all directions.
 
-A gradient is mostly made of a few directions, and the others learn little from it. Muon takes the momentum, as a matrix
-of filters by all that each sees, to the nearest one whose singular values are alike. A weight keeps its norm, which the
-batch norm after it makes meaningless, so a step's length is a part of it and needs no weight decay beside it. A filter
-that sees one channel, as those of depthwise convolutions do, shares nothing with others and is a matrix of its own.
+A few directions dominate a gradient, and the others learn little from it. Muon replaces the momentum, as a matrix of
+filters by their inputs, by the nearest matrix whose singular values are equal. A weight keeps its norm, which the batch
+norm after it makes irrelevant, so a step's length is a fraction of that norm, and no weight decay is needed. A filter
+that sees one channel, as in a depthwise convolution, shares nothing with others and is a matrix of its own.
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
-https://kellerjordan.github.io/posts/muon/. torch has it for parameters of two axes alone, and in bfloat16; that norms
-are kept is of the same authors' training of CIFAR-10.
+https://kellerjordan.github.io/posts/muon/. torch's version is only for parameters of two axes, and in bfloat16; keeping
+the norms comes from the same authors' training of CIFAR-10.
 """
 
 # O output channels, I input channels, K kernel size, N matrices of R rows and C columns
@@ -21,25 +21,25 @@ from torch import Tensor, nn
 
 from searcher.training.optimizers.light import SGD
 
-# Of an iteration that takes singular values up to 1 near to 1; after so many, all but the least are at 0.7 to 1.2.
+# Of an iteration that moves singular values of up to 1 towards 1; after this many, all but the least are 0.7 to 1.2.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _LEAST_NORM = 1e-12
 
 
 def is_of_convolution(parameter: nn.Parameter) -> bool:
-    """Whether it is a convolution's weight [O, I, K, K]; Muon is for these."""
+    """Whether a parameter is a convolution's weight [O, I, K, K]; Muon is for these."""
     return parameter.ndim == 4
 
 
 class Muon(SGD):
-    """`torch.optim.SGD`, but for convolutions, the first group, whose steps are orthogonal."""
+    """`torch.optim.SGD`, with orthogonal steps for convolutions, which are the first group."""
 
     def __init__(
         self, convolutions: list[nn.Parameter], others: list[dict[str, Any]], *, step: float, lr: float, **options: Any
     ) -> None:
-        """convolutions: weights, see `is_of_convolution`; with momentum, buffers are there before the first step.
-        step: how far each is taken, as a part of its norm, at the rate `lr`; it rises and falls with the rate.
+        """convolutions: weights, see `is_of_convolution`; with momentum, buffers must exist before the first step.
+        step: length of their steps at the rate `lr`, as a fraction of the weight's norm; proportional to the rate.
         others, options: SGD's.
         """
         super().__init__([{"params": convolutions, "step": step / lr}, *others], lr=lr, **options)
@@ -64,24 +64,24 @@ class Muon(SGD):
 
 
 def _matrices(weight: Tensor) -> Tensor:
-    """[O, I, K, K] -> [N, R, C]: one matrix of all filters, or one of each filter where they see one channel."""
+    """[O, I, K, K] -> [N, R, C]: one matrix of all filters, or one for each filter if filters see one channel."""
     return weight.flatten(1).unsqueeze(1 if weight.shape[1] == 1 else 0)
 
 
 def _moved(matrices: Tensor, directions: Tensor, *, share: float) -> Tensor:
-    """Matrices [N, R, C] against directions of the same shape by a share of their norms, which they keep."""
+    """Moves matrices [N, R, C] against directions of the same shape by a share of their norms, which are kept."""
     norms = _norms(matrices)
     moved = matrices - directions * (share * norms / (_norms(directions) + _LEAST_NORM))
     return moved.mul_(norms / (_norms(moved) + _LEAST_NORM))
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """About the nearest matrices [N, R, C] whose singular values are all alike, near 1; zeros of zeros."""
+    """Returns about the nearest matrices [N, R, C] whose singular values are all equal, near 1; zeros for zeros."""
     a, b, c = _COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / (_norms(x) + _LEAST_NORM)
-    if x.shape[1] > 1:  # a single row is there
+    if x.shape[1] > 1:  # a single row is orthogonal already
         for _ in range(_ITERATIONS):
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -19,12 +19,12 @@ from searcher.training.optimizers.muon import Muon, is_of_convolution
 
 @dataclass(frozen=True)
 class SgdConfig:
-    """SGD, with Nesterov's momentum if with any, AdamW or Muon, on a cosine schedule, or one that decays by epochs."""
+    """Settings of SGD, AdamW or Muon, and of a cosine schedule or a decay by epochs. Any momentum is Nesterov's."""
 
     learning_rate: float
-    """At the start, and of each cosine."""
+    """At the start of training, and of each cosine."""
     final_learning_rate: float = 0.0
-    """At the end of each cosine; the least that a decay leads to."""
+    """At the end of each cosine; the lower bound of a decay."""
     warmup_epochs: float = 0.0
     """Linear rise from zero at the very beginning; at most half of the training."""
     restart_epochs: int = 0
@@ -44,23 +44,23 @@ class SgdConfig:
     decay_norms: bool = False
     """Whether the norms' scales and shifts, and biases, decay too, as in the authors' code."""
     update_unused: bool = False
-    """Whether parameters that a step did not use take part in it with a gradient of zero: decay and momentum then act
-    on them, as in the authors' code, at the price of a pass over the whole supernet."""
+    """Whether a step also updates parameters that it did not use, with a gradient of zero: decay and momentum then act
+    on them, as in the authors' code, at the cost of a pass over the whole supernet."""
     clip_norm: float = 5.0
-    """Bound on the global norm of the gradient; 0 for none. Paper: 5 for images, 0.25 for text; in the authors' code
-    for images without effect."""
+    """Bound on the global norm of the gradient; 0 for none. Paper: 5 for images, 0.25 for text. In the authors' code
+    for images it has no effect."""
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
-    """muon is SGD, but for the weights of convolutions, see `muon.Muon`. adamw wants a learning rate near 0.001 and a
+    """muon is SGD except for the weights of convolutions, see `muon.Muon`. adamw needs a learning rate near 0.001 and a
     weight decay near 0.05. Source: Loshchilov and Hutter 2019, arXiv:1711.05101."""
     muon_step: float = 0.015
-    """muon's: how far a step takes a convolution's weight, as a part of its norm, at the full learning rate."""
+    """For muon: length of a step at the full learning rate, as a fraction of the convolution weight's norm."""
     adam_betas: tuple[float, ...] = (0.9, 0.999)
-    """AdamW's, two in [0, 1), in momentum's place."""
+    """For adamw: two in [0, 1), used instead of momentum."""
     sharpness: float = 0.0
-    """Radius, 0.05 to 0.2, of sharpness-aware steps, which take twice the time: each follows the gradient at that
-    distance uphill; 0 for plain ones. Source: Foret et al. 2021, arXiv:2010.01412."""
+    """Radius, 0.05 to 0.2, of sharpness-aware steps, which take twice the time: each uses the gradient at that distance
+    uphill; 0 for plain steps. Source: Foret et al. 2021, arXiv:2010.01412."""
     accumulation: int = 1
-    """Parts into which a batch is split, for less memory, and whose gradients are added up. Batch norm sees a part."""
+    """Parts into which a batch is split to save memory; their gradients are added up. Batch norm sees one part."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "warmup_epochs", "weight_decay", "clip_norm", "sharpness", "muon_step"):
@@ -99,7 +99,7 @@ class SgdConfig:
 
 
 def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:
-    """The rate at a point of training, `epoch` counting in fractions.
+    """Returns the rate at a point of training; `epoch` may be fractional.
 
     Source: Loshchilov and Hutter 2017 (SGDR), as the paper uses it.
     """
@@ -120,27 +120,27 @@ def learning_rate(config: SgdConfig, epoch: float, *, num_epochs: int) -> float:
 
 
 def make_optimizer(network: nn.Module, config: SgdConfig) -> torch.optim.SGD | torch.optim.AdamW:
-    """The configuration's; parameters that a step gave no gradient are left alone."""
+    """Returns the configured optimiser; a step leaves parameters without a gradient unchanged."""
     if config.optimizer == "adamw":
         return make_adamw(network, config)
     return make_muon(network, config) if config.optimizer == "muon" else make_sgd(network, config)
 
 
 def make_adamw(network: nn.Module, config: SgdConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters; those a step gave no gradient are left alone, without decay."""
+    """Returns AdamW over all parameters; those without a gradient are left unchanged, without decay."""
     beta1, beta2 = config.adam_betas
     return AdamW(_groups(network.parameters(), config), lr=config.learning_rate, betas=(beta1, beta2), fused=True)
 
 
 def make_sgd(network: nn.Module, config: SgdConfig) -> torch.optim.SGD:
-    """SGD over all parameters; those a step gave no gradient are left alone, without decay or momentum."""
+    """Returns SGD over all parameters; those without a gradient are left unchanged, without decay or momentum."""
     optimizer = SGD(_groups(network.parameters(), config), **_sgd_options(config))
     _begin_momenta(optimizer, network.parameters(), config)
     return optimizer
 
 
 def make_muon(network: nn.Module, config: SgdConfig) -> Muon:
-    """Muon over the weights of convolutions, SGD over all else; those a step gave no gradient are left alone."""
+    """Returns Muon over convolutions' weights, SGD over all others; those without a gradient are left unchanged."""
     convolutions = [parameter for parameter in network.parameters() if is_of_convolution(parameter)]
     others = [parameter for parameter in network.parameters() if not is_of_convolution(parameter)]
     optimizer = Muon(convolutions, _groups(others, config), step=config.muon_step, **_sgd_options(config))
@@ -158,15 +158,15 @@ def _sgd_options(config: SgdConfig) -> dict[str, Any]:
 
 
 def _begin_momenta(optimizer: SGD, parameters: Iterable[nn.Parameter], config: SgdConfig) -> None:
-    """The fused step wants all momenta from the start; from zero they become what SGD would have begun them with."""
+    """Creates all momenta, as the fused step requires; starting at zero, they become what SGD would begin with."""
     if config.momentum > 0:
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _groups(parameters: Iterable[nn.Parameter], config: SgdConfig) -> list[dict[str, Any]]:
-    """The parameters that decay, and those that are spared, with their decay."""
-    # The scales and shifts of norms, and biases, are vectors; nothing else is.
+    """Returns the parameters that decay and those that do not, in groups with their decay."""
+    # Only the scales and shifts of norms, and biases, are vectors.
     parameters = list(parameters)
     decayed = [p for p in parameters if p.ndim > 1 or config.decay_norms]
     spared = [p for p in parameters if p.ndim <= 1 and not config.decay_norms]
@@ -178,9 +178,9 @@ def _groups(parameters: Iterable[nn.Parameter], config: SgdConfig) -> list[dict[
 
 
 class EachParameter:
-    """`make_optimizer`, clipping before each step; parameters without a gradient are left alone.
+    """The optimiser of `make_optimizer`, with clipping before each step; skips parameters without a gradient.
 
-    A step of a micro supernet uses a fifteenth of its thousands of parameters. It shows torch only those.
+    A step of a micro supernet uses a fifteenth of its thousands of parameters; torch is passed only those.
     """
 
     def __init__(self, network: nn.Module, config: SgdConfig) -> None:
@@ -194,12 +194,12 @@ class EachParameter:
         return self._optimizer.param_groups
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Clears all gradients."""
         for parameter in self._used():
             parameter.grad = None
 
     def step(self) -> Tensor | None:
-        """Follow the parameters' gradients, clipped. Returns: as `clip_gradients`."""
+        """Takes a step with clipped gradients. Returns: as `clip_gradients`."""
         used = self._used()
         norm = clip_gradients(used, self._clip_norm)
         with _only(used, self._optimizer):
@@ -210,7 +210,7 @@ class EachParameter:
         return [parameter for unit in self._units if unit[0].grad is not None for parameter in unit]
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on, which later steps change."""
+        """Returns the state for `load_state_dict`; later steps change it in place."""
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -220,7 +220,7 @@ class EachParameter:
 
 @contextmanager
 def _only(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Has an optimiser know of no other parameters."""
+    """Restricts an optimiser to these parameters within the block."""
     groups, chosen = optimizer.param_groups, set(map(id, parameters))
     whole = [group["params"] for group in groups]
     try:
@@ -233,8 +233,8 @@ def _only(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) 
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor | None:
-    """Scale the gradients of `parameters` in place so that their global norm is at most `max_norm`; 0 does nothing.
+    """Scales the gradients of `parameters` in place so that their global norm is at most `max_norm`; 0 does nothing.
 
-    Returns: the norm before, a scalar on the device; None where nothing was done.
+    Returns: the norm before, a scalar on the device; None if `max_norm` is 0.
     """
     return torch.nn.utils.clip_grad_norm_(parameters, max_norm) if max_norm > 0 else None

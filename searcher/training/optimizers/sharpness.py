@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def climbed(parameters: Sequence[nn.Parameter], *, radius: float) -> Iterator[None]:
-    """Move the weights up their gradients by `radius`, in the global norm, and put them back, to the bit, at the end.
+    """Moves the weights up their gradients by `radius`, in the global norm, and restores them to the bit on exit.
 
     Parameters without a gradient stay where they are.
     """
