@@ -54,7 +54,7 @@ class CompareConfig:
     test_sha256: str = ""
     dataset_sha256: str = ""
     spec_sha256: str = ""
-    """Of the found network after re-targeting."""
+    """Digest of the found network after re-targeting."""
 
 
 def compare(

@@ -80,10 +80,10 @@ class Ranking:
     judgements: tuple[Judgement, ...]
     """By the metric on the second half of valid; by the training loss of the last epoch."""
     epochs: int
-    """Of training from scratch."""
+    """Number of epochs of training from scratch."""
     seed: int
     spec_sha256: str
-    """Of the spec that the search chose."""
+    """Digest of the spec that the search chose."""
 
 
 def rank(

@@ -39,7 +39,7 @@ class TeacherConfig:
     sha256: tuple[str, ...] = ()
     """Digest of each model's file, so that a run does not resume with another teacher."""
     temperature: float = 4.0
-    """Of both softmaxes: the higher, the more the wrong classes count. Hinton et al. 2015: 1 to 20."""
+    """Temperature of both softmaxes: the higher, the more the wrong classes count. Hinton et al. 2015: 1 to 20."""
     weight: float = 0.9
     """Share of the teacher in the loss, in (0, 1]; the labels have the rest. Beyer et al. 2022: 1."""
     layout: Layout = "auto"
@@ -48,10 +48,10 @@ class TeacherConfig:
     size: int = 0
     """Side of pictures in pixels where the file leaves it open; 0 for the data set's own."""
     mean: tuple[float, ...] = ()
-    """Of pixels in [0, 1], one value for each channel or for all, for models that take floats. Models that take uint8,
-    like ours, have it in the graph."""
+    """Mean of pixels in [0, 1], one value for each channel or for all, for models that take floats. Models that take
+    uint8, like ours, have it in the graph."""
     std: tuple[float, ...] = ()
-    """As mean."""
+    """Standard deviation, like `mean`."""
     provider: Literal["auto", "cpu"] = "auto"
     """auto runs the models on the device that trains the network."""
 

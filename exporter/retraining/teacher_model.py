@@ -59,7 +59,7 @@ class View:
     width: int
     channels: int
     mean: tuple[float, ...]
-    """Of pixels in [0, 1]; empty for uint8, whose normalisation is in the graph."""
+    """Mean of pixels in [0, 1]; empty for uint8, whose normalisation is in the graph."""
     std: tuple[float, ...]
 
     def of(self, pixels: Tensor) -> np.ndarray:

@@ -33,12 +33,12 @@ _WAIT_FOR_ORPHANS_S = 15.0
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, how and where."""
+    """A retraining: the network, how and where it is trained."""
 
     spec: Spec
     config: RetrainConfig
     path: Path
-    """Of the run folder."""
+    """The run folder."""
     dataset: str
     """A data set's name or path, as every process finds it."""
 
