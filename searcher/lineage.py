@@ -1,8 +1,8 @@
-"""What the products of a run were made from: whether each is of what the run has now.
+"""Whether the products of a run were made from what the run contains now.
 
 A search or a derivation chooses `spec.json`; `retrain/` trains that network, `retrain-lstm/` the LSTM beside it;
-`model.onnx` has the weights of `retrain/`; the other forms that `variants.json` lists are made of `model.onnx`. Each
-question is of one such step.
+`model.onnx` has the weights of `retrain/`; the other forms that `variants.json` lists are made from `model.onnx`. Each
+function checks one of these steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from searcher.arch.widths import is_same_network
 
 
 def is_retraining_outdated(run: Path) -> bool:
-    """Whether what a run has retrained is another network than its spec.json, which a later search or derivation chose.
+    """Whether a run has retrained another network than that of its spec.json, which a later search or derivation chose.
 
     Raises: ArchitectureError: as `find_spec`.
     """
@@ -29,13 +29,13 @@ def is_retraining_outdated(run: Path) -> bool:
 def is_lstm_of(retraining: Mapping[str, Any], lstm: Mapping[str, Any]) -> bool:
     """Whether an LSTM was trained beside a retraining, for the same spec and with the same settings.
 
-    Args: what the config.toml of each holds.
+    Args: the content of the config.toml of each.
     """
     return {**retraining, "model": "lstm"} == {**lstm, "model": "lstm"}
 
 
 def is_model_current(run: Path) -> bool | None:
-    """Whether a run's verified model is of its retraining's weights, as they are now; None where nothing tells.
+    """Whether a run's verified model has the present weights of its retraining; None if that is not recorded.
 
     Raises: DocumentError: verification.json is damaged.
     """
@@ -49,12 +49,12 @@ def is_model_current(run: Path) -> bool | None:
 
 
 def are_variants_current(run: Path) -> bool:
-    """Whether `variants.json` is of a run's model as it is now. Raises: DocumentError: it is damaged."""
+    """Whether `variants.json` is about a run's present model. Raises: DocumentError: it is damaged."""
     listed, model = _entry(run / "variants.json", "model_sha256"), run / "model.onnx"
     return model.exists() and listed == sha256_of(model)
 
 
 def _entry(path: Path, key: str) -> object:
-    """What a file's JSON object has under a key; None where there is no file, or no such key."""
+    """The value of a key in a file's JSON object; None if there is no file, or no such key."""
     document = read_json(path) if path.exists() else None
     return document.get(key) if isinstance(document, dict) else None

@@ -90,7 +90,7 @@ def compare(
     retargeted, store = with_data(spec, dataset, say=say)
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
-    # What a retraining on the same data has decided stays.
+    # A retraining on the same data has already decided about mirroring.
     is_decided = settings.has(FLIP) or (is_retraining and retargeted.task.dataset == spec.task.dataset)
     recipe = suited_to(retargeted, store, recipe_for_all(recipe), flip=flip, is_own=is_decided, run=run, say=say)
     recipe = recipe.for_epochs(epochs, is_min_steps_own=settings.has("min_steps"))
@@ -121,11 +121,10 @@ def compare(
 
 
 def _found(run: Path, *, preset: str | None, say: Any) -> tuple[Spec, RetrainConfig, bool]:
-    """The network that the run is for, at the size at which it was retrained, how to train, and whether that is how it
-    was retrained.
+    """The run's network, at its retrained size, the configuration to train with, and whether it is the retraining's.
 
-    Raises: ArchitectureError: there is none. RunError: there is no run, or what is retrained is another network.
-    DocumentError: there is no such preset, or a file of it is damaged.
+    Raises: ArchitectureError: there is no network. RunError: there is no run, or its retrained network is another one.
+    DocumentError: there is no such preset, or a file of the run is damaged.
     """
     from exporter.retraining.config import RetrainConfig, config_types
     from exporter.retraining.presets import retrain_preset
@@ -186,7 +185,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def spread_text(spread: Mapping[str, Any]) -> str:
-    """What a pool's spread is worth."""
+    """A pool's spread in words, and whether there is nothing to rank."""
     words = (
         f"{spread['pool']}: accuracies spread by {100 * spread['deviation']:.2f} points (standard deviation), those of "
         f"equals would by {100 * spread['noise']:.2f}"

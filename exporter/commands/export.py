@@ -19,7 +19,7 @@ _FORM_OPTIONS = [form.option for form in FORMS.values()]
 
 
 def _form_options(command: Command) -> Command:
-    """A flag for each form, whose parameter has the form's name."""
+    """Adds a flag for each form; its parameter has the form's name."""
     for form in reversed(FORMS.values()):
         words = f"Try {form.file}, {form.note}, too."
         command = click.option(form.option, form.name, is_flag=True, help=words)(command)
@@ -27,7 +27,7 @@ def _form_options(command: Command) -> Command:
 
 
 def _tolerance_options(command: Command) -> Command:
-    """--atol and --rtol, as the fields of `Tolerance`."""
+    """Adds --atol and --rtol, the fields of `Tolerance`."""
     words = "Part of the tolerance on logits: atol + rtol · max |logit|."
     command = click.option("--rtol", type=FiniteRange(min=0), default=1e-4, help="See --atol.")(command)
     return click.option("--atol", type=FiniteRange(min=0), default=1e-4, help=words)(command)
@@ -156,7 +156,7 @@ def export(
 
 
 def _remove_stale_forms(run: Path) -> None:
-    """What another model than the run's was made into."""
+    """Remove the forms of a model that is no longer the run's."""
     from exporter.conversion import any_size
     from exporter.delivery import variants
 
@@ -165,7 +165,7 @@ def _remove_stale_forms(run: Path) -> None:
 
 
 def _check_is_of_images(run: Path) -> None:
-    """Raises: ConfigError: the run is one of text, whose models have no such form."""
+    """Raises: ConfigError: the run is for text, whose models do not have these forms."""
     from foundation.document import ConfigError
     from searcher.arch.catalog import check_is_run, find_spec
     from searcher.arch.tasks import IMAGE_CLASSIFICATION

@@ -77,7 +77,7 @@ def rank(
     check_is_run(run)
     spec = find_spec(run)
     settings = Settings.read(config_file, assignments)
-    # There must be a split to score on.
+    # With train_on = train, valid remains to score on.
     preset = preset_of(spec, settings, preset)
     base = replace(retrain_preset(spec.space, preset), train_on="train", threads=1)
     config = settings.apply(base, types=config_types(spec.space))
@@ -87,7 +87,7 @@ def rank(
     threads = trainings.threads or config.threads
     recipe = replace(config, threads=threads)
     config = replace(recipe, seed=seed).for_epochs(epochs, is_min_steps_own=settings.has("min_steps"))
-    recipe = replace(recipe, min_steps=config.min_steps)  # an epoch is as long in all trainings
+    recipe = replace(recipe, min_steps=config.min_steps)  # so that an epoch has the same length in all trainings
     for rung in rungs:
         if rung >= config.num_epochs:
             raise ConfigError(
@@ -112,7 +112,7 @@ def rank(
 
 
 def _ranking_lines(found: Ranking) -> Iterator[str]:
-    """A table of the predictors for each measure, and what the shared weights' rank correlation is worth."""
+    """A table of the predictors for each measure, and the shared weights' rank correlation with its p-value."""
     for judged in found.judgements:
         where = "of the last epoch" if judged.measure == "training loss" else "on half of valid"
         yield f"by {judged.measure} {where}"

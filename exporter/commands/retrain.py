@@ -136,7 +136,7 @@ def retrain(
     torch_device = devices.resolve_device(device)
     devices.prepare(torch_device)
     if cuda_graphs:
-        graphs_of(torch_device)  # before there is a run
+        graphs_of(torch_device)  # an error here leaves no run behind
     request = request.with_examined_teachers(device=torch_device, opening=opening, say=tell)
     if opening.force and "lstm" not in request.models:
         RunFolder.discard(request.run_path / "retrain-lstm")
@@ -154,7 +154,7 @@ def retrain(
 
 
 def _one_at_a_time(folders: Iterable[Path], *, jobs: int | None, device: torch.device) -> bool:
-    """Whether the trainings of some folders are to run one after the other."""
+    """Whether the unfinished trainings of some folders must run one after the other."""
     from searcher.running.executors import default_jobs
     from searcher.running.run_folder import RunFolder
 
@@ -170,7 +170,7 @@ def _in_this_process(
     graphs: Callable[[], Graphs] | None,
     opening: Opening,
 ) -> tuple[dict[Model, dict[str, Any]], Callable[..., None]]:
-    """One model after the other: their summaries, and what echoes on the leading process alone."""
+    """Train one model after the other; returns the summaries, and an echo that prints only on the leading process."""
     from searcher.running.distributed import joined
     from searcher.running.interrupt import catch_signals
     from searcher.running.run_folder import RunFolder
@@ -178,7 +178,7 @@ def _in_this_process(
     configs = request.configs
     with catch_signals() as interrupt, exits_when_stopped(), joined(device) as world, ExitStack() as stack:
         say = speaker(speaks=world.leads)
-        # All of them before any is trained, which may take hours.
+        # All are opened before any is trained, which may take hours.
         opened = {
             model: stack.enter_context(closing(RunFolder.open(path, configs[model], opening, world=world)))
             for model, path in request.folders.items()
@@ -192,7 +192,7 @@ def _in_this_process(
                 world=world,
                 interrupt=interrupt,
                 pace=pace,
-                # torch's LSTM keeps track of its weights by itself.
+                # torch's LSTM keeps references of its own to its weights.
                 graphs=graphs if model == "spec" else None,
                 say=say,
             )
@@ -213,7 +213,7 @@ def _train(
     graphs: Callable[[], Graphs] | None,
     say: Callable[..., None],
 ) -> dict[str, Any]:
-    """One stage of retraining, or the rest of it: its summary. Raises: Stopped: the user stops it."""
+    """Train one model, or resume its training; returns the summary. Raises: Stopped: the user stops it."""
     from exporter.retraining.retrain import retrain
     from searcher.running import device as devices
 
@@ -238,7 +238,7 @@ def _train(
 def _side_by_side(
     request: RetrainRequest, *, device: str, pace: Pace, executor: str | None, opening: Opening
 ) -> dict[Model, dict[str, Any]]:
-    """All models at a time, each in a process of its own: their summaries."""
+    """Train all models at the same time, each in its own process; returns the summaries."""
     from exporter.retraining.trainings import begin_training, retrain_job
     from searcher.running.jobs import run_jobs
 

@@ -1,4 +1,4 @@
-"""When a form of a model may ship: policies over how its answers differ from those of the network it was made of."""
+"""Policies for when a form of a model may ship, given how its outputs differ from those of its network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Acceptance(Protocol):
 
 @dataclass(frozen=True)
 class Equality:
-    """The same answers, ties aside, and logits within the tolerance: for float32."""
+    """The same predicted classes, except for ties, and logits within the tolerance: for float32."""
 
     def accepts(self, comparison: Comparison) -> bool:
         same_accuracy = comparison.ties > 0 or comparison.accuracy == comparison.torch_accuracy
@@ -27,7 +27,7 @@ class Equality:
 
 @dataclass(frozen=True)
 class AccuracyLoss:
-    """Finite logits, and an accuracy that is lower by no more than some points: for less than float32."""
+    """Finite logits, and an accuracy that is lower by at most `points`: for precisions below float32."""
 
     points: float
     """Per cent of the inputs."""
@@ -36,7 +36,7 @@ class AccuracyLoss:
         if comparison.accuracy is None or comparison.torch_accuracy is None:
             return False
         lost = comparison.torch_accuracy - comparison.accuracy
-        # Shares of a count: what is a hair above the limit only by rounding is at it.
+        # Accuracies are fractions of a count: a loss that exceeds the limit only by rounding is at the limit.
         return math.isfinite(comparison.max_difference) and 100 * lost <= self.points + 1e-9
 
 

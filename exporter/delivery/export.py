@@ -1,6 +1,6 @@
-"""A run's retrained network becomes its `model.onnx`: converted, described, verified, and only then named so.
+"""Exports a run's retrained network as `model.onnx`: converted, described, verified, and only then given that name.
 
-A language model becomes two files, both verified before either has its name.
+A language model becomes two files, both verified before either gets its name.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _GOLDEN_TOKENS = 9
 Log = Callable[[str], None]
 Align: TypeAlias = Literal["none", "auto"]
 Expected: TypeAlias = np.ndarray | float
-"""What torch makes of the test split: logits [N, K] of images, the perplexity of a text."""
+"""The result of torch on the test split: logits [N, K] of images, the perplexity of a text."""
 
 
 class VerificationError(Exception):
@@ -87,20 +87,20 @@ class Retrained:
 
     @property
     def origin(self) -> dict[str, str]:
-        """Where the weights come from, and what they were trained on, as models say it."""
+        """Where the weights come from, and what they were trained on, as models record it."""
         return {"weights": self.weights, "dataset_sha256": self.store.digest}
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a model of it is made from, as `verification.json` says it."""
+        """What a model is made from, as `verification.json` records it."""
         return {**self.origin, "weights_sha256": self.weights_sha256, "retraining_finished": self.finished}
 
 
 def load_retrained(run: Path) -> Retrained:
     """The best weights of a run's retraining, on the CPU.
 
-    Raises: RunError: there is no retraining, or no epoch of it is done, or it is of a network that the run is no longer
-    for. DocumentError: the run is a file. StoreError, CheckpointError.
+    Raises: RunError: there is no retraining, or no epoch of it is finished, or it is not of the network of the
+    run's spec.json. DocumentError: the run is a file. StoreError, CheckpointError.
     """
     check_is_run(run)
     check_up_to_date(run)
@@ -115,7 +115,7 @@ def load_retrained(run: Path) -> Retrained:
     check_task(spec, store)
     trained_on = read_toml(folder.config_path).get("dataset_sha256")
     if trained_on and trained_on != store.digest:
-        # Its mean and deviation go into the model, and its test split is what that is verified on.
+        # Its mean and deviation go into the model, which is verified on its test split.
         raise StoreError(
             f"the data set {spec.task.dataset} is no longer the one that {run} was trained on; import that one again, "
             f"or train anew: `enas retrain {shlex.quote(str(run))} --force`"
@@ -141,7 +141,7 @@ def load_deployed(run: Path) -> DeployedNetwork | StepNetwork:
 
 
 def is_current(run: Path, *, opset: int, tolerance: Tolerance, align: Align = "none") -> bool:
-    """Whether the run's model is verified, and is that of its retraining's weights as they are now."""
+    """Whether the run's model is verified, made with these options, and made from the retraining's present weights."""
     try:
         document = _recorded(run)
         spec = read_spec(run / "retrain" / "spec.json")
@@ -167,12 +167,12 @@ def export(
     align: Align = "none",
     log: Log = print,
 ) -> Verification:
-    """Write the run's model, or its two of a language model, and `verification.json` into the run directory.
+    """Write the run's model, two files for a language model, and `verification.json` into the run directory.
 
-    Args: align: whether channels of an image network are filled up to blocks of this CPU's kernels, where that gains.
+    Args: align: whether channels of an image network are padded to blocks of this CPU's kernels, if that is faster.
 
-    Raises: VerificationError: they differ; no model is written, and one of other weights is removed. RunError,
-    StoreError.
+    Raises: VerificationError: the model differs from its network; no model is written, and an earlier one of other
+    weights is removed. RunError, StoreError.
     """
     tolerance = tolerance or Tolerance()
     retrained = load_retrained(run)
@@ -202,11 +202,11 @@ def export(
 def verify_run(run: Path, *, tolerance: Tolerance | None = None, log: Log = print) -> Verification:
     """Compare a run's model with its retrained network again, and write `verification.json`.
 
-    What the model was made from stays as its export recorded it. Raises: RunError, StoreError, ArtifactError.
+    The record of what the model was made from is not changed. Raises: RunError, StoreError, ArtifactError.
     """
     retrained = load_retrained(run)
     paths = {name: run / name for name in (MODEL, SEQUENCE_MODEL)}
-    read_model(run / MODEL)  # one that is missing is said at once
+    read_model(run / MODEL)  # a missing model is reported at once
     exported = _recorded(run)
     made_from = {key: exported.get(key, value) for key, value in retrained.record.items()}
     if made_from["weights_sha256"] != retrained.weights_sha256:
@@ -287,7 +287,7 @@ def _text_models(
 
 
 def _verify(paths: dict[str, Path], retrained: Retrained, expected: Expected, *, tolerance: Tolerance) -> Verification:
-    """Compare a run's files, whatever they are called yet, with its network."""
+    """Compare a run's files, which may still have temporary names, with its network."""
     store = retrained.store
     if isinstance(store, TextStore):
         assert isinstance(expected, float)
@@ -312,7 +312,7 @@ def _verify(paths: dict[str, Path], retrained: Retrained, expected: Expected, *,
 
 
 def _recorded(run: Path) -> dict[str, Any]:
-    """What `verification.json` says of the run's model as it is now; empty if it is of another, or cannot be read."""
+    """The content of `verification.json`; empty if it is not about the run's present model, or cannot be read."""
     try:
         document: dict[str, Any] = json.loads((run / VERIFICATION).read_text(encoding="utf-8"))
         return document if document["model_sha256"] == sha256_of(run / MODEL) else {}

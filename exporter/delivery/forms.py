@@ -1,6 +1,6 @@
-"""The other forms that a model may have: their names, what makes them, and how near their answers must stay.
+"""The other forms that a model may have: their names, their conversions, and the tolerances of their outputs.
 
-Options are made of them, so nothing heavy is loaded here.
+Command options are made from them, so nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     import onnx
 
     Calibration = Callable[[], np.ndarray]
-    """Training images to calibrate with, uint8 [N, H, W, C]; read when they are asked for."""
+    """Training images to calibrate with, uint8 [N, H, W, C]; read on demand."""
     Candidate = tuple[str, onnx.ModelProto]
     """A setting worth trying, in words, and the model in it."""
 
 
 class _Conversion(Protocol):
-    """What a module of a form offers."""
+    """The interface of a form's module."""
 
     def candidates(self, model: onnx.ModelProto, calibration: Calibration) -> Iterator[Candidate]:
-        """The model, which is left as it is, in each setting that is worth trying."""
+        """The model in each setting that is worth trying; `model` itself is not changed."""
         ...
 
 
@@ -33,15 +33,15 @@ class Form:
     """A form that a model may have."""
 
     name: str
-    """The file is `model-NAME.onnx`; it is the precision in its metadata, too."""
+    """The file is `model-NAME.onnx`; the name is also the precision in its metadata."""
     option: str
-    """Of `enas export`, which asks for it."""
+    """The option of `enas export` that requests it."""
     note: str
-    """What the option's help says of it."""
+    """Its description in the option's help."""
     module: str
-    """Of its conversion, in `exporter/conversion/transforms/`."""
+    """Name of its conversion's module in `exporter/conversion/transforms/`."""
     atol: float
-    """Of its golden samples: kernels of other machines round otherwise, to a step of its numbers."""
+    """Of its golden samples: kernels of other machines round differently, by up to a step of its number format."""
     rtol: float
 
     @property

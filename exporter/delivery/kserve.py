@@ -1,4 +1,4 @@
-"""A Triton repository's `InferenceService`, with which a cluster that has KServe serves it.
+"""The `InferenceService` with which a cluster that has KServe serves a Triton repository.
 
 Source: KServe's `serving.kserve.io/v1beta1` API; its runtime for models of the format `triton`.
 """
@@ -9,8 +9,8 @@ import hashlib
 import re
 
 STORAGE_URI = "replace-me://where-the-cluster-finds-this-folder"
-"""What a user has to replace. No storage has this scheme, so that KServe refuses a manifest that still holds it."""
-# Names of the service's host, with a namespace, have 63 characters at most.
+"""A placeholder for the user to replace. No storage has this scheme, so KServe refuses a manifest that still has it."""
+# The name of the service's host, which includes the namespace, has at most 63 characters.
 _MOST_CHARACTERS = 40
 
 _MANIFEST = """\
@@ -38,18 +38,18 @@ _ONE_GPU = """\
 
 
 def inference_service(name: str, *, gpu: bool = False) -> str:
-    """The manifest, YAML, of a service that is called as near to a model's name as Kubernetes allows.
+    """The YAML manifest of a service whose name is as near to the model's as Kubernetes allows.
 
-    gpu: whether it asks for one.
+    gpu: whether the service requests a GPU.
     """
     manifest = _MANIFEST.format(name=_service_name(name), storage_uri=STORAGE_URI)
     return manifest + _ONE_GPU if gpu else manifest
 
 
 def _service_name(name: str) -> str:
-    """A name as KServe has it: a lower-case letter, then letters, digits and hyphens, and no hyphen at the end.
+    """A name that KServe allows: a lower-case letter, then letters, digits and hyphens, and no hyphen at the end.
 
-    One that has to be changed ends with a part of the name's hash, so that models of two names have two services.
+    A changed name ends with a part of the original's hash, so that models of different names have different services.
     """
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if not plain[:1].isalpha():

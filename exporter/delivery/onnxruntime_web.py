@@ -1,6 +1,6 @@
-"""The files of onnxruntime that a browser needs: one version, from npm or from a package that a user has, each checked.
+"""The files of onnxruntime that a browser needs: one version, from npm or from the user's package, each checked.
 
-A package without a registry: `npm pack onnxruntime-web@VERSION` on any machine writes an archive, which can be carried.
+Without a registry: `npm pack onnxruntime-web@VERSION` on another machine writes an archive, which can be copied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PATIENCE_S = 600
 
 
 class RuntimeFilesError(ValueError):
-    """The files of onnxruntime-web cannot be had, or are others than those that were tried."""
+    """The files of onnxruntime-web are not available, or are not those that were tested."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ FILES = (
 def runtime_files(source: Path | None) -> dict[str, bytes]:
     """Name beside the page -> content.
 
-    Args: source: the package's folder or archive; None has npm fetch it.
+    Args: source: the package's folder or archive; None: npm fetches it.
     Raises: RuntimeFilesError: npm is absent or fails, the archive is damaged, or a file is missing or has another
             SHA-256.
     """

@@ -1,8 +1,9 @@
-"""A run's model as one of a Triton repository: `NAME/config.pbtxt`, `1/model.onnx`, and what its numbers mean.
+"""A run's model in a Triton repository: `NAME/config.pbtxt`, `NAME/1/model.onnx`, and the meaning of its outputs.
 
-That is `labels.txt` of an image classifier. A language model goes there as it takes single steps: its state comes with
-every request, so that Triton batches texts without knowing of sequences; `vocabulary.json` has its tokens, in order.
-Beside the folder, `NAME.kserve.yaml` has KServe serve the repository. Our own server serves the same folder.
+For an image classifier that is `labels.txt`. A language model is written in the form that takes single steps: its state
+comes with every request, so that Triton can batch texts without handling sequences; `vocabulary.json` contains its
+tokens, in order. Beside the folder, `NAME.kserve.yaml` lets KServe serve the repository. Our own server serves the same
+folder.
 Source: Triton's `model_config.proto`.
 """
 
@@ -28,7 +29,7 @@ from runtime.serving.protocol.signature import configured
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 _GAIN = 0.95
-"""A larger batch is preferred if it takes this part of the time an image or a token, or less."""
+"""A larger batch is preferred if its time per image or token is at most this part of a smaller batch's."""
 _QUEUE_DELAY_US = 100
 _MODEL, _GOLDEN, _CONFIG = f"1/{MODEL}", "warmup/golden", "config.pbtxt"
 _LABELS, _VOCABULARY = "labels.txt", "vocabulary.json"
@@ -38,7 +39,7 @@ _ENUMS = ("data_type", "kind")
 
 
 def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
-    """Write the run's model into a repository, whole or not at all; its folder there, called as the run.
+    """Write the run's model into a repository atomically; returns its folder there, which has the run's name.
 
     gpu: whether its instances are for GPUs, one on each, rather than for CPUs.
     Raises: ArtifactError: there is no model; or as `folder_of`.
@@ -59,10 +60,10 @@ def write_triton(run: Path, repository: Path, *, gpu: bool = False) -> Path:
 
 
 def folder_of(run: Path, repository: Path) -> Path:
-    """The folder of a run's model in a repository, called as the run.
+    """The folder of a run's model in a repository, which has the run's name.
 
-    Raises: ArtifactError: no model can have that name, or the folder holds what no earlier export has written, as the
-    run itself would: all that would be lost.
+    Raises: ArtifactError: no model can have that name, or the folder contains files that no earlier export wrote, for
+    example because it is the run itself: they would be lost.
     """
     name = run.absolute().name
     if not _NAME.fullmatch(name):
@@ -77,7 +78,7 @@ def folder_of(run: Path, repository: Path) -> Path:
 
 
 def _is_exported(folder: Path) -> bool:
-    """Whether a folder is empty, or an earlier export has written all that it holds."""
+    """Whether a folder is empty, or contains only what an earlier export wrote."""
     if not folder.is_dir():
         return False
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
@@ -85,7 +86,7 @@ def _is_exported(folder: Path) -> bool:
 
 
 def _golden_input(model: AnyModel) -> bytes:
-    """The first input of a sample that the model carries, as it lies in memory."""
+    """The bytes of the first input of a golden sample of the model."""
     if isinstance(model, Model):
         images, _ = model.golden_samples()
         return bytes(images[0].tobytes())
@@ -93,7 +94,7 @@ def _golden_input(model: AnyModel) -> bytes:
 
 
 def _meaning(model: AnyModel) -> tuple[str, str]:
-    """A file's name and text: what the model's outputs stand for."""
+    """Name and text of the file that gives the meaning of the model's outputs."""
     if isinstance(model, Model):
         return _LABELS, "".join(f"{label}\n" for label in model.classes)
     return _VOCABULARY, strict_json(model.tokenizer.vocabulary, indent=None)
@@ -107,7 +108,7 @@ def configuration(model: AnyModel, name: str, *, gpu: bool = False) -> dict[str,
         outputs = [{**output, "label_filename": _LABELS} for output in outputs]
     sizes = [] if gpu else preferred_batch_sizes(model.path.read_bytes())
     batching: dict[str, Any] = {"preferred_batch_size": sizes} if sizes else {}
-    # Of a language model the token is golden, and the state the one before a text begins.
+    # For a language model the token is from a golden sample, and the state is that before a text.
     values: list[dict[str, Any]] = [{"input_data_file": "golden"}, *({"zero_data": True} for _ in inputs[1:])]
     warmup = [
         {"key": one["name"], "value": {"data_type": one["data_type"], "dims": one["dims"], **value}}
@@ -126,7 +127,7 @@ def configuration(model: AnyModel, name: str, *, gpu: bool = False) -> dict[str,
 
 
 def preferred_batch_sizes(model: bytes) -> list[int]:
-    """The batches that take less time an input than smaller ones, measured on this machine's CPU, one thread."""
+    """The batch sizes that take less time per input than smaller ones, measured on this machine's CPU, one thread."""
     found: list[int] = []
     least = float("inf")
     for size in _BATCH_SIZES:

@@ -1,8 +1,8 @@
-"""Other forms of a run's model, kept only where they pay: int8 and float16 beside the float32 file.
+"""Other forms of a run's model, int8 and float16 beside the float32 file, kept only if they are worthwhile.
 
-A variant passes a gate of accuracy, on the valid split, and one of speed or of size on this machine; or, asked for
-another machine, that of accuracy alone, and says that it is unmeasured. `variants.json` holds all that was tried, each
-form as it was tried last.
+A variant must pass a gate of accuracy, on the valid split, and one of speed or size on this machine. For another
+machine it must pass only that of accuracy, and is marked as unmeasured. `variants.json` contains all trials, for each
+form the latest.
 """
 
 # N images, K classes
@@ -46,13 +46,13 @@ _EFFORT = Effort(seconds=1.0, sittings=6)
 
 @dataclass(frozen=True)
 class Trial:
-    """One form that was tried."""
+    """One setting of a form that was tried."""
 
     name: str
     settings: str
     goal: Goal
     points: float
-    """Of accuracy on valid that it might lose."""
+    """Percentage points of accuracy on valid that it may lose."""
     accuracy: float
     """On valid, in [0, 1]."""
     base_accuracy: float
@@ -62,7 +62,7 @@ class Trial:
     ms: float | None = None
     base_ms: float | None = None
     speed_up: float | None = None
-    """How many times as fast as the float32 file, batch 1, one thread; None where it was not measured."""
+    """The float32 file's latency divided by its own, batch 1, one thread; None if it was not measured."""
     kept: bool = False
     test_accuracy: float | None = None
     reason: str = ""
@@ -76,7 +76,7 @@ def make_variants(
 
     Args: names: keys of FORMS. points: of accuracy that a variant may lose.
 
-    An earlier variant of these names that does not pass any more is removed; those of others stay, and stay listed.
+    An earlier variant of these names that no longer passes is removed; variants of other names and their trials stay.
     Returns: the trials of these names.
     Raises: ArtifactError: there is no model.onnx.
     """
@@ -84,7 +84,7 @@ def make_variants(
     proto = onnx.load(run / MODEL)
     trials: list[Trial] = []
     others = [trial for trial in _recorded(run) if trial.name not in names]
-    # What it says of an earlier file must not stand beside a new one, should this be killed.
+    # If this is killed, `variants.json` must not describe earlier files beside new ones.
     _record(run, base, others)
     for name in names:
         form = FORMS[name]
@@ -106,7 +106,7 @@ def make_variants(
 
 
 def _record(run: Path, base: Model, trials: Sequence[Trial]) -> None:
-    """Write `variants.json`, or leave none where there is nothing to say."""
+    """Write `variants.json`, or remove it if there are no trials."""
     if not trials:
         (run / VARIANTS).unlink(missing_ok=True)
         return
@@ -115,7 +115,7 @@ def _record(run: Path, base: Model, trials: Sequence[Trial]) -> None:
 
 
 def _recorded(run: Path) -> list[Trial]:
-    """What `variants.json` says of the run's model as it is now; nothing where it is of another, or cannot be read."""
+    """The trials in `variants.json`; none if it is not about the run's present model, or cannot be read."""
     try:
         if not are_variants_current(run):
             return []
@@ -130,7 +130,7 @@ def _recorded(run: Path) -> list[Trial]:
 def _tried(
     form: Form, proto: onnx.ModelProto, base: Model, store: ImageStore, *, goal: Goal, points: float
 ) -> list[tuple[Trial, onnx.ModelProto]]:
-    """Every setting of a form, judged on valid."""
+    """The trial and the model of every setting of a form, judged on valid."""
     images, labels = store.images("valid"), store.labels("valid")
     expected = _logits(base, images)
     tried = []
@@ -154,7 +154,7 @@ def _tried(
 
 
 def _passed_over(trial: Trial, best: Trial) -> Trial:
-    """A trial with the reason why another one of its form was taken."""
+    """A trial with the reason why another setting of its form was chosen."""
     if trial.accuracy < best.accuracy:
         reason = "another setting is more accurate"
     elif best.accurate and not trial.accurate:
@@ -165,7 +165,7 @@ def _passed_over(trial: Trial, best: Trial) -> Trial:
 
 
 def _calibration_images(store: ImageStore) -> np.ndarray:
-    """Some of train, uint8 [N, H, W, C]."""
+    """Random images of train, uint8 [N, H, W, C]."""
     count = store.count("train")
     chosen = numpy_generator(0, "calibration").choice(count, min(_CALIBRATION_IMAGES, count), replace=False)
     return store.take("train", np.sort(chosen))
@@ -176,7 +176,7 @@ def _tolerance(form: Form) -> Tolerance:
 
 
 def _gated(best: Trial, data: onnx.ModelProto, base: Model) -> Trial:
-    """Whether the best setting of a form is kept, and why."""
+    """The trial of a form's best setting, with whether it is kept, and why."""
     if not best.accurate:
         lost = 100 * (best.base_accuracy - best.accuracy)
         numbers = f"loses {lost:.2f} points of accuracy on valid" if lost > 0 else "a logit is not finite"
@@ -194,7 +194,7 @@ def _gated(best: Trial, data: onnx.ModelProto, base: Model) -> Trial:
 
 
 def _described(form: Form, data: onnx.ModelProto, trial: Trial, store: ImageStore) -> tuple[bytes, float]:
-    """The variant's file, with what is true of it and not of the float32 file; and its accuracy on test."""
+    """The variant's file, with its own metadata in place of the float32 file's; and its accuracy on test."""
     model = _opened(data)
     images, labels = store.images("test"), store.labels("test")
     accuracy = float((_logits(model, images).argmax(axis=1) == labels).mean())
@@ -232,14 +232,14 @@ def _compared(found: np.ndarray, expected: np.ndarray, labels: np.ndarray, toler
 
 
 def remove_stale(run: Path) -> None:
-    """Remove variants of a model that is no longer the run's, which would look like its own."""
+    """Remove variants of a model that is no longer the run's: they would look like variants of the present one."""
     if not _recorded(run):
         for name in (*(form.file for form in FORMS.values()), VARIANTS):
             (run / name).unlink(missing_ok=True)
 
 
 def is_current(run: Path, names: Sequence[str], *, points: float, goal: Goal) -> bool:
-    """Whether `variants.json` has these forms of the run's model as it is now, tried by these gates."""
+    """Whether `variants.json` contains trials of these forms of the run's present model with these gates."""
     trials = [trial for trial in _recorded(run) if trial.name in names]
     return (
         {trial.name for trial in trials} == set(names)

@@ -1,5 +1,5 @@
-"""Whether an exported model computes what its torch network computes: on the whole test split, at several batch sizes,
-and on images at the edges of what there can be."""
+"""Checks that an exported model computes what its torch network computes: on the whole test split, at several batch
+sizes, and on images with extreme values."""
 
 # N images, H height, W width, C channels, K classes
 
@@ -28,15 +28,15 @@ class Comparison:
     """onnxruntime against torch on the same inputs at one batch size."""
 
     inputs: str
-    """What they are: a split's name, or edge cases."""
+    """Name of the inputs: a split, or edge cases."""
     batch_size: int
     count: int
     max_difference: float
     """Largest |logit difference|."""
     largest_excess: float
-    """Largest difference as a part of what is allowed beside it; above 1 fails."""
+    """Largest difference, divided by the allowed one; above 1 fails."""
     disagreements: int
-    """Inputs with another answer, ties not counted."""
+    """Inputs with another predicted class, ties not counted."""
     ties: int
     """Inputs whose two best logits in torch lie closer together than twice the tolerance."""
     accuracy: float | None
@@ -45,20 +45,20 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """As float32 must: other precisions have policies of their own, see `acceptance.py`."""
+        """Whether it passes as float32; other precisions have policies of their own, see `acceptance.py`."""
         return EQUALITY.accepts(self)
 
 
 @dataclass(frozen=True)
 class PerplexityCheck:
-    """A text's perplexity, computed by both."""
+    """A text's perplexity, computed by onnxruntime and by torch."""
 
     onnxruntime: float
     torch: float
     count: int
-    """Tokens foreseen."""
+    """Predicted tokens."""
     rtol: float
-    """How far apart they may lie, as a part of torch's."""
+    """Allowed difference, relative to torch's."""
 
     @property
     def passed(self) -> bool:
@@ -67,7 +67,7 @@ class PerplexityCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """All comparisons of a run's model. `passed` only if every one is."""
+    """All comparisons of a run's model. `passed` only if all checks pass."""
 
     model_sha256: str
     tolerance: Tolerance
@@ -77,7 +77,7 @@ class Verification:
     """Largest |logit difference| when the samples that the file carries are replayed."""
     golden_passed: bool
     sequence_sha256: str | None = None
-    """Of a language model's other file."""
+    """Digest of a language model's second file, for sequences."""
     perplexity: PerplexityCheck | None = None
     """Of a language model, on the test split."""
 
@@ -87,7 +87,7 @@ class Verification:
         return self.golden_passed and same_perplexity and all(comparison.passed for comparison in self.comparisons)
 
     def to_document(self) -> dict[str, Any]:
-        """What `verification.json` holds."""
+        """The content of `verification.json`."""
         rows = [{**asdict(c), "passed": c.passed} for c in self.comparisons]
         return {"passed": self.passed, **asdict(self), "comparisons": rows}
 
@@ -104,7 +104,7 @@ def torch_logits(network: DeployedNetwork, images: np.ndarray) -> np.ndarray:
 def predicted(
     model: Model, images: np.ndarray, *, batch_size: int, on_batch: Callable[[int], object] = lambda n: None
 ) -> np.ndarray:
-    """An exported model's logits [N, K] of images uint8 [N, H, W, C]. Args: on_batch: hears the size of each batch."""
+    """An exported model's logits [N, K] of images uint8 [N, H, W, C]. Args: on_batch: called with each batch's size."""
     found = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -114,7 +114,7 @@ def predicted(
 
 
 def edge_images(shape: Sequence[int]) -> np.ndarray:
-    """All 0, all 255, and one constant in between for every channel: uint8 [3 + C, H, W, C]."""
+    """All 0, all 255, all 128, and for every channel an image of that channel alone: uint8 [3 + C, H, W, C]."""
     height, width, channels = shape
     constants = [np.full((height, width, channels), value, np.uint8) for value in (0, 255, 128)]
     for channel in range(channels):
@@ -189,7 +189,7 @@ def compare(
     labels: np.ndarray | None,
     tolerance: Tolerance,
 ) -> Comparison:
-    """Logits [N, K] of both, with labels [N] if there are any."""
+    """Compares the logits [N, K] of both, with labels [N] if there are any."""
     runner_up, best = np.sort(expected, axis=1)[:, -2:].T
     tie = best - runner_up <= 2 * tolerance.bound(expected)
     differs = (found.argmax(axis=1) != expected.argmax(axis=1)) & ~tie

@@ -1,4 +1,4 @@
-"""Whether exported language models compute what their torch network computes: token by token, over sequences, at
+"""Checks that exported language models compute what their torch network computes: token by token, over sequences, at
 several batch sizes, on repetitions of one token, and as the perplexity of the whole test split."""
 
 # B batch, T time, V vocabulary
@@ -71,12 +71,12 @@ def verify_text(
 
 
 def torch_perplexity(network: BoundNetwork, store: TextStore) -> float:
-    """Of the test split, on the CPU, in full float32."""
+    """The perplexity of the test split, on the CPU, in full float32."""
     return perplexity(network.cpu().float().eval(), TokenBatches.load(store, "test", device="cpu"), precision="float32")
 
 
 def _windows(text: np.ndarray, batch_size: int, length: int) -> np.ndarray:
-    """Windows of `length` tokens, evenly over the text, which may be shorter than one: [B, length]."""
+    """Windows of `length` tokens, evenly spaced over the text, [B, length]; shorter if the text is shorter."""
     length = min(length, len(text))
     starts = np.linspace(0, len(text) - length, batch_size).astype(np.int64)
     windows: np.ndarray = text[starts[:, None] + np.arange(length)]
@@ -84,7 +84,7 @@ def _windows(text: np.ndarray, batch_size: int, length: int) -> np.ndarray:
 
 
 def _steps(model: StepModel, network: BoundNetwork, tokens: np.ndarray, *, tolerance: Tolerance) -> Comparison:
-    """Logits of every step, each side carrying its own state."""
+    """Compares the logits of every step; each side carries its own state."""
     found, expected = [], []
     state = model.zero_state(len(tokens))
     torch_state = torch.from_numpy(state)
@@ -104,7 +104,7 @@ def _steps(model: StepModel, network: BoundNetwork, tokens: np.ndarray, *, toler
 def _sequences(
     model: SequenceModel, network: BoundNetwork, tokens: np.ndarray, name: str, *, tolerance: Tolerance
 ) -> Comparison:
-    """Log-probabilities of the tokens [B, T + 1] after the first."""
+    """Compares the log-probabilities of the tokens [B, T + 1] after the first."""
     found = model.score(tokens[:, :-1].copy(), tokens[:, 1:].copy(), model.zero_state(len(tokens))).log_probs
     expected = golden_log_probs(network, tokens)
     return Comparison(

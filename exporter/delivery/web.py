@@ -1,11 +1,11 @@
-"""A run's image classifier as a folder that any web server serves: a page that classifies pictures in the browser.
+"""A run's image classifier as a folder for any web server: a page that classifies pictures in the browser.
 
     index.html  page.css  page.js       the page
-    pictures.js  preprocess.js          what it shares with our server's page, and with docs/preprocessing.md
-    model.onnx  model.json  drawing.svg the model, what it says of itself, and its architecture
+    pictures.js  preprocess.js          code shared with our server's page and with docs/preprocessing.md
+    model.onnx  model.json  drawing.svg the model, its description, and a drawing of its architecture
     ort.js  ort.wasm                    onnxruntime-web
 
-The page asks for nothing outside of the folder, and its content security policy forbids it to.
+The page requests nothing outside the folder; its content security policy forbids it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _PAGES = {
 
 
 def write_web(run: Path, folder: Path, *, runtime: Path | None = None) -> Path:
-    """Write the folder, whole or not at all; an earlier one is replaced.
+    """Write the folder atomically; an earlier one is replaced.
 
-    Args: runtime: the package onnxruntime-web, a folder or an archive; None has npm fetch it.
-    Raises: ArtifactError: there is no image classifier, or the folder holds something else. RuntimeFilesError.
+    Args: runtime: the package onnxruntime-web, a folder or an archive; None: npm fetches it.
+    Raises: ArtifactError: there is no image classifier, or the folder contains something else. RuntimeFilesError.
     """
     check_is_ours(folder)
     folder = folder.resolve()
@@ -57,8 +57,8 @@ def write_web(run: Path, folder: Path, *, runtime: Path | None = None) -> Path:
 
 
 def about(model: Model, name: str) -> dict[str, Any]:
-    """What the page has to know of a model; it cannot read a file's metadata itself."""
-    model.golden_samples()  # raises where the page would stumble
+    """The description of a model for the page, which cannot read a file's metadata itself."""
+    model.golden_samples()  # raises where the page would fail
     return {
         "producer": {"name": "enas-toolchain", "version": toolchain_version()},
         "name": name,
@@ -73,7 +73,7 @@ def about(model: Model, name: str) -> dict[str, Any]:
 
 
 def check_is_ours(folder: Path) -> None:
-    """Raises: ArtifactError: there is something that is not an earlier page, and would be lost."""
+    """Raises: ArtifactError: the folder contains something other than an earlier page, which would be lost."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:

@@ -1,7 +1,7 @@
-"""How well one score of a pool of things predicts another: Kendall's τ with its error, and what choosing by it costs.
+"""How well a score predicts the results of trainings over a pool: Kendall's τ with its error, and the regret.
 
-Knows of numbers alone. What is predicted is known several times over, from trainings that differ in their seed; how far
-these agree among themselves is what the best of predictors can reach.
+Knows only numbers. The results come from several trainings that differ in their seed; the agreement of these with each
+other is the ceiling for a predictor.
 """
 
 # n things, S seeds
@@ -21,27 +21,27 @@ _AT_A_TIME = 100
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of a score with trainings; None where τ is not defined, since all of one side score alike."""
+    """The agreement of a score with trainings; None where τ is undefined, because all values of one side are equal."""
 
     tau: float | None
-    """Kendall's τ-b with one training of each, in [-1, 1]; the mean over the seeds."""
+    """Kendall's τ-b with the trainings of one seed, in [-1, 1]; the mean over the seeds."""
     standard_error: float | None
-    """Of τ, over pools of this kind."""
+    """Standard error of τ over pools of this kind."""
     share: float | None
-    """τ as a part of `seed_tau`, the most that can be asked for; None where that is not known to be above 0."""
+    """τ divided by its ceiling, `seed_tau`; None if that is not known to be above 0."""
     p_value: float | None
-    """How often a random order agrees, or disagrees, as much."""
+    """Probability that a random order agrees, or disagrees, as much."""
     upper_half_tau: float | None
-    """τ within the half of the pool that training finds better: what choosing among good ones is worth."""
+    """τ within the better half of the pool, by training: how well the score chooses among good things."""
     regret: float
-    """How much worse the best of the `top` first is than the best of the pool, by the mean over the seeds."""
+    """How much worse the best of the first `top` by score is than the best of the pool, in the mean over the seeds."""
     top: int
 
 
 def agreement(scores: Sequence[float], trained: np.ndarray, *, top: int, generator: np.random.Generator) -> Agreement:
-    """Of a predictor's scores [n] with what trainings came to, [S, n]; more is better on both sides.
+    """The agreement of a predictor's scores [n] with the results of trainings [S, n]; higher is better for both.
 
-    Both may hold minus infinity, the worst, where there is no number.
+    Both may contain minus infinity, the worst value, where there is no result.
     """
     values = np.asarray(scores, dtype=float)
     mean = trained.mean(axis=0)
@@ -56,27 +56,27 @@ def agreement(scores: Sequence[float], trained: np.ndarray, *, top: int, generat
         share=tau / most if tau is not None and most is not None and tells_apart(trained) else None,
         p_value=permutation_p_value(values, trained, generator=generator),
         upper_half_tau=mean_tau(values[half], trained[:, half]),
-        # A pool's worst number stands for what has none.
+        # The lowest finite result of the pool replaces minus infinity.
         regret=float(mean.max() - max(best_of_top, finite.min())) if finite.size else 0.0,
         top=top,
     )
 
 
 def seed_tau(trained: np.ndarray) -> float | None:
-    """How far trainings [S, n] agree among themselves, the mean over pairs of seeds: the ceiling of a predictor."""
+    """Kendall's τ between trainings [S, n] of different seeds, the mean over pairs: the ceiling for a predictor."""
     return _mean([kendall_tau(one, other) for one, other in itertools.combinations(trained, 2)])
 
 
 def seed_standard_error(trained: np.ndarray) -> float | None:
-    """Of `seed_tau`."""
+    """Standard error of `seed_tau`."""
     return _jackknife([seed_tau(np.delete(trained, place, axis=1)) for place in range(trained.shape[1])])
 
 
 def tells_apart(trained: np.ndarray) -> bool:
-    """Whether trainings [S, n] agree among themselves by two standard errors more than by chance.
+    """Whether trainings [S, n] agree with each other by more than two standard errors.
 
-    A few things are often in the same order by chance, and the error found from them is then 0: that of random orders
-    is the least. Source: Kendall 1938, "A new measure of rank correlation".
+    A few things are often in the same order by chance, and their estimated error is then 0: so the error is taken as at
+    least that of random orders. Source: Kendall 1938, "A new measure of rank correlation".
     """
     tau, error = seed_tau(trained), seed_standard_error(trained)
     if tau is None or error is None:
@@ -104,14 +104,14 @@ def kendall_tau(first: Sequence[float] | np.ndarray, second: Sequence[float] | n
 def permutation_p_value(
     scores: Sequence[float] | np.ndarray, trained: np.ndarray, *, generator: np.random.Generator
 ) -> float | None:
-    """The part of random orders, the one found counted in, whose mean τ is at least as far from zero; None as for τ.
+    """The share of random orders, including the given one, whose mean τ is at least as far from zero; None as for τ.
 
     Args: trained: [S, n].
     """
     found = mean_tau(np.asarray(scores), trained)
     if found is None:
         return None
-    # Trainings stay together: only what predicts them is put in another order.
+    # Only the scores are permuted: the trainings of an architecture stay together.
     signs = np.stack([_signs(one) / math.sqrt(float((_signs(one) ** 2).sum())) for one in trained]).mean(axis=0)
     own = _signs(scores)
     own = own / math.sqrt(float((own**2).sum()))
@@ -129,7 +129,7 @@ def _standard_error(scores: np.ndarray, trained: np.ndarray) -> float | None:
 
 
 def _jackknife(left_out: Sequence[float | None]) -> float | None:
-    """The standard error from the values without each thing in turn. Source: Efron and Stein 1981."""
+    """The standard error, from the values that leave out each thing in turn. Source: Efron and Stein 1981."""
     values = [value for value in left_out if value is not None]
     if len(values) < len(left_out) or len(values) < 3:
         return None

@@ -1,6 +1,6 @@
-"""A training of a comparison: trained on train, chosen on valid, and scored on test, image by image.
+"""One training of a comparison: on train, with the epoch chosen on valid, and scored on test, image by image.
 
-Knows nothing of who takes part, or why.
+Knows nothing of which networks are compared, or why.
 """
 
 # N test images
@@ -44,7 +44,7 @@ class Trial:
 
 
 def train_and_answer(trial: Trial, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """A job: train, choose on valid, and note for each test image whether it is answered rightly; the summary."""
+    """Job: train, choose the epoch on valid, record which test images are classified correctly; returns the summary."""
     training = trial.training
     with training.opened() as (folder, store):
         if not folder.finished:
@@ -75,7 +75,7 @@ def train_and_answer(trial: Trial, *, device: torch.device, interrupt: Interrupt
 
 
 def _answers(network: nn.Module, store: ImageStore, *, device: torch.device) -> np.ndarray:
-    """Whether each image of the test split is answered rightly: bool [N]."""
+    """Whether each image of the test split is classified correctly: bool [N]."""
     images = ImageBatches.load(store, "test", device=device)
     batches = images.epoch(batch_size=_BATCH_SIZE, seed=0, epoch=0, shuffle=False)
     answers = [correct_answers(lambda x: network(x)[0], *batch, precision="float32") for batch in batches]
@@ -83,7 +83,7 @@ def _answers(network: nn.Module, store: ImageStore, *, device: torch.device) -> 
 
 
 def test_store_of(dataset: str, *, like: ImageStore) -> ImageStore:
-    """The images to score on, normalised as those trained on. Raises: StoreError: they are of another kind."""
+    """The images to score on, normalised like those of training. Raises: StoreError: their shape or classes differ."""
     store = load_images(dataset)
     store.require_splits()
     for what, found, wanted in (
@@ -96,7 +96,7 @@ def test_store_of(dataset: str, *, like: ImageStore) -> ImageStore:
 
 
 def result_of(job: Job, summary: Mapping[str, Any]) -> Result | None:
-    """What a training came to; None where it diverged. Raises: RunError: its answers are damaged."""
+    """The result of a training; None if it diverged. Raises: RunError: its answers are damaged."""
     score = summary["valid_accuracy"]
     if score is None or not math.isfinite(score):
         return None

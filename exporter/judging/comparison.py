@@ -1,8 +1,8 @@
-"""A found network judged: beside random ones of its space and known ones that take the same time, trained alike.
+"""Compares a found network with random ones of its space and known ones of the same latency, all trained alike.
 
-One recipe, several seeds; trained on train, chosen on valid, and scored once on test, image by image, so that
-differences are paired. Who takes part and how fast they are is decided first, and stays; trainings are independent
-jobs, each of which resumes.
+One recipe, several seeds: trained on train, with the epoch chosen on valid, and scored once on test, image by image, so
+that differences are paired. The networks and their latencies are determined first, and stay fixed; trainings are
+independent jobs, each of which can resume.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What a comparison is of, beside the recipe, which stands in each training's folder; more seeds may join it."""
+    """What defines a comparison, except the recipe, which is in each training's folder, and the number of seeds, which
+    may grow."""
 
     num_random: int
     """Random networks of the found one's space."""
     references: tuple[str, ...]
-    """Names, files or runs; none stands for all that are published."""
+    """Names, files or runs; empty: all published ones, see `known_references`."""
     latency_batch: int
     latency_threads: int
     seed: int
-    """Draws the random networks; trainings take this one and those after it."""
+    """Seed of the random networks; trainings use it and the ones after it."""
     test_dataset: str
-    """The data set whose test split is scored on."""
+    """The data set on whose test split the networks are scored."""
     test_sha256: str = ""
     dataset_sha256: str = ""
     spec_sha256: str = ""
-    """Of the found network as it is re-targeted."""
+    """Digest of the found network after re-targeting."""
 
 
 def compare(
@@ -71,13 +72,13 @@ def compare(
 ) -> dict[str, Any]:
     """Judge a run's network, and write `comparison.json` and the trainings, a folder each, into the run.
 
-    Args: spec: of the run's network. recipe: how all are trained. task: what the networks are re-targeted to. store:
-    what they are trained on. setting: of the trainings.
-    Returns: the document that was written.
-    Raises: RunError: see `RunFolder.open`; or the found network cannot be trained; or the comparison to go on with has
-    more seeds. StoreError: the test images are not of the classes and shape of those trained on, or data of the
-    comparison to go on with have changed. DocumentError: a reference is unknown. Stopped, JobsError: as `run_jobs`. As
-    `Teachers`: the recipe's cannot teach.
+    Args: spec: of the run's network. recipe: how all networks are trained. task: the task they are re-targeted to.
+    store: the data they are trained on. setting: of the trainings.
+    Returns: the written document.
+    Raises: RunError: see `RunFolder.open`; or a training of the found network diverges; or the resumed comparison has
+    more seeds. StoreError: the test images differ from those of training in classes or shape, or data of the resumed
+    comparison have changed. DocumentError: a reference is unknown. Stopped, JobsError: as `run_jobs`. As `Teachers`: a
+    teacher of the recipe cannot teach.
     """
     found = retarget(spec, task)
     test_store = test_store_of(config.test_dataset, like=store)
@@ -86,7 +87,7 @@ def compare(
     )
     path = run / FOLDER / _NETWORKS
     is_chosen = path.exists() and not opening.force
-    # Of one to go on with they are written down, and their files may be gone.
+    # A resumed comparison has them in its folder, and their files may be gone.
     references = [] if is_chosen else known_references(config.references, like=found)
     begun = RunFolder(run / FOLDER)
     if begun.begun and not opening.force:
@@ -95,7 +96,7 @@ def compare(
     recipe = replace(recipe, teacher=begun_with or recipe.teacher)
     is_done = begun.finished and begun.summary().get("seeds") == num_seeds and not opening.force
     if not is_done:
-        # One that is gone, or is another now, is said at once.
+        # A teacher that is missing or has changed is reported at once.
         teachers = open_teachers(recipe, store, device=resolve_device(setting.device))
         if teachers is not None and begun_with is None:
             recipe = replace(recipe, teacher=teachers.config)
@@ -146,7 +147,7 @@ def compare(
 
 
 def _delete(folder: Path) -> None:
-    """All that an earlier comparison left, its configuration aside."""
+    """Delete all that an earlier comparison left, except its configuration."""
     (folder / _NETWORKS).unlink(missing_ok=True)
     for training in folder.glob("*/seed-*"):
         shutil.rmtree(training)
@@ -158,7 +159,7 @@ def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, nu
     changed = f"the data set {dataset}" if before.dataset_sha256 != config.dataset_sha256 else ""
     if not changed and before.test_sha256 != config.test_sha256:
         changed = f"the test split of {config.test_dataset}"
-    # The spec names the data set: by the same names others are found.
+    # The spec contains the name of the data set: the names are the same, but the data have changed.
     names = (config.spec_sha256, config.test_dataset)
     if changed and names == (before.spec_sha256, before.test_dataset):
         raise StoreError(
@@ -173,14 +174,14 @@ def _check_goes_on(folder: RunFolder, config: CompareConfig, *, dataset: str, nu
 
 
 def _teacher_of(folder: Path, *, like: TeacherConfig) -> TeacherConfig | None:
-    """The teacher of the trainings that have begun in a folder, if any has, and if it is of the same files."""
+    """The teacher of the trainings begun in a folder; None if none has begun, or with other files."""
     begun = map(like.begun_in, folder.glob("*/seed-*/config.toml"))
     return next((one for one in begun if one is not None), None)
 
 
 def recipe_for_all(recipe: RetrainConfig) -> RetrainConfig:
-    """A retraining's recipe without what is its own: of networks of some spaces alone an auxiliary head and paths to
-    drop, and which files its teachers were."""
+    """A retraining's recipe in a form for all networks: on train, without auxiliary head and drop path, which only some
+    spaces have, and without the digests of its teachers."""
     training = replace(recipe.training, auxiliary_weight=0.0, drop_path_prob=0.0)
     return replace(recipe, training=training, teacher=recipe.teacher.of_any_file, train_on="train", model="spec")
 

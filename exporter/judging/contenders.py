@@ -1,7 +1,7 @@
-"""Who takes part in a comparison: the network a run has found, random ones of its space, and known ones, all as fast.
+"""Chooses the networks of a comparison: the one a run has found, random ones of its space, and known ones.
 
-What as fast means is measured: the rivals' latencies in onnxruntime are within 3 % of the found network's. A known
-network that has no such width may take up to a tenth longer, which favours it.
+All have the same latency, which means: measured in onnxruntime, within 3 % of the found network's. A known network that
+has no such width may take up to a tenth longer, which favours it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from searcher.training.search_config import SearchConfig, config_types
 
 Kind = Literal["found", "random", "reference"]
 _REFERENCE_SPACE = "stages"
-# Random architectures drawn for each one wanted: at a time, for not all have a width that fits, and at most.
+# Random architectures drawn for each one wanted: at a time, since not all have a width that fits, and in total.
 _DRAWS_AT_A_TIME = 1.5
 _DRAWS_PER_NETWORK = 12
-# Than the found network: what a known one may take that has no width at which it is as fast.
+# A known network without a width of equal latency may take this much longer, relative to the found one.
 _LONGER = 0.1
 
 Log = Callable[[str], None]
@@ -49,12 +49,12 @@ class Contender:
     spec: Spec
     latency_ms: Estimate
     ratio: Estimate
-    """Of its latency to the found network's, round by round."""
+    """Its latency divided by the found network's, round by round."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A network that takes no part, and why."""
+    """A network that is left out, and why."""
 
     name: str
     kind: Kind
@@ -63,12 +63,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Field:
-    """All that take part, the found network first, and who does not."""
+    """The networks of a comparison, the found one first, and those left out."""
 
     contenders: tuple[Contender, ...]
     left_out: tuple[LeftOut, ...]
     disturbances: tuple[str, ...]
-    """Why their latencies are to be taken with care."""
+    """Why their latencies may be inaccurate."""
     cpu: str
 
 
@@ -84,10 +84,10 @@ def choose(
     seed: int,
     log: Log,
 ) -> Field:
-    """Fit everybody's widths, then measure all that fit in one sitting.
+    """Fit the widths of all networks to the found one's latency, then measure those that match it in one sitting.
 
-    Args: spec: of the network found. task: what all are re-targeted to. space: what random networks are drawn from.
-    batch, threads: of the latencies. seed: of the draws.
+    Args: spec: of the found network. task: the task that all are re-targeted to. space: the space that random networks
+    are drawn from. batch, threads: of the latencies. seed: of the draws.
     Raises: BenchmarkError: the found network cannot be run.
     """
     found = retarget(spec, task)
@@ -121,10 +121,11 @@ def choose(
 
 
 def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spec]]:
-    """Known networks for the images of a spec, by the names, files or runs given, of which what exists as a path comes
-    first; by default all published ones of the space that is made for deployment. A published one of it takes part with
-    two stems, see `_stem_strides`: which is better at a latency depends on the data.
+    """Known networks for the images of a spec, each with its label. A published one of the space for deployment comes
+    with two stems, see `_stem_strides`: which is better at a latency depends on the data.
 
+    Args: names: of published networks, files or runs, where an existing path takes precedence; empty: all published
+    networks of the space for deployment.
     Raises: ArchitectureError: there is no such spec, or it is not for images.
     """
     published = [name for name in published_names() if published_spec(name).space == _REFERENCE_SPACE]
@@ -143,9 +144,9 @@ def known_references(names: Sequence[str], *, like: Spec) -> list[tuple[str, Spe
 
 
 def _stem_strides(published: Task, task: Task) -> list[int]:
-    """The stride that brings pictures to maps as large as the pictures of the published task, and twice that stride.
+    """The stride that reduces pictures to maps no larger than the published task's pictures, and twice that stride.
 
-    For the 32 pixels that networks are published for, and for fewer, 1 and 2; for 96 pixels 4 and 8.
+    1 and 2 for up to 32 pixels, the size that networks are published for; 4 and 8 for 96 pixels.
     """
     largest_map, side = image_size_of(published), image_size_of(task)
     assert largest_map is not None
@@ -155,8 +156,8 @@ def _stem_strides(published: Task, task: Task) -> list[int]:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """What references given by names, files or runs are called: each by a word of its own, which may name a folder,
-    and so may the words of its stems, see `known_references`.
+    """A label for each reference given by name, file or run. Labels are unique and can be folder names, also when the
+    stem is added, see `known_references`.
     """
     labels: list[str] = []
     taken = {"found"}
@@ -175,7 +176,7 @@ def _labels(names: Sequence[str]) -> list[str]:
 
 
 def space_of(run: Path, spec: Spec) -> Space:
-    """What the run's search drew from; without a search, what the space's quick preset draws from.
+    """The space that the run's search draws from; without a search, that of the quick preset.
 
     Raises: DocumentError: the search's config.toml is damaged.
     """
@@ -189,7 +190,7 @@ def space_of(run: Path, spec: Spec) -> Space:
 
 
 def _draw(spec: Spec, space: Space, count: int, *, task: Task, batch: int, threads: int, seed: int) -> list[Spec]:
-    """Different random architectures that take the found one's time, each at the width at which it does."""
+    """Up to `count` different random architectures, each at the width at which its latency equals the found one's."""
     rng = random.Random(stream_seed(seed, "comparison"))
     shares = shares_of(retarget(spec, task), batch=batch, threads=threads)
     draws_at_a_time = math.ceil(_DRAWS_AT_A_TIME * count)
@@ -209,7 +210,7 @@ def _draw(spec: Spec, space: Space, count: int, *, task: Task, batch: int, threa
 
 
 def _fitted_or_longer(specs: Sequence[Spec], *, shares: Shares) -> list[Fitted]:
-    """Each at the widths that take the found network's time; where there are none, at some that take a little more."""
+    """Each at the widths of the found network's latency, or, if there are none, at widths that take a little longer."""
     fits = fit_widths(specs, shares=shares)
     nearest = [fit.spec for fit in fits if not fit.fits]
     longer = iter(fit_widths(nearest, shares=shares, is_enough=[_is_fair_reference] * len(nearest)))
@@ -217,7 +218,7 @@ def _fitted_or_longer(specs: Sequence[Spec], *, shares: Shares) -> list[Fitted]:
 
 
 def _most(kind: Kind) -> float:
-    """Of the found network's time, what others may take."""
+    """The longest latency allowed, relative to the found network's."""
     return 1 + (_LONGER if kind == "reference" else TOLERANCE)
 
 
@@ -231,7 +232,7 @@ def _cannot(fit: Fitted, kind: Kind) -> str:
 
 
 def _is_clearly_off(ratio: Estimate, kind: Kind) -> bool:
-    """Whether a network does not take the time it was fitted to, beyond what the interval leaves open."""
+    """Whether the whole interval of a network's latency ratio is outside of what is allowed."""
     low, high = (ratio.value, ratio.value) if ratio.interval is None else (ratio.interval.low, ratio.interval.high)
     return low > _most(kind) or high < 1 - TOLERANCE
 
@@ -244,7 +245,7 @@ def _for_task(spec: Spec, like: Spec, *, name: str) -> Spec:
 
 
 def field_document(field: Field) -> dict[str, Any]:
-    """What `read_field` reads."""
+    """The document that `read_field` reads."""
     return {
         **asdict(field),
         "contenders": [{**asdict(one), "spec": one.spec.to_document()} for one in field.contenders],
@@ -252,7 +253,7 @@ def field_document(field: Field) -> dict[str, Any]:
 
 
 def read_field(path: Path) -> Field:
-    """Raises: DocumentError: damaged. RunError: not what a comparison writes."""
+    """Reads a field. Raises: DocumentError: it is damaged. RunError: it is not what a comparison writes."""
     document = read_json(path)
     try:
         contenders = tuple(

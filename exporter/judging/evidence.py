@@ -1,12 +1,12 @@
-"""What trainings with several seeds, scored on the same images, say of the networks: accuracies, differences, spreads.
+"""Statistics of networks trained with several seeds and scored on the same images: accuracies, differences, spreads.
 
-Two things are drawn at random: the images of the test split, which all networks share, and a training's seed. An
-accuracy is the mean over both, and so varies by the sum of three parts: an image's own difficulty, a seed's luck, and
+Two things are random: the images of the test split, which all networks share, and the seed of a training. An accuracy
+is the mean over both, so its variance is the sum of three parts: the difficulty of images, the effect of seeds, and
 their interaction. The parts are estimated from the table of right and wrong answers (a two-way analysis of variance),
-each with its degrees of freedom, and give Student intervals. Where networks themselves are drawn at random, as a
-search's random rivals are, a network's mean over its seeds takes the place of a seed.
+each with its degrees of freedom, and give Student intervals. If the networks themselves are random, as a search's
+random rivals are, a network's mean over its seeds takes the place of a seed.
 
-Knows of arrays alone. Source: Searle, Casella and McCulloch 1992, "Variance Components", for the parts; Satterthwaite
+Knows only arrays. Source: Searle, Casella and McCulloch 1992, "Variance Components", for the parts; Satterthwaite
 1946 for the degrees of freedom of their sum.
 """
 
@@ -26,16 +26,17 @@ from foundation.statistics import Estimate, Interval, score_interval
 
 _CONFIDENCE = 0.95
 _NUM_DRAWS = 100_000
-# Beyond this chance that a pool of equals spreads as far, its networks are not told apart.
+# A pool has nothing to rank if equally good networks spread as far with a higher probability than this.
 _SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """Answers that differ by one thing drawn at random, such as the seed: one row for each draw.
+    """Answers that differ in one random thing, such as the seed: one row for each draw.
 
-    Args: answers: [S, N], 1 where an image is answered rightly, else 0; or means of those. variance, freedom: of the
-    rows' means, where it is estimated from these and others' together; None takes it from these rows alone.
+    Args: answers: [S, N], 1 where an image is classified correctly, else 0; or means of those. variance: of the rows'
+    means, estimated together with other networks; None: estimated from these rows alone. freedom: degrees of freedom of
+    `variance`.
     """
 
     answers: np.ndarray
@@ -48,14 +49,14 @@ class Replicates:
 
     @property
     def per_image(self) -> np.ndarray:
-        """[N]."""
+        """The mean over the rows, [N]."""
         mean: np.ndarray = self.answers.mean(axis=0)
         return mean
 
     @property
     def of_draws(self) -> tuple[float, float]:
-        """Variance of the mean over all rows by the luck of their draws, their interaction with images included; and
-        its degrees of freedom. One row tells nothing of it: (0, 0)."""
+        """Variance of the mean over all rows due to their draws, including the interaction with images; and its degrees
+        of freedom. (0, 0) for a single row, which gives no estimate."""
         count = len(self.answers)
         if self.variance is not None:
             return self.variance / count, self.freedom
@@ -65,12 +66,12 @@ class Replicates:
 
     @property
     def of_interaction(self) -> float:
-        """Variance of the mean over all rows and images by the interaction of both."""
+        """Variance of the mean over all rows and images due to the interaction of both."""
         return interaction(self.answers) / self.answers.size
 
 
 def interaction(table: np.ndarray) -> float:
-    """Variance of what is left of a table [rows, columns] without its rows' and its columns' means; 0 of one row."""
+    """Variance of a table [rows, columns] without its rows' and columns' means; 0 for one row or column."""
     rows, columns = table.shape
     if rows < 2 or columns < 2:
         return 0.0
@@ -79,7 +80,7 @@ def interaction(table: np.ndarray) -> float:
 
 
 def of_networks(answers: Sequence[np.ndarray]) -> list[Replicates]:
-    """The trainings of K networks, [S, N] each, with one variance of seeds for all: a few seeds each tell it badly."""
+    """The trainings of K networks, [S, N] each, with one seed variance for all: few seeds each estimate it badly."""
     parts = [(float(one.mean(axis=1).var(ddof=1)), len(one) - 1) for one in answers if len(one) > 1]
     freedom = sum(count for _, count in parts)
     if not freedom:
@@ -89,13 +90,13 @@ def of_networks(answers: Sequence[np.ndarray]) -> list[Replicates]:
 
 
 def of_draws(networks: Sequence[Replicates]) -> Replicates:
-    """Networks that are themselves drawn at random, as one: a row for each, its mean over seeds."""
+    """Networks that are themselves random, as draws of one thing: a row for each, its mean over seeds."""
     return Replicates(np.stack([one.per_image for one in networks]))
 
 
 def accuracy(network: Replicates) -> Estimate:
-    """Of a network, over all seeds and all images of this kind; its interval is Wilson's, of as many images, each tried
-    once, as would vary as much."""
+    """A network's accuracy over all seeds and all images of this kind. The interval is Wilson's, for the number of
+    images that, each tried once, would give the same variance."""
     value, count = network.mean, len(network.per_image)
     error, quantile = _error(float(network.per_image.var()), count, [network])
     worth = value * (1 - value) / error**2 if 0 < value < 1 and error else count
@@ -103,10 +104,10 @@ def accuracy(network: Replicates) -> Estimate:
 
 
 def difference(first: Replicates, second: Replicates) -> Estimate:
-    """By how much the first's accuracy is higher, on the same images: paired, so what all find hard cancels.
+    """How much higher the first's accuracy is, on the same images: paired, so the difficulty of images cancels.
 
-    The interval counts two images more, half a one for each way in which two answers can be right and wrong: networks
-    that agree on the few images there are need not agree on others. Source: Agresti and Min 2005, "Simple improved
+    The interval counts two more images, half an image for each way in which two answers can be right and wrong:
+    networks that agree on few images need not agree on others. Source: Agresti and Min 2005, "Simple improved
     confidence intervals for comparing matched proportions".
     """
     per_image = first.per_image - second.per_image
@@ -119,10 +120,10 @@ def difference(first: Replicates, second: Replicates) -> Estimate:
 
 
 def _error(of_an_image: float, count: int, replicates: Sequence[Replicates]) -> tuple[float, float]:
-    """The standard error of a mean over images and draws, and how many of it a 95 % interval reaches to each side.
+    """The standard error of a mean over images and draws, and its multiple that a 95 % interval extends to each side.
 
-    Args: of_an_image: the variance from image to image, among the `count` there are. replicates: those that have a
-    `variance` share one estimate.
+    Args: of_an_image: the variance between the `count` images. replicates: those that have a `variance` share one
+    estimate of it.
     """
     freedom_of_images = max(1, count - 1)
     of_images = of_an_image / freedom_of_images
@@ -130,30 +131,30 @@ def _error(of_an_image: float, count: int, replicates: Sequence[Replicates]) -> 
     shared, shared_freedom = 0.0, 0.0
     for one in replicates:
         part, freedom = one.of_draws
-        # Images have counted the interaction already.
+        # The images' variance already includes the interaction.
         variance += max(0.0, part - one.of_interaction)
         if one.variance is not None:
             shared, shared_freedom = shared + part, freedom
         elif freedom:
             squares += part**2 / freedom
     if shared_freedom:
-        # One estimate, used several times, errs alike each time: its degrees of freedom count once.
+        # One estimate, used several times, has the same error each time: its degrees of freedom count once.
         squares += shared**2 / shared_freedom
-    # To two digits: no finer than the degrees of freedom are known, and few enough values to remember.
+    # To two digits: the degrees of freedom are not known better, and `_student` caches fewer values.
     freedom = float(f"{variance**2 / squares:.2g}") if variance else float(freedom_of_images)
     return math.sqrt(variance), _student(freedom)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far the accuracies of a pool of networks lie apart, beside how far those of equals would."""
+    """The spread of the accuracies of a pool of networks, and the spread expected of equally good ones."""
 
     deviation: float
     """Standard deviation of the networks' means over their seeds."""
     noise: float
-    """The same, expected of networks that are equally good: other seeds, and other images."""
+    """The same, expected of equally good networks: the effect of seeds and images."""
     p_value: float
-    """The chance that equals spread as far."""
+    """Probability that equally good networks spread as far."""
 
     @property
     def is_noise(self) -> bool:
@@ -167,9 +168,9 @@ class Spread:
 
 
 def spread(networks: Sequence[Replicates]) -> Spread | None:
-    """Of a pool; None of fewer than three networks.
+    """The spread of a pool; None for fewer than three networks.
 
-    Of one seed each, seeds count as difference: the noise is that of images alone.
+    With one seed each, the effect of seeds counts as signal: the noise is that of images alone.
     """
     if len(networks) < 3:
         return None
@@ -190,7 +191,7 @@ def spread(networks: Sequence[Replicates]) -> Spread | None:
 
 @functools.cache
 def _student(freedom: float) -> float:
-    """The 97.5 % point of Student's t, within a per cent, by drawing from it."""
+    """The 97.5 % quantile of Student's t, within one per cent, from random draws."""
     return float(np.quantile(np.abs(_generator().standard_t(freedom, _NUM_DRAWS)), _CONFIDENCE))
 
 

@@ -1,5 +1,5 @@
-"""What the runtime's benchmark compares an exported model with: torch's side, supplied from here so that the runtime
-needs no torch."""
+"""Networks that the runtime's benchmark compares an exported model with; they are made here, with torch, so that the
+runtime needs no torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from searcher.arch.tasks import ImageClassification
 def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Callable[..., np.ndarray]:
     """The run's retrained network in torch: the inputs of its model.onnx, in order -> logits [B, classes].
 
-    A call takes the inputs to the device and the logits back. Args: compiled: by torch.compile, shape by shape, instead
-    of eager.
+    A call copies the inputs to the device and the logits back. Args: compiled: with torch.compile, for each shape,
+    instead of eager.
     Raises: RunError: the run has no retrained network.
     """
     network = load_deployed(run).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -37,7 +37,7 @@ def torch_network(run: Path, *, threads: int, device: str, compiled: bool) -> Ca
 
 
 def references(*, image_shape: tuple[int, int, int], num_classes: int) -> Mapping[str, bytes]:
-    """Name -> ONNX file of known networks, untrained, that take the same images; exported as ours are.
+    """Known networks for the same images, untrained and exported as ours are: name -> ONNX file.
 
     Args: image_shape: H, W, C.
     """

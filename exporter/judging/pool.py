@@ -1,4 +1,4 @@
-"""The architectures that a ranking is made of, random ones from the cheapest to the dearest, and their folders."""
+"""The pool of a ranking: random architectures from the cheapest to the most expensive, and their folders."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from searcher.nn.complexity import complexity_of
 from searcher.running.run_folder import RunError, RunFolder, read_toml
 from searcher.training.loop import Search
 
-# Random architectures for each one wanted: in a stratum, and at most.
+# Random architectures for each one wanted: size of a stratum, and most draws.
 _STRATUM = 20
 _MOST_DRAWS = 2000
 
 
 def stratified(search: Search, count: int, *, seed: int) -> list[Spec]:
-    """`count` different architectures, one of each stratum: random ones in as many parts, by what networks cost.
+    """`count` different architectures, one from each of `count` strata of random ones by multiply-adds.
 
-    Where the search has a latency target they lie near it, for further off no weights are trained.
+    If the search has a latency target, they are near it: further away the shared weights are not trained.
     """
     rng = random.Random(stream_seed(seed, "ranking"))
     draws = (search.space.random(rng) for _ in range(_MOST_DRAWS * count))
@@ -46,7 +46,7 @@ def folder_of(number: int) -> str:
 
 
 def check_pool(folder: Path, specs: Sequence[Spec], *, recipes: Collection[str], again: str) -> None:
-    """Raises: RunError: what is trained in the folder by one of these recipes is not of this pool."""
+    """Raises: RunError: a training in the folder by one of these recipes is not of this pool."""
     for number, spec in enumerate(specs):
         for recipe in recipes:
             begun = RunFolder(folder / folder_of(number) / recipe)

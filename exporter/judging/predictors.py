@@ -1,6 +1,6 @@
-"""What foretells how an architecture does that is trained for long: shared weights, short trainings, costs.
+"""Predictors of how good an architecture is after long training: shared weights, short trainings, costs.
 
-Each predictor scores a pool of architectures; how far its order agrees with that of the trainings is for `ranking.py`.
+Each predictor scores a pool of architectures; `ranking.py` finds how far its order agrees with that of the trainings.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from searcher.training.loop import Search
 
 @dataclass(frozen=True)
 class Predictor:
-    """A score of every architecture of a pool, known before it is trained for long."""
+    """A score for every architecture of a pool, known before the long training."""
 
     name: str
     scores: tuple[float, ...]
-    """More is better."""
+    """Higher is better."""
 
 
 def shared_weights(search: Search, specs: Sequence[Spec]) -> Predictor:
@@ -39,8 +39,8 @@ def shared_weights(search: Search, specs: Sequence[Spec]) -> Predictor:
 
 
 def short_training(epochs: int, showings: Sequence[Showing], *, metric: str, count: int) -> Predictor:
-    """The order that a derivation's rung of so many epochs puts architectures in, see `standings.rank`: 0 for the
-    first, -1 for the second. Args: count: images that the showings' scores are of."""
+    """The order of architectures after a derivation's rung of `epochs`, see `standings.rank`: 0 for the first, -1 for
+    the second. Args: count: number of images in the showings' scores."""
     order = rank({str(number): one for number, one in enumerate(showings)}, metric=metric, count=count)
     places = {name: -place for place, name in enumerate(order)}
     passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
@@ -48,8 +48,8 @@ def short_training(epochs: int, showings: Sequence[Showing], *, metric: str, cou
 
 
 def costs(specs: Sequence[Spec]) -> Iterator[Predictor]:
-    """What networks cost, which predicts, too: the larger are mostly the better. Latency is that of images, one a
-    call, on one thread."""
+    """The costs of networks, which are predictors, too: larger networks are mostly better. Latency, for images only, is
+    at batch 1 on one thread."""
     totals = [complexity_of(spec).total for spec in specs]
     yield Predictor("parameters", tuple(float(total.parameters) for total in totals))
     yield Predictor("multiply-adds", tuple(float(total.multiply_adds) for total in totals))

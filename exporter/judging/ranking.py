@@ -1,11 +1,11 @@
-"""How well a search ranks architectures: Kendall's τ between what it goes by and what training from scratch says.
+"""How well a search ranks architectures: Kendall's τ between its scores and those of training from scratch.
 
-A search goes by shared weights, and a derivation by short trainings, its rungs. A pool of random architectures, from
-the cheapest to the dearest, is scored on valid with the weights of the finished supernet, trained as in those rungs,
-and trained for long with several seeds; what is predicted lies on another half of valid than what predicts, lest both
-share the luck of the same images. How far long trainings agree among themselves is what a predictor can reach, and how
-far costs agree with them what it has to beat. Test is not looked at. A small valid cannot tell networks apart, so
-trainings are judged by their last epoch's loss, too, as `standings.py` does.
+A search scores by shared weights, and a derivation by short trainings, its rungs. A pool of random architectures, from
+the cheapest to the most expensive, is scored on valid with the weights of the finished supernet, trained as in those
+rungs, and trained for long with several seeds; predictors use one half of valid and long trainings the other, so that
+they do not share the luck of the same images. The agreement of long trainings with each other is the ceiling for a
+predictor, and the agreement of costs with them is what it has to beat. Test is not used. A small valid cannot tell
+networks apart, so trainings are also judged by their last epoch's loss, as in `standings.py`.
 
 Sources: Yu et al. 2020, "Evaluating the search phase of neural architecture search", section 4; Ru et al. 2021, "Speedy
 Performance Estimation for Neural Architecture Search", for the loss.
@@ -47,13 +47,13 @@ from searcher.training.mirroring import with_flip
 
 RANKING = "ranking.json"
 _FOLDER = "ranking"
-# How many to train further somebody who goes by the scores would take.
+# How many architectures a user who relies on the scores would train further.
 _TOP = 3
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What trainings from scratch came to, by one measure, and how well each predictor foretells it."""
+    """The results of trainings from scratch by one measure, and how well each predictor predicts them."""
 
     measure: str
     alone: tuple[tuple[float | None, ...], ...]
@@ -61,30 +61,29 @@ class Judgement:
     agreements: tuple[Agreement, ...]
     """In the order of the predictors."""
     seed_tau: float | None
-    """Kendall's τ between trainings that differ in their seed alone: the most that a predictor can be asked for. None
-    of one seed."""
+    """Kendall's τ between trainings that differ only in their seed: the ceiling for a predictor. None for one seed."""
     seed_standard_error: float | None
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A pool's scores, in one order, and how far they agree."""
+    """The scores of a pool, all in the same order of architectures, and how far they agree."""
 
     metric: str
-    """accuracy or perplexity, of the networks trained alone; of shared weights it is the search's reward."""
+    """accuracy or perplexity, of the networks trained alone; shared weights are scored by the search's reward."""
     architectures: tuple[str, ...]
     """In the published encoding."""
     rate_scales: tuple[tuple[float, ...], ...]
-    """What part of the learning rate each bore, a row for each seed, see `retrain.train`."""
+    """Factor on the learning rate at which each was stable, 0 if at none; a row for each seed, see `retrain.train`."""
     predictors: tuple[Predictor, ...]
-    """Shared weights, whose scores are rewards on the first half of valid; rungs, on that half, too; then costs."""
+    """Shared weights, whose scores are rewards on the first half of valid; rungs, on the same half; then costs."""
     judgements: tuple[Judgement, ...]
     """By the metric on the second half of valid; by the training loss of the last epoch."""
     epochs: int
-    """Of training from scratch."""
+    """Number of epochs of training from scratch."""
     seed: int
     spec_sha256: str
-    """Of the spec that the search came to."""
+    """Digest of the spec that the search chose."""
 
 
 def rank(
@@ -102,19 +101,19 @@ def rank(
     """Judge the search of a run, and write `ranking.json` and the trainings, a folder each, into it.
 
     Args: config: how each architecture is trained. count: of architectures. num_seeds: trainings of each. seed: chooses
-    the architectures; trainings take it and those after it. rungs: how a derivation trains candidates, of one number of
-    epochs each. setting: of the trainings; shared weights score on its device, too.
-    Raises: RunError: no search is finished there, or see `RunFolder.open`. StoreError: its data set has changed.
-    ConfigError: the space has not as many architectures. Stopped, JobsError: as `run_jobs`.
+    the architectures; trainings use it and the ones after it. rungs: how a derivation trains candidates, one for each
+    number of epochs. setting: of the trainings; shared weights are scored on its device, too.
+    Raises: RunError: the run has no finished search, or see `RunFolder.open`. StoreError: its data set has changed.
+    ConfigError: the space has too few architectures. Stopped, JobsError: as `run_jobs`.
     """
     finished = finished_search(run, device=devices.resolve_device(setting.device))
     search, store = finished.search, finished.store
     metric = search.learner.metric
     specs = stratified(search, count, seed=seed)
     training = search.config.training
-    if isinstance(training, ImageTraining):  # as the search saw the pictures
+    if isinstance(training, ImageTraining):  # pictures are mirrored only if the search mirrored them
         config, *rungs = (with_flip(one, flip=training.augmentation.flip) for one in (config, *rungs))
-    # Rungs have a seed of their own: a training and its beginning would share the luck of their first weights.
+    # Rungs have a seed of their own: otherwise they would share initial weights, and their luck, with a long training.
     rung_seed = stream_seed(seed, "ranking", "rungs")
     short_recipes = {f"epochs-{rung.num_epochs}": replace(rung, seed=rung_seed) for rung in rungs}
     long_recipes = {f"seed-{one}": replace(config, seed=one) for one in range(seed, seed + num_seeds)}
@@ -137,7 +136,7 @@ def rank(
 
     of_rungs, alone = begun(short_recipes), begun(long_recipes)
     if not opening.resume:
-        (run / RANKING).unlink(missing_ok=True)  # of a search, or a pool, that this one takes the place of
+        (run / RANKING).unlink(missing_ok=True)  # of an earlier search or pool
     with devices.torch_threads(config.threads):
         shared = shared_weights(search, specs)
 
@@ -149,7 +148,7 @@ def rank(
         )
 
     def trained(work: Work[dict[str, Any]], jobs: Sequence[Job], *, title: str) -> list[list[dict[str, Any]]]:
-        """A row over the pool for each recipe."""
+        """Runs the jobs: a row of summaries over the pool for each recipe."""
         done = run_jobs(work, jobs, folder=run / _FOLDER, setting=setting, title=title, on_result=partial(tell, jobs))
         return [done[start : start + count] for start in range(0, len(done), count)]
 
@@ -182,17 +181,17 @@ def rank(
 
 
 def train_alone(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """A job: an architecture's summary, with the score that is predicted, see `score_job`."""
+    """Job: trains; the summary has the score to predict, on the second half of valid, see `score_job`."""
     return score_job(training, partial(_last_score, half="second"), device=device, interrupt=interrupt, pace=pace)
 
 
 def train_in_rung(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """The same, with a score that predicts."""
+    """Job: trains; the summary has a score that predicts, on the first half of valid, see `score_job`."""
     return score_job(training, partial(_last_score, half="first"), device=device, interrupt=interrupt, pace=pace)
 
 
 def _last_score(done: Retraining, *, half: Half) -> float:
-    """Of the last epoch: one would be chosen on the images that judge it."""
+    """The score of the last epoch: any other would be chosen on the images that judge it."""
     last = next(iter(done.candidates.values()))
     return done.learner.score(last.eval(), "valid", half=half).value
 
@@ -206,8 +205,8 @@ def _judgement(
     sign: int,
     seed: int,
 ) -> Judgement:
-    """Args: rows: the trainings' summaries, a row for each seed; key: of the measure in them. sign: -1 where less of it
-    is better."""
+    """Args: rows: the trainings' summaries, a row for each seed. key: of the measure in them. sign: -1 if lower is
+    better, else 1."""
     alone = tuple(tuple(training[key] for training in row) for row in rows)
     trained = np.array([[-math.inf if value is None else sign * value for value in row] for row in alone])
     top = min(_TOP, trained.shape[1])

@@ -1,8 +1,8 @@
-"""Networks that everybody knows, to measure a searched one beside, each cut to small images as its CIFAR variant is.
+"""Well-known networks to compare a searched one with, each adapted to small images like its CIFAR variant.
 
-ResNet-20 and MobileNetV2 are published specs, and so networks like any other of ours. ShuffleNetV2 cannot be said as a
-spec: it stands here, of torch's own layers, gives what our networks give, logits and no auxiliary logits, and is never
-trained here.
+ResNet-20 and MobileNetV2 are published specs, and so networks like any other of ours. ShuffleNetV2 cannot be expressed
+as a spec: it is defined here with torch's own layers, returns what our networks return, logits and no auxiliary logits,
+and is never trained here.
 """
 
 # B batch, C channels, H height, W width
@@ -21,8 +21,8 @@ from searcher.arch.tasks import ImageClassification
 from searcher.nn.build import build_network
 
 REFERENCE_SPECS = ("resnet-20", "mobilenet-v2-small")
-"""The published specs that people would otherwise pick by hand."""
-# Stages see images of this many pixels at most, as in the CIFAR variants.
+"""The published specs that people would otherwise choose themselves."""
+# The stages' input has at most this many pixels a side, as in the CIFAR variants.
 _LARGEST_MAP = 32
 
 
@@ -60,7 +60,7 @@ def shufflenet_v2(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
 
 
 class _Shuffle(nn.Module):
-    """Half of the channels pass by (stride 1), or take a branch of their own (stride 2); then both are interleaved."""
+    """Half of the channels pass unchanged (stride 1), or all take a second branch (stride 2); both are interleaved."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()

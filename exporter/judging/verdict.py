@@ -1,4 +1,4 @@
-"""What a comparison's trainings come to: accuracies by latency, differences and spreads, each with what it is worth.
+"""Evaluates a comparison's trainings: accuracies by latency, differences and spreads, with confidence intervals.
 
 Knows nothing of how or where the trainings ran.
 """
@@ -27,12 +27,12 @@ _POOLS: dict[str, tuple[Kind, ...]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to."""
+    """The result of a training."""
 
     valid_accuracy: float
     best_epoch: int
     answers: np.ndarray
-    """[N], 1 where a test image is answered rightly, else 0."""
+    """[N], 1 where a test image is classified correctly, else 0."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class _Judged:
 
 
 def verdict(field: Field, results: Sequence[Result | None], *, num_seeds: int) -> dict[str, Any]:
-    """The part of `comparison.json` that the trainings decide.
+    """The part of `comparison.json` that depends on the trainings.
 
     Args: results: of all contenders in their order, `num_seeds` of each; None where a training diverged, which leaves
     its network out.
-    Raises: RunError: it is the found network's.
+    Raises: RunError: a training of the found network diverged.
     """
     left_out = list(field.left_out)
     kept: list[tuple[Contender, list[Result]]] = []
@@ -101,9 +101,9 @@ def verdict(field: Field, results: Sequence[Result | None], *, num_seeds: int) -
 
 
 def _differences(judged: Sequence[_Judged]) -> list[dict[str, Any]]:
-    """The found network's accuracy less that of each reference, the best one's first, of the best random network, and
-    of random ones on average. The best of several is chosen on valid: chosen on test, it would owe a part of its lead
-    to the luck of those images."""
+    """The found network's accuracy minus that of each reference, the best one first, that of the best random network,
+    and the mean of the random ones. The best is chosen on valid: chosen on test, it would owe a part of its accuracy to
+    the luck of those images."""
     found = judged[0]
 
     def rivals_of(kind: Kind) -> list[_Judged]:

@@ -1,4 +1,4 @@
-"""Everything that makes a retraining, beside the spec, and how it is read."""
+"""The configuration of a retraining: everything that defines it except the spec."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from searcher.training.text_learner import TextTraining
 
 @dataclass(frozen=True)
 class RetrainConfig:
-    """Everything that makes a retraining, beside the spec; `retrain/config.toml` holds it whole."""
+    """Everything that defines a retraining except the spec; `retrain/config.toml` contains all of it."""
 
     preset: str
     """The preset it was made from."""
     num_epochs: int
-    """Each a pass over train, or several, see `min_steps`; where the user says how many, each a pass."""
+    """Each is one pass over train, or several, see `min_steps`; one if the user sets the number, see `for_epochs`."""
     batch_size: int
-    """Images, or parallel streams of text, of a step, shared out over the processes."""
+    """Images, or parallel streams of text, in a step, divided among the processes."""
     sgd: SgdConfig
     training: Any
     """How the task is learnt: `ImageTraining` or `TextTraining`."""
     teacher: TeacherConfig = TeacherConfig()  # noqa: RUF009 - frozen, so one serves all
-    """For images: models whose answers are learnt beside the labels."""
+    """For images: models whose outputs are learnt besides the labels."""
     seed: int = 0
     """Fixes the run: on a CPU to the bit, for the same machine, versions and threads."""
     model: Literal["spec", "lstm"] = "spec"
-    """The spec's network, or, for text, torch's LSTM with as many parameters, to compare with."""
+    """The spec's network, or, for text, torch's LSTM with about as many parameters, to compare with."""
     spec_sha256: str = ""
-    """Of the spec that is trained, its provenance included."""
+    """Digest of the spec that is trained, including its provenance."""
     dataset_sha256: str = ""
-    """The store's digest, so that a run does not go on with other data."""
+    """The store's digest, so that a run does not resume with other data."""
     memory_budget_mb: int = 2048
     """For training and validation images; what does not fit streams from the store."""
     min_steps: int = 0
-    """Of all epochs together: where train is too small for that, an epoch is up to 8 passes over it."""
+    """Least number of steps in all epochs together; if train is too small for that, an epoch is up to 8 passes."""
     average_share: float = 0.0
-    """Of the steps done, in [0, 1]: what a moving average of the weights spans, see `averaging.horizon`; 0 for none.
-    After each epoch the better on valid of the weights and their average is what may be kept."""
+    """Share of the steps done, in [0, 1], that a moving average of the weights spans, see `averaging.horizon`; 0: no
+    average. After each epoch, the better on valid of the weights and their average is the one that may be kept."""
     average_patience: int = 0
-    """Averaged SGD: once valid has not got better for that many epochs, the mean of the weights of all further steps is
-    validated beside the weights; 0 for none. Source: Merity et al. 2018 (NT-ASGD), as enas_lm uses it, with 10."""
+    """Averaged SGD: once valid has not improved for that many epochs, the mean of the weights of all further steps is
+    validated beside the weights; 0: never. Source: Merity et al. 2018 (NT-ASGD), as enas_lm uses it, with 10."""
     train_on: Literal["train", "train+valid"] = "train"
-    """train chooses the epoch on valid, see `learner.is_no_worse`; train+valid has nothing to choose on and takes the
-    last epoch."""
+    """train chooses the epoch on valid, see `learner.is_no_worse`; train+valid has no split to choose on and keeps
+    the last epoch."""
     precision: Precision = "auto"
     """auto: see `device.products_precision`."""
     threads: int = 0
-    """On a CPU; 0 for as many as pay and as other processes leave, see `threads`."""
+    """CPU threads; 0: as many as speed it up and as other processes leave free, see `threads`."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "memory_budget_mb"):
@@ -72,9 +72,9 @@ class RetrainConfig:
             raise ConfigError("average_patience needs a valid split to watch, and no average_share beside it")
 
     def for_epochs(self, epochs: int | None, *, is_min_steps_own: bool) -> RetrainConfig:
-        """The same for as many passes over train as the user says; as it is where the user says nothing.
+        """The configuration with the user's number of epochs, each one pass over train; unchanged if it is None.
 
-        is_min_steps_own: `min_steps` is the user's own, too, and stays.
+        is_min_steps_own: the user has also set `min_steps`, which is kept.
         """
         if epochs is None:
             return self
@@ -82,5 +82,5 @@ class RetrainConfig:
 
 
 def config_types(space: str) -> dict[str, type[Any]]:
-    """The classes of a RetrainConfig's fields that depend on the space, for reading one."""
+    """The classes of those fields of a RetrainConfig that depend on the space; needed to read one."""
     return {"training": training_type(space)}

@@ -1,4 +1,4 @@
-"""The peer of a recurrent cell: torch's own LSTM with tied weights and as many parameters, trained the same way."""
+"""The baseline for a recurrent cell: torch's LSTM with tied weights and about as many parameters, trained alike."""
 
 # T time steps, B batch, H hidden size, V vocabulary
 
@@ -19,10 +19,10 @@ from searcher.nn.recurrent import Dropout, Scores, draw_mask
 
 
 class LstmNetwork(nn.Module):
-    """Embedding, one LSTM layer, and a softmax that shares the embedding's weights: as `RecurrentNetwork`.
+    """Embedding, one LSTM layer, and a softmax that shares the embedding's weights, like `RecurrentNetwork`.
 
-    The state [B, 2H] is the hidden state beside the cell's. torch's LSTM keeps its matrices' inputs to itself, so of
-    the dropouts the state's is not there. Matrix products are in autocast's dtype, as a cell's are.
+    The state [B, 2H] is the hidden state followed by the cell state. There is no state dropout, since torch's LSTM does
+    not expose the inputs of its matrices. Matrix products are in autocast's dtype, as in a cell.
     """
 
     def __init__(self, hidden_size: int, *, vocabulary_size: int, dropout: Dropout, weight_range: float) -> None:
@@ -33,7 +33,7 @@ class LstmNetwork(nn.Module):
         self._weight_range = weight_range
 
     def initialise(self, generator: torch.Generator) -> None:
-        """The embedding as a cell's network has it, the LSTM uniform in ± 1/√H, as torch does by itself."""
+        """Initialises the embedding as `RecurrentNetwork` does, and the LSTM uniformly in ± 1/√H, torch's default."""
         nn.init.uniform_(self.embedding, -self._weight_range, self._weight_range, generator=generator)
         limit = 1 / math.sqrt(self.lstm.hidden_size)
         for parameter in self.lstm.parameters():
@@ -62,7 +62,7 @@ class LstmNetwork(nn.Module):
 
 
 def build_lstm(spec: Spec, *, seed: int, dropout: Dropout | None = None, weight_range: float = 0.04) -> LstmNetwork:
-    """The LSTM nearest in parameters to the network of a spec for text, with its first weights."""
+    """The LSTM nearest in parameters to the network of a spec for text, with initial weights."""
     assert isinstance(spec.task, LanguageModelling)
     size = complexity_of(spec).total.parameters
     vocabulary_size = spec.task.vocabulary_size
@@ -77,6 +77,6 @@ def build_lstm(spec: Spec, *, seed: int, dropout: Dropout | None = None, weight_
 
 
 def equal_width(num_parameters: int, *, vocabulary_size: int) -> int:
-    """The hidden size at which the LSTM's V·H + 8H² + 8H parameters come nearest to a number."""
+    """The hidden size at which the LSTM's V·H + 8H² + 8H parameters are nearest to `num_parameters`."""
     linear = vocabulary_size + 8
     return max(1, round((math.sqrt(linear**2 + 32 * num_parameters) - linear) / 16))

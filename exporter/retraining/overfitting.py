@@ -1,4 +1,4 @@
-"""Whether a training learns its examples by heart: train gets better while valid gets worse, epoch after epoch."""
+"""Detects overfitting: train gets better while valid gets worse, epoch after epoch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 _NOTABLE = 1.1
-"""Times the lowest loss on valid, from which on it is no fluctuation."""
+"""Factor on the lowest loss on valid; a loss above it is no fluctuation."""
 _PATIENCE = 5
-"""Epochs in a row above it."""
+"""Consecutive epochs above it before the warning."""
 
 
 class Overfitting:
@@ -21,7 +21,7 @@ class Overfitting:
         self._has_warned = False
 
     def look(self, record: Mapping[str, Any]) -> str | None:
-        """A warning, if an epoch's record gives reason for one."""
+        """Returns a warning if an epoch's record gives reason for one, else None."""
         epoch, train, valid = record["epoch"], record["loss"], record.get("valid_loss", math.nan)
         if self._lowest is None or valid < self._lowest[1]:
             self._lowest, self._epochs_above = (epoch, valid, train), 0

@@ -1,4 +1,4 @@
-"""Whole retraining configurations by name, one for each of the search's presets."""
+"""Complete retraining configurations by name, one for each of the search's presets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def quick_images() -> RetrainConfig:
 
 
 def standard_images() -> RetrainConfig:
-    """In between: an hour or so on a GPU."""
+    """Between quick and paper: about an hour on a GPU."""
     return RetrainConfig(
         preset="standard",
         num_epochs=150,
@@ -46,13 +46,13 @@ def standard_images() -> RetrainConfig:
 
 
 def standard_micro() -> RetrainConfig:
-    """That of all images, with what cells have besides."""
+    """As `standard_images`, with an auxiliary head and drop path, which only cells have."""
     config = standard_images()
     return replace(config, training=replace(config.training, auxiliary_weight=0.4, drop_path_prob=0.2))
 
 
 def paper_micro() -> RetrainConfig:
-    """The paper's text on CIFAR-10, with the cutout of its best result.
+    """As the paper describes it for CIFAR-10, with the cutout of its best result.
 
     Source: Pham et al. 2018, section 3.2 and appendix B; the cutout's side, 16, is the usual one for CIFAR-10.
     """
@@ -91,7 +91,7 @@ def reference_micro() -> RetrainConfig:
 
 
 def paper_macro() -> RetrainConfig:
-    """The paper's text on CIFAR-10; the dropout, on which it is silent, is the authors' script's.
+    """As the paper describes it for CIFAR-10; the dropout, which it does not state, is from the authors' script.
 
     Source: Pham et al. 2018, section 3.2 and appendix B.
     """
@@ -120,7 +120,7 @@ def reference_macro() -> RetrainConfig:
 
 
 def quick_stages() -> RetrainConfig:
-    """Longer than the other spaces, whose steps take longer."""
+    """More epochs than in the other spaces, whose steps take longer."""
     config = quick_images()
     return replace(
         config,
@@ -131,9 +131,9 @@ def quick_stages() -> RetrainConfig:
 
 
 def deploy_stages() -> RetrainConfig:
-    """An hour or so on two CPU cores with a full data set of 60,000 small images.
+    """About an hour on two CPU cores with a full data set of 60,000 small images.
 
-    Without cutout: with it a network of 0.2 million weights ends no better on train than on valid.
+    There is no cutout: with it, a network of 0.2 million weights is in the end no better on train than on valid.
     """
     config = quick_images()
     return replace(
@@ -153,7 +153,7 @@ RECURRENT_SGD = SgdConfig(
     weight_decay=1e-7,
     clip_norm=0.25,
 )
-"""The paper's rate on a cosine; the first steps at the full rate would throw many a cell out of balance."""
+"""The paper's learning rate with a cosine schedule, and a warm-up: the full rate makes many cells unstable at first."""
 
 
 def quick_recurrent() -> RetrainConfig:
@@ -169,7 +169,7 @@ def quick_recurrent() -> RetrainConfig:
 
 
 def small_recurrent() -> RetrainConfig:
-    """An hour or so on two CPU cores, search included."""
+    """About an hour on two CPU cores, including the search."""
     return RetrainConfig(
         preset="small",
         num_epochs=6,
@@ -181,7 +181,7 @@ def small_recurrent() -> RetrainConfig:
 
 
 def paper_recurrent() -> RetrainConfig:
-    """The paper's text on Penn Treebank; dropout at the rates of the authors' final training, for it names none.
+    """As the paper describes it for Penn Treebank; the dropout, which it does not state, is from the authors' script.
 
     Source: Pham et al. 2018, section 3.1 and appendix A; `ptb_final.sh`.
     """
@@ -205,10 +205,10 @@ def reference_recurrent() -> RetrainConfig:
         preset="reference",
         num_epochs=3000,
         batch_size=64,
-        # enas_lm's decay, 8e-7, is the squared norm's factor in the loss.
+        # enas_lm's decay, 8e-7, multiplies the squared norm in the loss, and so twice the weights in the gradient.
         sgd=SgdConfig(learning_rate=20.0, final_learning_rate=20.0, momentum=0.0, weight_decay=1.6e-6, clip_norm=0.25),
         training=TextTraining(
-            # Of the input what is left of two masks, which keep 0.825 and 0.275.
+            # On the input enas_lm applies two masks, which keep 0.825 and 0.275: 1 - 0.825 · 0.275.
             dropout=Dropout(embedding=0.125, input=0.773125, state=0.225, output=0.75),
             activation_penalty=0.7,
             weight_range=0.05,
@@ -230,7 +230,7 @@ PRESETS: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
 }
 
 
-# Of a space that names none of its own.
+# For spaces without presets of their own.
 _BY_TASK: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
     IMAGE_CLASSIFICATION: {"quick": quick_images, "standard": standard_images},
     LANGUAGE_MODELLING: {"quick": quick_recurrent, "small": small_recurrent},
@@ -238,7 +238,7 @@ _BY_TASK: dict[str, dict[str, Callable[[], RetrainConfig]]] = {
 
 
 def presets_of(space: str) -> dict[str, Callable[[], RetrainConfig]]:
-    """The presets of a space by name: its own, or those of all networks for its kind of task."""
+    """The presets of a space by name: its own, or else the general ones for its kind of task."""
     return PRESETS.get(space) or _BY_TASK[space_module(space).TASK_KIND]
 
 

@@ -1,4 +1,4 @@
-"""From what a user asks of a retraining to what is to be done: spec, data, and a configuration for each model."""
+"""Turns the user's options for a retraining into a request: spec, data, and a configuration for each model."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from searcher.training.task_kinds import Store, check_images, check_training, lo
 Model = Literal["spec", "lstm"]
 T = TypeVar("T")
 _LEAST_BYTES = 8
-"""That training takes for a parameter: a weight and its gradient in float32."""
+"""Least memory that training needs for a parameter: a weight and its gradient in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainOptions:
-    """What a user says of a retraining, as the options of `enas retrain`; None where nothing is said."""
+    """The user's options for a retraining, as in `enas retrain`; None: not given."""
 
     source: Path
     """A run directory, a spec file, or the name of a published spec."""
@@ -49,7 +49,7 @@ class RetrainOptions:
     assignments: tuple[str, ...] = ()
     """Each KEY=VALUE."""
     dataset: str | None = None
-    """What the spec is re-targeted to."""
+    """The data set that the spec is re-targeted to."""
     channels: int | None = None
     cells: int | None = None
     hidden_size: int | None = None
@@ -59,19 +59,19 @@ class RetrainOptions:
     seed: int | None = None
     class_weights: Literal["none", "balanced"] | None = None
     lstm: bool | None = None
-    """For text: whether torch's LSTM is trained, too; None: yes."""
+    """For text: whether to train torch's LSTM as well; None: yes."""
     memory_budget_mb: int | None = None
     flip: bool | None = None
     threads: int | None = None
     begun: Spec | None = None
-    """What is trained, if it is the source's network: that at the sizes, and for the data, with which it was begun."""
+    """The spec that the retraining began with, used if it differs from the source's only in sizes or data."""
 
     @property
     def going_on(self) -> RetrainOptions:
-        """These options, and for what to train and how, where they do not say it, what was begun in the run.
+        """These options, filled in from the spec and the configuration that the run began with.
 
-        Not how to train where they name another preset: nothing of it would fit. Another network or other data are
-        found out when the run is opened.
+        The configuration is not used if the options name another preset, which it would not fit. Another network or
+        other data are detected when the run is opened.
         """
         run = self.run_path or self.source
         folder = RunFolder(run / "retrain")
@@ -91,13 +91,13 @@ class RetrainOptions:
 
 @dataclass(frozen=True)
 class RetrainRequest:
-    """What is trained, on what, where and how."""
+    """A retraining: the network, its data, where to train and how."""
 
     spec: Spec
     store: Store
     run_path: Path
     config: RetrainConfig
-    """Of the spec's own network; what is trained beside it differs in `model` alone."""
+    """For the spec's network; that of the LSTM beside it differs only in `model`."""
     models: tuple[Model, ...]
 
     @property
@@ -110,8 +110,8 @@ class RetrainRequest:
         return {model: replace(self.config, model=model) for model in self.models}
 
     def check_size(self, *, again: str) -> None:
-        """Raises: RunError: what was begun in the run is this network at another size or for other data, which no
-        comparison of configurations tells in words. again: see `Opening`."""
+        """Raises: RunError: the run began with this network at another size or for other data. Comparing configurations
+        would only report other digests. again: see `Opening`."""
         begun = _begun_spec(self.run_path)
         if begun is None or spec_digest(begun) == self.config.spec_sha256 or not is_same_network(begun, self.spec):
             return
@@ -125,9 +125,9 @@ class RetrainRequest:
     def with_examined_teachers(
         self, *, device: torch.device, opening: Opening, say: Callable[[str], object]
     ) -> RetrainRequest:
-        """The request with its teachers opened once: their hashes, and what they know, are recorded.
+        """The request with the digests of its teachers, which are opened once and whose accuracy is reported to `say`.
 
-        Where nothing is left to learn they may be gone, and are those that have taught. Raises: as `Teachers`.
+        If all trainings are finished, the teachers may be gone: the recorded ones stay. Raises: as `Teachers`.
         """
         config, begun = self.config, RunFolder(self.folders["spec"])
         if begun.begun and not opening.force:
@@ -143,9 +143,9 @@ class RetrainRequest:
 
 
 def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) -> RetrainRequest:
-    """What the options mean together, with the data set opened. say: takes a line that the user should know.
+    """The request that the options make, with the data set opened. say: takes a line for the user.
 
-    Raises: ArchitectureError, ConfigError, DocumentError, RunError, StoreError: an option says what cannot be.
+    Raises: ArchitectureError, ConfigError, DocumentError, RunError, StoreError: an option is invalid.
     """
     spec, run_path = _spec_and_run(options.source, options.run_path)
     if options.begun is not None and is_same_network(options.begun, spec):
@@ -171,7 +171,7 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
         dataset_sha256=store.digest,
         memory_budget_mb=options.memory_budget_mb or config.memory_budget_mb,
         seed=config.seed if seed is None else seed,
-        # Of several trainings each has a thread, whether they run side by side or not.
+        # Each of several trainings uses one thread, whether they run side by side or not.
         threads=options.threads or config.threads or int(len(models) > 1),
     )
     if options.class_weights is not None:
@@ -193,12 +193,12 @@ def retrain_request(options: RetrainOptions, *, say: Callable[[str], object]) ->
 
 
 def preset_of(spec: Spec, settings: Settings, preset: str | None) -> str:
-    """The preset to train a spec with: the user's, else the one that the spec names, as its search's, else quick."""
+    """The preset to train a spec with: the user's, else that of its search, which the spec names, else quick."""
     return settings.name("preset", preset) or provenance_of(spec, "preset", str) or "quick"
 
 
 def provenance_of(spec: Spec, key: str, kind: type[T]) -> T | None:
-    """What the spec says of where it comes from, if it says it and as it should."""
+    """An entry of the spec's provenance; None if it is missing or of another type."""
     value = spec.provenance.get(key)
     return value if type(value) is kind else None
 
@@ -221,7 +221,7 @@ def _spec_and_run(source: Path, run_path: Path | None) -> tuple[Spec, Path]:
 
 
 def _begun_spec(run: Path) -> Spec | None:
-    """What the retraining of a run trains, once it has written it. Raises: ArchitectureError: it is damaged."""
+    """The spec that the retraining of a run trains; None if there is none. Raises: ArchitectureError: it is damaged."""
     path = run / "retrain" / "spec.json"
     return find_spec(path) if path.exists() else None
 
@@ -245,7 +245,7 @@ def _resized(spec: Spec, options: RetrainOptions) -> Spec:
 
 
 def _has_widths_of_its_own(spec: Spec) -> bool:
-    """Whether widths are of an architecture's parts, as of stages, not one of the whole network."""
+    """Whether the parts of an architecture, such as stages, have their own widths, instead of one for the network."""
     return bool(widths(spec)) and not has_one_width(spec.network)
 
 
@@ -260,9 +260,9 @@ def _widened(spec: Spec, channels: int) -> Spec:
 
 
 def with_data(spec: Spec, dataset: str | None, *, say: Callable[[str], object]) -> tuple[Spec, Store]:
-    """The spec for a data set, its own where none is given, and the data set.
+    """The spec for a data set, by default its own, and the data set.
 
-    Raises: StoreError: it is not there, or the spec's own is not what the spec is for.
+    Raises: StoreError: the data set is missing, or the spec's own does not fit the spec.
     """
     store = load_store(dataset, space=spec.space) if dataset else load_store_of(spec)
     if dataset is None:
@@ -284,10 +284,10 @@ def suited_to(
     run: Path,
     say: Callable[[str], object],
 ) -> RetrainConfig:
-    """The configuration with mirroring decided as the store's pictures need it, see `decide_flip`, and checked.
+    """The configuration with mirroring decided for the store's pictures, see `decide_flip`, and checked.
 
-    Args: spec: made for the store. run: whose search, if it was of the same data set, has had its say.
-    Raises: ConfigError: networks of the spec's space have not what the training uses. AugmentationError: see
+    Args: spec: made for the store. run: its search, if on the same data set, is taken into account.
+    Raises: ConfigError: networks of the spec's space lack what the training uses. AugmentationError: see
     `check_images`.
     """
     without = _searched_without_flip(run, dataset=spec.task.dataset)
@@ -316,7 +316,7 @@ def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "b
 
 
 def _searched_without_flip(run: Path, *, dataset: str) -> bool:
-    """Whether there is a search in the run that mirrored no pictures of a data set."""
+    """Whether the run has a search on this data set that mirrored no pictures."""
     search = RunFolder(run / "search")
     config = read_toml(search.config_path) if search.begun else {}
     return config.get("dataset") == dataset and config.get("training", {}).get("augmentation", {}).get("flip") is False

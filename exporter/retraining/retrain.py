@@ -1,6 +1,6 @@
 """Training the fixed network of a spec from scratch, in a run folder.
 
-On train, choosing the epoch on valid: the last that is no worse than the best; test is scored once, at the end.
+The epoch is chosen on valid: the last one that is no worse than the best. Test is scored once, at the end.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def retrain(
     pace: Pace = Pace(),  # noqa: B008 - frozen, so one serves all
     graphs: Callable[[], Graphs] | None = None,
 ) -> dict[str, Any]:
-    """Train the spec's network, or the rest of it, in `folder`; returns the summary, which it also writes.
+    """Train the spec's network in `folder`, or resume its training; returns the summary, which is also written there.
 
-    Writes `spec.json` and `best.pt`, the weights of the epoch chosen, into the folder. All ranks of its world run
-    it together. graphs: makes what training passes are to be recorded in.
-    Raises: Stopped: `interrupt` was requested, or the pace's deadline is over; the checkpoint stands at the last step.
-    CheckpointError, DivergedError, StoreError; of a teacher, see `Teachers`.
+    Writes `spec.json` and `best.pt`, the weights of the chosen epoch, into the folder. All ranks of the folder's world
+    call it together. graphs: creates the `Graphs` that record training passes.
+    Raises: Stopped: `interrupt` was requested, or the pace's deadline has passed; the checkpoint is of the last step.
+    CheckpointError, DivergedError, StoreError; with a teacher, also as `Teachers`.
     """
     title = "retrain" if config.model == "spec" else f"train {config.model}"
     run = train(
@@ -115,10 +115,10 @@ def train(
     graphs: Callable[[], Graphs] | None = None,
     title: str,
 ) -> Retraining:
-    """All epochs of a retraining, or the rest of them, with the test split left alone; the best is in the folder.
+    """Train all epochs of a retraining, or the remaining ones, without using test; writes `best.pt` into the folder.
 
-    One that diverges in its first epoch, with nothing to lose, begins again with half the learning rate: what a cell of
-    text can take depends on the cell.
+    A training that diverges in its first epoch, before there is anything to lose, starts again with half the learning
+    rate: the largest stable rate of a cell for text depends on the cell.
     title: of the progress bar. Raises: as `retrain`.
     """
     world = folder.world
@@ -171,7 +171,7 @@ def train(
                 return run
             progress.start_over()
             folder.start_over()
-            del run, checkpointer  # with all that they hold on the device
+            del run, checkpointer  # frees their device memory
             run = begin()
             run.weights.rate_scale = scale
 
@@ -183,7 +183,7 @@ def _train_epochs(run: Retraining, *, folder: RunFolder, course: Course) -> None
         progress.show(epoch=f"{run.epoch + 1}/{config.num_epochs}")
         step_ms = course.take(run.train_epoch())
         record, kept = run.end_epoch()
-        if step_ms is not None:  # as where the run was resumed after the epoch's last step
+        if step_ms is not None:  # None if, for example, the run was resumed after the epoch's last step
             record["step_ms"] = step_ms
         record["threads"] = course.threads.count
         folder.append(record)
@@ -202,7 +202,7 @@ def _train_epochs(run: Retraining, *, folder: RunFolder, course: Course) -> None
 
 
 def check_up_to_date(run: Path) -> None:
-    """Raises: RunError: what the run has retrained is not the network that it is for."""
+    """Raises: RunError: the run has retrained another network than that of its spec.json."""
     if is_retraining_outdated(run):
         again = f"`enas retrain {shlex.quote(str(run))} --force`"
         raise RunError(
@@ -211,7 +211,7 @@ def check_up_to_date(run: Path) -> None:
 
 
 def open_teachers(config: RetrainConfig, store: Store, *, device: torch.device) -> Teachers | None:
-    """The teachers of a retraining, if it has any. Raises: as `Teachers`."""
+    """The teachers of a retraining, opened; None if it has none. Raises: as `Teachers`."""
     if not config.teacher.models:
         return None
     assert isinstance(store, ImageStore)

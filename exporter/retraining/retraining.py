@@ -1,6 +1,6 @@
-"""A retraining under way: its network, its average, the epoch that is kept.
+"""A retraining in progress: its network, the average of its weights, the epoch that is kept.
 
-Knows nothing of folders, checkpoints or progress, which `retrain.py` has.
+Knows nothing of folders, checkpoints or progress bars, which are in `retrain.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from searcher.training.learner import Network, Score, is_better, is_no_worse
 from searcher.training.task_kinds import Store, make_learner
 from searcher.training.weights_trainer import DivergedError, WeightsTrainer
 
-# Of training examples, from which the norms' statistics are taken at the end of an epoch.
+# Training examples from which the norms' statistics are estimated at the end of an epoch.
 _NUM_NORM_EXAMPLES = 512
 
 _EARLIER_NAMES = {
@@ -41,7 +41,7 @@ _EARLIER_NAMES = {
 
 
 class Retraining:
-    """A retraining under way. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
+    """A retraining in progress. All that changes is declared in `__init__`, saved in `state` and restored in `load`."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class Retraining:
         graphs: Graphs | None = None,
         teachers: Teachers | None = None,
     ) -> None:
-        """graphs: what the network's training passes are to be recorded in. teachers: the configuration's, open."""
+        """graphs: records the network's training passes. teachers: the configuration's teachers, opened."""
         self.config = config
         self.world = world
         self.teachers = teachers
         self._device = device
-        # Of the search's own seed, so that retraining does not replay the search's order and crops.
+        # A stream of its own: with the search's seed, retraining must not replay the search's order and crops.
         seed = stream_seed(config.seed, "retrain")
         self.learner = make_learner(
             spec.task,
@@ -78,7 +78,7 @@ class Retraining:
         self.epoch = 0
         self.step = 0
         self.network = make_network(spec, config, seed=seed, **self.learner.network_options).to(device)
-        # Of the network itself, not of what its averages are copied from.
+        # A wrapper: averages and checkpoints are copies of `network` itself.
         self.replica = world.replicate(self.network if graphs is None else GraphedNetwork(self.network, graphs))
         self.average: WeightAverage | None = None
         if config.average_share > 0:
@@ -97,12 +97,12 @@ class Retraining:
         self.overfitting = Overfitting()
         self.best: Score | None = None  # of all epochs
         self.best_epoch = 0
-        self.kept: Score | None = None  # of the epoch that is kept: the last that is no worse than the best
+        self.kept: Score | None = None  # of the epoch that is kept: the last one that is no worse than the best
         self.kept_epoch = 0
-        self.kept_form = ""  # which of the candidates
+        self.kept_form = ""  # a name in `candidates`
 
     def state(self) -> dict[str, Any]:
-        """Raises: DivergedError: the loss is no longer finite, and the state not worth keeping."""
+        """Raises: DivergedError: the loss is no longer finite, so the state is not worth keeping."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -140,19 +140,19 @@ class Retraining:
 
     @property
     def candidates(self) -> dict[str, nn.Module]:
-        """What the end of an epoch chooses from, by name; on valid without a difference, the first of them."""
+        """The networks that the end of an epoch chooses from, by name; the first wins a tie on valid."""
         average = {"average": self.average.network} if self.average else {}
         return {**average, "weights": self.network}
 
     def train_epoch(self) -> Iterator[None]:
-        """The rest of the current epoch, yielding after each step."""
+        """Trains the rest of the current epoch; yields after each step."""
 
         def network_of(_: int) -> Network:
             return self.replica
 
         for done in self.weights.epoch(network_of, epoch=self.epoch, start_step=self.step):
             self.step = done
-            # Trainings that diverge mostly do so at once; a CPU finds out at no cost.
+            # Most trainings that diverge do so at once; on a CPU this check costs nothing.
             if self.epoch == 0 and self._device.type == "cpu" and self.world.size == 1:
                 self.weights.totals.check()
             if self.average:
@@ -161,10 +161,12 @@ class Retraining:
         self.weights.totals.check()
 
     def end_epoch(self) -> tuple[dict[str, Any], nn.Module | None]:
-        """The epoch's record, and the network to keep unless an earlier one was better; then the next epoch begins.
+        """Ends the epoch: returns its record, and the network to keep, None if an earlier epoch was better.
 
-        Where valid is trained on there is nothing to choose on, and the last epoch is kept, averaged if there is one.
-        Raises: DivergedError: the loss is no longer finite; on valid, in the first epoch, which leaves nothing to keep.
+        If valid is trained on, there is no split to choose on: each epoch replaces the one before, in the form of the
+        average if there is one.
+        Raises: DivergedError: the training loss is not finite, or, in the first epoch, the loss on valid, which leaves
+        nothing to keep.
         """
         record: dict[str, Any] = {"epoch": self.epoch + 1, **self.weights.record()}
         candidates = self.candidates
@@ -192,7 +194,7 @@ class Retraining:
         return record, candidates[kept] if is_kept else None
 
     def chosen_by(self, score: Score) -> dict[str, float]:
-        """A score's figure of valid by which epochs are chosen, by name, where that is not the metric."""
+        """The criterion that chooses epochs on valid, name to value, if it is not the metric; otherwise empty."""
         if self.learner.criterion == self.learner.metric or score.balanced is None:
             return {}
         return {f"valid_{self.learner.criterion}": score.balanced}
@@ -206,7 +208,7 @@ class Retraining:
             estimate_norms(network, self.learner, batches, world=self.world)
 
     def _best_of(self, scores: Mapping[str, Score]) -> tuple[str, Score]:
-        """The first of the best."""
+        """Name and score of the best network, the first of them if several are equal."""
         best, *others = scores
         for name in others:
             if is_better(self.learner.criterion, scores[name], scores[best]):
@@ -215,12 +217,12 @@ class Retraining:
 
 
 def _with_present_names(state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's state; earlier ones call the best score the highest, and the one that is kept the best."""
+    """A checkpoint's state in present names: earlier checkpoints call the best score highest and the kept one best."""
     return {_EARLIER_NAMES.get(name, name): state[name] for name in state} if "highest" in state else state
 
 
 def make_network(spec: Spec, config: RetrainConfig, *, seed: int, **options: Any) -> nn.Module:
-    """What a retraining trains, with its first weights. options: the learner's."""
+    """The network that a retraining trains, with initial weights. options: the learner's `network_options`."""
     if config.model == "lstm":
         return build_lstm(spec, seed=seed, dropout=options["dropout"], weight_range=options["weight_range"])
     return build_network(spec, seed=seed, **options)

@@ -32,31 +32,31 @@ _BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Who teaches beside the labels, and how much that counts. Without models nobody does."""
+    """The models that teach besides the labels, and their weight in the loss. Without models there is no teacher."""
 
     models: tuple[str, ...] = ()
-    """ONNX files, or runs with a `model.onnx`; the answers of several are averaged as probabilities."""
+    """ONNX files, or runs with a `model.onnx`; the outputs of several models are averaged as probabilities."""
     sha256: tuple[str, ...] = ()
-    """Of each model's file, so that a run does not go on with another teacher."""
+    """Digest of each model's file, so that a run does not resume with another teacher."""
     temperature: float = 4.0
-    """Of both softmaxes: the higher, the more the wrong answers tell. Hinton et al. 2015: 1 to 20."""
+    """Temperature of both softmaxes: the higher, the more the wrong classes count. Hinton et al. 2015: 1 to 20."""
     weight: float = 0.9
-    """Of the teacher in the loss, in (0, 1]; the labels have the rest. Beyer et al. 2022: 1."""
+    """Share of the teacher in the loss, in (0, 1]; the labels have the rest. Beyer et al. 2022: 1."""
     layout: Layout = "auto"
-    """Of the axes of pictures; auto reads it from the place of the 1 or 3 channels. Like `size`, `mean` and `std`, for
-    all models whose files leave it open."""
+    """Order of the axes of pictures; auto infers it from the position of the 1 or 3 channels. Like `size`, `mean` and
+    `std`, it applies to all models whose files leave it open."""
     size: int = 0
     """Side of pictures in pixels where the file leaves it open; 0 for the data set's own."""
     mean: tuple[float, ...] = ()
-    """Of pixels from 0 to 1, one for each channel or for all, for models that take floats. Models that take uint8, as
-    ours do, have it in the graph."""
+    """Mean of pixels in [0, 1], one value for each channel or for all, for models that take floats. Models that take
+    uint8, like ours, have it in the graph."""
     std: tuple[float, ...] = ()
-    """As mean."""
+    """Standard deviation, like `mean`."""
     provider: Literal["auto", "cpu"] = "auto"
-    """auto runs them where the network is trained."""
+    """auto runs the models on the device that trains the network."""
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.temperature <= 1_000:  # beyond, answers overflow or all look alike
+        if not 0.01 <= self.temperature <= 1_000:  # beyond, outputs overflow or all look alike
             raise ConfigError(f"temperature is {self.temperature}; expected 0.01 to 1000")
         if not 0 < self.weight <= 1:
             raise ConfigError(f"weight is {self.weight}; expected above 0 and up to 1")
@@ -69,16 +69,16 @@ class TeacherConfig:
 
     @property
     def stated(self) -> StatedInput:
-        """What is said of the models' input."""
+        """The user's description of the models' input."""
         return StatedInput(self.layout, self.size, self.mean, self.std)
 
     @property
     def of_any_file(self) -> TeacherConfig:
-        """The same for a run that has not begun: its models are those that the files hold then."""
+        """The configuration without digests, for a run that has not begun: it uses the files as they are then."""
         return replace(self, sha256=())
 
     def begun_in(self, config_file: Path) -> TeacherConfig | None:
-        """The same with its models as a training that has begun records them; None if those are other files."""
+        """The configuration with the models as a training that has begun records them; None if it uses other files."""
         found = read_toml(config_file).get("teacher", {})
         models, sha256 = tuple(found.get("models", ())), tuple(found.get("sha256", ()))
         if tuple(map(os.path.abspath, models)) == tuple(map(os.path.abspath, self.models)):
@@ -88,12 +88,12 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class Examined:
-    """What a model showed before it teaches."""
+    """The result of examining a model before it teaches."""
 
     file: str
     sha256: str
     accuracy: float
-    """In [0, 1], of `count` images of valid."""
+    """In [0, 1], on `count` images of valid."""
     count: int
     runs_on: str
 
@@ -102,14 +102,14 @@ class Examined:
 
 
 class Teachers:
-    """Models that teach, open and examined."""
+    """The opened and examined models of a teacher."""
 
     def __init__(self, config: TeacherConfig, *, store: ImageStore, device: torch.device) -> None:
         """device: where the network is trained.
 
         Raises: ArtifactError, ProviderError, TeacherError: see `TeacherModel.open`; or a model is not the one that the
-        run was begun with, or is of a run that has retrained its network since; or it cannot teach: its answers are not
-        finite, or are no better than chance, or are those of classes in another order.
+        run began with, or belongs to a run that has retrained its network since; or it cannot teach: its outputs are
+        not finite, are no better than chance, or are for classes in another order.
         """
         self._config = config
         self._mean, self._std = (
@@ -120,7 +120,7 @@ class Teachers:
         valid = ImageBatches.load(store, "valid", device=device)
         numbers = numpy_generator(0, "teacher").permutation(valid.num_images)[:_NUM_EXAMINED]
         self.distillation = Distillation(self, temperature=config.temperature, weight=config.weight)
-        """What a learner makes of them."""
+        """The distillation from these models, for the learner."""
         self._models: list[TeacherModel] = []
         self.examined: list[Examined] = []
         for path in config.models:
@@ -153,25 +153,25 @@ class Teachers:
 
     @property
     def config(self) -> TeacherConfig:
-        """With whole paths, as other processes find the models, and with their digests."""
+        """The configuration with absolute paths, so that other processes find the models, and with their digests."""
         models = tuple(str(Path(path).absolute()) for path in self._config.models)
         return replace(self._config, models=models, sha256=tuple(one.sha256 for one in self.examined))
 
     def summary(self) -> list[dict[str, Any]]:
-        """For a run's records."""
+        """The examined models, as a run's summary records them."""
         return [
             {"file": one.file, "sha256": one.sha256, "valid_accuracy": one.accuracy, "valid_count": one.count}
             for one in self.examined
         ]
 
     def _pixels(self, images: Tensor) -> Tensor:
-        """Normalised images back to pixels from 0 to 1; what random erasing put there may lie outside."""
+        """Converts normalised images back to pixels in [0, 1]; pixels that random erasing has set may lie outside."""
         return images * self._std + self._mean
 
     def _examine(
         self, model: TeacherModel, valid: ImageBatches, numbers: np.ndarray, *, classes: Sequence[str]
     ) -> tuple[TeacherModel, np.ndarray]:
-        """The model with all that its answers tell of it, and its confusion [K, K], row the label."""
+        """Returns the model, see `TeacherModel.with_output_of`, and its confusion matrix [K, K]; a row is a label."""
         num_classes = len(classes)
         confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
         for start in range(0, len(numbers), _BATCH_SIZE):
@@ -185,18 +185,19 @@ class Teachers:
 
 
 def _check_is_exported(path: Path) -> None:
-    """Raises: TeacherError: a run whose model is not of what it has retrained."""
+    """Raises: TeacherError: the path is a run whose model is not that of its present retraining."""
     if path.is_dir() and (is_retraining_outdated(path) or is_model_current(path) is False):
         export = f"`enas export {shlex.quote(str(path))}`"
         raise TeacherError(f"{path}: its model is not of its present retraining; export it first: {export}")
 
 
 def check_confusion(model: TeacherModel, confusion: np.ndarray, *, classes: Sequence[str]) -> None:
-    """Raises: TeacherError: the model does no better than chance, or better with two of its classes exchanged."""
+    """Raises: TeacherError: the model is no better than chance, or it names no classes and would be better with two of
+    them exchanged."""
     path, right = model.artifact.path, np.diag(confusion)
     if model.columns is None:
-        gain = confusion + confusion.T - right - right[:, None]  # of exchanging two
-        # Answers that cannot tell two classes apart are right or wrong by chance.
+        gain = confusion + confusion.T - right - right[:, None]  # images gained by exchanging two classes
+        # Less two standard deviations: a model that cannot tell two classes apart gains or loses by chance.
         gain = gain - 2 * np.sqrt(confusion + confusion.T + right + right[:, None])
         one, other = np.unravel_index(gain.argmax(), gain.shape)
         if gain[one, other] > 0:
@@ -209,7 +210,7 @@ def check_confusion(model: TeacherModel, confusion: np.ndarray, *, classes: Sequ
     recalls = right[counts > 0] / counts[counts > 0]
     chance = 1 / len(classes)
     error = math.sqrt((chance * (1 - chance) / counts[counts > 0]).sum()) / len(recalls)
-    # Few images leave much to chance: then a teacher need only be better by a tenth of what it can be.
+    # With few images the error is large: then a tenth of the range above chance is enough.
     if recalls.mean() <= chance + min(3 * error, 0.1 * (1 - chance)):
         raise TeacherError(
             f"{path}: its balanced accuracy on {counts.sum():,} images of valid is {recalls.mean():.2%}, no better "

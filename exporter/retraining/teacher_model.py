@@ -1,8 +1,7 @@
-"""An ONNX classifier of any origin that teaches: pictures of our data set in, logits in our order of classes out.
+"""An ONNX classifier of any origin as a teacher: pictures of our data set in, logits in our order of classes out.
 
-What it takes is read from the file's graph, and from settings where the graph leaves it open; its classes from the
-file's metadata.
-Whether it is a good teacher is for `teacher.py` to find out.
+Its input is read from the file's graph, and from settings where the graph leaves it open; its classes from the file's
+metadata. `teacher.py` examines whether it is a good teacher.
 """
 
 # B batch, C channels, H height, W width, K classes
@@ -32,7 +31,7 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(float16)": np.float16,
 }
 _LUMINANCE = (0.299, 0.587, 0.114)
-"""ITU-R BT.601, as Pillow makes colour grey."""
+"""ITU-R BT.601, with which Pillow converts colour to grey."""
 _LEAST_PROBABILITY = 1e-7
 
 
@@ -42,7 +41,7 @@ class TeacherError(ValueError):
 
 @dataclass(frozen=True)
 class StatedInput:
-    """What a user says of the input of models whose files leave it open; the fields of `TeacherConfig`."""
+    """The user's description of the input of models whose files leave it open; see the fields of `TeacherConfig`."""
 
     layout: Layout = "auto"
     size: int = 0
@@ -52,7 +51,7 @@ class StatedInput:
 
 @dataclass(frozen=True)
 class View:
-    """How a model of whole numbers or floats wants its pictures."""
+    """The form in which a model takes pictures, integers or floats."""
 
     dtype: type[np.generic]
     layout: Literal["nchw", "nhwc"]
@@ -60,11 +59,11 @@ class View:
     width: int
     channels: int
     mean: tuple[float, ...]
-    """Of pixels from 0 to 1; empty for uint8, which has its normalisation in the graph."""
+    """Mean of pixels in [0, 1]; empty for uint8, whose normalisation is in the graph."""
     std: tuple[float, ...]
 
     def of(self, pixels: Tensor) -> np.ndarray:
-        """Pictures from 0 to 1, [B, C, H, W], in this form."""
+        """Converts pictures [B, C, H, W] with pixels in [0, 1] to this form."""
         pixels = pixels.float()
         if pixels.shape[1] != self.channels:
             luminance = pixels.new_tensor(_LUMINANCE).view(1, 3, 1, 1)
@@ -83,15 +82,15 @@ class View:
 
 @dataclass(frozen=True)
 class TeacherModel:
-    """A classifier, open. Called with pictures from 0 to 1, [B, C, H, W], it gives logits float32 [B, K]."""
+    """An opened classifier. Called with pictures [B, C, H, W], pixels in [0, 1], it returns logits float32 [B, K]."""
 
     artifact: Artifact
     view: View
     output: str
     columns: np.ndarray | None
-    """Where our classes stand in its answers, [K]; None where the file names none."""
+    """Column of each of our classes in its output, [K]; None if the file names no classes."""
     gives_probabilities: bool = False
-    """Whether its output is one softmax has been applied to, so that its logarithm is to be taken."""
+    """Whether softmax has been applied to its output, so that the logarithm must be taken."""
 
     @classmethod
     def open(
@@ -106,8 +105,8 @@ class TeacherModel:
     ) -> TeacherModel:
         """Args: classes, image_shape: of the data set, H, W, C.
 
-        Raises: ArtifactError: not a whole ONNX file. ProviderError: CUDA cannot be had. TeacherError: it takes no
-        pictures, or its classes are not the data set's, or what it takes is not known.
+        Raises: ArtifactError: not a complete ONNX file. ProviderError: CUDA is not available. TeacherError: its input
+        is not pictures or not fully known, or its classes are not the data set's.
         """
         file = read_model(Path(path))
         # Idle threads that spin would take the cores from torch, which computes while this does not.
@@ -121,7 +120,7 @@ class TeacherModel:
         return cls(artifact, view, output, columns)
 
     def with_output_of(self, answers: np.ndarray, *, num_classes: int) -> TeacherModel:
-        """The same, with what its first answers tell of its output. Raises: TeacherError: another number of classes."""
+        """The model with `gives_probabilities` set from its first outputs. Raises: TeacherError: not [B, K]."""
         if answers.ndim != 2 or answers.shape[1] != num_classes:
             raise TeacherError(
                 f"{self.artifact.path}: its answers are {list(answers.shape)}, expected [batch, {num_classes}]"
@@ -130,7 +129,7 @@ class TeacherModel:
         return replace(self, gives_probabilities=bool((answers >= 0).all() and np.allclose(sums, 1, atol=1e-2)))
 
     def raw(self, pixels: Tensor) -> np.ndarray:
-        """Its output, as it is, to pictures from 0 to 1, [B, C, H, W]."""
+        """Its unprocessed output for pictures [B, C, H, W] with pixels in [0, 1]."""
         ort, pictures = self.artifact.session.ort, self.view.of(pixels)
         (taken,) = ort.get_inputs()
         batch = taken.shape[0] if isinstance(taken.shape[0], int) else len(pictures)
@@ -191,7 +190,7 @@ def _view(artifact: Artifact, stated: StatedInput, *, image_shape: tuple[int, in
 
 
 def _output(artifact: Artifact) -> str:
-    """The logits, or else the first output that can be some."""
+    """The name of the output `logits`, or else of the first that can be logits."""
     outputs: list[str] = [
         one.name for one in artifact.session.ort.get_outputs() if len(one.shape) == 2 and "float" in one.type
     ]
@@ -201,7 +200,7 @@ def _output(artifact: Artifact) -> str:
 
 
 def _columns(artifact: Artifact, classes: Sequence[str]) -> np.ndarray | None:
-    """Where the classes stand among the model's, by name. Raises: TeacherError: it has others."""
+    """The position of each class among the model's; None if it names none. Raises: TeacherError: it has others."""
     theirs = _names(artifact)
     if theirs is None:
         return None

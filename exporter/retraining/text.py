@@ -1,4 +1,4 @@
-"""What is told of a retraining: what a network is for, an epoch's line, the result."""
+"""Texts about a retraining for the user: its task, the line of an epoch, the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from searcher.training.learner import BALANCED, more_is_better
 
 
 def task_text(task: Task) -> str:
-    """What a network is for, in a few words."""
+    """A task in a few words."""
     if isinstance(task, ImageClassification):
         names = ", ".join(task.classes[:3]) + (", …" if len(task.classes) > 3 else "")
         return f"images of {shape_text(task.input_shape)} in {len(task.classes)} classes ({names})"
@@ -22,7 +22,7 @@ def task_text(task: Task) -> str:
 
 
 def result_text(summary: Mapping[str, Any]) -> str:
-    """What came out of a retraining, from its summary."""
+    """The result of a retraining, from its summary."""
     kind = "perplexity" if "test_perplexity" in summary else "accuracy"
     of = f"of {summary['test_count']:,} images" if kind == "accuracy" else f"over {summary['test_count']:,} tokens"
     balanced = summary.get("test_balanced_accuracy")
@@ -37,7 +37,7 @@ def result_text(summary: Mapping[str, Any]) -> str:
 
 
 def score_text(metric: str, value: float | None) -> str:
-    """`90.65%` or `123.40`; records have None for what is infinite."""
+    """A score as `90.65%` or `123.40`; records contain None for an infinite one."""
     if value is None or math.isinf(value):
         return "infinite"
     if more_is_better(metric):
@@ -46,7 +46,7 @@ def score_text(metric: str, value: float | None) -> str:
 
 
 def epoch_text(record: Mapping[str, Any], config: RetrainConfig, metric: str) -> str:
-    """An epoch, from its record."""
+    """The progress line of an epoch, from its record."""
     figures = "".join(
         f", {split} {metric} {score_text(metric, record[key])}"
         for split in ("train", "valid")

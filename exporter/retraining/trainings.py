@@ -1,4 +1,4 @@
-"""Several retrainings, each a job in a run folder of its own: what ranking and comparisons hand to `run_jobs`."""
+"""Retrainings as jobs for `run_jobs`, each in its own run folder, as rankings and comparisons need them."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from searcher.running.run_folder import Opening, RunError, RunFolder
 from searcher.training.task_kinds import Store, load_store
 from searcher.training.weights_trainer import DivergedError
 
-# A job that a cluster has started again may find the one before it writing its last checkpoint.
+# A job restarted by a cluster may find its predecessor still writing its last checkpoint.
 _WAIT_FOR_LOCK_S = 30.0
-# Of the workers of a run that was killed: until they notice and let go, which a disk that is busy may delay by seconds.
+# The workers of a killed run hold the lock until they notice, which a busy disk may delay by seconds.
 _WAIT_FOR_ORPHANS_S = 15.0
 
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, how and where."""
+    """A retraining: the network, how and where it is trained."""
 
     spec: Spec
     config: RetrainConfig
     path: Path
-    """Of the run folder."""
+    """The run folder."""
     dataset: str
     """A data set's name or path, as every process finds it."""
 
     @contextmanager
     def opened(self) -> Iterator[tuple[RunFolder, Store]]:
-        """The run folder to go on in, and the data; meanwhile torch computes with the configuration's threads.
+        """Opens the run folder, to resume in, and the data; inside, torch computes with the configuration's threads.
 
-        Raises: StoreError: the data are not those that the training was begun with. RunError: see `RunFolder.open`.
+        Raises: StoreError: the data have changed since the training began. RunError: see `RunFolder.open`.
         """
         opened = RunFolder.open(self.path, self.config, Opening(resume=True), wait_s=_WAIT_FOR_LOCK_S)
         with closing(opened) as folder, torch_threads(self.config.threads):
@@ -65,7 +65,7 @@ def begin_training(
     store: Store,
     opening: Opening,
 ) -> Job:
-    """The job that trains a spec in a run folder, begun or found.
+    """Returns the job that trains a spec in a run folder, which is created or resumed.
 
     Args: config: its digests are filled in. store: the data set of the spec's task.
     Raises: RunError: see `RunFolder.open`.
@@ -73,7 +73,7 @@ def begin_training(
     config = replace(config, spec_sha256=spec_digest(spec), dataset_sha256=store.digest)
     path = path.absolute()
     with closing(RunFolder.open(path, config, opening, wait_s=_WAIT_FOR_ORPHANS_S)):
-        # At once: a run without a search has it nowhere else, and `force` has removed it.
+        # Written at once: a run without a search has no other copy, and `force` has removed this one.
         write_spec(path / "spec.json", spec)
     dataset = spec.task.dataset
     # A path may be relative to a folder that the workers of a cluster do not run in.
@@ -83,7 +83,7 @@ def begin_training(
 
 
 def retrain_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """`retrain`, or what is left of it: the summary. Raises: as `retrain` and `Training.opened`."""
+    """Job: `retrain`, or the rest of it; returns the summary. Raises: as `retrain` and `Training.opened`."""
     with training.opened() as (folder, store):
         if folder.finished:
             return folder.summary()
@@ -99,7 +99,7 @@ def retrain_job(training: Training, *, device: torch.device, interrupt: Interrup
 
 
 def validate_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
-    """A job: a summary with the score of the epoch chosen on valid, see `score_job`."""
+    """Job: trains; the summary has the score of the epoch chosen on valid, see `score_job`."""
     return score_job(training, _best_score, device=device, interrupt=interrupt, pace=pace)
 
 
@@ -111,12 +111,12 @@ def score_job(
     interrupt: Interrupt,
     pace: Pace,
 ) -> dict[str, Any]:
-    """Train, or go on, and leave test alone.
+    """Train, or resume, without using test.
 
-    Args: score_of: of a training that is done.
-    Returns: the summary: `valid_score`, None if it is not finite; and of the last epoch `train_loss`, in nats, and
-    `train_accuracy`, None of texts.
-    Raises: as `train` and `Training.opened`; not DivergedError.
+    Args: score_of: computes the score of a finished training.
+    Returns: the summary: `valid_score`, None if it is not finite; and from the last epoch `train_loss`, in nats, and
+    `train_accuracy`, None for text. All are None if the training diverged.
+    Raises: as `train` and `Training.opened`, except DivergedError.
     """
     with training.opened() as (folder, store):
         if not folder.finished:
@@ -142,7 +142,7 @@ def score_job(
 
 
 def _last_record(folder: Path) -> dict[str, Any]:
-    """Of the last epoch. Raises: RunError: the metrics have been lost since a checkpoint."""
+    """The metrics of the last epoch. Raises: RunError: the metrics have been lost since a checkpoint."""
     records = read_metrics(folder / "metrics.jsonl")
     if not records:
         raise RunError(f"{folder}: its metrics are gone; remove that folder, and go on with --resume")

@@ -1,4 +1,4 @@
-"""The found network judged: beside random ones and known ones that are as fast."""
+"""The comparison of the found network with random ones and known ones of the same latency."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from searcher.report import html, values
 from searcher.report.run_files import read_object
 from searcher.report.sections.elements import table_of
 
-# Of which one is half a point and more, which is what networks as fast as each other differ by.
+# With fewer, one image is more than half a point, by which networks of the same latency typically differ.
 _FEW_IMAGES = 200
 # Drawn in this order: the found one lies on top.
 _GROUPS = {"random": "random", "reference": "references", "found": "found"}
 
 
 def comparison_section(run: Path) -> Iterator[str]:
-    """What training the found network and its rivals alike came to, where that was done for this run's network.
+    """The result of training the found network and its rivals alike; nothing if it is not about the run's network.
 
     Raises: DocumentError: `comparison.json` is damaged.
     """
@@ -36,7 +36,7 @@ def comparison_section(run: Path) -> Iterator[str]:
 
 
 def caveats(document: Mapping[str, Any]) -> Iterator[str]:
-    """What a comparison's test split and seeds leave open."""
+    """What cannot be concluded from a comparison's test split and seeds."""
     count = document["test_count"]
     if count < _FEW_IMAGES:
         yield (
@@ -48,7 +48,7 @@ def caveats(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _digest(run: Path) -> str | None:
-    """Of the run's network at the size at which it was retrained, or else at its own."""
+    """Digest of the run's network at its retrained size, or, if it is not retrained, at its own."""
     paths = [run / "spec.json"] if is_retraining_outdated(run) else [run / "retrain" / "spec.json", run / "spec.json"]
     return next((spec_digest(find_spec(path)) for path in paths if path.exists()), None)
 

@@ -1,4 +1,4 @@
-"""What the exported model does: whether it agrees with torch, and how fast it is."""
+"""The exported model: whether it agrees with torch, its other forms, and its speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from searcher.report.sections.elements import quoted, scalars, table_of
 
 
 def verification_section(run: Path) -> Iterator[str]:
-    """What was compared with torch, and how it went."""
+    """The comparisons with torch and their results."""
     failed = read_object(run / "verification-failed.json")
     document = read_object(run / "verification.json")
     if not failed and not document:
@@ -39,7 +39,7 @@ def _verification_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def variants_section(run: Path) -> Iterator[str]:
-    """The other forms of the run's model that were tried, and why each was kept or not; nothing where none was."""
+    """The other forms of the run's model that were tried, and why each was kept or not; nothing if none was."""
     trials = read_object(run / "variants.json").get("trials", []) if are_variants_current(run) else []
     if rows := [_trial_row(trial) for trial in trials if isinstance(trial, Mapping)]:
         yield html.section("Other forms", [table_of(rows)])
@@ -60,7 +60,7 @@ def _trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def benchmark_section(run: Path) -> Iterator[str]:
-    """What was measured of the model's speed."""
+    """The measured speed of the model."""
     document = read_object(run / "benchmark.json")
     if not document:
         yield html.missing("The model's speed has not been measured yet", f"enas benchmark {quoted(run)}")
@@ -88,13 +88,13 @@ def benchmark_section(run: Path) -> Iterator[str]:
 
 
 def _is_of_another_model(benchmark: Mapping[str, Any], model: Path) -> bool:
-    """Whether a benchmark states files, and the model, which is there, is not among them."""
+    """Whether the model exists, but is not among the files that the benchmark records; False if it records none."""
     measured = {one.get("sha256") for one in benchmark.get("models", []) if isinstance(one, Mapping)} - {None}
     return bool(measured) and model.exists() and sha256_of(model) not in measured
 
 
 def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of the command's own table; what a point does not state stays empty."""
+    """The columns of the command's own table; values missing from a point stay empty."""
     median = point.get("median_ms")
     interval = table_in(median, "interval") if isinstance(median, Mapping) else {}
     percentiles = table_in(point, "percentiles_ms")
@@ -113,5 +113,5 @@ def _benchmark_row(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(entry: object) -> object:
-    """An estimate is written as a table with its value and its interval, or plainly."""
+    """The value of an estimate, which is written as a plain number or as a table with value and interval."""
     return entry.get("value") if isinstance(entry, Mapping) else entry

@@ -12,13 +12,13 @@ from searcher.report.sections.elements import line_charts, progress, quoted, tab
 
 
 def retraining_section(run: Path, retrain: Stage, peer: Stage, figures: Figures) -> Iterator[str]:
-    """Its result and its course; or how to begin it."""
+    """The retraining's result and curves, or the command that begins it."""
     command = f"enas retrain {quoted(run)}"
     if not retrain.begun:
         yield html.missing("The network has not been trained from scratch yet", command)
         return
     result, metric = retrain.summary, figures.metric
-    chosen_by = result.get("valid_balanced_accuracy")  # where classes are balanced
+    chosen_by = result.get("valid_balanced_accuracy")  # only if it chooses the epoch
     yield html.facts(
         [
             (f"test {metric}", figures.written(result.get(f"test_{metric}"), digits=2)),
@@ -58,7 +58,7 @@ def retraining_section(run: Path, retrain: Stage, peer: Stage, figures: Figures)
 
 
 def _peer(retrain: Stage, peer: Stage, figures: Figures, *, command: str) -> Iterator[str]:
-    """The cell beside the LSTM."""
+    """The table that compares the cell with the LSTM."""
     if not peer.summary:
         yield html.missing("The LSTM to compare with is not trained to its end", f"{command} --resume")
         return
