@@ -13,12 +13,34 @@ def usable_cores(*, root: Path = Path("/")) -> int:
 
     Args: root: where `/proc` and `/sys` are.
     """
-    return max(1, min([len(allowed_cores()), *map(math.ceil, _cpu_quotas(root))]))
+    return max(1, min([len(allowed_cores()), *(math.ceil(quota) for quota, _ in _cpu_quotas(root))]))
 
 
 def allowed_cores() -> set[int]:
     """Returns the numbers of the cores that this process may run on; a quota may leave it less CPU time than those."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def group_cpu_seconds(*, root: Path = Path("/")) -> float | None:
+    """Returns the CPU time that the control group with the smallest quota around this process has used; None without.
+
+    Source: the Linux kernel's `cgroup-v2` ("cpu.stat") and `cgroup-v1/cpuacct` ("cpuacct.usage").
+    """
+    quotas = list(_cpu_quotas(root))
+    if not quotas:
+        return None
+    _, group = min(quotas)
+    try:
+        if (group / "cpu.max").exists():
+            (used_us,) = (
+                line.split()[1]
+                for line in (group / "cpu.stat").read_text().splitlines()
+                if line.startswith("usage_usec")
+            )
+            return int(used_us) / 1e6
+        return int((group / "cpuacct.usage").read_text()) / 1e9
+    except (OSError, ValueError):
+        return None
 
 
 def usable_memory(*, root: Path = Path("/")) -> int | None:
@@ -33,8 +55,8 @@ def usable_memory(*, root: Path = Path("/")) -> int | None:
     return min([*installed, *_memory_limits(root)], default=None)
 
 
-def _cpu_quotas(root: Path) -> Iterator[float]:
-    """Yields the CPU quota of each control group around this process, in cores; skips groups without a limit.
+def _cpu_quotas(root: Path) -> Iterator[tuple[float, Path]]:
+    """Yields the CPU quota, in cores, and the folder of each control group around this process that has a limit.
 
     Source: the Linux kernel's `cgroup-v2` ("cpu.max") and `sched-bwc` ("cpu.cfs_quota_us").
     """
@@ -46,7 +68,7 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
                 quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
             # "max" in version 2, -1 in version 1: no limit.
             if quota != "max" and int(quota) > 0:
-                yield int(quota) / int(period)
+                yield int(quota) / int(period), folder
         except (OSError, ValueError):
             continue
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from foundation.allowance import allowed_cores, usable_cores, usable_memory
+from foundation.allowance import allowed_cores, group_cpu_seconds, usable_cores, usable_memory
 
 # A run is noisy if other processes, or the hypervisor, took more than this share of the cores it may run on.
 _NOISY_OTHERS = 0.05
@@ -72,6 +72,8 @@ class Reading:
     involuntary_switches: int | None
     load_average: float | None
     """Over the last minute."""
+    group_cpu_s: float | None = None
+    """CPU time of all processes that share this one's quota; None without a quota."""
 
     @classmethod
     def take(cls, *, root: Path = Path("/")) -> Reading:
@@ -80,7 +82,8 @@ class Reading:
         allowed = allowed_cores()
         busy, stolen = _cpu_seconds(allowed, root)
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        return cls(time.monotonic(), own.user + own.system, len(allowed), busy, stolen, _involuntary_switches(), load)
+        switches, group = _involuntary_switches(), group_cpu_seconds(root=root)
+        return cls(time.monotonic(), own.user + own.system, len(allowed), busy, stolen, switches, load, group)
 
 
 @dataclass(frozen=True)
@@ -94,20 +97,24 @@ class Activity:
     involuntary_switches: int | None
     load_average_before: float | None
     load_average_after: float | None
+    others_in_group: float = 0.0
+    """Cores that other processes took of the quota that this one shares with them; 0 without a quota."""
 
     @classmethod
     def between(cls, before: Reading, after: Reading) -> Activity:
-        seconds = after.time_s - before.time_s
-        capacity_s = max(seconds, 1e-9) * after.cores
+        seconds = max(after.time_s - before.time_s, 1e-9)
+        capacity_s, own_s = seconds * after.cores, after.own_cpu_s - before.own_cpu_s
         others = steal = switches = None
+        in_group = 0.0
         if before.busy_cpu_s is not None and after.busy_cpu_s is not None:
-            busy = after.busy_cpu_s - before.busy_cpu_s
-            others = max(0.0, busy - (after.own_cpu_s - before.own_cpu_s)) / capacity_s
+            others = max(0.0, after.busy_cpu_s - before.busy_cpu_s - own_s) / capacity_s
+        if before.group_cpu_s is not None and after.group_cpu_s is not None:
+            in_group = max(0.0, after.group_cpu_s - before.group_cpu_s - own_s) / seconds
         if before.stolen_cpu_s is not None and after.stolen_cpu_s is not None:
             steal = (after.stolen_cpu_s - before.stolen_cpu_s) / capacity_s
         if before.involuntary_switches is not None and after.involuntary_switches is not None:
             switches = after.involuntary_switches - before.involuntary_switches
-        return cls(seconds, others, steal, switches, before.load_average, after.load_average)
+        return cls(seconds, others, steal, switches, before.load_average, after.load_average, in_group)
 
     @property
     def is_shared(self) -> bool:
@@ -166,6 +173,11 @@ def _cpu_model(root: Path) -> str:
         kinds = (f"{key} {'/'.join(dict.fromkeys(values.get(f'CPU {key}', [])))}" for key in keys)
         return " ".join([platform.machine(), *kinds])
     return _macos_cpu_model() or platform.processor() or platform.machine()
+
+
+def is_this_cpu(recorded: str) -> bool:
+    """Whether a recorded `Machine.cpu` can be of this machine; earlier versions recorded no model on ARM and macOS."""
+    return recorded in (_cpu_model(Path("/")), platform.processor() or platform.machine())
 
 
 def _macos_cpu_model() -> str:

@@ -88,7 +88,7 @@ def _split_folders(root: Folder, problems: list[Problem], *, as_classes: bool) -
     holders = {name: split for name, split in named.items() if root.folders[name].folders}
     problem = _problem_of_splits(root, named, holders)
     if problem and not as_classes:
-        raise StoreError(f"{printable(root.path)}: {problem}")
+        raise StoreError(f"{printable(root.path)}: {problem}; if all folders are classes, add --as-classes")
     if problem or not holders:
         return {"train": root}
     problems += [(file.path, "lies beside the folders of splits") for file in root.files.values()]
@@ -109,13 +109,13 @@ def _problem_of_splits(root: Folder, named: Mapping[str, str], holders: Mapping[
         return None
     if "train" not in holders.values():
         first = next(iter(holders))
-        return f"has a folder '{printable(first)}' but no folder 'train'; if all folders are classes, add --as-classes"
+        return f"has a folder '{printable(first)}' but no folder 'train'"
     beside = [name for name in root.folders if name not in holders]
     if beside:
         return (
             f"folders of splits ({', '.join(holders)}) and others beside them "
             f"({', '.join(map(printable, beside[:5]))}); expected either one folder a class, or train, valid and test "
-            "with one folder a class inside each; if all folders are classes, add --as-classes"
+            "with one folder a class inside each"
         )
     for split in SPLITS:
         names = [name for name, held in holders.items() if held == split]

@@ -24,7 +24,14 @@ import numpy as np
 
 from datasets.sources.class_folders import Labelled, labelled_by_folders
 from datasets.sources.import_report import ImportReport, Looks, doubts, lacking
-from datasets.sources.picture_table import SUFFIXES, Columns, find_tables, labelled_by_table, labelled_by_tables
+from datasets.sources.picture_table import (
+    SUFFIXES,
+    ColumnError,
+    Columns,
+    find_tables,
+    labelled_by_table,
+    labelled_by_tables,
+)
 from datasets.splits import stratified_split
 from datasets.store import CHUNK_BYTES, StoreError
 from datasets.store_format import SPLITS
@@ -159,8 +166,11 @@ def find_pictures(
         root = read_tree(source, problems)
     except TreeError as error:
         raise StoreError(str(error)) from error
-    if tables := find_tables(root):
-        return labelled_by_tables(root, tables, problems, columns=columns)
+    if not as_classes and (tables := find_tables(root)):
+        try:
+            return labelled_by_tables(root, tables, problems, columns=columns)
+        except ColumnError as error:
+            raise StoreError(f"{error}; or take the folders as classes with --as-classes") from None
     if columns:
         raise StoreError(f"--columns is for a table, but {source} has none: its folders are taken as classes")
     return labelled_by_folders(root, problems, as_classes=as_classes)

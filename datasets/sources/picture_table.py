@@ -48,6 +48,10 @@ _Row = tuple[str, str, str | None]
 """Path, label, and the split if the table names one."""
 
 
+class ColumnError(StoreError):
+    """A table has no column of paths or labels that can be recognised."""
+
+
 def find_tables(root: Folder) -> dict[str | None, tuple[Folder, File]]:
     """Returns split -> its folder and the table in it; the split is None for a table of the whole folder.
 
@@ -153,8 +157,7 @@ def _rows(table: File, columns: Columns | None) -> Iterator[_Row]:
         records = list(_csv_records(text, where, has_header=columns is not None))
     if not records:
         raise StoreError(f"{where}: holds no row")
-    names = dict.fromkeys(name for _, record in records for name in record)  # JSON lines may omit some columns
-    path_column, label_column, split_column = _columns(list(names), columns, where=where)
+    path_column, label_column, split_column = _columns([record for _, record in records], columns, where=where)
     paths = [(record.get(path_column) or "").replace("\\", "/") for _, record in records]
     outermost = [split_called(next(iter(parts_of(path)), "")) for path in paths]
     # If every path begins with the folder of a split, the folders replace a column of splits.
@@ -173,18 +176,27 @@ def _rows(table: File, columns: Columns | None) -> Iterator[_Row]:
         yield path, label, split
 
 
-def _columns(found: Sequence[str], columns: Columns | None, *, where: str) -> tuple[str, str, str | None]:
-    """The columns of paths, labels and splits: those given, else found by their usual names."""
+def _columns(
+    records: Sequence[Mapping[str, str]], columns: Columns | None, *, where: str
+) -> tuple[str, str, str | None]:
+    """Returns the columns of paths, labels and splits: the given ones, else those with the usual names.
+
+    JSON lines may omit some columns; a column that every line has takes precedence.
+    Raises: ColumnError: there is no column of paths or labels.
+    """
+    found = list(dict.fromkeys(name for record in records for name in record))
+    complete = [name for name in found if all(name in record for record in records)]
     by_name = {name.strip().lower(): name for name in found}
 
     def first(names: Sequence[str]) -> str | None:
-        return next((by_name[name] for name in names if name in by_name), None)
+        present = [by_name[name] for name in names if name in by_name]
+        return next((name for name in present if name in complete), next(iter(present), None))
 
     wanted = ((columns[0].lower(),), (columns[1].lower(),)) if columns else (_PATH_COLUMNS, _LABEL_COLUMNS)
     path, label = first(wanted[0]), first(wanted[1])
     if path is None or label is None:
         missing = "paths" if path is None else "labels"
-        raise StoreError(
+        raise ColumnError(
             f"{where}: no column of {missing}: it has {listed(found)}, "
             f"expected {' or '.join(wanted[path is not None])}; name both with --columns PATHS,LABELS"
         )

@@ -87,7 +87,6 @@ def rank(
     threads = trainings.threads or config.threads
     recipe = replace(config, threads=threads)
     config = replace(recipe, seed=seed).for_epochs(epochs, is_min_steps_own=settings.has("min_steps"))
-    recipe = replace(recipe, min_steps=config.min_steps)  # so that an epoch has the same length in all trainings
     for rung in rungs:
         if rung >= config.num_epochs:
             raise ConfigError(

@@ -22,6 +22,7 @@ from searcher.running.jobs import Job
 from searcher.running.metrics import read_metrics
 from searcher.running.pacing import Pace
 from searcher.running.run_folder import Opening, RunError, RunFolder
+from searcher.training.learner import BALANCED, measured
 from searcher.training.task_kinds import Store, load_store
 from searcher.training.weights_trainer import DivergedError
 
@@ -114,8 +115,9 @@ def score_job(
     """Train, or resume, without using test.
 
     Args: score_of: computes the score of a finished training.
-    Returns: the summary: `valid_score`, None if it is not finite; and from the last epoch `train_loss`, in nats, and
-    `train_accuracy`, None for text. All are None if the training diverged.
+    Returns: the summary: `valid_score`, None if it is not finite; `valid_error`, the standard error of a balanced
+    accuracy; and from the last epoch `train_loss`, in nats, and `train_accuracy`, None for text. All are None if the
+    training diverged.
     Raises: as `train` and `Training.opened`, except DivergedError.
     """
     with training.opened() as (folder, store):
@@ -132,6 +134,7 @@ def score_job(
                 folder.finish(
                     {
                         "valid_score": score if math.isfinite(score) else None,
+                        "valid_error": _error(done),
                         "train_loss": last["loss"],
                         "train_accuracy": last.get("train_accuracy"),
                         "rate_scale": done.weights.rate_scale,
@@ -150,4 +153,9 @@ def _last_record(folder: Path) -> dict[str, Any]:
 
 
 def _best_score(done: Retraining) -> float:
-    return done.kept.value if done.kept else math.nan
+    return measured(done.learner.criterion, done.kept) if done.kept else math.nan
+
+
+def _error(done: Retraining) -> float | None:
+    """The standard error of a balanced accuracy; None if epochs are chosen by another measure."""
+    return done.kept.balanced_error if done.kept and done.learner.criterion == BALANCED else None

@@ -9,7 +9,8 @@ import torch
 
 from datasets.catalog import check_is_here
 from datasets.store import StoreError
-from exporter.latency.profiling import Profiled, setting_here, table_here
+from exporter.latency.profiling import Profiled, table_here
+from foundation.machine import is_this_cpu
 from searcher.arch.spec import Spec, read_spec
 from searcher.arch.tasks import ImageClassification
 from searcher.latency.kept import KEPT
@@ -82,6 +83,6 @@ def _table(config: SearchConfig, profiled: Profiled, folder: Path) -> LatencyTab
     kept = folder / KEPT
     # A search begun by an earlier version has none in its folder.
     table = read_table(kept) if kept.exists() else table_here(profiled, **here, log=lambda line: None)
-    if table.digest != target.table_sha256 or table.setting.cpu != setting_here(**here).cpu:
+    if table.digest != target.table_sha256 or not is_this_cpu(table.setting.cpu):
         raise TableError("latency table", ["the search was made with another one; search again on this machine"])
     return table

@@ -20,16 +20,19 @@ class Showing:
     """The result of a short training."""
 
     score: float | None
-    """The metric on valid, in the chosen epoch; None if the training diverged."""
+    """The metric on valid, in the chosen epoch; balanced accuracy if that chose it. None if the training diverged."""
     loss: float | None
     """The mean training loss of the last epoch; None if unknown."""
     accuracy: float | None = None
     """The training accuracy of the last epoch; None if unknown."""
+    error: float | None = None
+    """The standard error of a balanced accuracy; None for the other metrics."""
 
 
 def showing_of(training: Mapping[str, Any]) -> Showing:
     """Returns the result in a training's summary, see `trainings.score_job`."""
-    return Showing(training["valid_score"], training.get("train_loss"), training.get("train_accuracy"))
+    keys = ("train_loss", "train_accuracy", "valid_error")
+    return Showing(training["valid_score"], *(training.get(key) for key in keys))
 
 
 def rank(showings: Mapping[str, Showing], *, metric: str, count: int) -> list[str]:
@@ -42,8 +45,11 @@ def rank(showings: Mapping[str, Showing], *, metric: str, count: int) -> list[st
     Source: Ru et al. 2021, "Speedy Performance Estimation for Neural Architecture Search", for the loss of training.
     """
     worths = {name: _worth(showing.score, metric) for name, showing in showings.items()}
-    best = max(worths.values())
-    margin = 2 * math.sqrt(2 * best * (1 - best) / count) if metric == "accuracy" and math.isfinite(best) else 0.0
+    leader = max(worths, key=lambda name: worths[name])
+    best, error = worths[leader], showings[leader].error
+    if error is None:
+        error = math.sqrt(best * (1 - best) / count) if metric == "accuracy" and math.isfinite(best) else 0.0
+    margin = 2 * math.sqrt(2) * error
 
     tied = [name for name, worth in worths.items() if worth >= best - margin]
     by_loss = _places({name: showings[name].loss for name in tied})

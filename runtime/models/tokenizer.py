@@ -64,7 +64,7 @@ class Tokenizer:
 
         Raises: TokenizerError: a string is not in the vocabulary, and there is no unknown token.
         """
-        strings = tokenize(text, tokens=self.tokens)
+        strings = [self._as_known(string) for string in tokenize(text, tokens=self.tokens)]
         missing = [string for string in dict.fromkeys(strings) if string not in self._numbers]
         if missing and self.unknown is None:
             raise TokenizerError(self._not_known(missing))
@@ -77,6 +77,12 @@ class Tokenizer:
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {string: number for number, string in enumerate(self.vocabulary)}
+
+    def _as_known(self, string: str) -> str:
+        """The string, or its lower case if only that is known: a published text may be lower-cased throughout."""
+        if self.tokens != "whitespace" or string in self._numbers:
+            return string
+        return lowered if (lowered := string.lower()) in self._numbers else string
 
     def _not_known(self, missing: Sequence[str]) -> str:
         named = ", ".join(map(repr, missing[:_MOST_NAMED])) + (" and others" if len(missing) > _MOST_NAMED else "")

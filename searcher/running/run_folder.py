@@ -334,7 +334,7 @@ def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
     file = open(path, "ab")  # noqa: SIM115 - stays open as long as the run
     began = time.monotonic()
     is_told = False
-    while try_lock(file) == "in use":
+    while (state := try_lock(file)) == "in use":
         waited_s = time.monotonic() - began
         if waited_s >= wait_s:
             file.close()
@@ -343,6 +343,8 @@ def lock_file(path: Path, *, wait_s: float = 0.0) -> IO[bytes]:
             is_told = True
             print(f"waiting for another process that uses {path.parent}", file=sys.stderr, flush=True)
         time.sleep(0.1)
+    if state == "unavailable":
+        print(f"{path.parent}: no locks here; use it in one process at a time", file=sys.stderr, flush=True)
     return file
 
 

@@ -42,7 +42,8 @@ def free_cores(before: Reading, after: Reading, *, cores: int) -> float | None:
     activity = Activity.between(before, after)
     if activity.others_share is None or activity.steal_share is None:
         return None
-    return min(cores, after.cores * (1 - activity.others_share - activity.steal_share))
+    free = after.cores * (1 - activity.others_share - activity.steal_share)
+    return min(free, cores - activity.others_in_group)
 
 
 class Threads:
@@ -104,8 +105,9 @@ def threads_for(
 ) -> Iterator[Threads]:
     """Yields the threads of a run: the configured `count`; for 0, as many as are free and make steps faster.
 
-    The fastest number is measured once, with the steps of `trial` on the cores that are free then, and stored in the
-    run's folder. On CUDA, with several ranks, and if $OMP_NUM_THREADS is set, torch's own number is used.
+    The fastest number is measured with the steps of `trial` on the cores that are free then, and stored in the run's
+    folder if all cores were free. On CUDA, with several ranks, and if $OMP_NUM_THREADS is set, torch's own number is
+    used.
     """
     before = torch.get_num_threads()
     cores = usable_cores()
@@ -119,7 +121,8 @@ def threads_for(
         room = cores if free is None else int(free + _SLACK)
         # If no core is free for a second thread, two are assumed to be faster, which they usually are.
         most = best_threads(trial(), most=room) if room > 1 else min(2, cores)
-        write_text(path, json.dumps({"threads": most}) + "\n")
+        if room >= cores:  # else the run measures again when it is resumed, and more cores may be free then
+            write_text(path, json.dumps({"threads": most}) + "\n")
     threads = Threads(min(most, cores), cores=cores, say=say, free=free)
     torch.set_num_threads(threads.count)
     try:

@@ -138,7 +138,7 @@ class WeightsTrainer:
         # Dropout and drop path draw from the global generator.
         torch.manual_seed(noise)
         self.optimizer.zero_grad()
-        parts = _parts(batch, self._sgd.accumulation)
+        parts = parts_of_batch(batch, self._sgd.accumulation)
         results = []
         for network in networks:
             for part, share in parts:
@@ -186,12 +186,16 @@ class WeightsTrainer:
             group["lr"] = rate
 
 
-def _parts(batch: Any, count: int) -> list[tuple[Any, float]]:
-    """Splits a batch, a tuple of tensors whose first axis is the batch's, into parts, each with its share of it."""
+def parts_of_batch(batch: Any, count: int) -> list[tuple[Any, float]]:
+    """Splits a batch, a tuple of tensors whose first axis is the batch's, into parts, each with its share of it.
+
+    A short batch has fewer parts: each has at least two images, for batch norm.
+    """
+    size = len(batch[0])
+    count = min(count, max(1, size // 2))
     if count == 1:
         return [(batch, 1.0)]
-    size = len(batch[0])
-    parts = zip(*(tensor.tensor_split(min(count, size)) for tensor in batch), strict=True)
+    parts = zip(*(tensor.tensor_split(count) for tensor in batch), strict=True)
     return [(part, len(part[0]) / size) for part in parts]
 
 

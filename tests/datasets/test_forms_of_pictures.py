@@ -428,6 +428,21 @@ def test_a_table_none_of_whose_files_is_there_names_the_first(tmp_path: Path, pa
     assert refusal(tmp_path) == f"{tmp_path}/metadata.csv: none of the 12 files that it lists is there (first: {first})"
 
 
+def test_a_column_that_every_line_has_comes_before_one_that_some_have(tmp_path: Path) -> None:
+    records = [{"image": name, "class": str(number % 2)} for number, name in enumerate(flat(tmp_path))]
+    records[1] |= {"path": "elsewhere", "label": "x"}
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert build(tmp_path)[0].classes == ("0", "1")
+
+
+def test_class_folders_beside_a_table_of_other_things_can_be_taken_as_classes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_folder(tmp_path / "photos" / name, count=6)
+    (tmp_path / "photos" / "metadata.csv").write_text("camera,lens\nx,50\n")
+    assert refusal(tmp_path).endswith("or take the folders as classes with --as-classes")
+    assert build(tmp_path, as_classes=True)[0].classes == ("a", "b")
+
+
 def test_a_header_that_ends_like_a_files_name_is_a_header(tmp_path: Path) -> None:
     rows = [f"{name},{number % 2}" for number, name in enumerate(flat(tmp_path))]
     path = tmp_path / "labels.csv"

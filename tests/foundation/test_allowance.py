@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation.allowance import usable_cores, usable_memory
+from foundation.allowance import group_cpu_seconds, usable_cores, usable_memory
 
 GIB = 2**30
 
@@ -66,6 +66,24 @@ def test_the_quota_of_version_1(tmp_path: Path, folder: str, quota: str, cores: 
     }
     root = machine(tmp_path, groups="5:cpu,cpuacct:/docker/0123\n3:memory:/docker/0123\n", files=files)
     assert usable_cores(root=root) == cores
+
+
+def test_the_cpu_time_of_the_group_that_has_the_quota(tmp_path: Path) -> None:
+    assert group_cpu_seconds(root=tmp_path) is None
+    usage = "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n"
+    files = {
+        "sys/fs/cgroup/a.slice/cpu.max": "300000 100000\n",
+        "sys/fs/cgroup/a.slice/cpu.stat": usage,
+        "sys/fs/cgroup/a.slice/b.scope/cpu.max": "max 100000\n",
+        "sys/fs/cgroup/a.slice/b.scope/cpu.stat": "usage_usec 7\n",
+    }
+    assert group_cpu_seconds(root=machine(tmp_path / "2", groups="0::/a.slice/b.scope\n", files=files)) == 2.5
+    files = {
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "400000",
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/cpu,cpuacct/cpuacct.usage": "2500000000\n",
+    }
+    assert group_cpu_seconds(root=machine(tmp_path / "1", groups="5:cpu,cpuacct:/\n", files=files)) == 2.5
 
 
 def test_without_control_groups_all_memory_counts(tmp_path: Path) -> None:

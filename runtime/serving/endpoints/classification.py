@@ -8,6 +8,7 @@ import time
 from functools import partial
 from urllib.parse import parse_qs
 
+import numpy as np
 import orjson
 
 from foundation.pictures import Picture
@@ -17,7 +18,7 @@ from runtime.serving.batching.batches import Done
 from runtime.serving.connections.exchange import Exchange, Receive, Reply, Scope, Send, Withdraw, respond, response
 from runtime.serving.endpoints.pictures import Decoder
 from runtime.serving.endpoints.work import Intake, Work
-from runtime.serving.errors import RequestError, UnavailableError
+from runtime.serving.errors import FailedError, RequestError, UnavailableError
 from runtime.serving.models.repository import Repository
 from runtime.serving.models.served import Feed, ServedModel
 
@@ -59,6 +60,8 @@ class Classify:
 
         def answer(decoded: Done[Picture], done: Done[Feed]) -> None:
             probabilities = done.result["probabilities"][0]  # [K]
+            if not np.isfinite(probabilities).all():
+                raise FailedError("the model's answer contains numbers that are not finite")
             classes = [
                 {"class": model.classes[k], "probability": float(probabilities[k])}
                 for k in top_classes(probabilities, top=top)

@@ -46,6 +46,13 @@ def test_perplexities_decide_alone() -> None:
     assert rank(showings, metric="perplexity", count=1_000) == ["b", "a", "c"]
 
 
+def test_a_balanced_accuracy_has_an_error_of_its_own() -> None:
+    showings = {"a": Showing(0.90, 0.9, error=0.001), "b": Showing(0.89, 0.5)}
+    assert rank(showings, metric="accuracy", count=1_000) == ["a", "b"]
+    showings["a"] = Showing(0.90, 0.9, error=0.01)
+    assert rank(showings, metric="accuracy", count=1_000) == ["b", "a"]
+
+
 @pytest.mark.parametrize(
     ("known", "kept"),
     [({"b"}, ["a", "b"]), ({"c", "d"}, ["a", "c"]), (set(), ["a", "b"]), ({"a", "d"}, ["a", "b"])],

@@ -52,6 +52,11 @@ def test_a_prompt_is_read_as_the_text_that_the_model_was_trained_on() -> None:
         tokenizer.encode("THe")
 
 
+def test_a_word_that_a_lower_cased_text_has_is_known_with_capital_letters() -> None:
+    tokenizer = Tokenizer("whitespace", ("<eos>", "<unk>", "the", "May"), unknown="<unk>", end_of_line="<eos>")
+    assert tokenizer.encode("The may May") == ([2, 1, 3], ["may"])
+
+
 _WHOLE = {"tokens": "word", "vocabulary": ["a", "b"], "unknown": None, "end_of_line": None}
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import http.client
 import io
 import json
+import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from runtime.benchmarking.clients import outputs_of as outputs_in
 from runtime.models.inputs import random_inputs
 from tests.foundation import sixteen_bits
 from tests.runtime import language_models
-from tests.runtime.conftest import CLASSES, SHAPE, expected_logits
+from tests.runtime.conftest import CLASSES, SHAPE, expected_logits, metadata, save, tiny_graph
 from tests.runtime.serving.conftest import (
     DRAWING,
     HEADER_LENGTH,
@@ -30,6 +33,7 @@ from tests.runtime.serving.conftest import (
     infer_document,
     outputs_of,
     pixels,
+    serving,
 )
 
 IMAGES = pixels(0, 128, 255)
@@ -260,6 +264,16 @@ def test_an_answer_says_how_deep_pixels_were_scaled(server: Server) -> None:
     assert document["classes"][0]["class"] == "bright"
     assert document["remark"] == "no value above 4095: read as 12 bits a pixel"
     assert "remark" not in server.ask("POST", "/v1/classify", picture(255)).json()
+
+
+def test_an_answer_that_is_not_finite_is_the_models_failure(tmp_path: Path) -> None:
+    graph = tiny_graph()
+    graph.initializer[0].raw_data = np.float32(1e-38).tobytes()  # by which pixels are divided
+    golden = metadata()["golden"] | {"images": base64.b64encode(bytes(math.prod(SHAPE))).decode(), "shape": [1, *SHAPE]}
+    golden["logits"] = expected_logits(np.zeros((1, *SHAPE), np.uint8)).tolist()
+    with serving(save(tmp_path / "nan.onnx", graph, metadata(golden=golden))) as running:
+        reply = running.ask("POST", "/v1/classify", picture(255))
+    assert (reply.status, reply.error) == (500, "the model's answer contains numbers that are not finite")
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ def _threads_stay() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def reading(clock: float, *, own: float, all: float, stolen: float = 0.0, cores: int) -> Reading:
-    return Reading(clock, own, cores, all, stolen, involuntary_switches=None, load_average=None)
+def reading(
+    clock: float, *, own: float, all: float, stolen: float = 0.0, cores: int, group: float | None = None
+) -> Reading:
+    return Reading(clock, own, cores, all, stolen, involuntary_switches=None, load_average=None, group_cpu_s=group)
 
 
 class Machine:
@@ -59,6 +61,12 @@ def test_what_other_processes_and_the_hypervisor_take_is_not_free() -> None:
 def test_a_containers_quota_is_free_as_long_as_the_host_has_cores_for_it(others: int, free: int) -> None:
     before, after = reading(0, own=0, all=0, cores=64), reading(10, own=40, all=40 + 10 * others, cores=64)
     assert free_cores(before, after, cores=4) == free
+
+
+def test_what_others_take_of_a_containers_quota_is_not_free() -> None:
+    before = reading(0, own=0, all=0, cores=64, group=0)
+    after = reading(10, own=10, all=45, cores=64, group=40)  # three cores of the container's four
+    assert free_cores(before, after, cores=4) == 1
 
 
 def test_threads_give_way_at_once_and_come_back_when_it_has_been_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,19 +159,20 @@ def test_a_run_that_begins_beside_others_tries_the_cores_they_leave(
     monkeypatch.setattr(threads_module, "_free_now", lambda cores: free)
     with started(clock, tmp_path) as threads:
         assert threads.count == count
-    assert json.loads((tmp_path / "threads.json").read_text()) == {"threads": count}
+    # What was found on some of the cores does not limit a run for good.
+    assert (tmp_path / "threads.json").exists() == (count == 8)
 
 
-@pytest.mark.parametrize(("cores", "most"), [(1, 1), (8, 2)])
+@pytest.mark.parametrize("cores", [1, 8])
 def test_where_others_leave_no_second_core_there_is_no_trial(
-    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, most: int
+    clock: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads_module, "usable_cores", lambda: cores)
     monkeypatch.setattr(threads_module, "_free_now", lambda cores: 1.0)
     with started(clock, tmp_path) as threads:
         assert threads.count == 1
-    assert json.loads((tmp_path / "threads.json").read_text()) == {"threads": most}
+    assert (tmp_path / "threads.json").exists() == (cores == 1)
     assert clock[0] == 0
 
 

@@ -25,7 +25,7 @@ from searcher.training.derive import bind
 from searcher.training.image_learner import ImageTraining
 from searcher.training.learner import StepLoss
 from searcher.training.optimizers.optimizer import SgdConfig
-from searcher.training.weights_trainer import DivergedError, WeightsTrainer, rounds_of
+from searcher.training.weights_trainer import DivergedError, WeightsTrainer, parts_of_batch, rounds_of
 from tests.searcher.noise import noise_learner
 from tests.searcher.toy import PLAIN, Toy
 
@@ -152,6 +152,13 @@ def test_passes_are_numbered_through_the_epoch() -> None:
 
     list(make_trainer(network, FewPoints(24), passes=2).epoch(network_of, epoch=0, start_step=1))
     assert seen == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("size", "parts"), [(64, 32), (40, 20), (5, 2), (1, 1)])
+def test_every_part_of_a_batch_has_two_images(size: int, parts: int) -> None:
+    sizes = [len(part[0]) for part, _ in parts_of_batch((torch.zeros(size, 1),), 32)]
+    assert (len(sizes), sum(sizes)) == (parts, size)
+    assert min(sizes) >= min(2, size)
 
 
 @pytest.mark.parametrize("update_unused", [False, True])
