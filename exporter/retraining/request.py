@@ -110,16 +110,19 @@ class RetrainRequest:
         return {model: replace(self.config, model=model) for model in self.models}
 
     def check_size(self, *, again: str) -> None:
-        """Raises: RunError: the run began with this network at another size or for other data. Comparing configurations
-        would only report other digests. again: see `Opening`."""
+        """Raises: RunError: the run began with this network at another size, for other data, or as an earlier search or
+        derivation chose it. Comparing configurations would only report other digests. again: see `Opening`."""
         begun = _begun_spec(self.run_path)
         if begun is None or spec_digest(begun) == self.config.spec_sha256 or not is_same_network(begun, self.spec):
             return
-        run = shlex.quote(str(self.run_path))
+        if replace(begun, provenance=self.spec.provenance) == self.spec:
+            how, without = "of this very network, chosen before as well", ""
+        else:
+            how = "of this network at another size or for other data"
+            without = ", without other --channels, --cells, --hidden-size, --skip-merge or --dataset"
+        resume = f"`enas retrain {shlex.quote(str(self.run_path))} --resume`"
         raise RunError(
-            f"{self.folders['spec']} is of this network at another size or for other data: go on with "
-            f"`enas retrain {run} --resume`, without other --channels, --cells, --hidden-size, --skip-merge or "
-            f"--dataset, or start anew with `{again} --force`"
+            f"{self.folders['spec']} is {how}: go on with {resume}{without}, or start anew with `{again} --force`"
         )
 
     def with_examined_teachers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,25 @@ def test_what_was_begun_at_another_size_on_other_data_is_gone_on_with_by_the_run
     assert not is_same_network(
         retrain_request(RetrainOptions(source=run, dataset=str(other)).going_on, say=print).spec, spec
     )
+
+
+def test_a_network_that_is_chosen_again_is_not_told_as_one_of_another_size(store_path: Path, tmp_path: Path) -> None:
+    spec = retarget(find_spec(Path("resnet-20")), task_of(load_images(str(store_path)), dataset=str(store_path)))
+    first = replace(spec, provenance={"seed": 1})
+    write_spec(tmp_path / "spec.json", first)
+    config = retrain_request(RetrainOptions(source=tmp_path, preset="quick"), say=print).config
+    RunFolder.open(tmp_path / "retrain", config).close()
+    write_spec(tmp_path / "retrain" / "spec.json", first)
+    write_spec(tmp_path / "spec.json", replace(spec, provenance={"seed": 1, "derivation": {"chosen": "favoured 1"}}))
+    told = (
+        f"{tmp_path}/retrain is of this very network, chosen before as well: go on with `enas retrain {tmp_path} "
+        "--resume`, or start anew with `again --force`"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(told)}$"):
+        retrain_request(RetrainOptions(source=tmp_path, preset="quick"), say=print).check_size(again="again")
+    gone_on = retrain_request(RetrainOptions(source=tmp_path).going_on, say=print)
+    gone_on.check_size(again="again")
+    assert gone_on.config == config
 
 
 def test_an_lstm_is_gone_on_with_where_one_was_begun(text_path: Path, tmp_path: Path) -> None:
