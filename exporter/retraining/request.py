@@ -293,7 +293,7 @@ def suited_to(
     Raises: ConfigError: networks of the spec's space lack what the training uses. AugmentationError: see
     `check_images`.
     """
-    without = _searched_without_flip(run, dataset=spec.task.dataset)
+    without = _searched_without_flip(run, store, dataset=spec.task.dataset)
     config = decide_flip(config, store, flip=flip, is_own=is_own, searched_without=without, say=say)
     check_training(spec.space, config.training)
     check_images(config.training, store)
@@ -318,8 +318,17 @@ def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "b
     return replace(config, training=replace(config.training, class_weights=class_weights))
 
 
-def _searched_without_flip(run: Path, *, dataset: str) -> bool:
+def is_of(store: Store, *, sha256: str, is_named_so: bool) -> bool:
+    """Whether a stage had the store's data: by the digest that it recorded, by the data set's name if it has none.
+
+    A path can be written in several ways, and a name can be given to other data.
+    """
+    return store.digest == sha256 if sha256 else is_named_so
+
+
+def _searched_without_flip(run: Path, store: Store, *, dataset: str) -> bool:
     """Whether the run has a search on this data set that mirrored no pictures."""
     search = RunFolder(run / "search")
     config = read_toml(search.config_path) if search.begun else {}
-    return config.get("dataset") == dataset and config.get("training", {}).get("augmentation", {}).get("flip") is False
+    is_on_it = is_of(store, sha256=config.get("dataset_sha256", ""), is_named_so=config.get("dataset") == dataset)
+    return is_on_it and config.get("training", {}).get("augmentation", {}).get("flip") is False

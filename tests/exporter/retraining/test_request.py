@@ -111,10 +111,20 @@ def test_pictures_are_mirrored_no_more_than_in_the_search_of_the_source(store_pa
     )
     elsewhere = request_of(str(source), tmp_path / "elsewhere", preset="quick")
     assert not elsewhere.config.training.augmentation.flip
-    other = tmp_path / "other.h5"
-    shutil.copy(store_path, other)
+    copy = tmp_path / "copy.h5"
+    shutil.copy(store_path, copy)
+
+    def is_mirrored(*, searched_on: str) -> bool:
+        (source / "search" / "config.toml").write_text(
+            f'dataset = "{store_path}"\ndataset_sha256 = "{searched_on}"\n[training.augmentation]\nflip = false\n'
+        )
+        request = request_of(str(source), source, preset="quick", dataset=str(copy))
+        return bool(request.config.training.augmentation.flip)
+
+    assert not is_mirrored(searched_on=load_images(str(store_path)).digest)
     # A search says nothing of other pictures.
-    assert request_of(str(source), source, preset="quick", dataset=str(other)).config.training.augmentation.flip
+    assert is_mirrored(searched_on="0" * 64)
+    assert is_mirrored(searched_on="")
 
 
 def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_path: Path) -> None:
