@@ -83,9 +83,10 @@ class RetrainOptions:
             return of_begun
         if self.preset not in (None, read_toml(folder.config_path).get("preset")):
             return of_begun
-        beside = RunFolder(run / "retrain-lstm")
-        has_lstm = beside.begun and is_lstm_of(read_toml(folder.config_path), read_toml(beside.config_path))
-        lstm = has_lstm if self.lstm is None else self.lstm
+        lstm = self.lstm
+        if lstm is None:
+            beside = RunFolder(run / "retrain-lstm")
+            lstm = beside.begun and is_lstm_of(read_toml(folder.config_path), read_toml(beside.config_path))
         return replace(of_begun, config_file=folder.config_path, lstm=lstm)
 
 

@@ -214,6 +214,8 @@ def test_an_lstm_is_gone_on_with_where_one_was_begun(text_path: Path, tmp_path: 
     assert not asked.going_on.lstm
     RunFolder.open(tmp_path / "retrain-lstm", replace(first.config, model="lstm"), Opening(force=True)).close()
     assert asked.going_on.lstm
+    (tmp_path / "retrain-lstm" / "config.toml").write_text("damaged")
+    assert retrain_request(replace(asked, lstm=False).going_on, say=print) == first  # which needs none
 
 
 def test_the_configuration_of_a_search_is_not_that_of_a_retraining(store_path: Path, tmp_path: Path) -> None:
