@@ -35,11 +35,16 @@ def is_lstm_of(retraining: Mapping[str, Any], lstm: Mapping[str, Any]) -> bool:
 
 
 def is_model_current(run: Path) -> bool | None:
-    """Whether a run's verified model has the present weights of its retraining; None if that is not recorded.
+    """Whether a run's model is the verified one and has the present weights of its retraining; None if that is not
+    recorded.
 
     Raises: DocumentError: verification.json is damaged.
     """
-    verified, retrain = _entry(run / "verification.json", "weights_sha256"), run / "retrain"
+    report, model, retrain = run / "verification.json", run / "model.onnx", run / "retrain"
+    model_sha256 = _entry(report, "model_sha256")
+    if model_sha256 and model.exists() and model_sha256 != sha256_of(model):
+        return False
+    verified = _entry(report, "weights_sha256")
     if not verified:
         return None
     if (retrain / "best.pt").exists():

@@ -122,7 +122,8 @@ class Watcher:
             return
         if summary := read_object(folder / "summary.json"):
             if summary.get("chosen") != derived_in(self._run):
-                yield Line("derive", f"of an earlier search: enas derive {quoted(self._run)} --force")
+                back = f"`enas derive {quoted(self._run)} --resume` puts it back, or says why not"
+                yield Line("derive", f"done, but spec.json is not its choice: {back}")
                 return
             took = duration(summary.get("seconds"))
             chosen, candidates = summary.get("chosen"), summary.get("candidates")

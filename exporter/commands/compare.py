@@ -79,7 +79,7 @@ def compare(
     from exporter.judging.comparison import COMPARISON, CompareConfig, recipe_for_all
     from exporter.judging.comparison import compare as run_compare
     from exporter.retraining.config import config_types
-    from exporter.retraining.request import suited_to, with_data
+    from exporter.retraining.request import is_of, suited_to, with_data
     from searcher.running.settings import Settings
     from searcher.training.mirroring import FLIP
 
@@ -91,7 +91,9 @@ def compare(
     if not isinstance(store, ImageStore):
         raise StoreError(f"`enas compare` is for networks of images; {run} has one of text")
     # A retraining on the same data has already decided about mirroring.
-    is_decided = settings.has(FLIP) or (is_retraining and retargeted.task.dataset == spec.task.dataset)
+    is_named_so = retargeted.task.dataset == spec.task.dataset
+    is_on_the_same = is_retraining and is_of(store, sha256=base.dataset_sha256, is_named_so=is_named_so)
+    is_decided = settings.has(FLIP) or is_on_the_same
     recipe = suited_to(retargeted, store, recipe_for_all(recipe), flip=flip, is_own=is_decided, run=run, say=say)
     recipe = recipe.for_epochs(epochs, is_min_steps_own=settings.has("min_steps"))
     recipe = replace(recipe, threads=trainings.threads or 1)

@@ -128,7 +128,6 @@ def export(
     log = partial(click.echo, err=True)
     if resume and is_current(run, opset=opset, tolerance=tolerance, align=align):
         log(f"{run}: {MODEL} is verified and up to date")
-        _remove_stale_forms(run)
     else:
         try:
             verification = run_export(run, opset=opset, tolerance=tolerance, align=align, log=log)
@@ -137,7 +136,6 @@ def export(
             click.echo(describe(error.verification))
             log(f"error: {error}")
             click.get_current_context().exit(1)
-        _remove_stale_forms(run)
         click.echo(describe(verification))
         written = [run / MODEL, *([run / SEQUENCE_MODEL] if verification.sequence_sha256 else [])]
         sizes = " and ".join(f"{path} ({path.stat().st_size:,} bytes)" for path in written)
@@ -145,6 +143,7 @@ def export(
             f"wrote {sizes}; opset {opset} opens in onnxruntime {least_onnxruntime(opset)} and later; "
             f"next: enas benchmark {shlex.quote(str(run))}"
         )
+    _remove_stale_forms(run)
     if resize_inside:
         log(f"wrote {any_size.write_any_size(run)}")
     if repository is not None:

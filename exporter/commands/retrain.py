@@ -121,7 +121,6 @@ def retrain(
     from searcher.nn.graphs import cuda_graphs as graphs_of
     from searcher.running import device as devices
     from searcher.running.pacing import pace_of
-    from searcher.running.run_folder import RunFolder
 
     pace = pace_of(checkpoint_minutes=checkpoint_minutes, max_hours=max_hours)
     tell = partial(leading_speaker(), err=True)
@@ -138,8 +137,6 @@ def retrain(
     if cuda_graphs:
         graphs_of(torch_device)  # an error here leaves no run behind
     request = request.with_examined_teachers(device=torch_device, opening=opening, say=tell)
-    if opening.force and "lstm" not in request.models:
-        RunFolder.discard(request.run_path / "retrain-lstm")
     if executor is None and (
         cuda_graphs or _one_at_a_time(request.folders.values(), jobs=jobs, device=torch_device) or under_torchrun()
     ):
@@ -183,6 +180,7 @@ def _in_this_process(
             model: stack.enter_context(closing(RunFolder.open(path, configs[model], opening, world=world)))
             for model, path in request.folders.items()
         }
+        _discard_earlier_lstm(request, opening=opening)
         summaries = {
             model: _train(
                 request,
@@ -247,7 +245,17 @@ def _side_by_side(
         begin_training(path.name, request.spec, configs[model], path=path, store=request.store, opening=opening)
         for model, path in folders.items()
     ]
+    _discard_earlier_lstm(request, opening=opening)
     click.echo(f"training in {' and '.join(map(str, folders.values()))}, side by side", err=True)
     with workers_for(len(folders), device=device, pace=pace, executor=executor) as setting:
         found = run_jobs(retrain_job, begun, folder=request.run_path, setting=setting, title="retrain")
     return dict(zip(folders, found, strict=True))
+
+
+def _discard_earlier_lstm(request: RetrainRequest, *, opening: Opening) -> None:
+    """Delete the LSTM of a retraining that starts anew without one. Call once its folders are open: a refused command
+    deletes nothing."""
+    from searcher.running.run_folder import RunFolder
+
+    if opening.force and "lstm" not in request.models:
+        RunFolder.discard(request.run_path / "retrain-lstm")

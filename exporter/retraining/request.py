@@ -83,9 +83,10 @@ class RetrainOptions:
             return of_begun
         if self.preset not in (None, read_toml(folder.config_path).get("preset")):
             return of_begun
-        beside = RunFolder(run / "retrain-lstm")
-        has_lstm = beside.begun and is_lstm_of(read_toml(folder.config_path), read_toml(beside.config_path))
-        lstm = has_lstm if self.lstm is None else self.lstm
+        lstm = self.lstm
+        if lstm is None:
+            beside = RunFolder(run / "retrain-lstm")
+            lstm = beside.begun and is_lstm_of(read_toml(folder.config_path), read_toml(beside.config_path))
         return replace(of_begun, config_file=folder.config_path, lstm=lstm)
 
 
@@ -110,16 +111,19 @@ class RetrainRequest:
         return {model: replace(self.config, model=model) for model in self.models}
 
     def check_size(self, *, again: str) -> None:
-        """Raises: RunError: the run began with this network at another size or for other data. Comparing configurations
-        would only report other digests. again: see `Opening`."""
+        """Raises: RunError: the run began with this network at another size, for other data, or as an earlier search or
+        derivation chose it. Comparing configurations would only report other digests. again: see `Opening`."""
         begun = _begun_spec(self.run_path)
         if begun is None or spec_digest(begun) == self.config.spec_sha256 or not is_same_network(begun, self.spec):
             return
-        run = shlex.quote(str(self.run_path))
+        if replace(begun, provenance=self.spec.provenance) == self.spec:
+            how, without = "of this very network, chosen before as well", ""
+        else:
+            how = "of this network at another size or for other data"
+            without = ", without other --channels, --cells, --hidden-size, --skip-merge or --dataset"
+        resume = f"`enas retrain {shlex.quote(str(self.run_path))} --resume`"
         raise RunError(
-            f"{self.folders['spec']} is of this network at another size or for other data: go on with "
-            f"`enas retrain {run} --resume`, without other --channels, --cells, --hidden-size, --skip-merge or "
-            f"--dataset, or start anew with `{again} --force`"
+            f"{self.folders['spec']} is {how}: go on with {resume}{without}, or start anew with `{again} --force`"
         )
 
     def with_examined_teachers(
@@ -290,7 +294,7 @@ def suited_to(
     Raises: ConfigError: networks of the spec's space lack what the training uses. AugmentationError: see
     `check_images`.
     """
-    without = _searched_without_flip(run, dataset=spec.task.dataset)
+    without = _searched_without_flip(run, store, dataset=spec.task.dataset)
     config = decide_flip(config, store, flip=flip, is_own=is_own, searched_without=without, say=say)
     check_training(spec.space, config.training)
     check_images(config.training, store)
@@ -315,8 +319,17 @@ def _with_class_weights(config: RetrainConfig, class_weights: Literal["none", "b
     return replace(config, training=replace(config.training, class_weights=class_weights))
 
 
-def _searched_without_flip(run: Path, *, dataset: str) -> bool:
+def is_of(store: Store, *, sha256: str, is_named_so: bool) -> bool:
+    """Whether a stage had the store's data: by the digest that it recorded, by the data set's name if it has none.
+
+    A path can be written in several ways, and a name can be given to other data.
+    """
+    return store.digest == sha256 if sha256 else is_named_so
+
+
+def _searched_without_flip(run: Path, store: Store, *, dataset: str) -> bool:
     """Whether the run has a search on this data set that mirrored no pictures."""
     search = RunFolder(run / "search")
     config = read_toml(search.config_path) if search.begun else {}
-    return config.get("dataset") == dataset and config.get("training", {}).get("augmentation", {}).get("flip") is False
+    is_on_it = is_of(store, sha256=config.get("dataset_sha256", ""), is_named_so=config.get("dataset") == dataset)
+    return is_on_it and config.get("training", {}).get("augmentation", {}).get("flip") is False

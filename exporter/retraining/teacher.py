@@ -185,10 +185,10 @@ class Teachers:
 
 
 def _check_is_exported(path: Path) -> None:
-    """Raises: TeacherError: the path is a run whose model is not that of its present retraining."""
+    """Raises: TeacherError: the path is a run whose model is not verified, or not that of its present retraining."""
     if path.is_dir() and (is_retraining_outdated(path) or is_model_current(path) is False):
         export = f"`enas export {shlex.quote(str(path))}`"
-        raise TeacherError(f"{path}: its model is not of its present retraining; export it first: {export}")
+        raise TeacherError(f"{path}: its model is unverified or of an earlier retraining; export it first: {export}")
 
 
 def check_confusion(model: TeacherModel, confusion: np.ndarray, *, classes: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from searcher.running.interrupt import Interrupt
 from searcher.running.jobs import Job
 from searcher.running.metrics import read_metrics
 from searcher.running.pacing import Pace
-from searcher.running.run_folder import Opening, RunError, RunFolder
+from searcher.running.run_folder import START_ANEW, Opening, RunError, RunFolder
 from searcher.training.learner import BALANCED, measured
 from searcher.training.task_kinds import Store, load_store
 from searcher.training.weights_trainer import DivergedError
@@ -44,12 +44,14 @@ class Training:
     """A data set's name or path, as every process finds it."""
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[RunFolder, Store]]:
+    def opened(self, *, is_one_of_many: bool = True) -> Iterator[tuple[RunFolder, Store]]:
         """Opens the run folder, to resume in, and the data; inside, torch computes with the configuration's threads.
 
+        is_one_of_many: if it is damaged, the others are worth keeping, which --force would delete.
         Raises: StoreError: the data have changed since the training began. RunError: see `RunFolder.open`.
         """
-        opened = RunFolder.open(self.path, self.config, Opening(resume=True), wait_s=_WAIT_FOR_LOCK_S)
+        cure = f"remove {self.path} and go on with --resume" if is_one_of_many else START_ANEW
+        opened = RunFolder.open(self.path, self.config, Opening(resume=True), wait_s=_WAIT_FOR_LOCK_S, cure=cure)
         with closing(opened) as folder, torch_threads(self.config.threads):
             store = load_store(self.dataset, space=self.spec.space)
             if store.digest != self.config.dataset_sha256:
@@ -85,7 +87,7 @@ def begin_training(
 
 def retrain_job(training: Training, *, device: torch.device, interrupt: Interrupt, pace: Pace) -> dict[str, Any]:
     """Job: `retrain`, or the rest of it; returns the summary. Raises: as `retrain` and `Training.opened`."""
-    with training.opened() as (folder, store):
+    with training.opened(is_one_of_many=False) as (folder, store):
         if folder.finished:
             return folder.summary()
         return retrain(

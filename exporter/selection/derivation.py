@@ -86,8 +86,10 @@ def derive_by_training(
         retrain_config = with_flip(retrain_config, flip=training.augmentation.flip)  # as in the search
     config = replace(config, spec_sha256=spec_digest(finished.spec))
     earlier = RunFolder(run / _FOLDER)
-    if opening.force or not earlier.begun or "recipe" in read_toml(earlier.config_path):
+    if opening.force or not earlier.begun:
         config = replace(config, recipe=retrain_config)
+    elif (recorded := read_toml(earlier.config_path).get("recipe")) is not None:
+        config = replace(config, recipe=_with_resources_of(recorded, retrain_config))
     with closing(RunFolder.open(run / _FOLDER, config, opening)) as begun:
         if opening.force:
             _delete(begun.path)
@@ -198,6 +200,17 @@ def _delete(folder: Path) -> None:
 
 def _text(score: float | None, metric: str) -> str:
     return "none: all diverged" if score is None else score_text(metric, score)
+
+
+def _with_resources_of(recorded: object, recipe: RetrainConfig) -> RetrainConfig:
+    """The recipe with the threads and the memory budget of a recorded one: a derivation with others is the same.
+
+    A training that has begun keeps its own, see `RunFolder.open`.
+    """
+    if not isinstance(recorded, dict):
+        return recipe
+    names = [name for name in ("threads", "memory_budget_mb") if type(recorded.get(name)) is int]
+    return replace(recipe, **{name: recorded[name] for name in names})
 
 
 def _put_back(run: Path, derivation: Derivation, searched: Spec, *, log: Callable[[str], None]) -> None:

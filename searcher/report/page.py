@@ -73,7 +73,7 @@ def _outdated(run: Path) -> Iterator[str]:
 
 def _model_sections(run: Path) -> Iterator[str]:
     if is_model_current(run) is False:
-        what = "The model here is of other weights than those of this retraining. One of these is to come"
+        what = "The model here is unverified or of other weights than those of this retraining. One of these is to come"
         yield html.section("Verification", [html.missing(what, f"enas export {quoted(run)}")])
         return
     yield html.section("Verification", verification_section(run))

@@ -33,6 +33,8 @@ from searcher.running.metrics import MetricsLog
 Config = TypeVar("Config")
 LOG = "log.txt"
 """The output of a job that trains in its own process."""
+START_ANEW = "start anew with --force"
+"""Advice for a stage whose files are damaged."""
 _LOCK = ".lock"
 # A longer wait for another process is reported.
 _SILENT_WAIT_S = 2.0
@@ -84,9 +86,10 @@ class RunFolder:
     In a world of several processes, only rank 0 reads and writes files, and all ranks get what it read.
     """
 
-    def __init__(self, path: Path, *, world: World = ALONE) -> None:
+    def __init__(self, path: Path, *, world: World = ALONE, cure: str = START_ANEW) -> None:
         self.path = path
         self.world = world
+        self._cure = cure
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._lock: IO[bytes] | None = None
@@ -101,14 +104,16 @@ class RunFolder:
         *,
         world: World = ALONE,
         wait_s: float = 0.0,
+        cure: str = START_ANEW,
     ) -> RunFolder:
         """Begins or resumes a stage; no other process can open it until `close`, or until this process ends.
 
-        Args: config: the stage's dataclass. wait_s: for another process that is about to end.
+        Args: config: the stage's dataclass. wait_s: for another process that is about to end. cure: advice for a
+        stage whose checkpoints or summary are damaged.
         Raises: RunError: the folder exists and the opening has neither flag, or it was made with another configuration,
         or it is in use, or it holds other things than a run. DocumentError: its config.toml is damaged.
         """
-        folder = cls(path, world=world)
+        folder = cls(path, world=world, cure=cure)
         try:
             world.share(lambda: folder._begin(config, opening, wait_s=wait_s))
         except BaseException:
@@ -263,7 +268,7 @@ class RunFolder:
         try:
             summary: dict[str, Any] = json.loads(self.summary_path.read_text(encoding="utf-8"))
         except ValueError:
-            raise RunError(f"{self.summary_path}: not valid JSON; start anew with --force") from None
+            raise RunError(f"{self.summary_path}: not valid JSON; {self._cure}") from None
         return summary
 
     def _last_whole_checkpoint(self) -> dict[str, Any] | None:
@@ -276,7 +281,7 @@ class RunFolder:
             try:
                 state = load_checkpoint(self.previous_path, required=required)
             except CheckpointError:
-                raise CheckpointError(f"{error}; start anew with --force") from None
+                raise CheckpointError(f"{error}; {self._cure}") from None
             print(f"{error}: going on with the checkpoint before it", file=sys.stderr)
             # The intact checkpoint replaces the damaged one; otherwise the next `save` would lose the intact one.
             os.replace(self.previous_path, self.checkpoint_path)

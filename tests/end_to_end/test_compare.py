@@ -144,17 +144,21 @@ def test_a_comparison_goes_on_with_what_is_trained_and_takes_more_seeds(retraine
         assert document(retrained) == whole
 
 
-def test_pictures_are_mirrored_no_more_than_in_the_search(retrained: Path) -> None:
+def test_pictures_are_mirrored_no_more_than_in_the_search(retrained: Path, store_path: Path, tmp_path: Path) -> None:
     config = retrained / "search" / "config.toml"
     config.write_text(config.read_text().replace("flip = true", "flip = false"))
+    for stage in ("search", "retrain"):
+        path, digest = retrained / stage / "config.toml", load_images(str(store_path)).digest
+        path.write_text(path.read_text().replace('dataset_sha256 = ""', f'dataset_sha256 = "{digest}"'))
     preset = ("--preset", "quick", "--set", "min_steps=0")
     options = ("--random", "0", "--references", str(retrained), "--seeds", "1", "--epochs", "1", "--jobs", "1")
     done = here("compare", retrained, *options, *preset)
     training = retrained / "comparison/found/seed-0/config.toml"
     assert not tomllib.loads(training.read_text())["training"]["augmentation"]["flip"]
     assert "pictures are not mirrored, as they were not in the search; --flip mirrors them" in done.stderr
-    # As the retraining did, whose recipe it is else; and as the user says.
-    for recipe in ((), (*preset, "--flip")):
+    # As the retraining did, whose recipe it is else, by whatever name its data go; and as the user says.
+    same = shutil.copy(store_path, tmp_path / "same.h5")
+    for recipe in ((), ("--dataset", same), (*preset, "--flip")):
         here("compare", retrained, *options, *recipe, "--force")
         assert tomllib.loads(training.read_text())["training"]["augmentation"]["flip"]
 

@@ -250,6 +250,13 @@ def test_a_finished_derivation_is_not_taken_for_one_of_another_recipe(derived: P
     assert "recipe" not in read_toml(config)
 
 
+def test_a_finished_derivation_is_one_whatever_cores_and_memory_its_trainings_may_take_now(derived: Path) -> None:
+    config = (derived / "derivation" / "config.toml").read_text()
+    again = derive(derived, "--resume", "--threads", "2", "--set", "memory_budget_mb=512")
+    assert "finished before" in again.stderr
+    assert (derived / "derivation" / "config.toml").read_text() == config
+
+
 def test_a_chosen_network_that_was_lost_is_written_again(derived: Path) -> None:
     path = derived / "spec.json"
     before = path.read_bytes()

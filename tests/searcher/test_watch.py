@@ -143,6 +143,13 @@ def test_a_derivation_counts_the_trainings_of_its_rung(tmp_path: Path) -> None:
     assert said(tmp_path, after=0) == ["derive        rung 1 of 2, trainings finished: 1"]
 
 
+def test_a_derivation_whose_choice_is_not_the_runs_is_gone_on_with_not_begun_anew(tmp_path: Path) -> None:
+    write(tmp_path / "spec.json", "{}", at=START)  # as a search that began anew leaves it, or a user
+    write(tmp_path / "derivation" / "summary.json", '{"chosen": "random 3"}', at=START)
+    command = f"`enas derive {tmp_path} --resume` puts it back, or says why not"
+    assert said(tmp_path, after=0) == [f"derive        done, but spec.json is not its choice: {command}"]
+
+
 def test_a_folder_without_a_run_is_refused_and_an_empty_one_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="no such run directory"):
         Watcher(tmp_path / "absent")

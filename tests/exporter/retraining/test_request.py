@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -110,10 +111,20 @@ def test_pictures_are_mirrored_no_more_than_in_the_search_of_the_source(store_pa
     )
     elsewhere = request_of(str(source), tmp_path / "elsewhere", preset="quick")
     assert not elsewhere.config.training.augmentation.flip
-    other = tmp_path / "other.h5"
-    shutil.copy(store_path, other)
+    copy = tmp_path / "copy.h5"
+    shutil.copy(store_path, copy)
+
+    def is_mirrored(*, searched_on: str) -> bool:
+        (source / "search" / "config.toml").write_text(
+            f'dataset = "{store_path}"\ndataset_sha256 = "{searched_on}"\n[training.augmentation]\nflip = false\n'
+        )
+        request = request_of(str(source), source, preset="quick", dataset=str(copy))
+        return bool(request.config.training.augmentation.flip)
+
+    assert not is_mirrored(searched_on=load_images(str(store_path)).digest)
     # A search says nothing of other pictures.
-    assert request_of(str(source), source, preset="quick", dataset=str(other)).config.training.augmentation.flip
+    assert is_mirrored(searched_on="0" * 64)
+    assert is_mirrored(searched_on="")
 
 
 def test_teachers_of_the_command_line_replace_the_files(store_path: Path, tmp_path: Path) -> None:
@@ -173,6 +184,25 @@ def test_what_was_begun_at_another_size_on_other_data_is_gone_on_with_by_the_run
     )
 
 
+def test_a_network_that_is_chosen_again_is_not_told_as_one_of_another_size(store_path: Path, tmp_path: Path) -> None:
+    spec = retarget(find_spec(Path("resnet-20")), task_of(load_images(str(store_path)), dataset=str(store_path)))
+    first = replace(spec, provenance={"seed": 1})
+    write_spec(tmp_path / "spec.json", first)
+    config = retrain_request(RetrainOptions(source=tmp_path, preset="quick"), say=print).config
+    RunFolder.open(tmp_path / "retrain", config).close()
+    write_spec(tmp_path / "retrain" / "spec.json", first)
+    write_spec(tmp_path / "spec.json", replace(spec, provenance={"seed": 1, "derivation": {"chosen": "favoured 1"}}))
+    told = (
+        f"{tmp_path}/retrain is of this very network, chosen before as well: go on with `enas retrain {tmp_path} "
+        "--resume`, or start anew with `again --force`"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(told)}$"):
+        retrain_request(RetrainOptions(source=tmp_path, preset="quick"), say=print).check_size(again="again")
+    gone_on = retrain_request(RetrainOptions(source=tmp_path).going_on, say=print)
+    gone_on.check_size(again="again")
+    assert gone_on.config == config
+
+
 def test_an_lstm_is_gone_on_with_where_one_was_begun(text_path: Path, tmp_path: Path) -> None:
     options = {"dataset": str(text_path), "preset": "quick", "lstm": False}
     first = request_of("enas-recurrent-published", tmp_path, **options)
@@ -184,6 +214,8 @@ def test_an_lstm_is_gone_on_with_where_one_was_begun(text_path: Path, tmp_path: 
     assert not asked.going_on.lstm
     RunFolder.open(tmp_path / "retrain-lstm", replace(first.config, model="lstm"), Opening(force=True)).close()
     assert asked.going_on.lstm
+    (tmp_path / "retrain-lstm" / "config.toml").write_text("damaged")
+    assert retrain_request(replace(asked, lstm=False).going_on, say=print) == first  # which needs none
 
 
 def test_the_configuration_of_a_search_is_not_that_of_a_retraining(store_path: Path, tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_a_run_teaches_with_the_model_of_what_it_has_retrained(
     (run / "retrain" / "best.pt").write_bytes(b"other weights")
     here(*command, "--resume")  # goes on with the model that it was begun with
     refused = here(*command, "--force", check=False)
-    told = f"{run}: its model is not of its present retraining; export it first: `enas export {run}`"
+    told = f"{run}: its model is unverified or of an earlier retraining; export it first: `enas export {run}`"
     assert str(refused.exception) == told
 
 

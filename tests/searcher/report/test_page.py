@@ -370,7 +370,9 @@ def test_the_forms_that_were_tried_are_shown_with_the_reason(tmp_path: Path) -> 
         "reason": "1.02 times as fast here; 1.05 is asked",
     }
     (tmp_path / "model.onnx").write_bytes(b"a model")
-    listed = {"model_sha256": hashlib.sha256(b"a model").hexdigest(), "trials": [trial, "not a trial"]}
+    model_sha256 = hashlib.sha256(b"a model").hexdigest()
+    _write(tmp_path / "verification.json", {**VERIFICATION, "model_sha256": model_sha256})
+    listed = {"model_sha256": model_sha256, "trials": [trial, "not a trial"]}
     _write(tmp_path / "variants.json", listed)
     page = _page(tmp_path)
     for text in ("Other forms", "minmax, per channel", "80.50 %", "1.02 times as fast here; 1.05 is asked"):
