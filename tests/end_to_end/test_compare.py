@@ -190,7 +190,7 @@ def test_a_teacher_that_has_changed_teaches_a_new_comparison(retrained: Path, tm
     here("compare", retrained, *options)
     write_teacher(teacher, fitted(store, seed=2), metadata=names)
     refused = here("compare", retrained, *options, "--seeds", "2", "--resume", check=False)
-    assert "no longer the model that the run was begun with; start anew" in str(refused.exception)
+    assert "no longer the model that the run was begun with; put that one back" in str(refused.exception)
     here("compare", retrained, *options, "--force")
     teacher.unlink()
     here("compare", retrained, *options, "--resume")  # nothing is left to learn
