@@ -187,15 +187,15 @@ class WeightsTrainer:
 
 
 def parts_of_batch(batch: Any, count: int) -> list[tuple[Any, float]]:
-    """Splits a batch, a tuple of tensors whose first axis is the batch's, into parts, each with its share of it.
+    """Splits a batch into `count` parts, each with its share of it; one part is the batch itself, of whatever kind.
 
-    A short batch has fewer parts: each has at least two images, for batch norm.
+    Others are of batches of images, tuples of tensors whose first axis is the batch's. A short batch has fewer parts:
+    each has at least two images, for batch norm.
     """
-    size = len(batch[0])
-    count = min(count, max(1, size // 2))
     if count == 1:
         return [(batch, 1.0)]
-    parts = zip(*(tensor.tensor_split(count) for tensor in batch), strict=True)
+    size = len(batch[0])
+    parts = zip(*(tensor.tensor_split(min(count, max(1, size // 2))) for tensor in batch), strict=True)
     return [(part, len(part[0]) / size) for part in parts]
 
 
