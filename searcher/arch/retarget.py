@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 from searcher.arch.errors import ArchitectureError
-from searcher.arch.space import SPACES
+from searcher.arch.space import SPACES, ImageSpaceModule
 from searcher.arch.spec import Spec
 from searcher.arch.stems import stem_stride
 from searcher.arch.tasks import Task, image_size_of
@@ -41,6 +41,6 @@ def with_larger_maps(spec: Spec) -> Spec | None:
     return with_stem_stride(spec, stride // 2) if stride > 1 else None
 
 
-def _space_of_images(spec: Spec) -> Any:
-    """The module of the spec's space; the module of every image space can read and change the stem's stride."""
-    return SPACES[spec.space]
+def _space_of_images(spec: Spec) -> ImageSpaceModule:
+    """The module of the spec's space, which is one of images."""
+    return cast(ImageSpaceModule, SPACES[spec.space])

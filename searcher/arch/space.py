@@ -69,6 +69,14 @@ class SpaceModule(Protocol):
     def from_published(self, text: str) -> Any: ...
 
 
+class ImageSpaceModule(SpaceModule, Protocol):
+    """The interface of a space's module if its networks are for images."""
+
+    def stem_stride_of(self, architecture: Any, size: Any) -> int: ...
+
+    def with_stem_stride(self, architecture: Any, size: Any, stride: int) -> tuple[Any, Any]: ...
+
+
 SPACES: Mapping[str, SpaceModule] = {
     name: cast(SpaceModule, import_module(f"searcher.arch.spaces.{name}")) for name in SPACE_NAMES
 }
