@@ -11,7 +11,7 @@ from charts.svg import element, number, shortened, text, text_width
 _TOP = 46.0
 _SIDE, _SMALLEST_SIDE, _WIDEST = 40.0, 9.0, 620.0
 _LONGEST_NAME = 150.0
-# Cells narrower than this show no number.
+# Narrower cells have no room for a number.
 _READABLE_SIDE = 30.0
 # Text stays readable on the darkest cell, in light and dark mode.
 _DARKEST = 0.6

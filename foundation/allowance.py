@@ -32,14 +32,10 @@ def group_cpu_seconds(*, root: Path = Path("/")) -> float | None:
     _, group = min(quotas)
     try:
         if (group / "cpu.max").exists():
-            (used_us,) = (
-                line.split()[1]
-                for line in (group / "cpu.stat").read_text().splitlines()
-                if line.startswith("usage_usec")
-            )
-            return int(used_us) / 1e6
+            counters = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
+            return int(counters["usage_usec"]) / 1e6
         return int((group / "cpuacct.usage").read_text()) / 1e9
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         return None
 
 

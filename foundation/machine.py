@@ -176,7 +176,8 @@ def _cpu_model(root: Path) -> str:
 
 
 def is_this_cpu(recorded: str) -> bool:
-    """Whether a recorded `Machine.cpu` can be of this machine; earlier versions recorded no model on ARM and macOS."""
+    """Whether a recorded `Machine.cpu` matches this machine; earlier versions recorded only the architecture on ARM and
+    macOS."""
     return recorded in (_cpu_model(Path("/")), platform.processor() or platform.machine())
 
 
